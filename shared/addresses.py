@@ -1,0 +1,102 @@
+"""Addresses of participants: phone numbers and e-mail addresses, normalised so that they compare.
+
+Phone numbers become E.164; short codes and alphanumeric sender ids stay as they are. An e-mail address
+keeps the spelling it was given, for sending, and compares by its key.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+
+from shared.channels import Channel
+
+MAX_ADDRESS_LENGTH = 320
+"""Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
+
+_MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
+_SHORT_CODE = re.compile(r"[0-9]{3,6}")
+_SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+.-]{1,11}")
+
+
+class InvalidAddressError(ValueError):
+    """The text is no address of the channel; its message says why, in words for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address as it is shown and sent to (`spelling`), and as it is compared (`key`)."""
+
+    spelling: str
+    key: str
+
+
+def parse_address(text: str, channel: Channel, *, default_region: str) -> Address:
+    """Normalise an address of `channel`.
+
+    Args:
+        text: as a person or a provider wrote it.
+        channel: what kind of address it has to be.
+        default_region: ISO 3166 country of phone numbers in national form.
+
+    Raises:
+        InvalidAddressError: it is none.
+    """
+    if len(text) > MAX_ADDRESS_LENGTH:
+        raise InvalidAddressError(f"is longer than {MAX_ADDRESS_LENGTH} characters")
+    if not text.isprintable():
+        raise InvalidAddressError("contains control characters")
+    if channel is Channel.EMAIL:
+        return parse_email(text)
+    return parse_phone(text, default_region)
+
+
+def is_sender_id(address: Address) -> bool:
+    """Whether a phone address is alphanumeric: it can send, and nobody can answer it."""
+    return _SENDER_ID.fullmatch(address.key) is not None
+
+
+@lru_cache(maxsize=65_536)
+def parse_phone(text: str, default_region: str) -> Address:
+    """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
+
+    A number has to be possible, not necessarily assigned: numbering plans change faster than libraries.
+
+    Raises:
+        InvalidAddressError: it is none of these.
+    """
+    text = text.strip()
+    if _SHORT_CODE.fullmatch(text) or _SENDER_ID.fullmatch(text):
+        return Address(text, text)
+    try:
+        number = phonenumbers.parse(text, default_region)
+    except phonenumbers.NumberParseException as exc:
+        raise InvalidAddressError("is not a phone number") from exc
+    if number.extension:
+        raise InvalidAddressError("has an extension, which no message can be sent to")
+    possible = phonenumbers.is_possible_number_with_reason(number)
+    if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
+        raise InvalidAddressError("is not a possible phone number")
+    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return Address(e164, e164)
+
+
+@lru_cache(maxsize=65_536)
+def parse_email(text: str) -> Address:
+    """Take the address out of `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`; no DNS is asked.
+
+    Raises:
+        InvalidAddressError: it is none.
+    """
+    text = text.strip()
+    if link := _MARKDOWN_LINK.fullmatch(text):
+        text = link["address"]
+    try:
+        email = validate_email(
+            text, check_deliverability=False, allow_display_name=True, test_environment=True
+        )
+    except EmailNotValidError as exc:
+        raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
+    return Address(email.normalized, email.normalized.casefold())

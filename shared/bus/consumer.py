@@ -1,0 +1,179 @@
+"""The one loop that fetches, hands to a handler, and settles what the handler decided.
+
+The loop knows no business and the handler knows no acknowledgements: a handler gets deliveries and returns
+an outcome for each.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from shared.bus.client import Bus
+from shared.bus.topology import ACK_WAIT, Consumer
+from shared.errors import BusUnavailableError
+from shared.events import Origin
+
+_log = structlog.get_logger()
+
+_FETCH_TIMEOUT = 2.0
+_FILL_TIME = 0.05
+"""Seconds that a batch waits for more, once it has something."""
+
+_SHORTEST_FETCH = 0.002
+_ERROR_PAUSE = 1.0
+_HEARTBEAT = ACK_WAIT.total_seconds() / 3
+_DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError, BusUnavailableError)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as it came from a stream."""
+
+    payload: bytes
+    headers: Mapping[str, str]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The message is dealt with; it will not come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """The message is to come again, here or elsewhere, after `delay`."""
+
+    delay: timedelta = timedelta(0)
+
+
+Outcome = Done | HandBack
+Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
+
+
+class ConsumerLoop:
+    """Reads one consumer until it is told to stop.
+
+    Args:
+        batch: how many messages the handler gets at once, at most. While it works on them the server is
+            told that they are alive, however long it takes.
+    """
+
+    def __init__(self, bus: Bus, consumer: Consumer, handler: Handler, *, batch: int = 1) -> None:
+        self._bus = bus
+        self._consumer = consumer
+        self._handler = handler
+        self._batch = batch
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Fetch no more. `run` returns when what was fetched is dealt with, at most 2 seconds later."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._read()
+            except _DISTURBANCES as exc:
+                _log.warning("consumer_disturbed", consumer=self._consumer.name, error=repr(exc))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), _ERROR_PAUSE)
+
+    async def _read(self) -> None:
+        await self._until_connected()
+        if self._stopping.is_set():
+            return
+        subscription = await self._bus.jetstream.pull_subscribe_bind(
+            self._consumer.name, stream=self._consumer.stream
+        )
+        try:
+            while not self._stopping.is_set():
+                messages = await self._fetch(subscription)
+                if messages:
+                    await self._handle(messages)
+        finally:
+            await self._leave(subscription)
+
+    async def _until_connected(self) -> None:
+        connected = asyncio.create_task(self._bus.until_connected())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({connected, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        connected.cancel()
+        stopping.cancel()
+
+    async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        try:
+            messages = await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
+        except TimeoutError:
+            return []
+        deadline = asyncio.get_running_loop().time() + _FILL_TIME
+        while 1 < self._batch > len(messages):
+            left = deadline - asyncio.get_running_loop().time()
+            if left < _SHORTEST_FETCH:
+                break
+            with suppress(TimeoutError):
+                messages += await subscription.fetch(self._batch - len(messages), timeout=left)
+        return messages
+
+    async def _handle(self, messages: list[Msg]) -> None:
+        deliveries = [_delivery(message, self._consumer) for message in messages]
+        try:
+            async with _heartbeat(messages):
+                outcomes = await self._handler(deliveries)
+        except Exception:  # noqa: BLE001 - whatever it is, the messages must come again
+            _log.exception("handler_failed", consumer=self._consumer.name)
+            outcomes = [HandBack(timedelta(seconds=_ERROR_PAUSE))] * len(messages)
+        for message, outcome in zip(messages, outcomes, strict=True):
+            await _settle(message, outcome)
+
+    async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
+        """Hand back at once what arrived after the last fetch had ended."""
+        with suppress(*_DISTURBANCES):
+            while subscription.pending_msgs:
+                for message in await subscription.fetch(1, timeout=_FILL_TIME):
+                    await _settle(message, HandBack())
+            await subscription.unsubscribe()
+
+
+def _delivery(message: Msg, consumer: Consumer) -> Delivery:
+    sequence = message.metadata.sequence.stream
+    origin = Origin(
+        stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
+    )
+    return Delivery(message.data, message.headers or {}, origin)
+
+
+async def _settle(message: Msg, outcome: Outcome) -> None:
+    match outcome:
+        case Done():
+            await message.ack()
+        case HandBack(delay):
+            await message.nak(delay.total_seconds() or None)
+
+
+@asynccontextmanager
+async def _heartbeat(messages: list[Msg]) -> AsyncIterator[None]:
+    """Tell the server from time to time that the messages are being worked on."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT)
+            with suppress(*_DISTURBANCES):
+                for message in messages:
+                    await message.in_progress()
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()

@@ -1,0 +1,184 @@
+"""Publishing to JetStream: what `publish` returns from is stored.
+
+Events that are published at the same time go out together, as an atomic batch (ADR-50 of NATS), so that
+a server that syncs to disk before it acknowledges does so once for all of them.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import nats.errors
+
+from shared.bus.client import REQUEST_TIMEOUT, Bus
+from shared.bus.topology import Stream
+from shared.errors import BusUnavailableError
+from shared.identity import EventId
+
+_BATCH = 200
+"""Messages; the server takes at most 1,000 in a batch."""
+
+_BATCHES_IN_FLIGHT = 2
+"""Per stream: one is stored while the next is sent. The server takes at most 50."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outgoing:
+    """An event on its way: `id` makes repetitions recognisable to the server (`Nats-Msg-Id`)."""
+
+    subject: str
+    id: EventId
+    payload: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def all_headers(self) -> dict[str, str]:
+        return {**self.headers, "Nats-Msg-Id": str(self.id)}
+
+
+class Publisher:
+    """Publishes one by one for its callers, in batches underneath."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._lines: dict[Stream, _Line] = {}
+
+    async def publish(self, stream: Stream, outgoing: Outgoing) -> None:
+        """Return once `stream`, to which the subject belongs, has stored the event.
+
+        Raises:
+            BusUnavailableError: it did not say so within 4 seconds, or there is no connection, or no room.
+                It may have stored it all the same; publishing it again does no harm.
+        """
+        line = self._lines.get(stream)
+        if line is None:
+            line = self._lines[stream] = _Line(self._bus, batched=stream is not Stream.DELAYED)
+        await line.publish(outgoing)
+
+    async def aclose(self) -> None:
+        for line in self._lines.values():
+            await line.aclose()
+
+
+@asynccontextmanager
+async def publishing(bus: Bus) -> AsyncIterator[Publisher]:
+    publisher = Publisher(bus)
+    try:
+        yield publisher
+    finally:
+        await publisher.aclose()
+
+
+class _Line:
+    """What waits for one stream. While batches are under way, the next one fills."""
+
+    def __init__(self, bus: Bus, *, batched: bool) -> None:
+        self._bus = bus
+        self._batch_size = _BATCH if batched else 1
+        self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
+        self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        _ = self._bus.client  # fails at once, not in 4 seconds, while there is no connection
+        stored = asyncio.get_running_loop().create_future()
+        self._waiting.append((outgoing, stored))
+        if len(self._senders) < self._max_senders:
+            sender = asyncio.create_task(self._send_waiting())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        try:
+            await asyncio.wait_for(stored, REQUEST_TIMEOUT)
+        except TimeoutError as exc:
+            raise BusUnavailableError("NATS did not acknowledge in time") from exc
+
+    async def _send_waiting(self) -> None:
+        await asyncio.sleep(0)  # whoever publishes in the same turn of the loop shares the batch
+        while self._waiting:
+            size = min(self._batch_size, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(size)]
+            errors = await self._store([outgoing for outgoing, _ in batch])
+            for (_, stored), error in zip(batch, errors, strict=True):
+                if stored.done():
+                    continue  # its publisher has given up
+                if error is None:
+                    stored.set_result(None)
+                else:
+                    stored.set_exception(error)
+
+    async def _store(self, batch: list[Outgoing]) -> list[Exception | None]:
+        if len(batch) > 1:
+            try:
+                await self._until_lost(self._store_batch(batch))
+            except _BatchRefusedError:
+                pass  # for one of them, mostly because it is there already: each is told by itself
+            except BusUnavailableError as exc:
+                return [exc] * len(batch)
+            else:
+                return [None] * len(batch)
+        outcomes = await asyncio.gather(
+            *(self._until_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
+        )
+        return [outcome if isinstance(outcome, Exception) else None for outcome in outcomes]
+
+    async def _until_lost(self, storing: Coroutine[None, None, None]) -> None:
+        """Await an answer, but not one that can no longer come because the connection broke."""
+        answer = asyncio.ensure_future(storing)
+        lost = asyncio.ensure_future(self._bus.until_lost())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise BusUnavailableError("the connection to NATS broke before it acknowledged")
+            answer.result()
+        finally:
+            lost.cancel()
+            answer.cancel()
+
+    async def _store_one(self, outgoing: Outgoing) -> None:
+        await self._request(outgoing, outgoing.all_headers())
+
+    async def _store_batch(self, batch: list[Outgoing]) -> None:
+        batch_id = uuid4().hex
+        last = len(batch)
+        for number, outgoing in enumerate(batch, start=1):
+            headers = {
+                **outgoing.all_headers(),
+                "Nats-Batch-Id": batch_id,
+                "Nats-Batch-Sequence": str(number),
+            }
+            if number == last:
+                headers["Nats-Batch-Commit"] = "1"
+            if number in {1, last}:
+                await self._request(outgoing, headers)
+            else:
+                await self._bus.client.publish(outgoing.subject, outgoing.payload, headers=headers)
+
+    async def _request(self, outgoing: Outgoing, headers: dict[str, str]) -> None:
+        try:
+            reply = await self._bus.client.request(
+                outgoing.subject, outgoing.payload, timeout=REQUEST_TIMEOUT, headers=headers
+            )
+        except (nats.errors.Error, TimeoutError, OSError) as exc:
+            raise BusUnavailableError(str(exc) or type(exc).__name__) from exc
+        if not reply.data:
+            return
+        error = json.loads(reply.data).get("error")
+        if error is None:
+            return
+        if "Nats-Batch-Id" in headers:
+            raise _BatchRefusedError(error["description"])
+        raise BusUnavailableError(error["description"])
+
+    async def aclose(self) -> None:
+        for sender in list(self._senders):
+            sender.cancel()
+        for sender in list(self._senders):
+            with suppress(asyncio.CancelledError):
+                await sender
+
+
+class _BatchRefusedError(Exception):
+    """The server took none of the batch."""

@@ -1,0 +1,309 @@
+"""What the services tell one another: CloudEvents 1.0 in structured JSON mode.
+
+An event says everything that its reader needs, because the NATS CLI may drop headers. Its `id` is its
+`Nats-Msg-Id` as well, and is computed from what happened, so that an event told twice is one event. Its
+`type` carries a version; a reader that meets a type it does not know moves the event to the dead letters.
+"""
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from shared.channels import Channel, Direction, MessageType
+from shared.errors import BadMessageError
+from shared.identity import ConversationKey, DeadLetterId, EventId, MessageId, dead_letter_id, event_id
+from shared.status import Status
+
+_TYPE_PREFIX = "messaging"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Message(_Model):
+    """A message of either direction, normalised.
+
+    Attributes:
+        participants: keys of the addresses in the conversation, sorted and unique.
+        timestamp: when it was written, as its sender says.
+        created_at: when the gateway accepted it.
+        provider: who delivered it to us; only of an inbound message.
+    """
+
+    id: MessageId
+    conversation_key: ConversationKey
+    direction: Direction
+    type: MessageType
+    from_: str = Field(alias="from")
+    to: str
+    participants: list[str] = Field(min_length=1)
+    subject: str | None = None
+    body: str
+    attachments: list[str]
+    timestamp: AwareDatetime
+    created_at: AwareDatetime
+    provider: str | None = None
+    provider_message_id: str | None = None
+
+    @property
+    def channel(self) -> Channel:
+        return self.type.channel
+
+
+class AttemptError(_Model):
+    """Why an attempt to send failed."""
+
+    attempt: int
+    code: str
+    detail: str
+    provider: str | None = None
+    status_code: int | None = None
+    at: AwareDatetime
+
+
+class DeliveryRequest(_Model):
+    """A message that a provider is to get.
+
+    Attributes:
+        round: 0, and one more with each replay of its dead letter.
+        attempt: number of the attempt that is due, from 1.
+        deferrals: how often it was put off without spending an attempt.
+        errors: of the attempts before, oldest first.
+    """
+
+    message: Message
+    round: int = Field(default=0, ge=0)
+    attempt: int = Field(default=1, ge=1)
+    deferrals: int = Field(default=0, ge=0)
+    errors: list[AttemptError] = []
+    expires_at: AwareDatetime
+
+
+class InboundMessage(_Model):
+    """A message that came by webhook, with what the provider wrote, for a parser that is mended later."""
+
+    message: Message
+    raw: Any
+
+
+class StatusReport(_Model):
+    """What became of an outbound message, as the sender saw it."""
+
+    message_id: MessageId
+    channel: Channel
+    status: Status
+    round: int = Field(ge=0)
+    attempt: int = Field(ge=1)
+    provider: str | None = None
+    provider_message_id: str | None = None
+    error: AttemptError | None = None
+    next_attempt_at: AwareDatetime | None = None
+
+
+class DeliveryReceipt(_Model):
+    """What became of an outbound message, as its provider says. It need not be a message we know."""
+
+    channel: Channel
+    provider: str
+    provider_message_id: str
+    status: Status
+    error_code: str | None = None
+    occurred_at: AwareDatetime
+    raw: Any
+
+
+class Origin(_Model):
+    """Where in the streams a dead letter comes from."""
+
+    stream: str
+    sequence: int
+    subject: str
+    consumer: str
+
+
+class DeadLetter(_Model):
+    """Something that was given up, with all that is needed to understand it and to try again.
+
+    Attributes:
+        reason: a short stable code.
+        detail: the reason in words.
+        request: what was to be sent; of a message that could not be delivered.
+        payload: what lay in the stream, of a message that could not be read (`payload_base64` where it is
+            no text).
+    """
+
+    id: DeadLetterId
+    direction: Direction
+    channel: Channel | None
+    reason: str
+    detail: str
+    message_id: MessageId | None = None
+    round: int = 0
+    attempts: int = 0
+    errors: list[AttemptError] = []
+    request: DeliveryRequest | None = None
+    payload: str | None = None
+    payload_base64: str | None = None
+    origin: Origin
+
+
+class _Event(_Model):
+    specversion: Literal["1.0"] = "1.0"
+    id: EventId
+    source: str
+    subject: str
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+
+    def encode(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True)
+
+
+class MessageAccepted(_Event):
+    """The gateway answered 202: this message is to be sent."""
+
+    type: Literal["messaging.message.accepted.v1"] = "messaging.message.accepted.v1"
+    data: DeliveryRequest
+
+    @classmethod
+    def of(cls, request: DeliveryRequest, *, time: datetime) -> Self:
+        message_id = request.message.id
+        id_ = event_id(message_id, "accepted", request.round)
+        return cls(id=id_, source="/gateway", subject=str(message_id), time=time, data=request)
+
+
+class DeliveryDue(_Event):
+    """The time of a delayed attempt has come."""
+
+    type: Literal["messaging.delivery.due.v1"] = "messaging.delivery.due.v1"
+    data: DeliveryRequest
+
+    @classmethod
+    def of(cls, request: DeliveryRequest, *, time: datetime) -> Self:
+        message_id = request.message.id
+        id_ = event_id(message_id, "due", request.round, request.attempt, request.deferrals)
+        return cls(id=id_, source="/sender", subject=str(message_id), time=time, data=request)
+
+
+class MessageReceived(_Event):
+    """A provider delivered a message to us, and was answered 200."""
+
+    type: Literal["messaging.message.received.v1"] = "messaging.message.received.v1"
+    data: InboundMessage
+
+    @classmethod
+    def of(cls, inbound: InboundMessage) -> Self:
+        message = inbound.message
+        id_ = event_id(message.id, "received")
+        source = f"/providers/{message.provider}"
+        return cls(id=id_, source=source, subject=str(message.id), time=message.created_at, data=inbound)
+
+
+class ReceiptReceived(_Event):
+    """A provider reported on a message that it had taken."""
+
+    type: Literal["messaging.receipt.received.v1"] = "messaging.receipt.received.v1"
+    data: DeliveryReceipt
+
+    @classmethod
+    def of(cls, receipt: DeliveryReceipt, *, id_: EventId, time: datetime) -> Self:
+        source = f"/providers/{receipt.provider}"
+        return cls(id=id_, source=source, subject=receipt.provider_message_id, time=time, data=receipt)
+
+
+class StatusChanged(_Event):
+    """The sender did something with a message; `type` ends in the status."""
+
+    type: Literal[
+        "messaging.message.scheduled.v1",
+        "messaging.message.retrying.v1",
+        "messaging.message.sent.v1",
+        "messaging.message.failed.v1",
+        "messaging.message.expired.v1",
+        "messaging.message.canceled.v1",
+    ]
+    data: StatusReport
+
+    @classmethod
+    def of(cls, report: StatusReport, *, time: datetime) -> Self:
+        return cls.model_validate(
+            {
+                "id": event_id(report.message_id, report.status, report.round, report.attempt),
+                "source": "/sender",
+                "type": f"{_TYPE_PREFIX}.message.{report.status}.v1",
+                "subject": str(report.message_id),
+                "time": time,
+                "data": report,
+            }
+        )
+
+
+class DeadLettered(_Event):
+    """Something was given up."""
+
+    type: Literal["messaging.dead-letter.created.v1"] = "messaging.dead-letter.created.v1"
+    data: DeadLetter
+
+    @classmethod
+    def of(cls, dead_letter: DeadLetter, *, source: str, time: datetime) -> Self:
+        subject = str(dead_letter.message_id or dead_letter.id)
+        return cls(id=EventId(dead_letter.id), source=source, subject=subject, time=time, data=dead_letter)
+
+
+Event = MessageAccepted | DeliveryDue | MessageReceived | ReceiptReceived | StatusChanged | DeadLettered
+
+_events: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+
+def decode(payload: bytes) -> Event:
+    """Read an event.
+
+    Raises:
+        BadMessageError: `not_json`, `unknown_type` (a version this release does not know included) or
+            `invalid_event`.
+    """
+    try:
+        return _events.validate_json(payload)
+    except ValidationError as exc:
+        kind = exc.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
+        code = {"json_invalid": "not_json", "union_tag_invalid": "unknown_type"}.get(kind, "invalid_event")
+        raise BadMessageError(code, _describe(exc)) from exc
+
+
+def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLetter:
+    """Make the dead letter of something in a stream that could not be read or applied.
+
+    Its id depends on the place in the stream alone: two consumers that stumble over it make one of it.
+    """
+    tokens = origin.subject.split(".")
+    channel = next((Channel(token) for token in tokens if token in set(Channel)), None)
+    text, encoded = _as_text(payload)
+    return DeadLetter(
+        id=dead_letter_id(origin.stream, origin.sequence),
+        direction=Direction.INBOUND if origin.stream == "INBOUND" else Direction.OUTBOUND,
+        channel=channel,
+        reason=error.code,
+        detail=str(error),
+        payload=text,
+        payload_base64=encoded,
+        origin=origin,
+    )
+
+
+def _as_text(payload: bytes) -> tuple[str | None, str | None]:
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return None, base64.b64encode(payload).decode("ascii")
+    return text, None
+
+
+def _describe(exc: ValidationError) -> str:
+    """List what is wrong and where, without the values: they may be somebody's text."""
+    faults = exc.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in faults[:5])

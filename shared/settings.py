@@ -1,0 +1,60 @@
+"""Settings come from the environment, and from `.env` in the working folder for what it does not have."""
+
+import sys
+from typing import Annotated, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """Base of all settings: an empty variable counts as one that is not set."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    log_level: str = "INFO"
+
+
+class BusSettings(Settings):
+    """For whoever talks to NATS."""
+
+    nats_url: NonEmpty
+
+
+class DatabaseSettings(Settings):
+    """For whoever talks to PostgreSQL: `postgresql+asyncpg://user:password@host:port/database`."""
+
+    database_url: NonEmpty
+    sql_debug: bool = False
+
+
+class WorkerSettings(BusSettings):
+    """For services without an API of their own: where they serve their health and metrics.
+
+    Port 0 is any free one.
+    """
+
+    health_host: str = "127.0.0.1"
+    health_port: Port = 0
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], *, program: str) -> S:
+    """Read the settings, or end the program with a line on what is wrong with which variable."""
+    try:
+        return kind()
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_input=False)
+    for fault in faults:
+        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
+        if fault["type"] == "missing":
+            complaint = f"{name} is not set; .env.example shows how"
+        else:
+            complaint = f"{name}: {fault['msg'].removeprefix('Value error, ')}"
+        print(f"{program}: {complaint}", file=sys.stderr)  # noqa: T201 - there is no log yet
+    sys.exit(1)

@@ -1,0 +1,45 @@
+"""What can become of a message, and which of two reports about it counts.
+
+A report has a round (0, and one more with each replay of a dead letter) and a rank within it. The higher
+(round, rank) counts, so a status only moves forward and the order in which reports arrive does not matter;
+of two reports of one rank the one that happened first stands.
+"""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    RECEIVED = "received"
+    ACCEPTED = "accepted"
+    SCHEDULED = "scheduled"
+    RETRYING = "retrying"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+    @property
+    def rank(self) -> int:
+        return _RANKS[self]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow in the same round."""
+        return self.rank == _FINAL
+
+
+_FINAL = 4
+_RANKS = {
+    Status.RECEIVED: 0,
+    Status.ACCEPTED: 0,
+    Status.SCHEDULED: 1,
+    Status.RETRYING: 2,
+    Status.SENT: 3,
+    Status.DELIVERED: _FINAL,
+    Status.UNDELIVERED: _FINAL,
+    Status.FAILED: _FINAL,
+    Status.EXPIRED: _FINAL,
+    Status.CANCELED: _FINAL,
+}

@@ -15,6 +15,12 @@ HTTP_SECONDS = Histogram(
 
 PERSISTED = Counter("messaging_persisted_total", "Events that ingest stored", ["stream"])
 PERSIST_SECONDS = Histogram("messaging_persist_batch_seconds", "Time to store a batch, in seconds")
+CONSUMER_PENDING = Gauge(
+    "messaging_consumer_pending", "Messages that no process was given yet", ["stream", "consumer"]
+)
+CONSUMER_ACK_PENDING = Gauge(
+    "messaging_consumer_ack_pending", "Messages that a process is working on", ["stream", "consumer"]
+)
 
 SENT = Counter("messaging_send_attempts_total", "Attempts to send", ["provider", "outcome"])
 SEND_SECONDS = Histogram("messaging_send_seconds", "Time a provider took to answer, in seconds", ["provider"])

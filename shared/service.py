@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
@@ -13,22 +14,39 @@ _GRACE_SECONDS = 5
 Check = Callable[[], Awaitable[str | None]]
 """Tells what is missing, or None when all is well."""
 
+Notes = Callable[[], Awaitable[Mapping[str, str]]]
+"""Tells more about how things are, by name."""
 
-def health_router(check_ready: Check) -> APIRouter:
-    """Make `/healthz` (the process runs), `/readyz` (it can do its work) and `/metrics` (Prometheus)."""
+_NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "Something is missing", "model": dict[str, str]}
+}
+
+
+async def _no_notes() -> Mapping[str, str]:
+    return {}
+
+
+def health_router(check_ready: Check, notes: Notes = _no_notes) -> APIRouter:
+    """Make `/healthz` (the process runs), `/readyz` (it can do its work) and `/metrics` (Prometheus).
+
+    Args:
+        check_ready: decides about `/readyz`.
+        notes: what `/readyz` tells beside that.
+    """
     router = APIRouter(tags=["operation"])
 
     @router.get("/healthz", summary="Whether the process runs")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/readyz", summary="Whether the service can do its work")
+    @router.get("/readyz", summary="Whether the service can do its work", responses=_NOT_READY)
     async def readyz(response: Response) -> dict[str, str]:
         missing = await check_ready()
+        noted = await notes()
         if missing is None:
-            return {"status": "ready"}
+            return {"status": "ready", **noted}
         response.status_code = 503
-        return {"status": "not ready", "missing": missing}
+        return {"status": "not ready", "missing": missing, **noted}
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:

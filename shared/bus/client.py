@@ -31,6 +31,7 @@ class Bus:
 
     def __init__(self) -> None:
         self._client: Client | None = None
+        self._jetstream: JetStreamContext | None = None
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._down.set()
@@ -53,7 +54,9 @@ class Bus:
     @property
     def jetstream(self) -> JetStreamContext:
         """JetStream over the present connection; raises like `client`."""
-        return self.client.jetstream(timeout=REQUEST_TIMEOUT)
+        if self._jetstream is None or not self.is_connected:
+            raise BusUnavailableError("NATS is not connected")
+        return self._jetstream
 
     async def until_connected(self) -> None:
         await self._up.wait()
@@ -111,6 +114,7 @@ class Bus:
                 closed_cb=on_closed,
             )
             self._client = client
+            self._jetstream = client.jetstream(timeout=REQUEST_TIMEOUT)
             self._mark_up()
             complaints.forget()
             _log.info("nats_connected")

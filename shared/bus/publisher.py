@@ -28,15 +28,32 @@ _BATCHES_IN_FLIGHT = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
-    """An event on its way: `id` makes repetitions recognisable to the server (`Nats-Msg-Id`)."""
+    """A message on its way.
+
+    Attributes:
+        id: makes repetitions of an event recognisable to the server (`Nats-Msg-Id`); None for what is no
+            event.
+    """
 
     subject: str
-    id: EventId
+    id: EventId | None
     payload: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def all_headers(self) -> dict[str, str]:
-        return {**self.headers, "Nats-Msg-Id": str(self.id)}
+        return {**self.headers, "Nats-Msg-Id": str(self.id)} if self.id else dict(self.headers)
+
+
+class RefusedError(BusUnavailableError):
+    """The server answered that it does not store the message.
+
+    Attributes:
+        code: the server's own error code.
+    """
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Publisher:
@@ -44,19 +61,20 @@ class Publisher:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._lines: dict[Stream, _Line] = {}
+        self._lines: dict[str, _Line] = {}
 
-    async def publish(self, stream: Stream, outgoing: Outgoing) -> None:
-        """Return once `stream`, to which the subject belongs, has stored the event.
+    async def publish(self, stream: str, outgoing: Outgoing) -> int:
+        """Return once `stream`, to which the subject belongs, has stored the message: its sequence there.
 
         Raises:
-            BusUnavailableError: it did not say so within 4 seconds, or there is no connection, or no room.
-                It may have stored it all the same; publishing it again does no harm.
+            RefusedError: it answered that it does not, for lack of room for example.
+            BusUnavailableError: it did not answer within 4 seconds, or there is no connection. It may have
+                stored the message all the same; publishing an event again does no harm.
         """
         line = self._lines.get(stream)
         if line is None:
             line = self._lines[stream] = _Line(self._bus, batched=stream is not Stream.DELAYED)
-        await line.publish(outgoing)
+        return await line.publish(outgoing)
 
     async def aclose(self) -> None:
         for line in self._lines.values():
@@ -79,10 +97,10 @@ class _Line:
         self._bus = bus
         self._batch_size = _BATCH if batched else 1
         self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
-        self._waiting: deque[tuple[Outgoing, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Outgoing, asyncio.Future[int]]] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
-    async def publish(self, outgoing: Outgoing) -> None:
+    async def publish(self, outgoing: Outgoing) -> int:
         _ = self._bus.client  # fails at once, not in 4 seconds, while there is no connection
         stored = asyncio.get_running_loop().create_future()
         self._waiting.append((outgoing, stored))
@@ -91,7 +109,7 @@ class _Line:
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         try:
-            await asyncio.wait_for(stored, REQUEST_TIMEOUT)
+            return await asyncio.wait_for(stored, REQUEST_TIMEOUT)
         except TimeoutError as exc:
             raise BusUnavailableError("NATS did not acknowledge in time") from exc
 
@@ -100,31 +118,30 @@ class _Line:
         while self._waiting:
             size = min(self._batch_size, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(size)]
-            errors = await self._store([outgoing for outgoing, _ in batch])
-            for (_, stored), error in zip(batch, errors, strict=True):
+            results = await self._store([outgoing for outgoing, _ in batch])
+            for (_, stored), result in zip(batch, results, strict=True):
                 if stored.done():
                     continue  # its publisher has given up
-                if error is None:
-                    stored.set_result(None)
+                if isinstance(result, BaseException):
+                    stored.set_exception(result)
                 else:
-                    stored.set_exception(error)
+                    stored.set_result(result)
 
-    async def _store(self, batch: list[Outgoing]) -> list[Exception | None]:
+    async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
         if len(batch) > 1:
             try:
-                await self._until_lost(self._store_batch(batch))
-            except _BatchRefusedError:
-                pass  # for one of them, mostly because it is there already: each is told by itself
+                last = await self._until_lost(self._store_batch(batch))
+            except RefusedError:
+                pass  # all for one, mostly one that is there already: each is told by itself
             except BusUnavailableError as exc:
                 return [exc] * len(batch)
             else:
-                return [None] * len(batch)
-        outcomes = await asyncio.gather(
+                return [last - len(batch) + number for number in range(1, len(batch) + 1)]
+        return await asyncio.gather(
             *(self._until_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
         )
-        return [outcome if isinstance(outcome, Exception) else None for outcome in outcomes]
 
-    async def _until_lost(self, storing: Coroutine[None, None, None]) -> None:
+    async def _until_lost(self, storing: Coroutine[None, None, int]) -> int:
         """Await an answer, but not one that can no longer come because the connection broke."""
         answer = asyncio.ensure_future(storing)
         lost = asyncio.ensure_future(self._bus.until_lost())
@@ -132,45 +149,39 @@ class _Line:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise BusUnavailableError("the connection to NATS broke before it acknowledged")
-            answer.result()
+            return answer.result()
         finally:
             lost.cancel()
             answer.cancel()
 
-    async def _store_one(self, outgoing: Outgoing) -> None:
-        await self._request(outgoing, outgoing.all_headers())
+    async def _store_one(self, outgoing: Outgoing) -> int:
+        return await self._request(outgoing, outgoing.all_headers())
 
-    async def _store_batch(self, batch: list[Outgoing]) -> None:
+    async def _store_batch(self, batch: list[Outgoing]) -> int:
+        """Store all or none; return the sequence of the last."""
         batch_id = uuid4().hex
         last = len(batch)
         for number, outgoing in enumerate(batch, start=1):
-            headers = {
-                **outgoing.all_headers(),
-                "Nats-Batch-Id": batch_id,
-                "Nats-Batch-Sequence": str(number),
-            }
-            if number == last:
-                headers["Nats-Batch-Commit"] = "1"
-            if number in {1, last}:
-                await self._request(outgoing, headers)
-            else:
+            headers = outgoing.all_headers()
+            headers["Nats-Batch-Id"] = batch_id
+            headers["Nats-Batch-Sequence"] = str(number)
+            if number < last:
                 await self._bus.client.publish(outgoing.subject, outgoing.payload, headers=headers)
+            else:
+                headers["Nats-Batch-Commit"] = "1"
+        return await self._request(outgoing, headers)
 
-    async def _request(self, outgoing: Outgoing, headers: dict[str, str]) -> None:
+    async def _request(self, outgoing: Outgoing, headers: dict[str, str]) -> int:
         try:
             reply = await self._bus.client.request(
                 outgoing.subject, outgoing.payload, timeout=REQUEST_TIMEOUT, headers=headers
             )
         except (nats.errors.Error, TimeoutError, OSError) as exc:
             raise BusUnavailableError(str(exc) or type(exc).__name__) from exc
-        if not reply.data:
-            return
-        error = json.loads(reply.data).get("error")
-        if error is None:
-            return
-        if "Nats-Batch-Id" in headers:
-            raise _BatchRefusedError(error["description"])
-        raise BusUnavailableError(error["description"])
+        answer = json.loads(reply.data)
+        if error := answer.get("error"):
+            raise RefusedError(error.get("err_code", 0), error.get("description", "refused"))
+        return int(answer["seq"])
 
     async def aclose(self) -> None:
         for sender in list(self._senders):
@@ -178,7 +189,3 @@ class _Line:
         for sender in list(self._senders):
             with suppress(asyncio.CancelledError):
                 await sender
-
-
-class _BatchRefusedError(Exception):
-    """The server took none of the batch."""

@@ -162,6 +162,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             duplicate_window=120,
             num_replicas=replicas,
             allow_direct=True,
+            allow_atomic=True,
             allow_rollup_hdrs=True,
             deny_delete=True,
         )

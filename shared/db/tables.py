@@ -41,7 +41,7 @@ class TransactionId(UserDefinedType[str]):
 
     cache_ok = True
 
-    def get_col_spec(self, **_: Any) -> str:
+    def get_col_spec(self, **_: object) -> str:
         return "xid8"
 
 
@@ -64,10 +64,14 @@ class Participant(Base):
     """
 
     __tablename__ = "participants"
+    __table_args__ = (
+        CheckConstraint("length(address) BETWEEN 1 AND 320", name="address_length"),
+        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     address: Mapped[str] = mapped_column(unique=True)
-    channel: Mapped[str] = mapped_column(CheckConstraint("channel IN ('sms', 'email')", name="channel"))
+    channel: Mapped[str]
 
 
 class Conversation(Base):
@@ -85,11 +89,13 @@ class Conversation(Base):
     __table_args__ = (
         Index("ix_conversations_last_message_at_id", text("last_message_at DESC"), text("id DESC")),
         Index("ix_conversations_written_by", "written_by"),
+        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+        CheckConstraint("message_count >= 0", name="message_count"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     key: Mapped[UUID] = mapped_column(unique=True)
-    channel: Mapped[str] = mapped_column(CheckConstraint("channel IN ('sms', 'email')", name="channel"))
+    channel: Mapped[str]
     message_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_message_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
@@ -128,7 +134,10 @@ class Message(Base):
         Index("ix_messages_conversation_id_timestamp", "conversation_id", "timestamp", "created_at", "id"),
         CheckConstraint("direction IN ('inbound', 'outbound')", name="direction"),
         CheckConstraint("type IN ('sms', 'mms', 'email')", name="type"),
-        CheckConstraint("direction = 'outbound' OR provider IS NOT NULL", name="inbound_has_provider"),
+        CheckConstraint(
+            "direction = 'outbound' OR (provider IS NOT NULL AND provider_message_id IS NOT NULL)",
+            name="inbound_has_provider",
+        ),
         UniqueConstraint("provider", "provider_message_id"),
     )
 
@@ -206,6 +215,7 @@ class DeadLetter(Base):
         Index("ix_dead_letters_created_at", text("created_at DESC"), text("id DESC")),
         Index("ix_dead_letters_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
         CheckConstraint("direction IN ('inbound', 'outbound')", name="direction"),
+        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

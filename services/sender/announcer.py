@@ -1,0 +1,118 @@
+"""Tells the streams what the ledger has recorded of a message.
+
+Everything here follows from the request and the entry alone, ids and times included, so that it can be told
+again at any time and is recognised as a repetition.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from services.sender.ledger import Entry, State
+from shared import metrics
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import (
+    Stream,
+    dead_letter_subject,
+    delayed_due_subject,
+    delayed_wait_subject,
+    event_subject,
+)
+from shared.channels import Direction
+from shared.events import (
+    DeadLetter,
+    DeadLettered,
+    DeliveryDue,
+    DeliveryRequest,
+    Origin,
+    StatusChanged,
+    StatusReport,
+)
+from shared.identity import dead_letter_id
+from shared.status import Status
+
+_STATUS = {
+    State.SENT: Status.SENT,
+    State.RETRYING: Status.RETRYING,
+    State.DEFERRED: Status.SCHEDULED,
+    State.FAILED: Status.FAILED,
+    State.EXPIRED: Status.EXPIRED,
+}
+
+
+class Announcer:
+    """Publishes; each method raises BusUnavailableError, and may then be called again."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
+        """Tell what `entry`, which is of the request's position and has a result, means for others.
+
+        What must happen comes before what is merely told, so that nothing is said to be planned that is not.
+        """
+        match entry.state:
+            case State.RETRYING | State.DEFERRED:
+                await self._schedule(_next_step(request, entry), entry)
+            case State.FAILED:
+                await self._give_up(request, entry, origin)
+        await self._report(request, entry)
+
+    async def _schedule(self, request: DeliveryRequest, entry: Entry) -> None:
+        message = request.message
+        event = DeliveryDue.of(request, time=entry.at)
+        target = delayed_due_subject(message.channel, message.conversation_key)
+        headers = {"Nats-Schedule": f"@at {_rfc3339(entry.due or entry.at)}", "Nats-Schedule-Target": target}
+        subject = delayed_wait_subject(message.id)
+        await self._publisher.publish(Stream.DELAYED, Outgoing(subject, event.id, event.encode(), headers))
+
+    async def _give_up(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
+        message = request.message
+        errors = [*request.errors, *([entry.error] if entry.error else [])]
+        reason = entry.error.code if entry.error else "failed"
+        dead_letter = DeadLetter(
+            id=dead_letter_id(message.id, request.round),
+            direction=Direction.OUTBOUND,
+            channel=message.channel,
+            reason=reason,
+            detail=entry.error.detail if entry.error else "",
+            message_id=message.id,
+            round=request.round,
+            attempts=request.attempt,
+            errors=errors,
+            request=request,
+            origin=origin,
+        )
+        event = DeadLettered.of(dead_letter, source="/sender", time=entry.at)
+        subject = dead_letter_subject(Direction.OUTBOUND, message.channel)
+        await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
+        metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, message.channel, reason).inc()
+
+    async def _report(self, request: DeliveryRequest, entry: Entry) -> None:
+        message = request.message
+        report = StatusReport(
+            message_id=message.id,
+            channel=message.channel,
+            status=_STATUS[entry.state],
+            round=request.round,
+            attempt=request.attempt,
+            provider=entry.provider,
+            provider_message_id=entry.provider_message_id,
+            error=entry.error,
+            next_attempt_at=entry.due,
+        )
+        event = StatusChanged.of(report, time=entry.at)
+        subject = event_subject(message.channel, report.status)
+        await self._publisher.publish(Stream.EVENTS, Outgoing(subject, event.id, event.encode()))
+
+
+def _next_step(request: DeliveryRequest, entry: Entry) -> DeliveryRequest:
+    """Make the request as it is to come again: the next attempt, or the same one put off once more."""
+    if entry.state is State.DEFERRED:
+        return request.model_copy(update={"deferrals": request.deferrals + 1})
+    errors = [*request.errors, *([entry.error] if entry.error else [])]
+    return request.model_copy(update={"attempt": request.attempt + 1, "deferrals": 0, "errors": errors})
+
+
+def _rfc3339(moment: datetime) -> str:
+    # The server reads milliseconds; cutting the rest off would make it early.
+    moment += timedelta(milliseconds=1)
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,67 @@
+"""Puts the sender together: it talks to NATS and to providers, and to nothing else."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
+
+from services.sender.announcer import Announcer
+from services.sender.breaker import CircuitBreaker
+from services.sender.delivery import Deliverer, Policy
+from services.sender.ledger import Ledger
+from services.sender.providers.http import make_client
+from services.sender.providers.registry import PROVIDERS, Factory
+from services.sender.route import Route
+from services.sender.settings import SenderSettings
+from services.sender.worker import Worker
+from shared.bus.client import connect
+from shared.bus.publisher import publishing
+from shared.channels import Channel
+from shared.service import health_router
+
+
+def create_app(settings: SenderSettings) -> FastAPI:
+    """Make the application whose lifespan is the worker's."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
+            publisher = await stack.enter_async_context(publishing(bus))
+            routes = await _make_routes(settings, stack)
+            policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
+            worker = Worker(
+                bus, Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy), publisher
+            )
+
+            async def what_is_missing() -> str | None:
+                return None if bus.is_connected else "NATS is not connected"
+
+            app.include_router(health_router(what_is_missing))
+            worker.start()
+            stack.push_async_callback(worker.stop)
+            yield
+
+    return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
+
+
+async def _make_routes(settings: SenderSettings, stack: AsyncExitStack) -> Mapping[Channel, Route]:
+    routes = {}
+    for factory in PROVIDERS.values():
+        route = await _make_route(settings, factory, stack)
+        routes[route.provider.channel] = route
+    return routes
+
+
+async def _make_route(settings: SenderSettings, factory: Factory, stack: AsyncExitStack) -> Route:
+    concurrency = settings.provider_concurrency
+    client = make_client(timeout=settings.provider_timeout, connections=concurrency)
+    await stack.enter_async_context(client)
+    breaker = CircuitBreaker(
+        failures=settings.breaker_failures,
+        pause=timedelta(seconds=settings.breaker_pause),
+        clock=lambda: datetime.now(UTC),
+    )
+    provider = factory(settings, client)
+    return Route(provider, breaker, concurrency=concurrency, rate=settings.provider_rate)

@@ -1,0 +1,48 @@
+"""What the two generic providers have in common: a JSON payload, an idempotency key, an id in return."""
+
+from typing import Any, ClassVar
+
+import httpx
+
+from services.sender.providers.base import RejectedError
+from services.sender.providers.http import post_json
+from shared.channels import Channel
+from shared.events import Message
+
+
+class GenericProvider:
+    """POSTs a message to `{url}/messages`.
+
+    Attributes:
+        id_field: where the answer has the provider's id of the message.
+    """
+
+    name: ClassVar[str]
+    channel: ClassVar[Channel]
+    id_field: ClassVar[str]
+    honours_idempotency_keys: ClassVar[bool] = True
+
+    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+        self._client = client
+        self._url = f"{url.rstrip('/')}/messages"
+
+    def payload(self, message: Message) -> dict[str, Any]:
+        return {
+            "from": message.from_,
+            "to": message.to,
+            "body": message.body,
+            "attachments": message.attachments,
+            "timestamp": message.timestamp.isoformat().replace("+00:00", "Z"),
+        }
+
+    async def send(self, message: Message) -> str:
+        answer = await post_json(
+            self._client,
+            self._url,
+            self.payload(message),
+            headers={"Idempotency-Key": str(message.id)},
+        )
+        provider_message_id = answer.get(self.id_field)
+        if not isinstance(provider_message_id, str) or not provider_message_id:
+            raise RejectedError("unreadable_answer", f"the answer has no {self.id_field}")
+        return provider_message_id

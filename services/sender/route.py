@@ -1,0 +1,111 @@
+"""The way to one provider, with what keeps it from being flooded: limits and a circuit breaker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from time import perf_counter
+
+import structlog
+from aiolimiter import AsyncLimiter
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from services.sender.breaker import CircuitBreaker
+from services.sender.providers.base import (
+    CredentialsError,
+    NotReachedError,
+    Provider,
+    ProviderError,
+    RejectedError,
+    UnknownOutcomeError,
+)
+from shared import metrics
+from shared.events import Message
+
+_log = structlog.get_logger()
+
+ATTEMPT_TIMEOUT = 22.0
+"""Seconds that an attempt may take with all its quick repetitions; the claim on it lasts longer."""
+
+
+class Route:
+    """Sends through `provider`, within its limits.
+
+    Args:
+        provider: the adapter.
+        breaker: its circuit breaker.
+        concurrency: requests under way at once.
+        rate: requests a second, or None.
+    """
+
+    def __init__(
+        self, provider: Provider, breaker: CircuitBreaker, *, concurrency: int, rate: float | None
+    ) -> None:
+        self.provider = provider
+        self._breaker = breaker
+        self._slots = asyncio.Semaphore(concurrency)
+        self._limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
+
+    def blocked_until(self) -> datetime | None:
+        """Tell until when nothing should be sent, or None if something may."""
+        return self._breaker.blocked_until()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for one's turn, and hold it."""
+        async with self._slots:
+            if self._limiter:
+                await self._limiter.acquire()
+            yield
+
+    async def send(self, message: Message) -> str:
+        """Hand the message to the provider and return its id there.
+
+        Raises:
+            ProviderError: one of its kinds.
+        """
+        name = self.provider.name
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT):
+                provider_message_id = await self._send_with_quick_retries(message)
+        except TimeoutError as exc:
+            error: ProviderError = UnknownOutcomeError("timeout", "no answer in time")
+            self._learn(error)
+            raise error from exc
+        except ProviderError as exc:
+            self._learn(exc)
+            raise
+        finally:
+            metrics.SEND_SECONDS.labels(name).observe(perf_counter() - started)
+        self._breaker.succeeded()
+        self._report("sent")
+        return provider_message_id
+
+    @retry(
+        retry=retry_if_exception_type(NotReachedError),
+        stop=stop_after_attempt(3),
+        wait=wait_random(0.05, 0.25),
+        reraise=True,
+    )
+    async def _send_with_quick_retries(self, message: Message) -> str:
+        return await self.provider.send(message)
+
+    def _learn(self, error: ProviderError) -> None:
+        match error:
+            case RejectedError():
+                self._breaker.succeeded()  # it answers; this one message is at fault
+            case CredentialsError():
+                self._breaker.open()
+                _log.error("route_paused", provider=self.provider.name, code=error.code, detail=str(error))
+            case _:
+                self._breaker.failed()
+        self._report(error.code)
+        if isinstance(error, CredentialsError):
+            metrics.ROUTE_PAUSED.labels(self.provider.name).set(1)
+
+    def _report(self, outcome: str) -> None:
+        name = self.provider.name
+        metrics.SENT.labels(name, outcome).inc()
+        metrics.BREAKER_OPEN.labels(name).set(self._breaker.is_open)
+        metrics.ROUTE_PAUSED.labels(name).set(0)

@@ -1,0 +1,94 @@
+"""Fixtures over real servers: one PostgreSQL and one NATS a worker, cleared for each test."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats as nats_client
+import pytest
+from nats.js import JetStreamContext
+
+from shared.bus.client import Bus, connect
+from shared.bus.provision import provision
+from shared.bus.publisher import Publisher, publishing
+from tests import infrastructure
+
+ROOT = Path(__file__).parents[1]
+
+
+def sqlalchemy_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infrastructure.Postgres]:
+    """The worker's PostgreSQL. A test that mistreats its server starts one of its own."""
+    async with infrastructure.postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def migrated_template(postgres: infrastructure.Postgres) -> AsyncIterator[str]:
+    """Name of a database with the newest schema, which others are copied from."""
+    async with postgres.database() as url:
+        subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            cwd=ROOT,
+            env={**os.environ, "DATABASE_URL": sqlalchemy_url(url)},
+            check=True,
+            capture_output=True,
+        )
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+async def empty_database_url(postgres: infrastructure.Postgres) -> AsyncIterator[str]:
+    """A fresh database without a schema; `postgresql+asyncpg://…`."""
+    async with postgres.database() as url:
+        yield sqlalchemy_url(url)
+
+
+@pytest.fixture
+async def database_url(postgres: infrastructure.Postgres, migrated_template: str) -> AsyncIterator[str]:
+    """A fresh database with the newest schema; `postgresql+asyncpg://…`."""
+    async with postgres.database(migrated_template) as url:
+        yield sqlalchemy_url(url)
+
+
+@pytest.fixture(scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infrastructure.Server]:
+    """The worker's NATS. A test that mistreats its server starts one of its own."""
+    async with infrastructure.nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def nats_url(nats_server: infrastructure.Server) -> str:
+    """A NATS with the declared streams, and nothing in them."""
+    client = await nats_client.connect(nats_server.url)
+    jetstream = client.jetstream()
+    for stream in await jetstream.streams_info():
+        await jetstream.delete_stream(str(stream.config.name))
+    await provision(jetstream)
+    await client.close()
+    return nats_server.url
+
+
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    async with connect(nats_url, name="test") as bus:
+        await bus.until_connected()
+        yield bus
+
+
+@pytest.fixture
+async def jetstream(bus: Bus) -> JetStreamContext:
+    return bus.jetstream
+
+
+@pytest.fixture
+async def publisher(bus: Bus) -> AsyncIterator[Publisher]:
+    async with publishing(bus) as publisher:
+        yield publisher

@@ -1,0 +1,121 @@
+"""Servers in containers, for `tests.infrastructure`."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import docker  # type: ignore[import-untyped]
+import docker.errors  # type: ignore[import-untyped]
+
+from local_stack.ports import free_port
+from local_stack.readiness import until
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+_ENGINE_TIMEOUT = 60
+_PATIENCE = 60
+_STOP_GRACE = 10
+
+
+class EngineMissingError(Exception):
+    """No engine answers."""
+
+
+class ImagesMissingError(Exception):
+    """An engine answers, but it has not got the images and cannot fetch them."""
+
+
+def fetch_images(*images: str) -> None:
+    """See to it that containers can be started. Raises EngineMissingError or ImagesMissingError."""
+    try:
+        client = docker.from_env(timeout=_ENGINE_TIMEOUT)
+    except (docker.errors.DockerException, OSError) as exc:
+        raise EngineMissingError(str(exc)) from exc
+    try:
+        client.ping()
+        for image in images:
+            _fetch(client, image)
+    except (docker.errors.DockerException, OSError) as exc:
+        raise EngineMissingError(str(exc)) from exc
+    finally:
+        client.close()
+
+
+def _fetch(client: docker.DockerClient, image: str) -> None:
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        try:
+            client.images.pull(image)
+        except (docker.errors.DockerException, OSError) as exc:
+            raise ImagesMissingError(f"{image} cannot be fetched") from exc
+
+
+class Container:
+    """A server in a container, at the same port however often it is started.
+
+    Args:
+        url: with {address} where host:port belong.
+        ready: says whether the server at a URL answers.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        *,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        port: int,
+        url: str,
+        ready: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._container = _new(image).with_command(command).with_bind_ports(port, free_port())
+        for name, value in (environment or {}).items():
+            self._container.with_env(name, value)
+        self._port = port
+        self._url = url
+        self._ready = ready
+        self._is_created = False
+        self.url = ""
+
+    async def start(self) -> None:
+        if self._is_created:
+            await asyncio.to_thread(self._container.get_wrapped_container().start)
+        else:
+            self._is_created = True
+            await asyncio.to_thread(self._container.start)
+            self.url = self._url.format(address=await asyncio.to_thread(self._address))
+        await until(self._probe, _PATIENCE)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._container.get_wrapped_container().stop, timeout=_STOP_GRACE)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self._container.get_wrapped_container().kill)
+
+    async def pause(self) -> None:
+        await asyncio.to_thread(self._container.get_wrapped_container().pause)
+
+    async def resume(self) -> None:
+        await asyncio.to_thread(self._container.get_wrapped_container().unpause)
+
+    async def dispose(self) -> None:
+        await asyncio.to_thread(self._container.stop)
+
+    async def _probe(self) -> None:
+        await self._ready(self.url)
+
+    def _address(self) -> str:
+        # Where localhost is ::1 first, the engine may not listen there.
+        host = self._container.get_container_host_ip().replace("localhost", "127.0.0.1")
+        return f"{host}:{self._container.get_exposed_port(self._port)}"
+
+
+def _new(image: str) -> "DockerContainer":
+    # Read at the import. Its helper container would need one more image, and privileges on some engines.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+
+    return DockerContainer(image)

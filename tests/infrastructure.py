@@ -1,0 +1,212 @@
+"""A real PostgreSQL and a real NATS for the tests: in containers, or from the wheels.
+
+`TEST_INFRA` chooses: `docker`, `embedded`, or unset for containers where an engine can run them.
+Either way a server keeps its address when it is stopped and started again, and one can also be killed
+or paused:
+
+    async with infrastructure.postgres(tmp_path) as server:
+        async with server.database() as url:
+            ...
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import asyncpg
+
+from local_stack.ports import free_port
+from local_stack.readiness import answers_jetstream, answers_sql
+from local_stack.servers import NatsServer, PostgresServer
+from tests.containers import Container, EngineMissingError, ImagesMissingError, fetch_images
+
+POSTGRES_IMAGE = "postgres:15-alpine"
+NATS_IMAGE = "nats:2.14-alpine"
+
+
+class Mode(StrEnum):
+    DOCKER = "docker"
+    EMBEDDED = "embedded"
+
+
+class InfrastructureWarning(UserWarning):
+    pass
+
+
+class Server(Protocol):
+    """A server that a test may mistreat."""
+
+    @property
+    def url(self) -> str: ...
+
+    async def start(self) -> None:
+        """Return when it answers."""
+
+    async def stop(self) -> None: ...
+
+    async def kill(self) -> None:
+        """As a crash would."""
+
+    async def pause(self) -> None:
+        """Let it hang: connections stay, answers do not come."""
+
+    async def resume(self) -> None: ...
+
+
+class Postgres:
+    """A PostgreSQL, in which each test can have a database of its own.
+
+    Attributes:
+        server: what can be stopped and started.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    @property
+    def admin_url(self) -> str:
+        """Of a superuser, in a database that tests leave alone."""
+        return self.server.url
+
+    def url_of(self, database: str) -> str:
+        """`postgresql://…`, of any database of this server."""
+        return f"{self.server.url.rpartition('/')[0]}/{database}"
+
+    @asynccontextmanager
+    async def database(self, template: str = "template1") -> AsyncIterator[str]:
+        """A new database while inside; yields its `postgresql://…` URL.
+
+        Args:
+            template: the database that it starts as a copy of. Nobody may be connected to that one.
+        """
+        name = f"test_{uuid4().hex}"
+        await self._administer(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        try:
+            yield self.url_of(name)
+        finally:
+            await self._administer(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    async def _administer(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.admin_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def postgres(folder: Path) -> AsyncIterator[Postgres]:
+    """A running PostgreSQL; the folder is for its data."""
+    server = _postgres_container() if mode() is Mode.DOCKER else _embedded_postgres(folder)
+    async with _running(server):
+        yield Postgres(server)
+
+
+@asynccontextmanager
+async def nats(folder: Path) -> AsyncIterator[Server]:
+    """A running nats-server with JetStream; the folder is for its data."""
+    server = _nats_container() if mode() is Mode.DOCKER else _embedded_nats(folder)
+    async with _running(server):
+        yield server
+
+
+def mode() -> Mode:
+    """How the servers of this process are run, decided once. May take as long as fetching two images."""
+    chosen = os.environ.get("TEST_INFRA", "").strip()
+    return Mode(chosen) if chosen else _best_mode()
+
+
+@functools.cache
+def _best_mode() -> Mode:
+    try:
+        fetch_images(POSTGRES_IMAGE, NATS_IMAGE)
+    except EngineMissingError:
+        return Mode.EMBEDDED
+    except ImagesMissingError as exc:
+        # Shown in the summary, but no error as other warnings are.
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", InfrastructureWarning)
+            warnings.warn(f"{exc}: the tests use embedded servers", InfrastructureWarning, stacklevel=1)
+        return Mode.EMBEDDED
+    return Mode.DOCKER
+
+
+class _Disposable(Server, Protocol):
+    async def dispose(self) -> None: ...
+
+
+@asynccontextmanager
+async def _running(server: _Disposable) -> AsyncIterator[None]:
+    try:
+        await server.start()
+        yield
+    finally:
+        await server.dispose()
+
+
+class _Embedded:
+    def __init__(self, server: NatsServer | PostgresServer) -> None:
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def kill(self) -> None:
+        await self._server.kill()
+
+    async def pause(self) -> None:
+        self._server.pause()
+
+    async def resume(self) -> None:
+        self._server.resume()
+
+    async def dispose(self) -> None:
+        # Its data is of no use to anybody.
+        await self._server.kill()
+
+
+def _embedded_postgres(folder: Path) -> _Embedded:
+    log = folder / "postgres.log"
+    return _Embedded(PostgresServer(folder / "postgres", free_port(), log=log, durable=False))
+
+
+def _embedded_nats(folder: Path) -> _Embedded:
+    return _Embedded(NatsServer(folder / "nats", free_port(), log=folder / "nats.log", durable=False))
+
+
+def _postgres_container() -> Container:
+    return Container(
+        POSTGRES_IMAGE,
+        command=["postgres", "-c", "fsync=off", "-c", "full_page_writes=off"],
+        environment={
+            "POSTGRES_USER": PostgresServer.user,
+            "POSTGRES_PASSWORD": PostgresServer.password,
+            "POSTGRES_DB": PostgresServer.database,
+        },
+        port=5432,
+        url=f"postgresql://{PostgresServer.user}:{PostgresServer.password}@{{address}}/{PostgresServer.database}",
+        ready=answers_sql,
+    )
+
+
+def _nats_container() -> Container:
+    return Container(
+        NATS_IMAGE,
+        command=["-js", "-sd", "/data"],
+        port=4222,
+        url="nats://{address}",
+        ready=answers_jetstream,
+    )

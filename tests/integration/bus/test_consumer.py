@@ -1,0 +1,150 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from nats.js import JetStreamContext
+
+from shared.bus.client import Bus
+from shared.bus.consumer import ConsumerLoop, Delivery, Done, HandBack, Handler, Outcome
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import INGEST_CONSUMERS, Consumer, Stream, outbound_subject, sender_lanes
+from shared.channels import Channel
+from shared.identity import partition_of
+from tests import messages
+from tests.waiting import eventually
+
+INGEST = next(consumer for consumer in INGEST_CONSUMERS if consumer.stream is Stream.OUTBOUND)
+
+
+@asynccontextmanager
+async def running(*loops: ConsumerLoop) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(loop.run()) for loop in loops]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.stop()
+        await asyncio.gather(*tasks)
+
+
+async def fill(publisher: Publisher, count: int) -> list[bytes]:
+    """Publish so many messages of one conversation, in order."""
+    payloads = []
+    for _ in range(count):
+        event = messages.accepted()
+        message = event.data.message
+        subject = outbound_subject(message.channel, message.conversation_key)
+        payloads.append(event.encode())
+        await publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, payloads[-1]))
+    return payloads
+
+
+def collecting(into: list[bytes]) -> Handler:
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        into.extend(delivery.payload for delivery in deliveries)
+        return [Done()] * len(deliveries)
+
+    return handle
+
+
+async def waiting(jetstream: JetStreamContext, consumer: Consumer) -> int:
+    info = await jetstream.consumer_info(consumer.stream, consumer.name)
+    return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+
+async def test_a_batch_is_handed_over_in_order_and_settled(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    payloads, seen = await fill(publisher, 30), list[bytes]()
+
+    async def is_settled() -> bool:
+        return await waiting(jetstream, INGEST) == 0
+
+    async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=100)):
+        await eventually(is_settled)
+    assert seen == payloads
+
+
+async def test_what_is_handed_back_comes_again(bus: Bus, publisher: Publisher) -> None:
+    payloads, seen = await fill(publisher, 3), list[bytes]()
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        again = not seen
+        seen.extend(delivery.payload for delivery in deliveries)
+        return [HandBack(timedelta(milliseconds=10)) if again else Done() for _ in deliveries]
+
+    async def all_twice() -> bool:
+        return len(seen) == 6
+
+    async with running(ConsumerLoop(bus, INGEST, handle, batch=3)):
+        await eventually(all_twice)
+    assert sorted(seen) == sorted(payloads * 2)
+
+
+async def test_a_handler_that_raises_loses_nothing(bus: Bus, publisher: Publisher) -> None:
+    payloads, seen, calls = await fill(publisher, 2), list[bytes](), list[int]()
+    collect = collecting(seen)
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        calls.append(len(deliveries))
+        if len(calls) == 1:
+            raise ValueError
+        return await collect(deliveries)
+
+    async def all_seen() -> bool:
+        return len(seen) == 2
+
+    async with running(ConsumerLoop(bus, INGEST, handle, batch=10)):
+        await eventually(all_seen)
+    assert sorted(seen) == sorted(payloads)
+
+
+async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, publisher: Publisher) -> None:
+    payloads, seen, at_work = await fill(publisher, 20), list[bytes](), list[int]()
+    partition = partition_of(messages.message().conversation_key)
+    lanes = sender_lanes(Channel.SMS)
+    lane = lanes[partition % len(lanes)]
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        at_work.append(1)
+        assert len(at_work) == 1, "two readers have messages of one conversation at once"
+        await asyncio.sleep(0)
+        seen.extend(delivery.payload for delivery in deliveries)
+        at_work.pop()
+        return [Done()] * len(deliveries)
+
+    async def all_seen() -> bool:
+        return len(seen) == 20
+
+    async with running(*(ConsumerLoop(bus, lane, handle) for _ in range(3))):
+        await eventually(all_seen)
+    assert seen == payloads
+
+
+async def test_a_loop_that_stops_leaves_nothing_out(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    seen = list[bytes]()
+    async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=10)):
+        await fill(publisher, 25)
+    info = await jetstream.consumer_info(INGEST.stream, INGEST.name)
+    assert info.num_ack_pending == 0
+    assert len(seen) + (info.num_pending or 0) == 25
+
+
+async def test_a_consumer_that_is_deleted_and_made_again_is_read_on(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    seen = list[bytes]()
+
+    async def count_is(count: int) -> bool:
+        return len(seen) >= count
+
+    async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=10)):
+        await fill(publisher, 1)
+        await eventually(lambda: count_is(1))
+        await jetstream.delete_consumer(INGEST.stream, INGEST.name)
+        await jetstream.add_consumer(INGEST.stream, INGEST.config(1))
+        await fill(publisher, 1)
+        await eventually(lambda: count_is(3))  # the new one begins with the first message

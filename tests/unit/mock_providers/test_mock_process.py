@@ -1,0 +1,126 @@
+"""`python -m mock_providers`, as a process."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@asynccontextmanager
+async def started(folder: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The process, in a folder without a `.env`, on free ports unless told otherwise."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "mock_providers",
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "SMS_PROVIDER_PORT": "0",
+            "EMAIL_PROVIDER_PORT": "0",
+            **environment,
+        },
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def urls(process: asyncio.subprocess.Process) -> list[str]:
+    """Where the providers say they listen, the SMS provider first."""
+    assert process.stderr
+    lines = [(await process.stderr.readline()).decode() for _ in range(2)]
+    return [match[0] for line in lines if (match := re.search(r"http://\S+", line))]
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield str(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+async def test_both_providers_start_and_stop(tmp_path: Path, sig: signal.Signals) -> None:
+    async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
+        sms, email = await urls(process)
+        for url in (sms, email):
+            assert (await client.get(f"{url}/healthz")).json() == {"status": "ok"}
+        titles = [(await client.get(f"{url}/openapi.json")).json()["info"]["title"] for url in (sms, email)]
+        assert titles == ["Mock SMS/MMS provider", "Mock e-mail provider"]
+        process.send_signal(sig)
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("behaviour", [{"hang": True}, {"latency_ms": 600_000}])
+async def test_open_requests_do_not_hold_up_the_stop(tmp_path: Path, behaviour: dict[str, object]) -> None:
+    message = {
+        "from": "a@example.com",
+        "to": "b@example.com",
+        "body": "",
+        "timestamp": "2026-03-01T08:00:00Z",
+    }
+    async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        _, email = await urls(process)
+        await client.put(f"{email}/mock/behaviour", json=behaviour)
+        open_request = asyncio.create_task(client.post(f"{email}/messages", json=message))
+        while (await client.get(f"{email}/mock/stats")).json()["requests"] == 0:
+            pass
+        process.terminate()
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await open_request
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+
+
+async def test_the_settings_are_also_read_from_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_URL=http://127.0.0.1:1/\nWEBHOOK_SECRET=\nAPI_KEYS=a:b\n")
+    async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
+        sms, _ = await urls(process)
+        response = await client.post(f"{sms}/mock/inbound")
+        assert response.status_code == 502
+        assert "http://127.0.0.1:1/api/webhooks/sms" in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"WEBHOOK_SECRET": "hush"}, r"WEBHOOK_SECRET: .*must be whsec_ followed by base64"),
+        ({"SMS_PROVIDER_PORT": "many"}, r"SMS_PROVIDER_PORT: .*"),
+        ({"GATEWAY_URL": "gateway"}, r"GATEWAY_URL: .*"),
+        ({"LOG_LEVEL": "chatty"}, r"LOG_LEVEL: .*must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        ({"MOCK_PROVIDERS_HOST": "host.invalid"}, r"cannot listen on host\.invalid:0: .*"),
+    ],
+)
+async def test_what_it_cannot_start_with(tmp_path: Path, environment: dict[str, str], complaint: str) -> None:
+    async with started(tmp_path, **environment) as process:
+        _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert re.fullmatch(f"mock_providers: {complaint}\n", stderr.decode())
+    assert b"hush" not in stderr
+
+
+@pytest.mark.parametrize("variable", ["SMS_PROVIDER_PORT", "EMAIL_PROVIDER_PORT"])
+async def test_a_port_in_use(tmp_path: Path, taken_port: str, variable: str) -> None:
+    async with started(tmp_path, **{variable: taken_port}) as process:
+        _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert re.fullmatch(
+        rf"mock_providers: cannot listen on 127\.0\.0\.1:{taken_port}: Address already in use.*\n",
+        stderr.decode(),
+    )

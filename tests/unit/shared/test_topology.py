@@ -1,0 +1,54 @@
+import re
+
+from shared.bus.topology import (
+    CONSUMERS,
+    Stream,
+    dead_letter_subject,
+    delayed_due_subject,
+    delayed_wait_subject,
+    event_subject,
+    inbound_message_subject,
+    inbound_receipt_subject,
+    outbound_subject,
+    sender_lanes,
+    streams,
+)
+from shared.channels import Channel
+from shared.identity import PARTITIONS
+from shared.status import Status
+from tests import messages
+
+MESSAGE = messages.message()
+SUBJECTS = {
+    inbound_message_subject(Channel.SMS, MESSAGE.conversation_key): Stream.INBOUND,
+    inbound_receipt_subject(Channel.EMAIL, "generic_email"): Stream.INBOUND,
+    outbound_subject(Channel.SMS, MESSAGE.conversation_key): Stream.OUTBOUND,
+    delayed_wait_subject(MESSAGE.id): Stream.DELAYED,
+    delayed_due_subject(Channel.SMS, MESSAGE.conversation_key): Stream.DELAYED,
+    event_subject(Channel.SMS, Status.SENT): Stream.EVENTS,
+    dead_letter_subject("inbound", None): Stream.DEADLETTER,
+}
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    regex = re.escape(pattern).replace(r"\*", "[^.]+").replace(">", ".+")
+    return re.fullmatch(regex, subject) is not None
+
+
+def test_every_subject_lies_in_its_stream_and_in_no_other() -> None:
+    by_name = {config.name: config.subjects or [] for config in streams(replicas=1, max_bytes=-1)}
+    for subject, stream in SUBJECTS.items():
+        found = [name for name, patterns in by_name.items() if any(_matches(p, subject) for p in patterns)]
+        assert found == [stream]
+
+
+def test_the_lanes_of_a_channel_share_out_its_partitions() -> None:
+    for channel in Channel:
+        filters = [subject for lane in sender_lanes(channel) for subject in lane.filter_subjects]
+        assert sorted(filters) == sorted(f"outbound.{channel}.{number}.*" for number in range(PARTITIONS))
+
+
+def test_consumers_have_names_of_their_own() -> None:
+    names = [(consumer.stream, consumer.name) for consumer in CONSUMERS]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for _, name in names)

@@ -1,0 +1,159 @@
+"""The commands of a deployment, against a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shared.db.tables import Base
+from tests.integration.alembic_command import ROOT, alembic, run
+from tests.integration.migrations.schema import everything, tables
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(empty_database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with engine.connect() as connection:
+        # Each statement by itself: an open transaction would keep the migrations from their tables.
+        yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+async def migrate(target: str, url: str) -> None:
+    command = "downgrade" if target == "base" else "upgrade"
+    result = await alembic(command, target, database_url=url)
+    assert result.status == 0, result.errors
+
+
+async def test_up_down_and_up_again_is_the_same_as_up(
+    connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("head", empty_database_url)
+    first = await everything(connection)
+
+    await migrate("base", empty_database_url)
+    await migrate("head", empty_database_url)
+
+    assert await everything(connection) == first
+    assert all(first.values())
+
+
+async def test_down_leaves_nothing_but_an_empty_note_of_alembic(
+    connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("head", empty_database_url)
+    await migrate("base", empty_database_url)
+
+    left = await everything(connection)
+    assert not any(left.values()), left
+    assert await connection.scalar(text("SELECT count(*) FROM alembic_version")) == 0
+
+
+async def test_models_and_migrations_agree_to_the_last_constraint(
+    engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
+) -> None:
+    async with engine.begin() as creating:
+        await creating.run_sync(Base.metadata.create_all)
+    of_the_models = await tables(connection)
+    async with engine.begin() as dropping:
+        await dropping.run_sync(Base.metadata.drop_all)
+    await migrate("head", empty_database_url)
+    await connection.execute(text("DROP VIEW message_history"))
+
+    assert await tables(connection) == of_the_models
+
+
+async def test_check_finds_no_change_of_the_models_without_a_migration(database_url: str) -> None:
+    result = await alembic("check", database_url=database_url)
+
+    assert result.status == 0, result.output
+
+
+async def test_two_deployments_may_migrate_at_once(empty_database_url: str) -> None:
+    results = await asyncio.gather(
+        *(alembic("upgrade", "head", database_url=empty_database_url) for _ in range(2))
+    )
+
+    assert [result.status for result in results] == [0, 0], results
+
+
+async def test_a_table_in_use_is_not_waited_for(engine: AsyncEngine, empty_database_url: str) -> None:
+    await migrate("head", empty_database_url)
+    async with engine.connect() as reader:
+        await reader.execute(text("SELECT FROM messages"))
+
+        result = await alembic("downgrade", "base", database_url=empty_database_url)
+
+    assert result.status == 1
+    assert "migrate: a table was in use for 5s" in result.errors
+    assert "Traceback" not in result.errors
+
+
+async def test_without_a_database_url_one_line_says_so() -> None:
+    result = await alembic("upgrade", "head", database_url="")
+
+    assert result.status == 1
+    assert result.errors == "migrate: DATABASE_URL is not set; .env.example shows how\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql+asyncpg://user:sesame@127.0.0.1:1/messages", "PostgreSQL at 127.0.0.1:1"),
+        ("mysql://user:sesame@127.0.0.1/messages", "begins with mysql://"),
+        ("sesame", "is not of the form"),
+    ],
+)
+async def test_a_database_that_cannot_be_reached_is_one_line_without_the_password(
+    url: str, says: str
+) -> None:
+    result = await alembic("upgrade", "head", database_url=url)
+
+    assert result.status == 1
+    assert says in result.errors
+    assert len(result.errors.splitlines()) == 1
+    assert "sesame" not in result.errors
+
+
+async def test_a_wrong_password_is_one_line_without_it(empty_database_url: str) -> None:
+    url = make_url(empty_database_url).set(password="sesame").render_as_string(hide_password=False)
+
+    result = await alembic("current", database_url=url)
+
+    assert result.status == 1
+    assert len(result.errors.splitlines()) == 1
+    assert "password authentication failed" in result.errors
+    assert "sesame" not in result.errors
+
+
+async def test_the_sql_can_be_had_without_a_database() -> None:
+    result = await alembic("upgrade", "head", "--sql", database_url="")
+
+    assert result.status == 0
+    assert result.output.index("CREATE FUNCTION") < result.output.index("CREATE TRIGGER")
+
+
+async def test_a_new_migration_needs_a_message(database_url: str) -> None:
+    before = list((ROOT / "migrations" / "versions").iterdir())
+
+    result = await run("bin/migrate.sh", "new", database_url=database_url, standard_input="  \n")
+
+    assert result.status == 1
+    assert "needs a message" in result.errors
+    assert list((ROOT / "migrations" / "versions").iterdir()) == before
+
+
+async def test_an_unknown_command_lists_those_that_are_known() -> None:
+    result = await run("bin/migrate.sh", "sideways", database_url="")
+
+    assert result.status == 2
+    assert "upgrade to the newest migration" in result.errors

@@ -1,0 +1,226 @@
+"""What the functions, triggers and the view do."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Row, insert, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from shared.db.tables import Conversation, DeliveryReceipt, Message, MessageEvent
+
+pytestmark = pytest.mark.integration
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[AsyncConnection]:
+    engine = create_async_engine(database_url)
+    async with engine.connect() as connection:
+        yield connection
+    await engine.dispose()
+
+
+async def new_conversation(connection: AsyncConnection) -> int:
+    values = {"key": uuid4(), "channel": "sms"}
+    return (
+        await connection.execute(insert(Conversation).values(values).returning(Conversation.id))
+    ).scalar_one()
+
+
+def message(conversation: int, hours: int = 0, **changes: object) -> dict[str, object]:
+    timestamp = NOON + timedelta(hours=hours)
+    return {
+        "id": uuid4(),
+        "conversation_id": conversation,
+        "direction": "outbound",
+        "type": "sms",
+        "from_address": "+12016660001",
+        "to_address": "+18045550001",
+        "body": "hello",
+        "attachments": [],
+        "timestamp": timestamp,
+        "created_at": timestamp,
+        **changes,
+    }
+
+
+async def conversations(connection: AsyncConnection) -> Sequence[Row[Any]]:
+    query = text(
+        "SELECT message_count, last_message_at, updated_at, written_by FROM conversations ORDER BY id"
+    )
+    return (await connection.execute(query)).all()
+
+
+async def summary(connection: AsyncConnection) -> list[tuple[int, datetime | None]]:
+    return [(row.message_count, row.last_message_at) for row in await conversations(connection)]
+
+
+async def test_one_statement_counts_for_each_conversation(connection: AsyncConnection) -> None:
+    first, second, _ = [await new_conversation(connection) for _ in range(3)]
+
+    await connection.execute(insert(Message), [message(first, 3), message(first, 1), message(second, 2)])
+    await connection.execute(insert(Message), [message(first, 2)])
+
+    assert await summary(connection) == [
+        (3, NOON + timedelta(hours=3)),
+        (1, NOON + timedelta(hours=2)),
+        (0, None),
+    ]
+
+
+async def test_a_message_marks_its_conversation_as_changed(connection: AsyncConnection) -> None:
+    conversation = await new_conversation(connection)
+    await connection.commit()
+    [before] = await conversations(connection)
+    await connection.commit()
+
+    await connection.execute(insert(Message), [message(conversation)])
+
+    [after] = await conversations(connection)
+    assert after.updated_at > before.updated_at
+    assert after.written_by == await connection.scalar(text("SELECT pg_current_xact_id()"))
+    assert after.written_by != before.written_by
+
+
+async def test_inserting_what_is_there_changes_no_conversation(connection: AsyncConnection) -> None:
+    known = message(await new_conversation(connection))
+    await connection.execute(insert(Message), [known])
+    before = await conversations(connection)
+
+    again = text("""
+        INSERT INTO messages (id, conversation_id, direction, type, from_address, to_address, body, attachments,
+            "timestamp", created_at)
+        SELECT id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
+            created_at
+        FROM messages ON CONFLICT DO NOTHING
+    """)
+    await connection.execute(again)
+
+    assert await conversations(connection) == before
+
+
+async def test_purged_messages_no_longer_count(connection: AsyncConnection) -> None:
+    first, second = [await new_conversation(connection) for _ in range(2)]
+    rows = [message(first, hour) for hour in range(4)] + [message(second, 9)]
+    await connection.execute(insert(Message), rows)
+
+    await connection.execute(
+        text("""DELETE FROM messages WHERE "timestamp" >= :limit"""), {"limit": NOON + timedelta(hours=3)}
+    )
+
+    assert await summary(connection) == [(3, NOON + timedelta(hours=2)), (0, None)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"direction": "inbound"},
+        {"direction": "inbound", "provider": "p"},
+        {"direction": "sideways"},
+        {"type": "pigeon"},
+        {"conversation_id": 0},
+    ],
+)
+async def test_a_message_that_makes_no_sense_is_refused(
+    connection: AsyncConnection, changes: dict[str, object]
+) -> None:
+    conversation = await new_conversation(connection)
+
+    with pytest.raises(IntegrityError):
+        await connection.execute(insert(Message), [message(conversation, **changes)])
+
+
+async def add_history(connection: AsyncConnection) -> UUID:
+    """A message that was sent at the second attempt, and of which the provider reported twice."""
+    message_id = uuid4()
+    nothing = {"provider": None, "provider_message_id": None, "error": None, "next_attempt_at": None}
+    event = {"message_id": message_id, "round": 1, "attempt": 0, "occurred_at": NOON, **nothing}
+    sent = {"provider": "p", "provider_message_id": "m-1"}
+    await connection.execute(
+        insert(MessageEvent),
+        [
+            {**event, "id": uuid4(), "status": "accepted", "rank": 0},
+            {**event, "id": uuid4(), "status": "sent", "rank": 3, "attempt": 2, **sent},
+        ],
+    )
+    report = {**sent, "occurred_at": NOON, "rank": 4}
+    await connection.execute(
+        insert(DeliveryReceipt),
+        [
+            {**report, "id": uuid4(), "status": "delivered", "error_code": None},
+            {**report, "id": uuid4(), "status": "undelivered", "error_code": "30003"},
+            {**report, "id": uuid4(), "status": "delivered", "error_code": None, "provider": "q"},
+        ],
+    )
+    return message_id
+
+
+async def test_the_history_has_the_events_and_the_receipts_of_a_message(connection: AsyncConnection) -> None:
+    message_id = await add_history(connection)
+    await add_nothing_of_ours(connection)
+
+    query = text("SELECT * FROM message_history WHERE message_id = :id ORDER BY rank, status")
+    rows = (await connection.execute(query, {"id": message_id})).all()
+
+    assert [(row.source, row.status, row.round, row.attempt, row.error) for row in rows] == [
+        ("event", "accepted", 1, 0, None),
+        ("event", "sent", 1, 2, None),
+        ("receipt", "delivered", 1, 2, None),
+        ("receipt", "undelivered", 1, 2, {"code": "30003"}),
+    ]
+
+
+async def add_nothing_of_ours(connection: AsyncConnection) -> None:
+    """A receipt whose message is unknown: it belongs to no history until that turns up."""
+    row = {"id": uuid4(), "provider": "p", "provider_message_id": "m-2", "status": "delivered", "rank": 4}
+    await connection.execute(insert(DeliveryReceipt), [{**row, "occurred_at": NOON, "error_code": None}])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM message_history WHERE message_id = '00000000-0000-0000-0000-000000000000'",
+        """
+        SELECT * FROM (SELECT id FROM messages WHERE conversation_id = 1 LIMIT 50) AS page
+        LEFT JOIN LATERAL (
+            SELECT status FROM message_history WHERE message_id = page.id ORDER BY round DESC, rank DESC LIMIT 1
+        ) AS state ON true
+        """,
+    ],
+)
+async def test_the_history_of_a_message_is_found_by_indexes(connection: AsyncConnection, query: str) -> None:
+    await fill(connection)
+
+    plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query}")))
+
+    assert "Seq Scan on message_events" not in plan, plan
+    assert "Seq Scan on delivery_receipts" not in plan, plan
+    assert plan.count("ix_message_events_message_id") == 2, plan
+    assert plan.count("ix_delivery_receipts_provider_message") == 1, plan
+
+
+async def fill(connection: AsyncConnection) -> None:
+    """Add many events and receipts, and let the planner know of them."""
+    await connection.execute(
+        text("""
+            INSERT INTO message_events
+                (id, message_id, status, round, rank, attempt, provider, provider_message_id, occurred_at)
+            SELECT gen_random_uuid(), gen_random_uuid(), 'sent', 0, 3, 1, 'p', number::text, now()
+            FROM generate_series(1, 50000) AS number
+        """)
+    )
+    await connection.execute(
+        text("""
+            INSERT INTO delivery_receipts (id, provider, provider_message_id, status, rank, occurred_at)
+            SELECT gen_random_uuid(), 'p', number::text, 'delivered', 4, now()
+            FROM generate_series(1, 50000) AS number
+        """)
+    )
+    conversation = await new_conversation(connection)
+    await connection.execute(insert(Message), [message(conversation, number) for number in range(50)])
+    await connection.execute(text("ANALYZE"))

@@ -1,0 +1,135 @@
+"""A sender in the test's own event loop, between a real NATS and mock providers over HTTP."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from nats.js.errors import NotFoundError
+
+from mock_providers.sms import SMS
+from services.sender.announcer import Announcer
+from services.sender.breaker import CircuitBreaker
+from services.sender.delivery import Deliverer, Policy
+from services.sender.ledger import Ledger
+from services.sender.providers.generic_sms import GenericSms
+from services.sender.providers.http import make_client
+from services.sender.route import Route
+from services.sender.settings import OnAmbiguous
+from services.sender.worker import Worker
+from shared.bus.client import Bus
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import CONSUMERS, Stream, outbound_subject
+from shared.channels import Channel
+from shared.events import DeliveryRequest
+from tests import messages, providers
+from tests.providers import MockProvider
+
+DELAYS = tuple(timedelta(seconds=seconds) for seconds in (0.1, 0.1, 0.1, 0.1))
+
+
+@dataclass(frozen=True)
+class Harness:
+    """What a test of the sender holds in its hands."""
+
+    bus: Bus
+    publisher: Publisher
+    ledger: Ledger
+    provider: MockProvider
+
+    async def accept(self, request: DeliveryRequest | None = None) -> DeliveryRequest:
+        """Publish a message as the gateway does when it has accepted one."""
+        event = messages.accepted(request)
+        message = event.data.message
+        subject = outbound_subject(message.channel, message.conversation_key)
+        await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
+        return event.data
+
+    async def stored(self, stream: Stream) -> list[dict[str, Any]]:
+        """Read all events of a stream."""
+        jetstream = self.bus.jetstream
+        last = (await jetstream.stream_info(stream)).state.last_seq
+        found = []
+        for sequence in range(1, last + 1):
+            try:
+                message = await jetstream.get_msg(stream, sequence)
+            except NotFoundError:
+                continue
+            found.append(json.loads(message.data or b""))
+        return found
+
+    async def statuses(self, of: DeliveryRequest) -> list[str]:
+        events = await self.stored(Stream.EVENTS)
+        return [
+            event["data"]["status"] for event in events if event["data"]["message_id"] == str(of.message.id)
+        ]
+
+    async def dead_letters(self) -> list[dict[str, Any]]:
+        return [event["data"] for event in await self.stored(Stream.DEADLETTER)]
+
+    async def reset_consumers(self) -> None:
+        """Give every message to the sender again, as `nats consumer reset` does."""
+        for consumer in CONSUMERS:
+            if consumer.name.startswith("sender-"):
+                await self.bus.jetstream.reset_consumer(consumer.stream, consumer.name)
+
+    async def is_idle(self) -> bool:
+        """Tell whether the sender has nothing left to do."""
+        for consumer in CONSUMERS:
+            if consumer.name.startswith("sender-"):
+                info = await self.bus.jetstream.consumer_info(consumer.stream, consumer.name)
+                if info.num_pending or info.num_ack_pending:
+                    return False
+        return True
+
+
+class ForgetfulSms(GenericSms):
+    """A provider that takes a second request with the same key for a second message."""
+
+    honours_idempotency_keys = False
+
+
+SenderFactory = Callable[..., AbstractAsyncContextManager[Worker]]
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[MockProvider]:
+    async with providers.running(SMS) as provider:
+        yield provider
+
+
+@pytest.fixture
+def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
+    return Harness(bus, publisher, Ledger(bus, publisher), provider)
+
+
+@pytest.fixture
+def sender(harness: Harness) -> SenderFactory:
+    """Start a sender; `kind`, `url`, `on_ambiguous`, `patience` (seconds) and `failures` can be chosen."""
+
+    @asynccontextmanager
+    async def run(
+        *,
+        kind: type[GenericSms] = GenericSms,
+        url: str | None = None,
+        on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND,
+        patience: float = 5.0,
+        failures: int = 100,
+    ) -> AsyncIterator[Worker]:
+        breaker = CircuitBreaker(failures=failures, pause=timedelta(seconds=0.3), clock=messages.now)
+        policy = Policy(delays=DELAYS, on_ambiguous=on_ambiguous)
+        async with make_client(timeout=patience, connections=8) as client:
+            route = Route(kind(client, url or harness.provider.url), breaker, concurrency=32, rate=None)
+            routes = {Channel.SMS: route, Channel.EMAIL: route}
+            deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), routes, policy)
+            worker = Worker(harness.bus, deliverer, harness.publisher)
+            worker.start()
+            try:
+                yield worker
+            finally:
+                await worker.stop()
+
+    return run

@@ -1,0 +1,49 @@
+"""Runs stand-ins for the services under the supervisor: python run.py <folder> <JSON of the plan>.
+
+A stand-in is Python code. It finds its name in NAME and is ready once it has made the file READY.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from local_stack.processes import Command
+from local_stack.programs import Plan, Program, Stage
+from local_stack.readiness import NotReadyError
+from local_stack.session import carry_out, reporting_errors
+
+FOLDER = Path(sys.argv[1])
+
+
+def command(name: str, code: str, grace: float) -> Command:
+    environment = {
+        **os.environ,
+        "NAME": name,
+        "READY": str(FOLDER / f"{name}.ready"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return Command(
+        name=name, argv=(sys.executable, "-c", code), environment=environment, folder=FOLDER, grace=grace
+    )
+
+
+def program(name: str, code: str, stage: str = "WORKERS", grace: float = 10, patience: float = 60) -> Program:
+    async def ready() -> None:
+        if not (FOLDER / f"{name}.ready").exists():
+            raise NotReadyError("it has not said so")
+
+    return Program(command=command(name, code, grace), ready=ready, stage=Stage[stage], patience=patience)
+
+
+def plan(described: dict[str, list[Any]]) -> Plan:
+    return Plan(
+        servers=tuple(program(**server) for server in described.get("servers", [])),
+        steps=tuple(command(**step, grace=10) for step in described.get("steps", [])),
+        services=tuple(program(**service) for service in described.get("services", [])),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(reporting_errors(lambda: carry_out(plan(json.loads(sys.argv[2])), "Everything is up.")))

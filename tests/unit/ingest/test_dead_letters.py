@@ -1,0 +1,74 @@
+"""How what cannot be stored becomes a dead letter."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest.dead_letters import DeadLetterOffice
+from shared.bus.consumer import Done, HandBack
+from shared.bus.publisher import Outgoing
+from shared.bus.topology import Stream
+from shared.errors import BadMessageError, BusUnavailableError
+from shared.events import DeadLettered, Origin, decode
+
+NATS_LIMIT = 1024 * 1024
+ORIGIN = Origin(stream="INBOUND", sequence=7, subject="inbound.message.sms.1.x", consumer="ingest-inbound")
+ERROR = BadMessageError("not_json", "it is no JSON")
+
+
+class Publisher:
+    def __init__(self, *, up: bool = True) -> None:
+        self.published: list[Outgoing] = []
+        self._up = up
+
+    async def publish(self, stream: Stream, outgoing: Outgoing) -> None:
+        if not self._up:
+            raise BusUnavailableError("NATS is not connected")
+        assert stream is Stream.DEADLETTER
+        self.published.append(outgoing)
+
+
+async def test_it_says_where_it_comes_from_and_why() -> None:
+    publisher = Publisher()
+
+    assert await DeadLetterOffice(publisher).bury(b"{", ERROR, ORIGIN) == Done()
+
+    [outgoing] = publisher.published
+    event = decode(outgoing.payload)
+    assert isinstance(event, DeadLettered)
+    assert outgoing.subject == "deadletter.inbound.sms"
+    assert outgoing.id == event.id == event.data.id
+    assert (event.data.reason, event.data.payload, event.data.origin) == ("not_json", "{", ORIGIN)
+
+
+async def test_without_a_broker_it_comes_again() -> None:
+    office = DeadLetterOffice(Publisher(up=False))
+
+    assert await office.bury(b"{", ERROR, ORIGIN) == HandBack(timedelta(seconds=1))
+
+
+@given(st.sampled_from([b"\x01", b"\xff", b"\x00", b'"', b"a", "é".encode(), "🎈".encode()]))
+async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> None:
+    publisher = Publisher()
+
+    await DeadLetterOffice(publisher).bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN)
+
+    [outgoing] = publisher.published
+    assert len(outgoing.payload) < NATS_LIMIT
+    event = decode(outgoing.payload)
+    assert isinstance(event, DeadLettered)
+    assert "only the first" in event.data.detail
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"a\0b"])
+async def test_what_is_no_text_is_kept_in_base64(payload: bytes) -> None:
+    publisher = Publisher()
+
+    await DeadLetterOffice(publisher).bury(payload, ERROR, ORIGIN)
+
+    event = decode(publisher.published[0].payload)
+    assert isinstance(event, DeadLettered)
+    assert event.data.payload is None
+    assert event.data.payload_base64 is not None

@@ -1,0 +1,160 @@
+"""What becomes of the deliveries of a batch, with stand-ins for the database and the dead letters."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest.handlers import IngestHandler
+from services.ingest.rows import Rows
+from shared.bus.consumer import Delivery, Done, HandBack, Outcome
+from shared.errors import BadMessageError, DatabaseUnavailableError
+from shared.events import Origin
+from tests.integration.ingest.stories import accepted, message
+
+LATER = HandBack(timedelta(seconds=1))
+
+
+class Repository:
+    """Stores by message, and refuses what it is told to refuse.
+
+    Args:
+        outages: how often it is not there before it works.
+        while_away: called each time that it is not.
+    """
+
+    def __init__(
+        self,
+        refused: frozenset[str] = frozenset(),
+        *,
+        error: Exception | None = None,
+        outages: int = 0,
+        while_away: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stored: list[str] = []
+        self._refused = refused
+        self._error = error or BadMessageError("not_storable", "no")
+        self._outages = outages
+        self._while_away = while_away
+
+    async def check(self) -> None: ...
+
+    async def store(self, batch: Sequence[Rows]) -> None:
+        if self._outages:
+            self._outages -= 1
+            self._while_away()
+            raise DatabaseUnavailableError("away")
+        bodies = [rows.message.body for rows in batch if rows.message]
+        if self._refused.intersection(bodies):
+            raise self._error
+        self.stored += bodies
+
+
+class Office:
+    def __init__(self, outcome: Outcome) -> None:
+        self.buried: list[tuple[int, str]] = []
+        self._outcome = outcome
+
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> Outcome:  # noqa: ARG002
+        self.buried.append((origin.sequence, error.code))
+        return self._outcome
+
+
+class Bench:
+    """A handler with its surroundings."""
+
+    def __init__(self, repository: Repository | None = None, *, bury: Outcome | None = None) -> None:
+        self.repository = repository or Repository()
+        self.office = Office(bury or Done())
+        self.stopping = asyncio.Event()
+        self._handler = IngestHandler(self.repository, self.office, self.stopping, longest_pause=timedelta(0))
+
+    async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
+        return await self._handler([delivery(number, payload) for number, payload in enumerate(payloads)])
+
+
+def delivery(sequence: int, payload: bytes) -> Delivery:
+    origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
+    return Delivery(payload, {}, origin)
+
+
+def payload(body: str) -> bytes:
+    return accepted(message(0, body=body)).encode()
+
+
+PAYLOADS = [payload(str(number)) for number in range(40)]
+
+
+@given(refused=st.sets(st.integers(0, 39)), unreadable=st.sets(st.integers(0, 39)))
+async def test_exactly_the_bad_ones_are_given_up_and_all_others_stored(
+    refused: set[int], unreadable: set[int]
+) -> None:
+    bench = Bench(Repository(frozenset(map(str, refused))))
+    payloads = [b"{" if number in unreadable else PAYLOADS[number] for number in range(40)]
+
+    outcomes = await bench.handle(payloads)
+
+    assert outcomes == [Done()] * 40
+    assert bench.repository.stored == [
+        str(number) for number in range(40) if number not in refused | unreadable
+    ]
+    assert sorted(bench.office.buried) == [
+        (number, "not_json" if number in unreadable else "not_storable")
+        for number in sorted(refused | unreadable)
+    ]
+
+
+async def test_a_mistake_of_ours_holds_up_only_the_event_it_is_about() -> None:
+    bench = Bench(Repository(frozenset({"2"}), error=KeyError("oops")))
+
+    await bench.handle(PAYLOADS[:4])
+
+    assert bench.repository.stored == ["0", "1", "3"]
+    assert bench.office.buried == [(2, "handler_failed")]
+
+
+async def test_a_bad_one_is_not_done_with_before_its_dead_letter_is_stored() -> None:
+    bench = Bench(bury=LATER)
+
+    assert await bench.handle([PAYLOADS[0], b"{"]) == [Done(), LATER]
+
+
+async def test_a_database_that_is_away_is_waited_for() -> None:
+    bench = Bench(Repository(outages=5))
+
+    assert await bench.handle(PAYLOADS[:3]) == [Done()] * 3
+    assert bench.repository.stored == ["0", "1", "2"]
+
+
+async def test_nobody_waits_for_the_database_once_we_stop() -> None:
+    bench = Bench(Repository(outages=1_000, while_away=lambda: bench.stopping.set()))
+
+    assert await bench.handle([*PAYLOADS[:3], b"{"]) == [HandBack()] * 4
+    assert bench.repository.stored == []
+    assert bench.office.buried == []
+
+
+async def test_a_batch_of_nothing_but_bad_ones_never_asks_the_database() -> None:
+    bench = Bench(Repository(outages=1_000))
+
+    assert await bench.handle([b"{", b"[]"]) == [Done(), Done()]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "not_json"),
+        (b"\xff", "not_json"),
+        (b"[]", "invalid_event"),
+        (PAYLOADS[0].replace(b".v1", b".v2"), "unknown_type"),
+    ],
+)
+async def test_why_an_event_cannot_be_read(payload: bytes, reason: str) -> None:
+    bench = Bench()
+
+    await bench.handle([payload])
+
+    assert bench.office.buried == [(0, reason)]

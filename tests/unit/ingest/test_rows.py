@@ -1,0 +1,90 @@
+"""Which rows each event becomes."""
+
+from typing import get_args
+
+import pytest
+
+from services.ingest.rows import message_row, rows_of
+from shared.events import DeliveryDue, Event
+from shared.status import Status
+from tests.integration.ingest.stories import NOON, accepted, dead_letter, message, receipt, received, status
+
+MESSAGE = message(1)
+
+
+@pytest.mark.parametrize("kind", get_args(Event))
+def test_every_kind_of_event_has_rows(kind: type[Event]) -> None:
+    assert rows_of.dispatch(kind) is not rows_of.dispatch(object)
+
+
+def test_an_accepted_message_is_a_message_and_the_first_event_of_its_round() -> None:
+    event = accepted(MESSAGE, round_=2)
+    rows = rows_of(event)
+
+    assert rows.message == MESSAGE
+    assert rows.message_event == {
+        "id": event.id,
+        "message_id": MESSAGE.id,
+        "status": "accepted",
+        "round": 2,
+        "rank": 0,
+        "attempt": 0,
+        "occurred_at": event.time,
+    }
+    assert rows.receipt is rows.dead_letter is None
+
+
+def test_a_received_message_is_a_message_and_nothing_else() -> None:
+    event = received(1)
+    rows = rows_of(event)
+
+    assert rows.message == event.data.message
+    assert rows.message_event is rows.receipt is rows.dead_letter is None
+
+
+def test_a_change_of_status_is_an_event_with_its_error() -> None:
+    row = rows_of(status(MESSAGE.id, Status.RETRYING, round_=1, attempt=3)).message_event
+
+    assert row is not None
+    assert (row["status"], row["round"], row["rank"], row["attempt"]) == ("retrying", 1, 2, 3)
+    assert row["next_attempt_at"] == NOON
+    assert row["error"] == {
+        "attempt": 3,
+        "code": "provider_error",
+        "detail": "503",
+        "provider": None,
+        "status_code": None,
+        "at": "2026-03-01T12:00:00Z",
+    }
+
+
+def test_a_receipt_keeps_what_the_provider_says() -> None:
+    row = rows_of(receipt(MESSAGE.id, Status.UNDELIVERED)).receipt
+
+    assert row is not None
+    assert (row["status"], row["rank"], row["error_code"]) == ("undelivered", 4, "30003")
+    assert "message_id" not in row
+
+
+def test_a_dead_letter_is_kept_whole_as_the_stream_has_it() -> None:
+    event = dead_letter(MESSAGE)
+    row = rows_of(event).dead_letter
+
+    assert row is not None
+    assert row["message_id"] == MESSAGE.id
+    assert row["created_at"] == event.time
+    assert row["content"] == event.data.model_dump(mode="json", by_alias=True)
+
+
+def test_a_due_delivery_is_the_senders_own_affair() -> None:
+    rows = rows_of(DeliveryDue.of(accepted(MESSAGE).data, time=NOON))
+
+    assert rows == type(rows)()
+
+
+def test_a_message_knows_its_conversation_by_number() -> None:
+    row = message_row(MESSAGE, 42)
+
+    assert row["conversation_id"] == 42
+    assert row["from_address"] == MESSAGE.from_
+    assert row["attachments"] == MESSAGE.attachments

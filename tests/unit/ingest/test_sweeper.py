@@ -1,0 +1,96 @@
+"""What the server's advisories become."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from services.ingest.streams import Stored
+from services.ingest.sweeper import Sweeper
+from shared.bus.consumer import Delivery, Done, HandBack, Outcome
+from shared.errors import BadMessageError, BusUnavailableError
+from shared.events import Origin
+
+GIVEN_UP = {
+    "type": "io.nats.jetstream.advisory.v1.max_deliver",
+    "id": "x",
+    "timestamp": "2026-03-01T12:00:00Z",
+    "stream": "OUTBOUND",
+    "consumer": "sender-sms-00",
+    "stream_seq": 5,
+    "deliveries": 20,
+}
+TERMINATED = {
+    **GIVEN_UP,
+    "type": "io.nats.jetstream.advisory.v1.terminated",
+    "consumer_seq": 9,
+    "reason": "no use",
+}
+ITS_OWN_ORIGIN = Origin(stream="ADVISORIES", sequence=1, subject="$JS.x", consumer="ingest-advisories")
+SUBJECT = "outbound.sms.1.x"
+
+
+class Streams:
+    def __init__(self, answer: Stored | None | Exception) -> None:
+        self._answer = answer
+
+    async def message(self, stream: str, sequence: int) -> Stored | None:
+        assert (stream, sequence) == ("OUTBOUND", 5)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+class Office:
+    def __init__(self) -> None:
+        self.buried: list[tuple[bytes, str, str, Origin]] = []
+
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> Outcome:
+        self.buried.append((payload, error.code, str(error), origin))
+        return Done()
+
+
+async def sweep(payload: bytes, answer: Stored | None | Exception) -> tuple[Outcome, Office]:
+    office = Office()
+    [outcome] = await Sweeper(Streams(answer), office)([Delivery(payload, {}, ITS_OWN_ORIGIN)])
+    return outcome, office
+
+
+@pytest.mark.parametrize(
+    ("advisory", "code", "detail"),
+    [
+        (GIVEN_UP, "max_deliver_exceeded", "sender-sms-00 was given it 20 times and never finished"),
+        (TERMINATED, "terminated", "sender-sms-00 terminated it: no use"),
+    ],
+)
+async def test_the_message_it_is_about_becomes_a_dead_letter(
+    advisory: dict[str, object], code: str, detail: str
+) -> None:
+    outcome, office = await sweep(json.dumps(advisory).encode(), Stored(SUBJECT, b"payload"))
+
+    origin = Origin(stream="OUTBOUND", sequence=5, subject=SUBJECT, consumer="sender-sms-00")
+    assert outcome == Done()
+    assert office.buried == [(b"payload", code, detail, origin)]
+
+
+async def test_a_message_that_is_gone_is_recorded_all_the_same() -> None:
+    _, office = await sweep(json.dumps(GIVEN_UP).encode(), None)
+
+    [(payload, code, detail, origin)] = office.buried
+    assert (payload, code, origin.sequence) == (b"", "max_deliver_exceeded", 5)
+    assert "no longer" in detail
+
+
+async def test_without_an_answer_the_advisory_comes_again() -> None:
+    outcome, office = await sweep(json.dumps(GIVEN_UP).encode(), BusUnavailableError("timeout"))
+
+    assert outcome == HandBack(timedelta(seconds=1))
+    assert office.buried == []
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b'{"type": "x", "stream": "OUTBOUND"}'])
+async def test_an_advisory_that_cannot_be_read_is_a_dead_letter_itself(payload: bytes) -> None:
+    _, office = await sweep(payload, None)
+
+    [(kept, code, _, origin)] = office.buried
+    assert (kept, code, origin) == (payload, "invalid_event", ITS_OWN_ORIGIN)

@@ -1,7 +1,9 @@
 """Servers in containers, for `tests.infrastructure`."""
 
 import asyncio
+import gc
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -29,10 +31,7 @@ class ImagesMissingError(Exception):
 
 def fetch_images(*images: str) -> None:
     """See to it that containers can be started. Raises EngineMissingError or ImagesMissingError."""
-    try:
-        client = docker.from_env(timeout=_ENGINE_TIMEOUT)
-    except (docker.errors.DockerException, OSError) as exc:
-        raise EngineMissingError(str(exc)) from exc
+    client = _client()
     try:
         client.ping()
         for image in images:
@@ -41,6 +40,19 @@ def fetch_images(*images: str) -> None:
         raise EngineMissingError(str(exc)) from exc
     finally:
         client.close()
+
+
+def _client() -> docker.DockerClient:
+    reason = ""
+    with warnings.catch_warnings():
+        # A client that finds no engine leaves its socket to the garbage collector, which complains.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return docker.from_env(timeout=_ENGINE_TIMEOUT)
+        except (docker.errors.DockerException, OSError) as exc:
+            reason = str(exc)
+        gc.collect()
+    raise EngineMissingError(reason)
 
 
 def _fetch(client: docker.DockerClient, image: str) -> None:

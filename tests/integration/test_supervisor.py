@@ -234,6 +234,16 @@ def test_nothing_outlives_a_supervisor_that_is_killed(start: Start) -> None:
     until(lambda: not any(map(is_running, pids)))
 
 
+def test_a_terminal_that_is_closed_stops_all_of_it(start: Start) -> None:
+    """Not by a signal: the supervisor is no session leader of it, as under `make`."""
+    ours, theirs = os.openpty()
+    run = start(output=theirs, services=[stand_in("sender")])
+    os.close(theirs)
+    run.pid("sender")
+    os.close(ours)
+    assert run.ends() == 0
+
+
 def test_a_terminal_that_nobody_reads_does_not_hold_up_the_stop(start: Start) -> None:
     reader, writer = os.pipe()
     run = start(output=writer, services=[stand_in("sender", CHATTY)])

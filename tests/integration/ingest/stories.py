@@ -218,7 +218,8 @@ _MEANING = {
     "participants": "SELECT address, channel FROM participants",
     "conversations": """
         SELECT key, channel, message_count, last_message_at, array(
-            SELECT address FROM participants JOIN conversation_participants ON participant_id = participants.id
+            SELECT address
+            FROM participants JOIN conversation_participants ON participant_id = participants.id
             WHERE conversation_id = conversations.id ORDER BY address
         ) AS addresses FROM conversations""",
     "messages": """

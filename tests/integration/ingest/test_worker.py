@@ -104,7 +104,7 @@ async def test_a_rebuilt_database_gets_the_same_messages_and_conversations(
     engine: AsyncEngine, nats_url: str
 ) -> None:
     events = lives()
-    random.Random(1).shuffle(events)  # noqa: S311 - any order will do
+    random.Random(1).shuffle(events)
     await publish(nats_url, events)
     async with working(engine, nats_url):
         await until_all_is_read(nats_url)
@@ -135,7 +135,7 @@ async def test_what_is_bad_goes_to_the_dead_letters_and_the_rest_is_stored(
         unknown,
         incomplete,
     ]
-    random.Random(2).shuffle(payloads)  # noqa: S311 - any order will do
+    random.Random(2).shuffle(payloads)
     await publish_raw(nats_url, [(stream, subject, payload) for payload in payloads])
 
     async with working(engine, nats_url):

@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Schema = Mapping[str, list[str]]
 
 _COLUMNS = """
-    SELECT format('%s.%s %s %s %s %s', table_name, column_name, udt_name, is_nullable, column_default, is_identity)
+    SELECT format(
+        '%s.%s %s %s %s %s', table_name, column_name, udt_name, is_nullable, column_default, is_identity
+    )
     FROM information_schema.columns WHERE table_schema = :schema AND table_name <> 'alembic_version'
 """
 _CONSTRAINTS = """

@@ -32,7 +32,7 @@ async def new_conversation(connection: AsyncConnection) -> int:
     ).scalar_one()
 
 
-def message(conversation: int, hours: int = 0, **changes: object) -> dict[str, object]:
+def message(conversation: int, hours: int = 0) -> dict[str, object]:
     timestamp = NOON + timedelta(hours=hours)
     return {
         "id": uuid4(),
@@ -45,7 +45,6 @@ def message(conversation: int, hours: int = 0, **changes: object) -> dict[str, o
         "attachments": [],
         "timestamp": timestamp,
         "created_at": timestamp,
-        **changes,
     }
 
 
@@ -93,11 +92,15 @@ async def test_inserting_what_is_there_changes_no_conversation(connection: Async
     before = await conversations(connection)
 
     again = text("""
-        INSERT INTO messages (id, conversation_id, direction, type, from_address, to_address, body, attachments,
-            "timestamp", created_at)
-        SELECT id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
+        INSERT INTO messages (
+            id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
             created_at
-        FROM messages ON CONFLICT DO NOTHING
+        )
+        SELECT
+            id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
+            created_at
+        FROM messages
+        ON CONFLICT DO NOTHING
     """)
     await connection.execute(again)
 
@@ -132,7 +135,7 @@ async def test_a_message_that_makes_no_sense_is_refused(
     conversation = await new_conversation(connection)
 
     with pytest.raises(IntegrityError):
-        await connection.execute(insert(Message), [message(conversation, **changes)])
+        await connection.execute(insert(Message), [{**message(conversation), **changes}])
 
 
 async def add_history(connection: AsyncConnection) -> UUID:
@@ -188,7 +191,8 @@ async def add_nothing_of_ours(connection: AsyncConnection) -> None:
         """
         SELECT * FROM (SELECT id FROM messages WHERE conversation_id = 1 LIMIT 50) AS page
         LEFT JOIN LATERAL (
-            SELECT status FROM message_history WHERE message_id = page.id ORDER BY round DESC, rank DESC LIMIT 1
+            SELECT status FROM message_history WHERE message_id = page.id
+            ORDER BY round DESC, rank DESC LIMIT 1
         ) AS state ON true
         """,
     ],

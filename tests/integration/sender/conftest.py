@@ -74,7 +74,7 @@ class Harness:
         """Give every message to the sender again, as `nats consumer reset` does."""
         for consumer in CONSUMERS:
             if consumer.name.startswith("sender-"):
-                await self.bus.jetstream.reset_consumer(consumer.stream, consumer.name)
+                await self.bus.jetstream.reset_consumer(consumer.stream, consumer.name, 1)
 
     async def is_idle(self) -> bool:
         """Tell whether the sender has nothing left to do."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.ingest.dead_letters import DeadLetterOffice
 from shared.bus.consumer import Done, HandBack
 from shared.bus.publisher import Outgoing
+from shared.bus.publisher import Publisher as RealPublisher
 from shared.bus.topology import Stream
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import DeadLettered, Origin, decode
@@ -18,16 +19,17 @@ ORIGIN = Origin(stream="INBOUND", sequence=7, subject="inbound.message.sms.1.x",
 ERROR = BadMessageError("not_json", "it is no JSON")
 
 
-class Publisher:
+class Publisher(RealPublisher):
     def __init__(self, *, up: bool = True) -> None:
         self.published: list[Outgoing] = []
         self._up = up
 
-    async def publish(self, stream: Stream, outgoing: Outgoing) -> None:
+    async def publish(self, stream: str, outgoing: Outgoing) -> int:
         if not self._up:
             raise BusUnavailableError("NATS is not connected")
-        assert stream is Stream.DEADLETTER
+        assert stream == Stream.DEADLETTER
         self.published.append(outgoing)
+        return len(self.published)
 
 
 async def test_it_says_where_it_comes_from_and_why() -> None:

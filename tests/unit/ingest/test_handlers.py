@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.ingest.dead_letters import DeadLetterOffice
 from services.ingest.handlers import IngestHandler
+from services.ingest.repository import Repository as RealRepository
 from services.ingest.rows import Rows
 from shared.bus.consumer import Delivery, Done, HandBack, Outcome
 from shared.errors import BadMessageError, DatabaseUnavailableError
@@ -18,7 +20,7 @@ from tests.integration.ingest.stories import accepted, message
 LATER = HandBack(timedelta(seconds=1))
 
 
-class Repository:
+class Repository(RealRepository):
     """Stores by message, and refuses what it is told to refuse.
 
     Args:
@@ -40,8 +42,6 @@ class Repository:
         self._outages = outages
         self._while_away = while_away
 
-    async def check(self) -> None: ...
-
     async def store(self, batch: Sequence[Rows]) -> None:
         if self._outages:
             self._outages -= 1
@@ -53,7 +53,7 @@ class Repository:
         self.stored += bodies
 
 
-class Office:
+class Office(DeadLetterOffice):
     def __init__(self, outcome: Outcome) -> None:
         self.buried: list[tuple[int, str]] = []
         self._outcome = outcome
@@ -66,11 +66,18 @@ class Office:
 class Bench:
     """A handler with its surroundings."""
 
-    def __init__(self, repository: Repository | None = None, *, bury: Outcome | None = None) -> None:
+    def __init__(
+        self,
+        repository: Repository | None = None,
+        *,
+        bury: Outcome | None = None,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
         self.repository = repository or Repository()
         self.office = Office(bury or Done())
-        self.stopping = asyncio.Event()
-        self._handler = IngestHandler(self.repository, self.office, self.stopping, longest_pause=timedelta(0))
+        self._handler = IngestHandler(
+            self.repository, self.office, stopping or asyncio.Event(), longest_pause=timedelta(0)
+        )
 
     async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
         return await self._handler([delivery(number, payload) for number, payload in enumerate(payloads)])
@@ -130,7 +137,8 @@ async def test_a_database_that_is_away_is_waited_for() -> None:
 
 
 async def test_nobody_waits_for_the_database_once_we_stop() -> None:
-    bench = Bench(Repository(outages=1_000, while_away=lambda: bench.stopping.set()))
+    stopping = asyncio.Event()
+    bench = Bench(Repository(outages=1_000, while_away=stopping.set), stopping=stopping)
 
     assert await bench.handle([*PAYLOADS[:3], b"{"]) == [HandBack()] * 4
     assert bench.repository.stored == []

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from services.ingest.dead_letters import DeadLetterOffice
 from services.ingest.streams import Stored
+from services.ingest.streams import Streams as RealStreams
 from services.ingest.sweeper import Sweeper
 from shared.bus.consumer import Delivery, Done, HandBack, Outcome
 from shared.errors import BadMessageError, BusUnavailableError
@@ -30,8 +32,8 @@ ITS_OWN_ORIGIN = Origin(stream="ADVISORIES", sequence=1, subject="$JS.x", consum
 SUBJECT = "outbound.sms.1.x"
 
 
-class Streams:
-    def __init__(self, answer: Stored | None | Exception) -> None:
+class Streams(RealStreams):
+    def __init__(self, answer: Stored | Exception | None) -> None:
         self._answer = answer
 
     async def message(self, stream: str, sequence: int) -> Stored | None:
@@ -41,7 +43,7 @@ class Streams:
         return self._answer
 
 
-class Office:
+class Office(DeadLetterOffice):
     def __init__(self) -> None:
         self.buried: list[tuple[bytes, str, str, Origin]] = []
 
@@ -50,7 +52,7 @@ class Office:
         return Done()
 
 
-async def sweep(payload: bytes, answer: Stored | None | Exception) -> tuple[Outcome, Office]:
+async def sweep(payload: bytes, answer: Stored | Exception | None) -> tuple[Outcome, Office]:
     office = Office()
     [outcome] = await Sweeper(Streams(answer), office)([Delivery(payload, {}, ITS_OWN_ORIGIN)])
     return outcome, office

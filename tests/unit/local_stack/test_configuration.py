@@ -60,6 +60,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     (tmp_path / ".env").write_text("NATS_PORT=1111\nPOSTGRES_PORT=2222\nGATEWAY_PORT=3333\nSENDERS=\n")
     monkeypatch.setenv("NATS_PORT", "4444")
     monkeypatch.setenv("POSTGRES_PORT", "")
+    monkeypatch.delenv("GATEWAY_PORT", raising=False)
+    monkeypatch.delenv("SENDERS", raising=False)
     environment = read_environment(tmp_path)
     assert environment["NATS_PORT"] == "4444"
     assert environment["POSTGRES_PORT"] == "2222"

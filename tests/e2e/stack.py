@@ -1,0 +1,193 @@
+"""The services as processes, between real servers and the mock providers over HTTP."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from local_stack.ports import free_port
+from tests.providers import MockProvider
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+JSON = dict[str, Any]
+
+
+class Process:
+    """A service of the project as a process that a test may mistreat.
+
+    Args:
+        module: what `python -m` runs.
+        url: where it serves its health.
+    """
+
+    def __init__(self, module: str, url: str, environment: Mapping[str, str], log: Path) -> None:
+        self.url = url
+        self._module = module
+        self._environment = environment
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    async def until_ready(self, client: httpx.AsyncClient, path: str) -> None:
+        async def is_ready() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, f"{self._module} ended: {self._log.read_text()[-2000:]}"
+            try:
+                return (await client.get(f"{self.url}{path}")).is_success
+            except httpx.TransportError:
+                return False
+
+        await eventually(is_ready)
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal and wait for the end."""
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        await asyncio.to_thread(self._process.wait, 20)
+        self._process = None
+
+
+class Stack:
+    """Everything, running.
+
+    Attributes:
+        sms, email: the mock providers.
+    """
+
+    def __init__(
+        self, processes: Mapping[str, Process], client: httpx.AsyncClient, sms: str, email: str
+    ) -> None:
+        self.processes = processes
+        self.client = client
+        self.gateway_url = processes["gateway"].url
+        self.sms = MockProvider(client, sms)
+        self.email = MockProvider(client, email)
+
+    async def start(self, name: str) -> None:
+        process = self.processes[name]
+        process.start()
+        await process.until_ready(self.client, "/healthz" if name == "mocks" else "/readyz")
+
+    async def restart(self, name: str, how: signal.Signals) -> None:
+        await self.processes[name].end(how)
+        await self.start(name)
+
+    async def post(self, path: str, payload: Any, **headers: str) -> httpx.Response:  # noqa: ANN401
+        return await self.client.post(f"{self.gateway_url}{path}", json=payload, headers=headers)
+
+    async def get(self, path: str, **parameters: Any) -> httpx.Response:  # noqa: ANN401
+        return await self.client.get(f"{self.gateway_url}{path}", params=parameters)
+
+    async def send(self, **what: Any) -> JSON:  # noqa: ANN401
+        """Send an SMS and return the message that the 202 holds."""
+        payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello", **what}
+        response = await self.post("/api/messages/sms", payload)
+        assert response.status_code == 202, response.text
+        message: JSON = response.json()
+        return message
+
+    async def pages(self, path: str, **parameters: Any) -> AsyncIterator[list[JSON]]:  # noqa: ANN401
+        """Go through a list page by page."""
+        cursor: dict[str, str] = {}
+        while True:
+            response = await self.get(path, **parameters, **cursor)
+            assert response.status_code == 200, response.text
+            page = response.json()
+            yield page["items"]
+            if page["next_cursor"] is None:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+
+    async def items(self, path: str, **parameters: Any) -> list[JSON]:  # noqa: ANN401
+        return [item async for page in self.pages(path, **{"limit": 100, **parameters}) for item in page]
+
+    async def messages_of(self, key: str, count: int) -> list[JSON]:
+        """Wait until the conversation has so many messages, and return them."""
+
+        async def look() -> list[JSON] | None:
+            response = await self.get(f"/api/conversations/{key}")
+            if response.status_code == 404 or response.json()["message_count"] < count:
+                return None
+            return await self.items(f"/api/conversations/{key}/messages")
+
+        found = await eventually(look)
+        assert found is not None
+        return found
+
+    async def message_becomes(self, message_id: str, *statuses: str) -> JSON:
+        async def look() -> JSON | None:
+            response = await self.get(f"/api/messages/{message_id}")
+            found: JSON = response.json()
+            return found if response.is_success and found["status"] in statuses else None
+
+        found = await eventually(look)
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def running_stack(
+    folder: Path,
+    *,
+    database_url: str,
+    nats_url: str,
+    settings: Mapping[str, str] | None = None,
+    services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
+) -> AsyncIterator[Stack]:
+    """Run the services against these servers; the folder is for their logs."""
+    ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
+    environment = {
+        "DATABASE_URL": database_url,
+        "NATS_URL": nats_url,
+        "GATEWAY_PORT": str(ports["gateway"]),
+        "GATEWAY_URL": f"http://127.0.0.1:{ports['gateway']}",
+        "SMS_PROVIDER_PORT": str(ports["mocks"]),
+        "EMAIL_PROVIDER_PORT": str(ports["email"]),
+        "SMS_PROVIDER_URL": f"http://127.0.0.1:{ports['mocks']}",
+        "EMAIL_PROVIDER_URL": f"http://127.0.0.1:{ports['email']}",
+        "RETRY_DELAYS": "0.2,0.2,0.2,0.2",
+        **(settings or {}),
+    }
+    modules = {
+        "mocks": "mock_providers",
+        "gateway": "services.gateway",
+        "ingest": "services.ingest",
+        "sender": "services.sender",
+    }
+    processes = {
+        name: Process(
+            modules[name],
+            f"http://127.0.0.1:{ports[name]}",
+            {**environment, "HEALTH_PORT": str(ports[name])},
+            folder / f"{name}.log",
+        )
+        for name in services
+    }
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        stack = Stack(processes, client, environment["SMS_PROVIDER_URL"], environment["EMAIL_PROVIDER_URL"])
+        try:
+            for process in processes.values():
+                process.start()
+            for name, process in processes.items():
+                await process.until_ready(client, "/healthz" if name == "mocks" else "/readyz")
+            yield stack
+        finally:
+            await asyncio.gather(*(process.end() for process in processes.values()))

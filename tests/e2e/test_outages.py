@@ -1,0 +1,135 @@
+"""Services and servers that go away and come back: nothing that was accepted is lost or sent twice."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import nats as nats_client
+import pytest
+
+from shared.bus.provision import provision
+from tests import infrastructure
+from tests.conftest import sqlalchemy_url
+from tests.e2e.stack import JSON, Stack, running_stack
+from tests.e2e.test_replay import alembic
+from tests.waiting import eventually
+
+
+async def sent_once(stack: Stack, messages: list[JSON]) -> None:
+    """Wait until the provider has each of them, and see that it has none twice."""
+    ids = {message["id"] for message in messages}
+
+    async def all_arrived() -> bool:
+        return {taken["idempotency_key"] for taken in await stack.sms.messages()} >= ids
+
+    await eventually(all_arrived, within=90)
+    keys = [taken["idempotency_key"] for taken in await stack.sms.messages()]
+    assert len(keys) == len(set(keys))
+
+
+async def stored(stack: Stack, messages: list[JSON]) -> None:
+    await asyncio.gather(*(stack.message_becomes(message["id"], "sent") for message in messages))
+
+
+async def send_patiently(stack: Stack, body: str) -> JSON:
+    """Send as a client does that wants to be sure: with a key, and again until it is accepted."""
+    payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": body}
+
+    async def attempt() -> JSON | None:
+        try:
+            response = await stack.post("/api/messages/sms", payload, **{"Idempotency-Key": body})
+        except httpx.TransportError:
+            return None
+        message: JSON | None = response.json() if response.status_code == 202 else None
+        return message
+
+    message = await eventually(attempt)
+    assert message is not None
+    return message
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_restarting_each_service_under_load_loses_nothing(stack: Stack, how: signal.Signals) -> None:
+    sent: list[JSON] = []
+    go_on = True
+
+    async def load(number: int) -> None:
+        count = 0
+        while go_on:
+            count += 1
+            sent.append(await send_patiently(stack, f"{number}-{count}"))
+
+    clients = [asyncio.create_task(load(number)) for number in range(3)]
+    for name in ("sender", "ingest", "gateway"):
+        await asyncio.sleep(0.3)
+        await stack.restart(name, how)
+    go_on = False
+    await asyncio.gather(*clients)
+    await sent_once(stack, sent)
+    await stored(stack, sent[:: max(1, len(sent) // 50)])
+    conversation = sent[0]["conversation_key"]
+    assert len(await stack.messages_of(conversation, len(sent))) == len(sent)
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path) -> AsyncIterator[infrastructure.Postgres]:
+    async with infrastructure.postgres(tmp_path / "servers") as server:
+        yield server
+
+
+@pytest.fixture
+async def own_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
+    async with infrastructure.nats(tmp_path / "servers") as server:
+        client = await nats_client.connect(server.url)
+        await provision(client.jetstream())
+        await client.close()
+        yield server
+
+
+@pytest.mark.parametrize("hanging", [False, True], ids=["stopped", "hanging"])
+async def test_without_postgresql_messages_are_taken_and_sent(
+    tmp_path: Path, own_postgres: infrastructure.Postgres, nats_url: str, *, hanging: bool
+) -> None:
+    database_url = sqlalchemy_url(own_postgres.server.url)
+    await asyncio.to_thread(alembic, database_url, "upgrade", "head")
+    async with running_stack(tmp_path, database_url=database_url, nats_url=nats_url) as stack:
+        before = await stack.send(body="before")
+        await stack.messages_of(before["conversation_key"], 1)
+        await (own_postgres.server.pause() if hanging else own_postgres.server.kill())
+
+        sent = [await stack.send(body=f"meanwhile {number}") for number in range(5)]
+        inbound = await stack.sms.inbound(body="meanwhile")
+        assert inbound.json()["status"] == 200
+        await sent_once(stack, sent)
+        read = await stack.get("/api/conversations")
+        assert read.status_code == 503
+        assert read.headers["Retry-After"]
+        assert read.headers["Content-Type"] == "application/problem+json"
+
+        await (own_postgres.server.resume() if hanging else own_postgres.server.start())
+        await stack.messages_of(before["conversation_key"], 6)
+        await stored(stack, sent)
+
+
+@pytest.mark.parametrize("hanging", [False, True], ids=["stopped", "hanging"])
+async def test_without_nats_the_answer_is_503_and_a_repetition_appears_once(
+    tmp_path: Path, database_url: str, own_nats: infrastructure.Server, *, hanging: bool
+) -> None:
+    async with running_stack(tmp_path, database_url=database_url, nats_url=own_nats.url) as stack:
+        before = await stack.send(body="before")
+        await stack.message_becomes(before["id"], "sent")
+        await (own_nats.pause() if hanging else own_nats.kill())
+        payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "meanwhile"}
+
+        async def refused() -> bool:
+            response = await stack.post("/api/messages/sms", payload, **{"Idempotency-Key": "meanwhile"})
+            return response.status_code == 503 and "Retry-After" in response.headers
+
+        await eventually(refused)
+        await (own_nats.resume() if hanging else own_nats.start())
+        message = await send_patiently(stack, "meanwhile")
+        await sent_once(stack, [before, message])
+        await stored(stack, [message])
+        assert len(await stack.messages_of(before["conversation_key"], 2)) == 2

@@ -1,0 +1,356 @@
+"""The rights in docker/nats/nats-server.conf: each service can do its work, and nothing beside it."""
+
+import asyncio
+import sysconfig
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import nats
+import pytest
+from nats.aio.client import Client
+from structlog.testing import capture_logs
+
+from local_stack.ports import free_port
+from local_stack.processes import Command
+from local_stack.readiness import NotReadyError, answers_jetstream
+from local_stack.servers import HOST, NatsServer
+from services.ingest.streams import Streams
+from shared.bus.bucket import Bucket
+from shared.bus.client import Bus, connect
+from shared.bus.consumer import ConsumerLoop, Delivery, Done, Handler, Outcome
+from shared.bus.provision import provision
+from shared.bus.publisher import Outgoing, Publisher, publishing
+from shared.bus.topology import (
+    ADVISORY_CONSUMER,
+    CONSUMERS,
+    DELIVERIES_BUCKET,
+    IDEMPOTENCY_BUCKET,
+    INGEST_CONSUMERS,
+    Consumer,
+    Stream,
+    dead_letter_subject,
+    delayed_due_subject,
+    delayed_wait_subject,
+    event_subject,
+    inbound_message_subject,
+    inbound_receipt_subject,
+    outbound_subject,
+    sender_delayed,
+    sender_lanes,
+)
+from shared.channels import Channel
+from shared.identity import PARTITIONS, EventId, MessageId, new_message_id, partition_of
+from shared.status import Status
+from tests import messages
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+CONFIGURATION = Path(__file__).parents[2] / "docker" / "nats" / "nats-server.conf"
+
+ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
+SERVICES = (GATEWAY, INGEST, SENDER)
+# Digits alone would be a number to the server, if they were not quoted as docker-compose.yml quotes them.
+PASSWORD = "20240102"
+
+CONVERSATION = messages.message().conversation_key
+MESSAGE = MessageId(UUID("01936c5b-7d00-7000-8000-000000000000"))
+
+READ_BY = {
+    INGEST: (*INGEST_CONSUMERS, ADVISORY_CONSUMER),
+    SENDER: tuple(c for channel in Channel for c in (*sender_lanes(channel), sender_delayed(channel))),
+}
+
+SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
+    Stream.INBOUND: {
+        inbound_message_subject(Channel.SMS, CONVERSATION): {GATEWAY},
+        inbound_receipt_subject(Channel.EMAIL, "xillio"): {GATEWAY},
+    },
+    Stream.OUTBOUND: {outbound_subject(Channel.SMS, CONVERSATION): {GATEWAY}},
+    Stream.DELAYED: {
+        delayed_wait_subject(MESSAGE): {SENDER},
+        delayed_due_subject(Channel.EMAIL, CONVERSATION): {GATEWAY},
+    },
+    Stream.EVENTS: {event_subject(Channel.SMS, Status.SENT): {SENDER, GATEWAY}},
+    Stream.DEADLETTER: {
+        dead_letter_subject("inbound", Channel.SMS): {INGEST, GATEWAY},
+        dead_letter_subject("outbound", None): {INGEST, SENDER, GATEWAY},
+    },
+    Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
+}
+"""What may be published by whom."""
+
+BUCKETS = {IDEMPOTENCY_BUCKET: GATEWAY, DELIVERIES_BUCKET: SENDER}
+
+ADMINISTRATION = (
+    "$JS.API.INFO",
+    "$JS.API.ACCOUNT.PURGE.$G",
+    "$JS.API.STREAM.NAMES",
+    *(f"$JS.API.STREAM.{verb}.NEW" for verb in ("CREATE", "RESTORE")),
+    *(
+        f"$JS.API.STREAM.{verb}.{stream}"
+        for stream in (*Stream, f"KV_{IDEMPOTENCY_BUCKET}", f"KV_{DELIVERIES_BUCKET}")
+        for verb in ("UPDATE", "DELETE", "PURGE", "INFO", "SNAPSHOT", "MSG.GET", "MSG.DELETE")
+    ),
+    *(f"$JS.API.CONSUMER.CREATE.{stream}.mine" for stream in Stream),
+    *(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.mine" for stream in Stream),
+    *(
+        f"$JS.API.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
+        for consumer in CONSUMERS
+        for verb in ("CREATE", "DELETE", "PAUSE", "RESET", "UNPIN")
+    ),
+    "$SYS.REQ.SERVER.PING",
+    "_INBOX_admin.answer",
+    "anything",
+)
+
+
+class ConfiguredNats(NatsServer):
+    """A nats-server with the configuration of docker-compose.yml, at another place."""
+
+    async def prepare(self) -> None:
+        self._prepare_log()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self) -> Command:
+        options = {
+            "config": CONFIGURATION,
+            "addr": HOST,
+            "port": self.port,
+            "http_port": free_port({self.port}),
+            "store_dir": self.folder,
+        }
+        passwords = {f"NATS_{user.upper()}_PASSWORD": f'"{PASSWORD}"' for user in (ADMIN, *SERVICES)}
+        program = Path(sysconfig.get_path("scripts")) / "nats-server"
+        argv = (str(program), *(f"--{name}={value}" for name, value in options.items()))
+        return replace(super().command(), argv=argv, environment=passwords)
+
+    async def answers(self) -> None:
+        await answers_jetstream(self.url_for(ADMIN))
+
+    def url_for(self, user: str, password: str = PASSWORD) -> str:
+        return f"nats://{user}:{password}@{HOST}:{self.port}"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ConfiguredNats]:
+    """It is provisioned by the admin, who thereby is seen to be able to."""
+    folder = tmp_path_factory.mktemp("nats")
+    server = ConfiguredNats(folder / "data", free_port(), log=folder / "log")
+    await server.start()
+    client = await nats.connect(server.url_for(ADMIN))
+    await provision(client.jetstream(timeout=30))
+    await client.close()
+    yield server
+    await server.kill()
+
+
+class Probe:
+    """A bare connection of a user, which learns at once what it may not do."""
+
+    def __init__(self, client: Client, complaints: list[str]) -> None:
+        self._client = client
+        self._complaints = complaints
+
+    async def may_publish(self, subject: str) -> bool:
+        await self._client.publish(subject, b"{}")
+        return await self._was_taken()
+
+    async def may_subscribe(self, subject: str) -> bool:
+        await self._client.subscribe(subject)
+        return await self._was_taken()
+
+    async def _was_taken(self) -> bool:
+        # The server complains before it answers the ping of the flush.
+        await self._client.flush()
+        complained = bool(self._complaints)
+        self._complaints.clear()
+        return not complained
+
+
+@asynccontextmanager
+async def probing(server: ConfiguredNats, user: str) -> AsyncIterator[Probe]:
+    complaints: list[str] = []
+
+    async def complain(exc: Exception) -> None:
+        complaints.append(str(exc))
+
+    client = await nats.connect(server.url_for(user), error_cb=complain, allow_reconnect=False)
+    try:
+        yield Probe(client, complaints)
+    finally:
+        await client.close()
+
+
+async def published_by(server: ConfiguredNats, subject: str) -> set[str]:
+    """Which of the services may publish to a subject."""
+    allowed = set()
+    for service in SERVICES:
+        async with probing(server, service) as probe:
+            if await probe.may_publish(subject):
+                allowed.add(service)
+    return allowed
+
+
+@asynccontextmanager
+async def working(server: ConfiguredNats, service: str) -> AsyncIterator[tuple[Bus, Publisher]]:
+    """A connection such as the service makes, which is not denied anything while inside."""
+    with capture_logs() as logs:
+        async with connect(server.url_for(service), name=service) as bus, publishing(bus) as publisher:
+            await bus.until_connected()
+            yield bus, publisher
+            assert [entry for entry in logs if entry["log_level"] != "info"] == []
+
+
+def outgoing(subject: str) -> Outgoing:
+    return Outgoing(subject, EventId(str(uuid4())), b"{}")
+
+
+def settling(seen: set[str]) -> Handler:
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        seen.update(delivery.origin.consumer for delivery in deliveries)
+        return [Done()] * len(deliveries)
+
+    return handle
+
+
+def cases() -> Iterator[tuple[Stream, str, str]]:
+    for stream, subjects in SUBJECTS.items():
+        for subject, publishers in subjects.items():
+            for publisher in publishers:
+                yield stream, subject, publisher
+
+
+@pytest.mark.parametrize(("stream", "subject", "service"), sorted(cases()))
+async def test_a_service_publishes_to_its_streams(
+    server: ConfiguredNats, stream: Stream, subject: str, service: str
+) -> None:
+    async with working(server, service) as (_, publisher):
+        # Many at once go as an atomic batch, where the stream takes one.
+        sequences = await asyncio.gather(
+            *(publisher.publish(stream, outgoing(subject)) for _ in range(3)), return_exceptions=True
+        )
+    assert all(isinstance(sequence, int) for sequence in sequences)
+
+
+@pytest.mark.parametrize(
+    ("subject", "services"),
+    [case for subjects in SUBJECTS.values() for case in subjects.items()],
+)
+async def test_nobody_else_publishes_there(server: ConfiguredNats, subject: str, services: set[str]) -> None:
+    assert await published_by(server, subject) == services
+
+
+@pytest.mark.parametrize(("name", "service"), BUCKETS.items())
+async def test_a_bucket_is_one_services_own(server: ConfiguredNats, name: str, service: str) -> None:
+    async with working(server, service) as (bus, publisher):
+        bucket, key = Bucket(bus, publisher, name), str(new_message_id())
+        assert await bucket.get(key) is None
+        revision = await bucket.put(key, b"1", revision=0)
+        await bucket.put(key, b"2", revision=revision)
+        found = await bucket.get(key)
+    assert found is not None
+    assert found.data == b"2"
+
+    value = f"$KV.{name}.{key}"
+    for subject in (value, f"$JS.API.DIRECT.GET.KV_{name}.{value}"):
+        assert await published_by(server, subject) == {service}
+
+
+@pytest.mark.parametrize("service", READ_BY)
+async def test_a_service_reads_and_settles_its_consumers(server: ConfiguredNats, service: str) -> None:
+    expected, seen = {consumer.name for consumer in READ_BY[service]}, set[str]()
+
+    async def all_seen() -> bool:
+        return seen == expected
+
+    async with AsyncExitStack() as stack:
+        await fill(server)
+        bus, _ = await stack.enter_async_context(working(server, service))
+        loops = [ConsumerLoop(bus, consumer, settling(seen), batch=100) for consumer in READ_BY[service]]
+        running = [asyncio.create_task(loop.run()) for loop in loops]
+        await eventually(all_seen)
+        for loop in loops:
+            loop.stop()
+        await asyncio.gather(*running)
+    assert await unsettled(server, READ_BY[service]) == set()
+
+
+async def fill(server: ConfiguredNats) -> None:
+    """Publish something for every consumer."""
+    conversations = {}
+    while len(conversations) < PARTITIONS:
+        key = messages.message(from_=f"+1201{len(conversations):07}", to=str(uuid4())).conversation_key
+        conversations[partition_of(key)] = key
+    subjects = [
+        (stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects
+    ] + [
+        (stream, subject(channel, key))
+        for stream, subject in ((Stream.OUTBOUND, outbound_subject), (Stream.DELAYED, delayed_due_subject))
+        for channel in Channel
+        for key in conversations.values()
+    ]
+    async with connect(server.url_for(ADMIN), name=ADMIN) as bus, publishing(bus) as publisher:
+        await bus.until_connected()
+        await asyncio.gather(*(publisher.publish(stream, outgoing(subject)) for stream, subject in subjects))
+
+
+async def unsettled(server: ConfiguredNats, consumers: Sequence[Consumer]) -> set[str]:
+    client = await nats.connect(server.url_for(ADMIN))
+    jetstream = client.jetstream()
+    infos = [await jetstream.consumer_info(consumer.stream, consumer.name) for consumer in consumers]
+    await client.close()
+    return {info.name for info in infos if info.num_ack_pending or info.num_pending}
+
+
+async def test_nobody_else_reads_a_consumer_or_settles_for_it(server: ConfiguredNats) -> None:
+    for service in SERVICES:
+        own = READ_BY.get(service, ())
+        async with probing(server, service) as probe:
+            for consumer in CONSUMERS:
+                place = f"{consumer.stream}.{consumer.name}"
+                for subject in (
+                    f"$JS.API.CONSUMER.MSG.NEXT.{place}",
+                    f"$JS.ACK.{place}.1.1.1.1700000000000000000.0",
+                    f"$JS.ACK._.hash.{place}.1.1.1.1700000000000000000.0",
+                ):
+                    assert await probe.may_publish(subject) == (consumer in own), (service, subject)
+
+
+async def test_ingest_measures_its_lag_and_gets_what_advisories_name(server: ConfiguredNats) -> None:
+    await fill(server)
+    async with working(server, INGEST) as (bus, _):
+        streams = Streams(bus)
+        for consumer in READ_BY[INGEST]:
+            assert await streams.lag(consumer) is not None
+        for stream in {consumer.stream for consumer in CONSUMERS}:
+            assert await streams.message(stream, 1) is not None
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_administers_nothing(server: ConfiguredNats, service: str) -> None:
+    async with probing(server, service) as probe:
+        assert [subject for subject in ADMINISTRATION if await probe.may_publish(subject)] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_service_hears_only_answers_to_itself(server: ConfiguredNats, service: str) -> None:
+    others = {f"_INBOX_{user}.>" for user in (ADMIN, *SERVICES) if user != service}
+    streams = {"outbound.>", "inbound.>", "delayed.>", "events.>", "deadletter.>", "$KV.>", "$JS.>"}
+    async with probing(server, service) as probe:
+        assert await probe.may_subscribe(f"_INBOX_{service}.>")
+        overheard = [s for s in {">", "_INBOX.>", *others, *streams} if await probe.may_subscribe(s)]
+    assert overheard == []
+
+
+@pytest.mark.parametrize("user", [None, *SERVICES, ADMIN])
+async def test_nobody_gets_in_without_the_password(server: ConfiguredNats, user: str | None) -> None:
+    with pytest.raises(NotReadyError, match="(?i)authorization"):
+        await answers_jetstream(server.url if user is None else server.url_for(user, "another"))
+
+
+async def test_what_is_acknowledged_is_on_the_disk() -> None:
+    assert "  sync_interval: always" in CONFIGURATION.read_text().splitlines()

@@ -8,9 +8,12 @@ fail() {
   exit 1
 }
 
-# The folder counts too, since the scripts in .venv/bin carry its absolute path.
+# What is installed depends on the lock, and the scripts in .venv/bin on the absolute path of the folder.
 stamp=.venv/.made-from
-made_from=$({ pwd; cat requirements-dev.lock; } | cksum)
+made_from=$({
+  pwd
+  cat requirements-dev.lock
+} | cksum)
 [[ -f $stamp && $(<"$stamp") == "$made_from" ]] && exit 0
 
 python=${PYTHON:-}
@@ -27,7 +30,13 @@ fi
   fail "$python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"
 
 echo "setup: installing into .venv with $("$python" --version)"
-"$python" -m venv --clear .venv
+# An environment of another folder or another Python is made anew, any other brought up to date.
+version='import sys; print(sys.prefix, sys.version)'
+before=$(.venv/bin/python -c "$version" 2>/dev/null || true)
+if [[ $before != "$PWD/.venv $("$python" -c 'import sys; print(sys.version)')" ]]; then
+  "$python" -m venv --clear .venv
+fi
+rm -f "$stamp"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 .venv/bin/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 echo "$made_from" >"$stamp"

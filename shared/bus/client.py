@@ -163,6 +163,7 @@ async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
     try:
         yield bus
     finally:
-        connecting.cancel()
-        with suppress(asyncio.CancelledError):
-            await connecting
+        # Again, until it ends: Python 3.11's wait_for, which the client uses to connect, can lose a cancellation.
+        while not connecting.done():
+            connecting.cancel()
+            await asyncio.wait({connecting}, timeout=0.5)

@@ -1,16 +1,16 @@
 """The rights in docker/nats/nats-server.conf: each service can do its work, and nothing beside it."""
 
 import asyncio
+import json
 import sysconfig
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import nats
 import pytest
-from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from local_stack.ports import free_port
@@ -20,7 +20,7 @@ from local_stack.servers import HOST, NatsServer
 from services.ingest.streams import Streams
 from shared.bus.bucket import Bucket
 from shared.bus.client import Bus, connect
-from shared.bus.consumer import ConsumerLoop, Delivery, Done, Handler, Outcome
+from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.topology import (
@@ -42,7 +42,7 @@ from shared.bus.topology import (
     sender_lanes,
 )
 from shared.channels import Channel
-from shared.identity import PARTITIONS, EventId, MessageId, new_message_id, partition_of
+from shared.identity import PARTITIONS, ConversationKey, EventId, MessageId, new_message_id, partition_of
 from shared.status import Status
 from tests import messages
 from tests.waiting import eventually
@@ -53,7 +53,7 @@ CONFIGURATION = Path(__file__).parents[2] / "docker" / "nats" / "nats-server.con
 
 ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
 SERVICES = (GATEWAY, INGEST, SENDER)
-# Digits alone would be a number to the server, if they were not quoted as docker-compose.yml quotes them.
+# Digits alone would be a number to the server, were they not quoted as they are in docker-compose.yml.
 PASSWORD = "20240102"
 
 CONVERSATION = messages.message().conversation_key
@@ -121,12 +121,16 @@ class ConfiguredNats(NatsServer):
             "addr": HOST,
             "port": self.port,
             "http_port": free_port({self.port}),
-            "store_dir": self.folder,
         }
-        passwords = {f"NATS_{user.upper()}_PASSWORD": f'"{PASSWORD}"' for user in (ADMIN, *SERVICES)}
+        variables = {f"NATS_{user.upper()}_PASSWORD": PASSWORD for user in (ADMIN, *SERVICES)}
+        variables["NATS_STORE_DIR"] = str(self.folder)
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
         argv = (str(program), *(f"--{name}={value}" for name, value in options.items()))
-        return replace(super().command(), argv=argv, environment=passwords)
+        return replace(
+            super().command(),
+            argv=argv,
+            environment={name: json.dumps(value) for name, value in variables.items()},
+        )
 
     async def answers(self) -> None:
         await answers_jetstream(self.url_for(ADMIN))
@@ -149,40 +153,45 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Conf
 
 
 class Probe:
-    """A bare connection of a user, which learns at once what it may not do."""
+    """A bare connection of a user, which learns at once what it may not do.
 
-    def __init__(self, client: Client, complaints: list[str]) -> None:
-        self._client = client
-        self._complaints = complaints
+    The client would not do: its ping may overtake what it is to confirm.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def connect(self, user: str) -> None:
+        options = {"user": user, "pass": PASSWORD, "verbose": False}
+        assert await self._is_allowed(f"CONNECT {json.dumps(options)}")
 
     async def may_publish(self, subject: str) -> bool:
-        await self._client.publish(subject, b"{}")
-        return await self._was_taken()
+        # What is no request to any API, and no acknowledgement.
+        return await self._is_allowed(f"PUB {subject} 1\r\n-")
 
     async def may_subscribe(self, subject: str) -> bool:
-        await self._client.subscribe(subject)
-        return await self._was_taken()
+        return await self._is_allowed(f"SUB {subject} 1")
 
-    async def _was_taken(self) -> bool:
-        # The server complains before it answers the ping of the flush.
-        await self._client.flush()
-        complained = bool(self._complaints)
-        self._complaints.clear()
+    async def _is_allowed(self, command: str) -> bool:
+        self._writer.write(f"{command}\r\nPING\r\n".encode())
+        complained = False
+        while (line := await self._reader.readline()) != b"PONG\r\n":
+            assert line, "the server hung up"
+            complained |= line.startswith(b"-ERR")
         return not complained
 
 
 @asynccontextmanager
 async def probing(server: ConfiguredNats, user: str) -> AsyncIterator[Probe]:
-    complaints: list[str] = []
-
-    async def complain(exc: Exception) -> None:
-        complaints.append(str(exc))
-
-    client = await nats.connect(server.url_for(user), error_cb=complain, allow_reconnect=False)
+    reader, writer = await asyncio.open_connection(HOST, server.port)
     try:
-        yield Probe(client, complaints)
+        probe = Probe(reader, writer)
+        await probe.connect(user)
+        yield probe
     finally:
-        await client.close()
+        writer.close()
+        await writer.wait_closed()
 
 
 async def published_by(server: ConfiguredNats, subject: str) -> set[str]:
@@ -206,15 +215,11 @@ async def working(server: ConfiguredNats, service: str) -> AsyncIterator[tuple[B
 
 
 def outgoing(subject: str) -> Outgoing:
-    return Outgoing(subject, EventId(str(uuid4())), b"{}")
+    return Outgoing(subject, EventId(uuid4()), b"{}")
 
 
-def settling(seen: set[str]) -> Handler:
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        seen.update(delivery.origin.consumer for delivery in deliveries)
-        return [Done()] * len(deliveries)
-
-    return handle
+async def settle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    return [Done()] * len(deliveries)
 
 
 def cases() -> Iterator[tuple[Stream, str, str]]:
@@ -262,32 +267,32 @@ async def test_a_bucket_is_one_services_own(server: ConfiguredNats, name: str, s
 
 @pytest.mark.parametrize("service", READ_BY)
 async def test_a_service_reads_and_settles_its_consumers(server: ConfiguredNats, service: str) -> None:
-    expected, seen = {consumer.name for consumer in READ_BY[service]}, set[str]()
+    consumers = READ_BY[service]
 
-    async def all_seen() -> bool:
-        return seen == expected
+    async def all_is_settled() -> bool:
+        return await unsettled(server, consumers) == set()
 
-    async with AsyncExitStack() as stack:
-        await fill(server)
-        bus, _ = await stack.enter_async_context(working(server, service))
-        loops = [ConsumerLoop(bus, consumer, settling(seen), batch=100) for consumer in READ_BY[service]]
+    await fill(server)
+    assert await unsettled(server, consumers) == {consumer.name for consumer in consumers}
+    async with working(server, service) as (bus, _):
+        loops = [
+            ConsumerLoop(bus, consumer, settle, batch=min(100, consumer.max_ack_pending))
+            for consumer in consumers
+        ]
         running = [asyncio.create_task(loop.run()) for loop in loops]
-        await eventually(all_seen)
+        await eventually(all_is_settled)
         for loop in loops:
             loop.stop()
         await asyncio.gather(*running)
-    assert await unsettled(server, READ_BY[service]) == set()
 
 
 async def fill(server: ConfiguredNats) -> None:
     """Publish something for every consumer."""
-    conversations = {}
+    conversations: dict[int, ConversationKey] = {}
     while len(conversations) < PARTITIONS:
         key = messages.message(from_=f"+1201{len(conversations):07}", to=str(uuid4())).conversation_key
         conversations[partition_of(key)] = key
-    subjects = [
-        (stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects
-    ] + [
+    subjects = [(stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects] + [
         (stream, subject(channel, key))
         for stream, subject in ((Stream.OUTBOUND, outbound_subject), (Stream.DELAYED, delayed_due_subject))
         for channel in Channel
@@ -348,7 +353,7 @@ async def test_a_service_hears_only_answers_to_itself(server: ConfiguredNats, se
 
 @pytest.mark.parametrize("user", [None, *SERVICES, ADMIN])
 async def test_nobody_gets_in_without_the_password(server: ConfiguredNats, user: str | None) -> None:
-    with pytest.raises(NotReadyError, match="(?i)authorization"):
+    with pytest.raises(NotReadyError, match=r"(?i)authorization"):
         await answers_jetstream(server.url if user is None else server.url_for(user, "another"))
 
 

@@ -1,7 +1,6 @@
 """What is stored, read over HTTP."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +21,9 @@ pytestmark = pytest.mark.integration
 
 ALICE, BOB, CAROL = "+12016661234", "+18045551234", "+12016665678"
 ANN, BEN = "ann@example.com", "ben+tag@example.org"
+LONGEST_READ = 5
+"""Seconds within which a client is told that there is no database."""
+
 ERROR = {"code": "http_500", "detail": "no", "attempt": 1, "status_code": 500, "at": "2024-11-01T14:00:00Z"}
 
 
@@ -277,26 +279,28 @@ async def test_a_postgresql_that_hangs_does_not_hang_the_gateway(
     start_gateway: StartGateway, nats_url: str, database_url: str, store: Store
 ) -> None:
     await store.message(ALICE, BOB)
-    async with Line.to(database_url) as line:
-        async with start_gateway(nats_url=nats_url, database_url=line.url) as gateway:
-            assert len((await get(gateway, "/api/conversations"))["items"]) == 1
-            line.hang()
-            await _assert_that_only_reading_fails(gateway)
-            line.work()
-            line.break_connections()
-            assert len((await get(gateway, "/api/conversations"))["items"]) == 1
+    async with (
+        Line.to(database_url) as line,
+        start_gateway(nats_url=nats_url, database_url=line.url) as gateway,
+    ):
+        assert len((await get(gateway, "/api/conversations"))["items"]) == 1
+        line.hang()
+        await _assert_that_only_reading_fails(gateway)
+        line.work()
+        line.break_connections()
+        assert len((await get(gateway, "/api/conversations"))["items"]) == 1
 
 
 async def _assert_that_only_reading_fails(gateway: httpx.AsyncClient) -> None:
-    began = time.monotonic()
     paths = ("messages/{}", "conversations/{}", "conversations/{}/messages", "conversations", "dead-letters")
-    reads = await asyncio.gather(*(gateway.get("/api/" + path.format(uuid4())) for path in paths))
-    replay = await gateway.post(f"/api/dead-letters/{uuid4()}/replay")
+    async with asyncio.timeout(LONGEST_READ):
+        reads = await asyncio.gather(*(gateway.get("/api/" + path.format(uuid4())) for path in paths))
+    async with asyncio.timeout(LONGEST_READ):
+        replay = await gateway.post(f"/api/dead-letters/{uuid4()}/replay")
     for response in (*reads, replay):
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["detail"] == "The database does not answer"
-    assert time.monotonic() - began < 10  # two rounds of at most 5 s
 
     message = {"from": ALICE, "to": BOB, "type": "sms", "body": "Hello"}
     assert (await gateway.post("/api/messages/sms", json=message)).status_code == 202

@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# Walks through the API of a running service with curl and checks what comes back.
+#
+#   bin/test.sh                                     against `make run` on this machine
+#   GATEWAY_URL=http://host:port bin/test.sh        elsewhere
+#   API_KEY=key bin/test.sh                         where keys are configured
+#
+# Exits with 1 when anything is not as it should be. Webhooks go unsigned, so where WEBHOOK_SECRET is set
+# they are expected to be refused.
+set -uo pipefail
+
+GATEWAY_URL=${GATEWAY_URL:-http://127.0.0.1:${GATEWAY_PORT:-8080}}
+API_KEY=${API_KEY:-}
+WEBHOOK_SECRET=${WEBHOOK_SECRET:-}
+# Numbers and ids of this run alone, so that it can be repeated against the same database.
+run=$(date +%s)$RANDOM
+us="+1201555$((RANDOM % 9000 + 1000))"
+them="+1804555$((RANDOM % 9000 + 1000))"
+failures=0
+checks=0
+status=
+body=
+
+say() { printf '\n%s\n' "$*"; }
+
+# call METHOD PATH [curl arguments…]: sets status and body
+call() {
+  local method=$1 path=$2 answer
+  shift 2
+  answer=$(curl --silent --show-error --max-time 10 --request "$method" "$GATEWAY_URL$path" \
+    ${API_KEY:+--header "Authorization: Bearer $API_KEY"} --write-out '\n%{http_code}' "$@") || answer=$'\n000'
+  status=${answer##*$'\n'}
+  body=${answer%$'\n'*}
+}
+
+post() { call POST "$1" --header 'Content-Type: application/json' --data "$2" "${@:3}"; }
+
+# field EXPRESSION: what it is in the JSON body, as Python sees it in `body`
+field() {
+  python3 -c 'import json, sys; body = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" <<<"$body" 2>/dev/null
+}
+
+check() {
+  local what=$1 found=$2 expected=$3
+  checks=$((checks + 1))
+  if [[ $found == "$expected" ]]; then
+    printf '  ok      %s\n' "$what"
+  else
+    failures=$((failures + 1))
+    printf '  FAILED  %s: expected %s, found %s\n          %.300s\n' "$what" "$expected" "$found" "$body"
+  fi
+}
+
+# eventually WHAT PATH EXPRESSION EXPECTED: asks again for up to 20 seconds
+eventually() {
+  local what=$1 path=$2 expression=$3 expected=$4 found=
+  for _ in $(seq 100); do
+    call GET "$path"
+    found=$(field "$expression")
+    [[ $found == "$expected" ]] && break
+    sleep 0.2
+  done
+  check "$what" "$found" "$expected"
+}
+
+webhook_status=200
+[[ -n $WEBHOOK_SECRET ]] && webhook_status=401
+
+call GET /healthz
+[[ $status == 200 ]] || {
+  echo "test: no service at $GATEWAY_URL; start one with: make run" >&2
+  exit 1
+}
+
+say "Sending"
+post /api/messages/sms "{
+  \"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\",
+  \"body\": \"Hello! This is a test SMS message.\", \"attachments\": null, \"timestamp\": \"2024-11-01T14:00:00Z\"}"
+check "an SMS is accepted" "$status" 202
+sms=$(field "body['id']")
+conversation=$(field "body['conversation_key']")
+
+post /api/messages/sms "{
+  \"from\": \"$us\", \"to\": \"$them\", \"type\": \"mms\", \"body\": \"Hello! This is a test MMS message.\",
+  \"attachments\": [\"https://example.com/image.jpg\"], \"timestamp\": \"2024-11-01T14:00:01Z\"}"
+check "an MMS is accepted" "$status" 202
+check "and is in the same conversation" "$(field "body['conversation_key']")" "$conversation"
+
+post /api/messages/email "{
+  \"from\": \"[user-$run@usehatchapp.com](mailto:user-$run@usehatchapp.com)\", \"to\": \"contact@gmail.com\",
+  \"body\": \"Hello! This is a test email message with <b>HTML</b> formatting.\",
+  \"attachments\": [\"attachment-url\"], \"timestamp\": \"2024-11-01T14:00:00Z\"}"
+check "an e-mail is accepted" "$status" 202
+check "its address is taken out of the link" "$(field "body['from']")" "user-$run@usehatchapp.com"
+email_conversation=$(field "body['conversation_key']")
+
+say "Sending the same request again"
+for _ in 1 2; do
+  post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"once\"}" \
+    --header "Idempotency-Key: \"$run\""
+  ids="${ids:-} $(field "body['id']")"
+done
+read -r first second <<<"$ids"
+check "with an idempotency key it is the same message" "$second" "$first"
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"other\"}" \
+  --header "Idempotency-Key: \"$run\""
+check "with another payload it is refused" "$status" 422
+
+say "Receiving"
+post /api/webhooks/sms "{
+  \"from\": \"$them\", \"to\": \"$us\", \"type\": \"sms\", \"messaging_provider_id\": \"sms-$run\",
+  \"body\": \"This is an incoming SMS message\", \"attachments\": null, \"timestamp\": \"2024-11-01T14:00:02Z\"}"
+check "an inbound SMS is taken" "$status" "$webhook_status"
+post /api/webhooks/sms "{
+  \"from\": \"$them\", \"to\": \"$us\", \"type\": \"mms\", \"messaging_provider_id\": \"mms-$run\",
+  \"body\": \"This is an incoming MMS message\", \"attachments\": [\"https://example.com/received-image.jpg\"],
+  \"timestamp\": \"2024-11-01T14:00:03Z\"}"
+check "an inbound MMS is taken" "$status" "$webhook_status"
+post /api/webhooks/email "{
+  \"from\": \"contact@gmail.com\", \"to\": \"user-$run@usehatchapp.com\", \"xillio_id\": \"email-$run\",
+  \"body\": \"<html><body>This is an incoming email with <b>HTML</b> content</body></html>\",
+  \"attachments\": [], \"timestamp\": \"2024-11-01T14:00:01Z\"}"
+check "an inbound e-mail is taken" "$status" "$webhook_status"
+post /api/webhooks/sms "{
+  \"from\": \"$them\", \"to\": \"$us\", \"type\": \"sms\", \"messaging_provider_id\": \"sms-$run\",
+  \"body\": \"This is an incoming SMS message\", \"attachments\": null, \"timestamp\": \"2024-11-01T14:00:02Z\"}"
+check "and taken again when the provider repeats it" "$status" "$webhook_status"
+
+say "Reading"
+inbound=0
+[[ $webhook_status == 200 ]] && inbound=1
+eventually "the SMS reaches its provider" "/api/messages/$sms" "body['status'] in {'sent', 'delivered'}" True
+eventually "the conversation has every message once" "/api/conversations/$conversation" \
+  "body['message_count']" $((3 + 2 * inbound))
+number=$(field "body['id']")
+eventually "the e-mails are a conversation too" "/api/conversations/$email_conversation" \
+  "body['message_count']" $((1 + inbound))
+call GET "/api/conversations/$number/messages?limit=2"
+check "messages come oldest first" "$(field "[m['type'] for m in body['items']]")" "['sms', 'mms']"
+cursor=$(field "body['next_cursor']")
+call GET "/api/conversations/$number/messages?limit=2&cursor=$cursor"
+check "and page by page" "$status" 200
+call GET "/api/conversations?participant=$them&limit=1"
+check "conversations are found by participant" "$(field "body['items'][0]['key']")" "$conversation"
+call GET "/api/dead-letters"
+check "dead letters are listed" "$status" 200
+
+say "Refusing"
+post /api/messages/sms 'not JSON'
+check "what is not JSON" "$status" 400
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"12\", \"type\": \"sms\", \"body\": \"x\"}"
+check "an impossible number" "$status" 422
+check "by the name of the field" "$(field "body['errors'][0]['field']")" to
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"fax\", \"body\": \"x\"}"
+check "an unknown type" "$status" 422
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"\"}"
+check "a message without content" "$status" 422
+call POST /api/messages/sms --header 'Content-Type: text/plain' --data '{}'
+check "another content type" "$status" 415
+head -c 300000 /dev/zero | tr '\0' 'x' >"${TMPDIR:-/tmp}/body-$run"
+call POST /api/messages/email --header 'Content-Type: application/json' --data-binary "@${TMPDIR:-/tmp}/body-$run"
+rm -f "${TMPDIR:-/tmp}/body-$run"
+check "a body that is too large" "$status" 413
+call GET /api/conversations/999999999
+check "an unknown conversation" "$status" 404
+call GET '/api/conversations?cursor=tampered'
+check "a tampered cursor" "$status" 422
+
+printf '\n%d checks, %d failed\n' "$checks" "$failures"
+((failures == 0))

@@ -1,0 +1,35 @@
+"""Puts ingest together: the one writer of PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.ingest.repository import Repository
+from services.ingest.settings import IngestSettings
+from services.ingest.worker import Worker
+from shared.bus.client import connect
+from shared.bus.publisher import publishing
+from shared.bus.topology import INGEST_CONSUMERS
+from shared.db.engine import make_engine
+from shared.service import health_router
+
+
+def create_app(settings: IngestSettings) -> FastAPI:
+    """Make the application whose lifespan is the worker's."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            # A connection for each loop, and one to tell whether the database is there.
+            engine = make_engine(settings, pool_size=len(INGEST_CONSUMERS) + 1, application="ingest")
+            stack.push_async_callback(engine.dispose)
+            bus = await stack.enter_async_context(connect(settings.nats_url, name="ingest"))
+            publisher = await stack.enter_async_context(publishing(bus))
+            worker = Worker(bus, Repository(engine), publisher)
+            app.include_router(health_router(worker.what_is_missing))
+            worker.start()
+            stack.push_async_callback(worker.stop)
+            yield
+
+    return FastAPI(title="Ingest", lifespan=lifespan, openapi_url=None)

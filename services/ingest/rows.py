@@ -1,0 +1,142 @@
+"""What each event adds to the tables: plain functions from an event to rows, with no I/O.
+
+The rows of an event do not depend on what came before it, so events can be stored in any order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import singledispatch
+
+from shared.events import (
+    DeadLettered,
+    DeliveryDue,
+    Event,
+    Message,
+    MessageAccepted,
+    MessageReceived,
+    ReceiptReceived,
+    StatusChanged,
+)
+from shared.status import Status
+
+Row = Mapping[str, object]
+"""The columns of a table's row by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one event, at most one a table.
+
+    Attributes:
+        message: stands for itself, its conversation and its participants.
+    """
+
+    message: Message | None = None
+    message_event: Row | None = None
+    receipt: Row | None = None
+    dead_letter: Row | None = None
+
+
+@singledispatch
+def rows_of(event: Event) -> Rows:
+    """Tell what an event adds to the tables."""
+    raise TypeError(f"no rows are defined for {type(event).__name__}")
+
+
+@rows_of.register
+def _(event: MessageAccepted) -> Rows:
+    request = event.data
+    return Rows(
+        message=request.message,
+        message_event={
+            "id": event.id,
+            "message_id": request.message.id,
+            "status": Status.ACCEPTED,
+            "round": request.round,
+            "rank": Status.ACCEPTED.rank,
+            "attempt": 0,
+            "occurred_at": event.time,
+        },
+    )
+
+
+@rows_of.register
+def _(event: MessageReceived) -> Rows:
+    return Rows(message=event.data.message)
+
+
+@rows_of.register
+def _(event: StatusChanged) -> Rows:
+    report = event.data
+    return Rows(
+        message_event={
+            "id": event.id,
+            "message_id": report.message_id,
+            "status": report.status,
+            "round": report.round,
+            "rank": report.status.rank,
+            "attempt": report.attempt,
+            "provider": report.provider,
+            "provider_message_id": report.provider_message_id,
+            "error": report.error.model_dump(mode="json") if report.error else None,
+            "next_attempt_at": report.next_attempt_at,
+            "occurred_at": event.time,
+        }
+    )
+
+
+@rows_of.register
+def _(event: ReceiptReceived) -> Rows:
+    receipt = event.data
+    return Rows(
+        receipt={
+            "id": event.id,
+            "provider": receipt.provider,
+            "provider_message_id": receipt.provider_message_id,
+            "status": receipt.status,
+            "rank": receipt.status.rank,
+            "error_code": receipt.error_code,
+            "occurred_at": receipt.occurred_at,
+        }
+    )
+
+
+@rows_of.register
+def _(event: DeadLettered) -> Rows:
+    dead_letter = event.data
+    return Rows(
+        dead_letter={
+            "id": dead_letter.id,
+            "direction": dead_letter.direction,
+            "channel": dead_letter.channel,
+            "reason": dead_letter.reason,
+            "message_id": dead_letter.message_id,
+            "round": dead_letter.round,
+            "content": dead_letter.model_dump(mode="json", by_alias=True),
+            "created_at": event.time,
+        }
+    )
+
+
+@rows_of.register
+def _(_: DeliveryDue) -> Rows:
+    # A reminder among the senders: what comes of it, they report.
+    return Rows()
+
+
+def message_row(message: Message, conversation_id: int) -> Row:
+    return {
+        "id": message.id,
+        "conversation_id": conversation_id,
+        "direction": message.direction,
+        "type": message.type,
+        "from_address": message.from_,
+        "to_address": message.to,
+        "subject": message.subject,
+        "body": message.body,
+        "attachments": message.attachments,
+        "timestamp": message.timestamp,
+        "created_at": message.created_at,
+        "provider": message.provider,
+        "provider_message_id": message.provider_message_id,
+    }

@@ -1,0 +1,5 @@
+from shared.settings import DatabaseSettings, WorkerSettings
+
+
+class IngestSettings(WorkerSettings, DatabaseSettings):
+    """All that ingest has to know."""

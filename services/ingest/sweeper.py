@@ -1,0 +1,71 @@
+"""Picks up what the server has stopped delivering.
+
+A message that kills its consumer again and again is delivered no more, and would lie in its stream unseen.
+The server says so in an advisory, and from that the message becomes a dead letter.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from services.ingest.dead_letters import DeadLetterOffice
+from services.ingest.streams import Stored, Streams
+from shared.bus.consumer import Delivery, HandBack, Outcome
+from shared.errors import BadMessageError, BusUnavailableError
+from shared.events import Origin
+
+_log = structlog.get_logger()
+
+_BUS_PAUSE = timedelta(seconds=1)
+
+
+class Advisory(BaseModel):
+    """What the server writes: which message, and which consumer will not get it again."""
+
+    type: str
+    stream: str
+    consumer: str
+    stream_seq: int
+    deliveries: int = 0
+    reason: str = ""
+
+    def origin(self, subject: str) -> Origin:
+        return Origin(stream=self.stream, sequence=self.stream_seq, subject=subject, consumer=self.consumer)
+
+    def verdict(self) -> BadMessageError:
+        if self.type.endswith(".terminated"):
+            return BadMessageError("terminated", f"{self.consumer} terminated it: {self.reason or 'unsaid'}")
+        return BadMessageError(
+            "max_deliver_exceeded", f"{self.consumer} was given it {self.deliveries} times and never finished"
+        )
+
+
+class Sweeper:
+    """Handles advisories."""
+
+    def __init__(self, streams: Streams, office: DeadLetterOffice) -> None:
+        self._streams = streams
+        self._office = office
+
+    async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        return await asyncio.gather(*(self._sweep(delivery) for delivery in deliveries))
+
+    async def _sweep(self, delivery: Delivery) -> Outcome:
+        try:
+            advisory = Advisory.model_validate_json(delivery.payload)
+        except ValidationError:
+            error = BadMessageError("invalid_event", "it is no advisory that we know")
+            return await self._office.bury(delivery.payload, error, delivery.origin)
+        try:
+            message = await self._streams.message(advisory.stream, advisory.stream_seq)
+        except BusUnavailableError as exc:
+            _log.warning("sweep_disturbed", error=str(exc))
+            return HandBack(_BUS_PAUSE)
+        verdict = advisory.verdict()
+        if message is None:
+            message = Stored(subject="", payload=b"")
+            verdict = BadMessageError(verdict.code, f"{verdict}; its stream no longer has it")
+        return await self._office.bury(message.payload, verdict, advisory.origin(message.subject))

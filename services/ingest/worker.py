@@ -1,0 +1,90 @@
+"""Runs the consumers of ingest."""
+
+import asyncio
+
+import structlog
+
+from services.ingest.dead_letters import DeadLetterOffice
+from services.ingest.handlers import IngestHandler
+from services.ingest.lag import watch_lag
+from services.ingest.repository import Repository
+from services.ingest.streams import Streams
+from services.ingest.sweeper import Sweeper
+from shared.bus.client import Bus
+from shared.bus.consumer import ConsumerLoop
+from shared.bus.publisher import Publisher
+from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
+from shared.errors import BusUnavailableError, DatabaseUnavailableError
+
+_log = structlog.get_logger()
+
+_BATCH = 500
+_SWEEP_BATCH = 20
+_DRAIN_SECONDS = 8
+_CANCEL_SECONDS = 1
+_CHECK_SECONDS = 3
+_RESTART_SECONDS = 1
+
+
+class Worker:
+    """Reads every stream that ends in PostgreSQL, each in a loop of its own, and what the server gave up."""
+
+    def __init__(self, bus: Bus, repository: Repository, publisher: Publisher) -> None:
+        self._repository = repository
+        self._streams = Streams(bus)
+        self._stopping = asyncio.Event()
+        office = DeadLetterOffice(publisher)
+        handler = IngestHandler(repository, office, self._stopping)
+        sweeper = Sweeper(self._streams, office)
+        self._loops = [
+            *(ConsumerLoop(bus, consumer, handler, batch=_BATCH) for consumer in INGEST_CONSUMERS),
+            ConsumerLoop(bus, ADVISORY_CONSUMER, sweeper, batch=_SWEEP_BATCH),
+        ]
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._running = [
+            *(asyncio.create_task(self._keep_running(loop)) for loop in self._loops),
+            asyncio.create_task(watch_lag(self._streams, self._stopping)),
+        ]
+
+    async def stop(self) -> None:
+        """Finish the batches that are being stored, within 8 seconds; what is left comes again."""
+        self._stopping.set()
+        for loop in self._loops:
+            loop.stop()
+        _, late = await asyncio.wait(self._running, timeout=_DRAIN_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+
+    async def what_is_missing(self) -> str | None:
+        """Tell what keeps us from storing, or None."""
+        return await self._what_the_bus_lacks() or await self._what_the_database_lacks()
+
+    async def _what_the_bus_lacks(self) -> str | None:
+        try:
+            lag = await self._streams.lag(INGEST_CONSUMERS[0])
+        except BusUnavailableError as exc:
+            return f"NATS: {exc}"
+        return None if lag is not None else "NATS: the streams are not provisioned"
+
+    async def _what_the_database_lacks(self) -> str | None:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self._repository.check()
+        except DatabaseUnavailableError as exc:
+            return f"PostgreSQL: {exc}"
+        except TimeoutError:
+            return "PostgreSQL: no answer"
+        return None
+
+    async def _keep_running(self, loop: ConsumerLoop) -> None:
+        """Run the loop until it is told to stop, even if a mistake of ours breaks it."""
+        while not self._stopping.is_set():
+            try:
+                await loop.run()
+            except Exception:  # noqa: BLE001 - whatever it is, the stream is to be read on
+                _log.exception("loop_failed")
+                await asyncio.sleep(_RESTART_SECONDS)

@@ -1,0 +1,184 @@
+"""What was given up can be looked at, and tried again."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import httpx
+import pytest
+from nats.js import JetStreamContext
+
+from shared.bus.topology import Stream
+from shared.channels import Channel, Direction
+from shared.errors import BadMessageError
+from shared.events import (
+    AttemptError,
+    DeadLetter,
+    DeliveryRequest,
+    MessageAccepted,
+    Origin,
+    decode,
+    unreadable,
+)
+from shared.identity import dead_letter_id, event_id
+from shared.status import Status
+from tests import messages
+from tests.integration.gateway.stored import START, Store, minutes
+
+pytestmark = pytest.mark.integration
+
+PAYLOAD = b'{"type": "messaging.message.received.v9"}'
+SUBJECT = "inbound.message.sms.7.13db6b6e-2dbd-5c1c-b749-f90205e39fde"
+
+
+def undelivered(*, round_: int = 0, number: int = 1) -> DeadLetter:
+    """Make the dead letter of a message that its provider would not take."""
+    request = messages.request(round=round_, attempt=8, deferrals=3, expires_at=START)
+    error = AttemptError(attempt=8, code="http_500", detail="no", at=START)
+    return DeadLetter(
+        id=dead_letter_id("a test", number),
+        direction=Direction.OUTBOUND,
+        channel=Channel.SMS,
+        reason="attempts_exhausted",
+        detail="8 attempts failed",
+        message_id=request.message.id,
+        round=round_,
+        attempts=8,
+        errors=[error],
+        request=request.model_copy(update={"errors": [error]}),
+        origin=Origin(stream="OUTBOUND", sequence=1, subject="outbound.sms.0.x", consumer="sender-sms-00"),
+    )
+
+
+def not_understood(payload: bytes = PAYLOAD) -> DeadLetter:
+    """Make the dead letter of an event that nobody could read."""
+    origin = Origin(stream="INBOUND", sequence=5, subject=SUBJECT, consumer="ingest-inbound")
+    return unreadable(payload, BadMessageError("unknown_type", "v9"), origin)
+
+
+def request_of(dead_letter: DeadLetter) -> DeliveryRequest:
+    assert dead_letter.request is not None
+    return dead_letter.request
+
+
+async def listed(gateway: httpx.AsyncClient, query: str = "") -> list[UUID]:
+    response = await gateway.get(f"/api/dead-letters{query}")
+    assert response.status_code == 200, response.text
+    return [UUID(item["id"]) for item in response.json()["items"]]
+
+
+async def test_a_dead_letter_tells_everything(gateway: httpx.AsyncClient, store: Store) -> None:
+    dead_letter = undelivered()
+    await store.dead_letter(dead_letter)
+
+    shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
+
+    assert (shown.pop("replayed"), shown.pop("created_at")) == (False, "2024-11-01T14:00:00Z")
+    assert shown == dead_letter.model_dump(mode="json", by_alias=True)
+
+
+async def test_dead_letters_are_listed_newest_first_and_can_be_searched(
+    gateway: httpx.AsyncClient, store: Store
+) -> None:
+    first, second, third = undelivered(number=1), not_understood(), undelivered(number=2, round_=1)
+    for number, dead_letter in enumerate((first, second, third)):
+        await store.dead_letter(dead_letter, at=minutes(number))
+    await store.event(request_of(first).message.id, Status.ACCEPTED, round=1)
+    await store.event(request_of(third).message.id, Status.ACCEPTED, round=1)
+
+    assert await listed(gateway) == [third.id, second.id, first.id]
+    assert await listed(gateway, "?direction=inbound") == [second.id]
+    assert await listed(gateway, "?channel=sms&reason=attempts_exhausted") == [third.id, first.id]
+    assert await listed(gateway, f"?message_id={first.message_id}") == [first.id]
+    assert await listed(gateway, "?replayed=true") == [first.id]
+    assert await listed(gateway, "?replayed=false") == [third.id, second.id]
+    assert await listed(gateway, "?channel=email") == []
+
+
+async def test_pages_of_dead_letters(gateway: httpx.AsyncClient, store: Store) -> None:
+    dead_letters = [undelivered(number=number) for number in range(5)]
+    for number, dead_letter in enumerate(dead_letters):
+        await store.dead_letter(dead_letter, at=minutes(number // 2))
+
+    seen, cursor = [], ""
+    while True:
+        page = (await gateway.get(f"/api/dead-letters?limit=2{cursor}")).json()
+        seen += [UUID(item["id"]) for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+
+    places = {letter.id: (number // 2, letter.id) for number, letter in enumerate(dead_letters)}
+    assert seen == sorted(places, key=lambda id_: places[id_], reverse=True)
+
+
+async def test_a_replay_starts_the_next_round(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+) -> None:
+    dead_letter = undelivered(round_=2)
+    await store.dead_letter(dead_letter)
+
+    responses = [await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay") for _ in range(2)]
+
+    assert [response.status_code for response in responses] == [202, 202]
+    assert responses[0].json() == {
+        "dead_letter_id": str(dead_letter.id),
+        "message_id": str(dead_letter.message_id),
+        "round": 3,
+    }
+    # The second was asked for before ingest knew of the first, and is the same one.
+    assert (await jetstream.stream_info(Stream.OUTBOUND)).state.messages == 1
+    event = decode((await jetstream.get_msg(Stream.OUTBOUND, 1)).data or b"")
+    assert isinstance(event, MessageAccepted)
+    request = event.data
+    assert request.message == request_of(dead_letter).message
+    assert (request.round, request.attempt, request.deferrals, request.errors) == (3, 1, 0, [])
+    assert request.expires_at > datetime.now(UTC) + timedelta(hours=3)
+
+
+async def test_what_was_replayed_is_not_replayed_again(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+) -> None:
+    dead_letter = undelivered()
+    await store.dead_letter(dead_letter)
+    await store.event(request_of(dead_letter).message.id, Status.ACCEPTED, round=1)
+
+    response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
+
+    assert response.status_code == 409
+    assert (await jetstream.stream_info(Stream.OUTBOUND)).state.messages == 0
+
+
+@pytest.mark.parametrize("payload", [PAYLOAD, b"\xff\x00 no text"])
+async def test_what_could_not_be_read_goes_back_to_where_it_was(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext, payload: bytes
+) -> None:
+    dead_letter = not_understood(payload)
+    await store.dead_letter(dead_letter)
+
+    responses = [await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay") for _ in range(2)]
+
+    assert [response.status_code for response in responses] == [202, 202]
+    assert (await jetstream.stream_info(Stream.INBOUND)).state.messages == 1
+    message = await jetstream.get_msg(Stream.INBOUND, 1)
+    assert (message.subject, message.data) == (SUBJECT, payload)
+    assert message.headers == {"Nats-Msg-Id": str(event_id(dead_letter.id, "replayed"))}
+
+
+@pytest.mark.parametrize("stream", ["INBOUND", "ELSEWHERE"])
+async def test_what_is_lost_cannot_be_replayed(gateway: httpx.AsyncClient, store: Store, stream: str) -> None:
+    origin = Origin(stream=stream, sequence=5, subject=SUBJECT, consumer="ingest-inbound")
+    payload = None if stream == "INBOUND" else base64.b64encode(PAYLOAD).decode()
+    update = {"payload": None, "payload_base64": payload, "origin": origin}
+    dead_letter = not_understood().model_copy(update=update)
+    await store.dead_letter(dead_letter)
+
+    response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
+
+    assert response.status_code == 409
+
+
+async def test_what_does_not_exist_cannot_be_replayed(gateway: httpx.AsyncClient) -> None:
+    response = await gateway.post(f"/api/dead-letters/{dead_letter_id('nothing')}/replay")
+
+    assert response.status_code == 404

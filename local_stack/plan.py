@@ -137,6 +137,7 @@ def _mocks(configuration: Configuration, addresses: Addresses, environment: Mapp
 
 def _environment(configuration: Configuration, addresses: Addresses) -> dict[str, str]:
     return {
+        "LOG_FORMAT": "text",  # a person watches, unless the environment knows better
         **configuration.environment,
         "PYTHONUNBUFFERED": "1",
         "DATABASE_URL": _with_driver(addresses.database_url)

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or coloured text where a person watches.
+"""Structured logs: one JSON object a line, or text for a person.
 
 A message can be followed through all services by its `message_id`.
 """
@@ -8,14 +8,11 @@ import sys
 
 import structlog
 
+from shared.settings import Settings
 
-def configure(level: str, *, service: str) -> None:
-    """Set up logging of the process.
 
-    Args:
-        level: least severe level that is written, such as `INFO`.
-        service: name that every line carries.
-    """
+def configure(settings: Settings, *, service: str) -> None:
+    """Set up logging of the process; every line carries the name of the `service`."""
     structlog.contextvars.bind_contextvars(service=service)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -23,13 +20,15 @@ def configure(level: str, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if sys.stderr.isatty()
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if settings.log_format == "text"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level]
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -41,9 +40,6 @@ def configure(level: str, *, service: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "nats", "uvicorn.access"):
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "nats", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = True

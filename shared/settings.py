@@ -1,7 +1,7 @@
 """Settings come from the environment, and from `.env` in the working folder for what it does not have."""
 
 import sys
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,11 +11,17 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class Settings(BaseSettings):
-    """Base of all settings: an empty variable counts as one that is not set."""
+    """Base of all settings: an empty variable counts as one that is not set.
+
+    Attributes:
+        log_level: least severe level that is logged.
+        log_format: JSON for programs that read logs, text for people.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
 
 
 class BusSettings(Settings):

@@ -7,7 +7,7 @@ from shared.settings import load
 
 def main() -> None:
     settings = load(IngestSettings, program="ingest")
-    configure(settings.log_level, service="ingest")
+    configure(settings, service="ingest")
     serve(create_app(settings), host=settings.health_host, port=settings.health_port, program="ingest")
 
 

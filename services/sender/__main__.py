@@ -7,7 +7,7 @@ from shared.settings import load
 
 def main() -> None:
     settings = load(SenderSettings, program="sender")
-    configure(settings.log_level, service="sender")
+    configure(settings, service="sender")
     serve(create_app(settings), host=settings.health_host, port=settings.health_port, program="sender")
 
 

@@ -134,8 +134,16 @@ class Deliverer:
         except ProviderError as exc:
             return self._after_failure(request, route, claim, exc)
         now = self._policy.clock()
-        created_at = request.message.created_at
-        metrics.DELIVERY_SECONDS.labels(request.message.channel).observe((now - created_at).total_seconds())
+        message = request.message
+        waited = (now - message.created_at).total_seconds()
+        metrics.DELIVERY_SECONDS.labels(message.channel).observe(waited)
+        _log.info(
+            "message_sent",
+            message_id=str(message.id),
+            provider=route.provider.name,
+            provider_message_id=provider_message_id,
+            attempt=request.attempt,
+        )
         return claim.becomes(State.SENT, now, provider_message_id=provider_message_id)
 
     def _after_failure(

@@ -163,7 +163,7 @@ async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
     try:
         yield bus
     finally:
-        # Again, until it ends: Python 3.11's wait_for, which the client uses to connect, can lose a cancellation.
+        # Again, until it ends: wait_for of Python 3.11, which the client uses, can lose a cancellation.
         while not connecting.done():
             connecting.cancel()
             await asyncio.wait({connecting}, timeout=0.5)

@@ -1,0 +1,28 @@
+"""Schemathesis reads the OpenAPI document and tries whether the API keeps what it says."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.stack import Stack
+
+# A schema cannot say which numbers are possible, or that a message needs a body or an attachment; so what
+# conforms to it may still be refused, with 422.
+_NOT_PROMISED = "positive_data_acceptance"
+
+
+async def test_the_api_is_as_its_document_says(stack: Stack, tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"{stack.gateway_url}/openapi.json",
+        "--checks=all",
+        f"--exclude-checks={_NOT_PROMISED}",
+        "--max-examples=20",
+        "--no-color",
+    ]
+    finished = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert finished.returncode == 0, finished.stdout[-6_000:] + finished.stderr[-1_000:]

@@ -1,0 +1,89 @@
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from typing import cast
+
+import structlog
+from fastapi import FastAPI, Security
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.gateway import errors
+from services.gateway.archive import Archive
+from services.gateway.auth import RequireApiKey, RequireSignature
+from services.gateway.idempotency import Memory
+from services.gateway.intake import Intake
+from services.gateway.middleware import Measure
+from services.gateway.openapi import describer
+from services.gateway.routes import conversations, dead_letters, messages, webhooks
+from services.gateway.settings import GatewaySettings
+from services.gateway.state import State
+from shared.bus.bucket import Bucket
+from shared.bus.client import Bus, connect
+from shared.bus.publisher import Publisher, publishing
+from shared.bus.topology import IDEMPOTENCY_BUCKET
+from shared.db.engine import make_engine
+from shared.service import health_router
+
+_log = structlog.get_logger()
+
+_POOL_SIZE = 10
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Make the gateway, which connects when it is started; NATS and PostgreSQL may come later."""
+    app = FastAPI(
+        title="Messaging service",
+        version="1",
+        summary="Send SMS, MMS and e-mail, receive them, and read the conversations.",
+        lifespan=_lifespan(settings),
+        redirect_slashes=False,
+    )
+    app.openapi = describer(app)  # type: ignore[method-assign] # as FastAPI has it
+    app.add_middleware(Measure)
+    errors.install(app)
+
+    clients = [Security(RequireApiKey(settings.api_keys))] if settings.api_keys else []
+    providers = [Security(RequireSignature(settings.webhook_secret))] if settings.webhook_secret else []
+    for module in (messages, conversations, dead_letters):
+        app.include_router(module.router, dependencies=clients)
+    app.include_router(webhooks.router, dependencies=providers)
+    app.include_router(health_router(lambda: _state(app).what_is_missing(), lambda: _state(app).notes()))
+    return app
+
+
+def _state(app: FastAPI) -> State:
+    return cast("State", app.state.gateway)
+
+
+def _lifespan(settings: GatewaySettings) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        _warn_if_open(settings)
+        engine = make_engine(settings, pool_size=_POOL_SIZE, application="gateway")
+        try:
+            async with connect(settings.nats_url, name="gateway") as bus, publishing(bus) as publisher:
+                app.state.gateway = _make_state(settings, bus, publisher, engine)
+                yield
+        finally:
+            await engine.dispose()
+
+    return lifespan
+
+
+def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine) -> State:
+    intake = Intake(
+        publisher=publisher,
+        memory=Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET)),
+        validity=settings.message_validity,
+        clock=lambda: datetime.now(UTC),
+    )
+    return State(bus=bus, intake=intake, archive=Archive(engine), default_region=settings.default_region)
+
+
+def _warn_if_open(settings: GatewaySettings) -> None:
+    if not settings.api_keys:
+        _log.warning("gateway_open", missing="API_KEYS", consequence="anybody can send and read messages")
+    if not settings.webhook_secret:
+        _log.warning("gateway_open", missing="WEBHOOK_SECRET", consequence="anybody can pose as a provider")

@@ -1,0 +1,95 @@
+"""Reading request bodies: every way in which one can be no JSON ends here."""
+
+import json
+from typing import Any, Never, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from services.gateway.errors import InvalidRequestError, ProblemError, faults_of
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_BODY = 256 * 1024
+"""Bytes of a request; a message has to fit into one of NATS, 1 MiB, together with what is said about it."""
+
+_MAX_DEPTH = 64
+"""Arrays and objects within one another. Readers of the streams have limits of their own, further up."""
+
+
+async def read_body(request: Request) -> bytes:
+    """Read the body, once; it stays with the request.
+
+    Raises:
+        ProblemError: 413, before more than the limit has been read.
+    """
+    kept: bytes | None = getattr(request.state, "body", None)
+    if kept is not None:
+        return kept
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        raise _too_large()
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _too_large()
+    request.state.body = body
+    return body
+
+
+async def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Read and parse the body. Strings in it may still hold lone surrogates.
+
+    Raises:
+        ProblemError: 413, 415 for another content type, or 400.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if media_type.lower() != "application/json":
+        raise ProblemError(415, "The content type has to be application/json")
+    body = await read_body(request)
+    try:
+        # The one parser that lets a lone surrogate pass, on to where its field can be named.
+        value = json.loads(body.decode(), parse_constant=_refuse)
+    except UnicodeDecodeError as exc:
+        raise ProblemError(400, "The body is not UTF-8") from exc
+    except RecursionError as exc:
+        raise _too_deep() from exc
+    except ValueError as exc:
+        raise ProblemError(400, f"The body is not JSON: {exc}") from exc
+    if _is_deeper(value, _MAX_DEPTH):
+        raise _too_deep()
+    return value
+
+
+def validate(value: object, model: type[Model], *, default_region: str) -> Model:
+    """Check what was parsed.
+
+    Raises:
+        InvalidRequestError: 422, with every field at fault.
+    """
+    try:
+        return model.model_validate(value, context={"default_region": default_region})
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidRequestError(*faults_of(errors)) from exc
+
+
+def _refuse(constant: str) -> Never:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in value)
+
+
+def _too_large() -> ProblemError:
+    return ProblemError(413, f"The body is larger than {MAX_BODY} bytes")
+
+
+def _too_deep() -> ProblemError:
+    return ProblemError(400, "The body is nested too deeply")

@@ -1,0 +1,67 @@
+"""Makes messages and receipts out of requests: plain functions of their arguments."""
+
+from datetime import datetime
+
+from services.gateway.schemas import Receipt, Send, Webhook
+from shared.channels import Direction, MessageType
+from shared.events import DeliveryReceipt, Message, ReceiptReceived
+from shared.identity import MessageId, conversation_key, event_id, inbound_message_id
+
+
+def outbound_message(send: Send, *, id_: MessageId, now: datetime) -> Message:
+    return _message(send, id_=id_, direction=Direction.OUTBOUND, now=now)
+
+
+def inbound_message(webhook: Webhook, *, now: datetime) -> Message:
+    """Make the message of a webhook; each delivery of the webhook makes the same one."""
+    return _message(
+        webhook,
+        id_=inbound_message_id(webhook.provider, webhook.provider_message_id),
+        direction=Direction.INBOUND,
+        now=now,
+        provider=webhook.provider,
+        provider_message_id=webhook.provider_message_id,
+    )
+
+
+def receipt_event(receipt: Receipt, raw: object, *, now: datetime) -> ReceiptReceived:
+    """Make the event of a receipt; a provider that repeats itself makes the same one."""
+    message = inbound_message_id(receipt.provider, receipt.provider_message_id)
+    data = DeliveryReceipt(
+        channel=receipt.channel,
+        provider=receipt.provider,
+        provider_message_id=receipt.provider_message_id,
+        status=receipt.status,
+        error_code=receipt.error_code,
+        occurred_at=receipt.timestamp or now,
+        raw=raw,
+    )
+    return ReceiptReceived.of(data, id_=event_id(message, "receipt", receipt.status), time=now)
+
+
+def _message(
+    content: Send | Webhook,
+    *,
+    id_: MessageId,
+    direction: Direction,
+    now: datetime,
+    provider: str | None = None,
+    provider_message_id: str | None = None,
+) -> Message:
+    participants = sorted({content.from_.key, content.to.key})
+    return Message(
+        id=id_,
+        conversation_key=conversation_key(participants),
+        direction=direction,
+        type=MessageType(content.type),
+        from_=content.from_.spelling,
+        to=content.to.spelling,
+        participants=participants,
+        subject=content.subject,
+        body=content.body or "",
+        attachments=content.attachments or [],
+        timestamp=content.timestamp or now,
+        created_at=now,
+        provider=provider,
+        provider_message_id=provider_message_id,
+    )

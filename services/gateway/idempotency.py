@@ -1,0 +1,93 @@
+"""The `Idempotency-Key` of a request, and the memory of what was answered to it.
+
+A key makes one message: the first request with it writes down the event that it is about to publish. A
+repetition publishes the event of the first one again, since that one may have ended before it did so, and
+the streams recognise what they have already.
+"""
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from pydantic import BaseModel
+
+from services.gateway.errors import Fault, InvalidRequestError
+from services.gateway.schemas import Send
+from shared.bus.bucket import Bucket, ConflictError
+from shared.errors import BusUnavailableError
+from shared.events import Message, MessageAccepted
+
+HEADER = "Idempotency-Key"
+MAX_KEY = 255
+
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+_BARE = re.compile(r"[!#-~][ -~]*")
+
+
+def parse_key(values: list[str]) -> str | None:
+    r"""Read the header, whose value is a quoted string (RFC 8941) or stands as it is.
+
+    Raises:
+        InvalidRequestError: it is empty, too long, or not of printable ASCII.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise _invalid("is there more than once")
+    value = values[0].strip()
+    if quoted := _QUOTED.fullmatch(value):
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif _BARE.fullmatch(value):
+        key = value
+    else:
+        raise _invalid("is neither a quoted string nor printable ASCII")
+    if not 1 <= len(key) <= MAX_KEY:
+        raise _invalid(f"has to have 1 to {MAX_KEY} characters")
+    return key
+
+
+def _invalid(detail: str) -> InvalidRequestError:
+    return InvalidRequestError(Fault(HEADER, detail))
+
+
+def fingerprint(send: Send, message: Message) -> str:
+    """Tell apart requests that ask for different messages; when they were made makes no difference."""
+    moments = {"created_at"} if send.timestamp else {"created_at", "timestamp"}
+    normalised = message.model_dump_json(exclude={"id", *moments})
+    return blake2b(normalised.encode(), digest_size=16).hexdigest()
+
+
+class _Record(BaseModel):
+    fingerprint: str
+    event: MessageAccepted
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Remembers, in a bucket of JetStream, the event that each idempotency key stands for."""
+
+    bucket: Bucket
+
+    async def settle(self, event: MessageAccepted, print_: str) -> MessageAccepted:
+        """Return the event that holds for the id of its message: this one, if it is the first.
+
+        Raises:
+            InvalidRequestError: the key was used for another message.
+            BusUnavailableError: it cannot be told.
+        """
+        message_id = str(event.data.message.id)
+        record = _Record(fingerprint=print_, event=event)
+        try:
+            await self.bucket.put(message_id, record.model_dump_json(by_alias=True).encode(), revision=0)
+        except ConflictError:
+            record = await self._recall(message_id)
+        if record.fingerprint != print_:
+            raise _invalid("was used for another message")
+        return record.event
+
+    async def _recall(self, message_id: str) -> _Record:
+        value = await self.bucket.get(message_id)
+        if value is None:
+            # A replica of the bucket that has not caught up with its leader.
+            raise BusUnavailableError("the idempotency record cannot be read yet")
+        return _Record.model_validate_json(value.data)

@@ -1,0 +1,163 @@
+"""Takes in what clients and providers bring. What it returns from is stored in a stream."""
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.gateway import compose
+from services.gateway.errors import ConflictError
+from services.gateway.idempotency import Memory, fingerprint
+from services.gateway.schemas import Receipt, Send, Webhook
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject, outbound_subject
+from shared.events import (
+    DeadLetter,
+    DeliveryRequest,
+    InboundMessage,
+    Message,
+    MessageAccepted,
+    MessageReceived,
+    ReceiptReceived,
+)
+from shared.identity import event_id, idempotent_message_id, new_message_id
+from shared.metrics import ACCEPTED
+
+_log = structlog.get_logger()
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, and what they say about it beside its body.
+
+    Attributes:
+        name: of the API key.
+        idempotency_key: names the request, so that it can be repeated.
+        trace: headers of the trace that the request is part of (W3C).
+    """
+
+    name: str
+    idempotency_key: str | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+def trace_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Pick the trace out of a request's headers; nothing else of them goes any further."""
+    trace = headers.get("traceparent", "")
+    return {"traceparent": trace} if _TRACEPARENT.fullmatch(trace) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Makes events of what comes in, and publishes them.
+
+    Every method raises BusUnavailableError when JetStream does not acknowledge. The event may then be
+    stored all the same; to bring it again does no harm.
+
+    Attributes:
+        validity: how long after its acceptance a message may still be sent.
+        clock: tells the time, in UTC.
+    """
+
+    publisher: Publisher
+    memory: Memory
+    validity: timedelta
+    clock: Callable[[], datetime]
+
+    async def send(self, send: Send, caller: Caller) -> Message:
+        """Accept a message for sending.
+
+        Raises:
+            InvalidRequestError: its idempotency key was used for another message.
+        """
+        now = self.clock()
+        key = caller.idempotency_key
+        id_ = new_message_id() if key is None else idempotent_message_id(caller.name, key)
+        structlog.contextvars.bind_contextvars(message_id=str(id_))
+        message = compose.outbound_message(send, id_=id_, now=now)
+        event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
+        if key is not None:
+            event = await self.memory.settle(event, fingerprint(send, message))
+        await self._publish_accepted(event, caller.trace)
+        ACCEPTED.labels(message.channel, "send").inc()
+        _log.info("message_accepted", type=message.type, client=caller.name)
+        return event.data.message
+
+    async def receive(self, webhook: Webhook, raw: object, trace: Mapping[str, str]) -> Message:
+        """Take in a message that somebody sent us; `raw` is what the provider wrote."""
+        message = compose.inbound_message(webhook, now=self.clock())
+        structlog.contextvars.bind_contextvars(message_id=str(message.id))
+        event = MessageReceived.of(InboundMessage(message=message, raw=raw))
+        subject = inbound_message_subject(message.channel, message.conversation_key)
+        await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
+        ACCEPTED.labels(message.channel, "webhook").inc()
+        _log.info("message_received", type=message.type, provider=message.provider)
+        return message
+
+    async def report(self, receipt: Receipt, raw: object, trace: Mapping[str, str]) -> ReceiptReceived:
+        """Take in what became of a message that a provider had taken."""
+        event = compose.receipt_event(receipt, raw, now=self.clock())
+        subject = inbound_receipt_subject(receipt.channel, receipt.provider)
+        await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
+        ACCEPTED.labels(receipt.channel, "receipt").inc()
+        _log.info(
+            "receipt_received",
+            provider=receipt.provider,
+            provider_message_id=receipt.provider_message_id,
+            status=receipt.status,
+        )
+        return event
+
+    async def replay(self, dead_letter: DeadLetter) -> int | None:
+        """Put what was given up on its way again; done twice, it is one replay.
+
+        Returns:
+            the round that its message is in now, or None for what was no readable message.
+
+        Raises:
+            ConflictError: nothing is left of it that could be replayed.
+        """
+        if dead_letter.request is None:
+            await self._replay_payload(dead_letter)
+            return None
+        now = self.clock()
+        request = dead_letter.request.model_copy(
+            update={
+                "round": dead_letter.round + 1,
+                "attempt": 1,
+                "deferrals": 0,
+                "errors": [],
+                "expires_at": now + self.validity,
+            }
+        )
+        structlog.contextvars.bind_contextvars(message_id=str(request.message.id))
+        await self._publish_accepted(MessageAccepted.of(request, time=now), {})
+        _log.info("dead_letter_replayed", dead_letter_id=str(dead_letter.id), round=request.round)
+        return request.round
+
+    async def _replay_payload(self, dead_letter: DeadLetter) -> None:
+        payload = _original_payload(dead_letter)
+        origin = dead_letter.origin
+        if payload is None or origin.stream not in set(Stream):
+            raise ConflictError("Nothing is left of it that could be replayed")
+        outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)
+        await self.publisher.publish(Stream(origin.stream), outgoing)
+        _log.info("dead_letter_replayed", dead_letter_id=str(dead_letter.id), subject=origin.subject)
+
+    async def _publish_accepted(self, event: MessageAccepted, trace: Mapping[str, str]) -> None:
+        message = event.data.message
+        subject = outbound_subject(message.channel, message.conversation_key)
+        await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
+
+
+def _original_payload(dead_letter: DeadLetter) -> bytes | None:
+    if dead_letter.payload is not None:
+        return dead_letter.payload.encode()
+    if dead_letter.payload_base64 is not None:
+        return base64.b64decode(dead_letter.payload_base64)
+    return None

@@ -1,0 +1,110 @@
+"""What FastAPI cannot know of the OpenAPI document: bodies that are read by hand, and problem documents."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from services.gateway.errors import PROBLEM_TYPE, Problem
+from services.gateway.idempotency import HEADER, MAX_KEY
+from services.gateway.schemas import (
+    EmailReceipt,
+    EmailSend,
+    EmailWebhook,
+    SmsReceipt,
+    SmsSend,
+    SmsWebhook,
+)
+
+Json = dict[str, Any]
+
+_REF = "#/components/schemas/{model}"
+_MODELS: tuple[type[BaseModel], ...] = (
+    SmsSend,
+    EmailSend,
+    SmsWebhook,
+    EmailWebhook,
+    SmsReceipt,
+    EmailReceipt,
+    Problem,
+)
+_PROBLEMS = {
+    400: "The body is no JSON",
+    401: "No valid credentials",
+    404: "There is no such thing",
+    409: "It cannot be done, or not again",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    422: "Some fields are not valid",
+    503: "NATS or PostgreSQL does not answer: try again",
+}
+
+ACCEPTED: Json = {
+    "description": "Accepted, and safely stored",
+    "headers": {
+        "Location": {"description": "Where to look for what becomes of it", "schema": {"type": "string"}}
+    },
+}
+
+IDEMPOTENCY_KEY: Json = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Requests with the same key are the same message, and get the same answer",
+    "schema": {
+        "type": "string",
+        "format": "idempotency-key",
+        "minLength": 1,
+        "maxLength": MAX_KEY,
+        "pattern": "^[!#-~][!-~]*$",
+    },
+}
+
+
+def takes(model: type[BaseModel], *parameters: Json) -> Json:
+    """Document a body, and parameters, that a route reads by itself (for `openapi_extra`)."""
+    content = {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+    extra: Json = {"requestBody": {"required": True, "content": content}}
+    if parameters:
+        extra["parameters"] = list(parameters)
+    return extra
+
+
+def problems(*statuses: int) -> dict[int | str, Json]:
+    """Document the problems that a route may answer with (for `responses`)."""
+    return {status: _problem(status) for status in statuses}
+
+
+def _problem(status: int) -> Json:
+    response: Json = {
+        "description": _PROBLEMS[status],
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}},
+    }
+    if status == 503:  # noqa: PLR2004 - the status by which one waits
+        response["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+    return response
+
+
+def describer(app: FastAPI) -> Callable[[], Json]:
+    """Make what FastAPI calls for the document, which is written once."""
+    return partial(_describe, app)
+
+
+def _describe(app: FastAPI) -> Json:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,287 @@
+"""The statements that the gateway reads PostgreSQL with. Their columns are named as the views' fields are."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.types import UserDefinedType
+
+from services.gateway.paging import ConversationCursor, DeadLetterCursor, MessageCursor
+from shared.channels import Channel, Direction
+from shared.db.tables import (
+    Conversation,
+    ConversationParticipant,
+    DeadLetter,
+    Message,
+    MessageEvent,
+    Participant,
+)
+from shared.db.views import message_history
+from shared.status import Status
+
+Statement = Select[Any]
+
+
+class _SnapshotType(UserDefinedType[str]):
+    """PostgreSQL's `pg_snapshot`: which transactions a statement can see."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "pg_snapshot"
+
+
+# --- Messages -----------------------------------------------------------------------------------------
+
+_message = Message.__table__
+_conversation = Conversation.__table__
+
+_MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
+
+_DECIDING_FIRST = (
+    message_history.c.round.desc(),
+    message_history.c.rank.desc(),
+    message_history.c.occurred_at,
+    message_history.c.event_id,
+)
+"""The order in which the report that counts comes first."""
+
+
+def message(id_: UUID) -> Statement:
+    return _shown(_message, _MESSAGE_WITH_CONVERSATION).where(_message.c.id == id_)
+
+
+def history(id_: UUID) -> Statement:
+    """Select what happened to a message, oldest first."""
+    entry = message_history.c
+    return (
+        select(message_history)
+        .where(entry.message_id == id_)
+        .order_by(entry.occurred_at, entry.round, entry.rank, entry.event_id)
+    )
+
+
+def messages(conversation_id: int, cursor: MessageCursor | None, limit: int) -> Statement:
+    """Select the messages of a conversation, oldest first."""
+    place = (_message.c.timestamp, _message.c.created_at, _message.c.id)
+    statement = _shown(_message, _MESSAGE_WITH_CONVERSATION)
+    statement = statement.where(_message.c.conversation_id == conversation_id)
+    if cursor is not None:
+        statement = statement.where(
+            tuple_(*place) > tuple_(literal(cursor.timestamp), literal(cursor.created_at), literal(cursor.id))
+        )
+    return statement.order_by(*place).limit(limit)
+
+
+def last_messages(conversation_ids: list[int]) -> Statement:
+    """Select the newest message of each conversation."""
+    newest = (
+        select(_message)
+        .where(_message.c.conversation_id == _conversation.c.id)
+        .order_by(_message.c.timestamp.desc(), _message.c.created_at.desc(), _message.c.id.desc())
+        .limit(1)
+        .lateral("newest")
+    )
+    source = _conversation.join(newest, true())
+    return _shown(newest, source).where(_conversation.c.id.in_(conversation_ids))
+
+
+def _shown(message: FromClause, source: FromClause) -> Statement:
+    """Select what is shown of a message.
+
+    Args:
+        message: whose columns they are.
+        source: where `message` and its conversation are joined.
+    """
+    state = _deciding_report(message, "state")
+    sent = _deciding_report(message, "sent", message_history.c.status == Status.SENT.value)
+    at_first = case(
+        (message.c.direction == Direction.INBOUND.value, Status.RECEIVED.value), else_=Status.ACCEPTED.value
+    )
+    return select(
+        message.c.id,
+        message.c.conversation_id,
+        _conversation.c.key.label("conversation_key"),
+        message.c.direction,
+        message.c.type,
+        message.c.from_address.label("from_"),
+        message.c.to_address.label("to"),
+        message.c.subject,
+        message.c.body,
+        message.c.attachments,
+        message.c.timestamp,
+        func.coalesce(state.c.status, at_first).label("status"),
+        func.coalesce(message.c.provider, sent.c.provider).label("provider"),
+        func.coalesce(message.c.provider_message_id, sent.c.provider_message_id).label("provider_message_id"),
+        state.c.error,
+        message.c.created_at,
+    ).select_from(source.outerjoin(state, true()).outerjoin(sent, true()))
+
+
+def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:
+    return (
+        select(message_history)
+        .where(message_history.c.message_id == message.c.id, *conditions)
+        .order_by(*_DECIDING_FIRST)
+        .limit(1)
+        .lateral(name)
+    )
+
+
+# --- Conversations ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationFilter:
+    """Which conversations: those of a channel, those that an address (its key) takes part in."""
+
+    channel: Channel | None = None
+    participant: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        conditions = []
+        if self.channel is not None:
+            conditions.append(_conversation.c.channel == self.channel.value)
+        if self.participant is not None:
+            joined = (
+                select(ConversationParticipant.conversation_id)
+                .join(Participant)
+                .where(Participant.address == self.participant)
+            )
+            conditions.append(_conversation.c.id.in_(joined))
+        return conditions
+
+
+def conversation_id(reference: int | UUID) -> Statement:
+    named = _conversation.c.key if isinstance(reference, UUID) else _conversation.c.id
+    return select(_conversation.c.id).where(named == reference)
+
+
+def conversations(ids: list[int]) -> Statement:
+    addresses = (
+        select(Participant.address)
+        .join(ConversationParticipant)
+        .where(ConversationParticipant.conversation_id == _conversation.c.id)
+        .order_by(Participant.address)
+    )
+    return select(
+        _conversation.c.id,
+        _conversation.c.key,
+        _conversation.c.channel,
+        func.array(addresses.scalar_subquery()).label("participants"),
+        _conversation.c.message_count,
+        _conversation.c.last_message_at,
+    ).where(_conversation.c.id.in_(ids))
+
+
+def first_conversations(wanted: ConversationFilter, limit: int) -> Statement:
+    """Select the conversations of the newest messages, with the snapshot that saw them."""
+    return (
+        _places(_conversation.c.last_message_at)
+        .add_columns(cast(func.pg_current_snapshot(), Text).label("snapshot"))
+        .where(_conversation.c.last_message_at.is_not(None), *wanted.conditions())
+        .order_by(_conversation.c.last_message_at.desc(), _conversation.c.id.desc())
+        .limit(limit)
+    )
+
+
+def further_conversations(wanted: ConversationFilter, cursor: ConversationCursor, limit: int) -> Statement:
+    """Go on where the page before ended, in the order that the snapshot of the first page saw.
+
+    A conversation that was written since has the place that its messages of that time give it, and none if
+    it had no message yet. Those that were not written come out of an index in the right order; of the others
+    there are no more than were written while somebody was turning pages.
+    """
+    snapshot = cast(literal(cursor.snapshot), _SnapshotType)
+    end = tuple_(literal(cursor.position), literal(cursor.id))
+    seen = func.pg_visible_in_snapshot(_conversation.c.written_by, snapshot)
+    stayed = (
+        _places(_conversation.c.last_message_at)
+        .where(seen, tuple_(_conversation.c.last_message_at, _conversation.c.id) < end)
+        .where(*wanted.conditions())
+        .order_by(_conversation.c.last_message_at.desc(), _conversation.c.id.desc())
+        .limit(limit)
+        .subquery()
+    )
+    then = (
+        select(_message.c.timestamp)
+        .where(_message.c.conversation_id == _conversation.c.id)
+        .where(func.pg_visible_in_snapshot(_message.c.written_by, snapshot))
+        .order_by(_message.c.timestamp.desc())
+        .limit(1)
+        .lateral("then")
+    )
+    moved = (
+        _places(then.c.timestamp)
+        .select_from(_conversation.join(then, true()))
+        .where(_conversation.c.written_by >= func.pg_snapshot_xmin(snapshot), ~seen)
+        .where(tuple_(then.c.timestamp, _conversation.c.id) < end)
+        .where(*wanted.conditions())
+    )
+    both = union_all(select(stayed), moved).subquery("both")
+    return select(both).order_by(both.c.position.desc(), both.c.id.desc()).limit(limit)
+
+
+def _places(position: ColumnElement[Any]) -> Statement:
+    """Select conversations with what they are ordered by; equal positions are told apart by the ids."""
+    return select(_conversation.c.id, position.label("position"))
+
+
+# --- Dead letters -------------------------------------------------------------------------------------
+
+_dead_letter = DeadLetter.__table__
+
+_REPLAYED = exists().where(
+    MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.round > _dead_letter.c.round
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    direction: Direction | None = None
+    channel: Channel | None = None
+    reason: str | None = None
+    message_id: UUID | None = None
+    replayed: bool | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        columns: list[tuple[ColumnElement[Any], object]] = [
+            (_dead_letter.c.direction, self.direction and self.direction.value),
+            (_dead_letter.c.channel, self.channel and self.channel.value),
+            (_dead_letter.c.reason, self.reason),
+            (_dead_letter.c.message_id, self.message_id),
+            (_REPLAYED, self.replayed),
+        ]
+        return [column == value for column, value in columns if value is not None]
+
+
+def dead_letters(wanted: DeadLetterFilter, cursor: DeadLetterCursor | None, limit: int) -> Statement:
+    """Select dead letters, newest first."""
+    place = (_dead_letter.c.created_at, _dead_letter.c.id)
+    statement = _shown_dead_letters().where(*wanted.conditions())
+    if cursor is not None:
+        statement = statement.where(tuple_(*place) < tuple_(literal(cursor.created_at), literal(cursor.id)))
+    return statement.order_by(*(column.desc() for column in place)).limit(limit)
+
+
+def dead_letter(id_: UUID) -> Statement:
+    return _shown_dead_letters().where(_dead_letter.c.id == id_)
+
+
+def _shown_dead_letters() -> Statement:
+    return select(_dead_letter.c.content, _dead_letter.c.created_at, _REPLAYED.label("replayed"))

@@ -1,0 +1,133 @@
+"""The bodies of responses. Timestamps are RFC 3339 in UTC, with a Z."""
+
+from typing import Generic, Self, TypeVar
+from uuid import UUID
+
+from fastapi import Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.channels import Channel, Direction, MessageType
+from shared.events import DeadLetter, Message
+from shared.status import Status
+
+
+class View(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ErrorView(View):
+    """Why a message was not sent, or not delivered."""
+
+    code: str = Field(examples=["http_500"])
+    detail: str | None = None
+    attempt: int | None = None
+    provider: str | None = None
+    status_code: int | None = None
+    at: AwareDatetime | None = None
+
+
+class MessageView(View):
+    """A message of either direction."""
+
+    id: UUID
+    conversation_id: int | None = Field(description="Null until the message is stored")
+    conversation_key: UUID
+    direction: Direction
+    type: MessageType
+    from_: str = Field(alias="from")
+    to: str
+    subject: str | None
+    body: str
+    attachments: list[str]
+    timestamp: AwareDatetime
+    status: Status
+    provider: str | None
+    provider_message_id: str | None
+    error: ErrorView | None
+    created_at: AwareDatetime
+
+    @classmethod
+    def of(cls, message: Message, status: Status) -> Self:
+        """Show a message that was accepted just now."""
+        return cls(
+            id=message.id,
+            conversation_id=None,
+            conversation_key=message.conversation_key,
+            direction=message.direction,
+            type=message.type,
+            from_=message.from_,
+            to=message.to,
+            subject=message.subject,
+            body=message.body,
+            attachments=message.attachments,
+            timestamp=message.timestamp,
+            status=status,
+            provider=message.provider,
+            provider_message_id=message.provider_message_id,
+            error=None,
+            created_at=message.created_at,
+        )
+
+
+class HistoryEntry(View):
+    """Something that happened to a message."""
+
+    status: Status
+    source: str = Field(description="`event` of this service, or `receipt` of the provider")
+    round: int = Field(description="0, and one more with each replay")
+    attempt: int
+    provider: str | None
+    provider_message_id: str | None
+    error: ErrorView | None
+    next_attempt_at: AwareDatetime | None
+    occurred_at: AwareDatetime
+
+
+class MessageWithHistory(MessageView):
+    history: list[HistoryEntry] = Field(description="Oldest first")
+
+
+class ConversationView(View):
+    id: int
+    key: UUID
+    channel: Channel
+    participants: list[str]
+    message_count: int
+    last_message_at: AwareDatetime | None
+    last_message: MessageView | None
+
+
+class DeadLetterView(DeadLetter):
+    """Something that was given up, and whether its message was accepted anew since."""
+
+    replayed: bool
+    created_at: AwareDatetime
+
+
+class Replay(View):
+    """What a replay puts on its way."""
+
+    dead_letter_id: UUID
+    message_id: UUID | None
+    round: int | None
+
+
+class Received(View):
+    """A webhook that is safe with us."""
+
+    id: UUID = Field(description="Ours, the same each time the provider repeats itself")
+    status: Status
+
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class Page(View, Generic[Item]):
+    items: list[Item]
+    next_cursor: str | None = Field(description="For the next page; null on the last one")
+
+
+def answer(view: BaseModel, status: int = 200, **headers: str) -> Response:
+    """Respond with a view, written straight to bytes."""
+    content = view.__pydantic_serializer__.to_json(view, by_alias=True)
+    return Response(content, status, headers, media_type="application/json")

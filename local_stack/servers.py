@@ -9,6 +9,7 @@ For the supervisor, which keeps them running, and for tests, which start and sto
 """
 
 import json
+import os
 import sysconfig
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -97,6 +98,9 @@ class LocalServer(ABC):
     def pause(self) -> None:
         """Let it hang with all its processes: connections stay, answers do not come."""
         self._signal_all(Signals.SIGSTOP)
+        if self._child is not None:
+            # Until its last thread has stopped, it may still answer.
+            os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal_all(Signals.SIGCONT)

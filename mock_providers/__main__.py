@@ -52,7 +52,7 @@ async def _run(settings: Settings, listeners: dict[socket.socket, Contract]) -> 
     # Without trust_env, so that no proxy from the environment comes between.
     async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT, trust_env=False) as client:
         gateway = Gateway(client, str(settings.gateway_url).rstrip("/"), settings.webhook_secret)
-        random = Random()  # noqa: S311 - decides which requests fail, and guards nothing
+        random = Random()
         apps = {listener: create_app(contract, gateway, random) for listener, contract in listeners.items()}
         async with serving(apps):
             for listener, contract in listeners.items():

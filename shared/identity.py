@@ -4,6 +4,7 @@ UUIDv5 (RFC 9562) where the same input must give the same id, UUIDv7 where each 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NewType
 from uuid import UUID, uuid5
 
@@ -55,6 +56,7 @@ def dead_letter_id(*origin: object) -> DeadLetterId:
     return DeadLetterId(uuid5(_DEAD_LETTERS, "\n".join(map(str, origin))))
 
 
+@lru_cache(maxsize=16_384)
 def partition_of(key: ConversationKey) -> int:
     """Spread conversations over partitions as nats-server's `{{partition(64,n)}}` does: FNV-1a, 32 bits."""
     value = _FNV_OFFSET

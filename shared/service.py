@@ -1,5 +1,6 @@
 """What every service has: a process that ends on a signal, and HTTP endpoints that tell how it is."""
 
+import gc
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -68,4 +69,7 @@ def serve(app: FastAPI, *, host: str, port: int, program: str) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=30,
     )
+    # What was made so far stays. Not looking through it again and again saves a quarter of the processor.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config).run(sockets=[listener])

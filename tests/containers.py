@@ -2,20 +2,19 @@
 
 import asyncio
 import gc
-import importlib
 import os
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import docker
+import docker.errors
 
 from local_stack.ports import free_port
 from local_stack.readiness import until
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
-
-# By name, as the type checker would take the folder `docker` of this repository for the library.
-docker: Any = importlib.import_module("docker")
 
 _ENGINE_TIMEOUT = 60
 _PATIENCE = 60
@@ -43,7 +42,7 @@ def fetch_images(*images: str) -> None:
         client.close()
 
 
-def _client() -> Any:  # noqa: ANN401 - the library has no types
+def _client() -> docker.DockerClient:
     reason = ""
     with warnings.catch_warnings():
         # A client that finds no engine leaves its socket to the garbage collector, which complains.
@@ -56,7 +55,7 @@ def _client() -> Any:  # noqa: ANN401 - the library has no types
     raise EngineMissingError(reason)
 
 
-def _fetch(client: Any, image: str) -> None:  # noqa: ANN401 - the library has no types
+def _fetch(client: docker.DockerClient, image: str) -> None:
     try:
         client.images.get(image)
     except docker.errors.ImageNotFound:

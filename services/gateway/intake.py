@@ -28,6 +28,9 @@ from shared.metrics import ACCEPTED
 
 _log = structlog.get_logger()
 
+_REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, Stream.DEADLETTER}
+"""Streams whose messages are ours; advisories are the server's."""
+
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -143,7 +146,7 @@ class Intake:
     async def _replay_payload(self, dead_letter: DeadLetter) -> None:
         payload = _original_payload(dead_letter)
         origin = dead_letter.origin
-        if payload is None or origin.stream not in set(Stream):
+        if payload is None or origin.stream not in _REPLAYABLE:
             raise ConflictError("Nothing is left of it that could be replayed")
         outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)
         await self.publisher.publish(Stream(origin.stream), outgoing)

@@ -82,7 +82,8 @@ class ConsumerLoop:
             try:
                 await self._read()
             except _DISTURBANCES as exc:
-                _log.warning("consumer_disturbed", consumer=self._consumer.name, error=repr(exc))
+                if self._bus.is_connected:  # otherwise the connection has complained already, once for all
+                    _log.warning("consumer_disturbed", consumer=self._consumer.name, error=repr(exc))
             await self._pause()
 
     async def _pause(self) -> None:

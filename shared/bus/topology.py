@@ -163,7 +163,6 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             num_replicas=replicas,
             allow_direct=True,
             allow_atomic=True,
-            allow_rollup_hdrs=True,
             deny_delete=True,
         )
 

@@ -1,4 +1,4 @@
-"""The rights in docker/nats/nats-server.conf: each service can do its work, and nothing beside it."""
+"""The rights in deploy/nats/nats-server.conf: each service can do its work, and nothing beside it."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-CONFIGURATION = Path(__file__).parents[2] / "docker" / "nats" / "nats-server.conf"
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nats" / "nats-server.conf"
 
 ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
 SERVICES = (GATEWAY, INGEST, SENDER)

@@ -13,7 +13,7 @@ from mock_providers.ledger import AcceptedMessage, Ledger
 
 
 def switched_to(behaviour: Behaviour) -> BehaviourSwitch:
-    switch = BehaviourSwitch(Random(1))  # noqa: S311 - the same run every time
+    switch = BehaviourSwitch(Random(1))
     switch.current = behaviour
     return switch
 

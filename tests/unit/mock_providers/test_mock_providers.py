@@ -101,7 +101,7 @@ async def running() -> AsyncIterator[World]:
         httpx.AsyncClient(base_url=url_of(email), trust_env=False) as email_http,
     ):
         gateway = Gateway(webhooks, "http://gateway", decode_secret(SECRET))
-        random = Random(1)  # noqa: S311 - decides which requests fail
+        random = Random(1)
         apps = {sms: create_app(SMS, gateway, random), email: create_app(EMAIL, gateway, random)}
         async with serving(apps):
             yield World(fake, ProviderClient(SMS, sms_http, TEXT), ProviderClient(EMAIL, email_http, LETTER))

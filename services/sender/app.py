@@ -11,7 +11,7 @@ from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
 from services.sender.ledger import Ledger
 from services.sender.providers.http import make_client
-from services.sender.providers.registry import PROVIDERS, Factory
+from services.sender.providers.registry import PROVIDERS
 from services.sender.route import Route
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
@@ -49,19 +49,15 @@ def create_app(settings: SenderSettings) -> FastAPI:
 async def _make_routes(settings: SenderSettings, stack: AsyncExitStack) -> Mapping[Channel, Route]:
     routes = {}
     for factory in PROVIDERS.values():
-        route = await _make_route(settings, factory, stack)
-        routes[route.provider.channel] = route
+        client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
+        provider = factory(settings, client)
+        routes[provider.channel] = Route(provider, _breaker(settings), settings.limits(provider.channel))
     return routes
 
 
-async def _make_route(settings: SenderSettings, factory: Factory, stack: AsyncExitStack) -> Route:
-    concurrency = settings.provider_concurrency
-    client = make_client(timeout=settings.provider_timeout, connections=concurrency)
-    await stack.enter_async_context(client)
-    breaker = CircuitBreaker(
+def _breaker(settings: SenderSettings) -> CircuitBreaker:
+    return CircuitBreaker(
         failures=settings.breaker_failures,
         pause=timedelta(seconds=settings.breaker_pause),
         clock=lambda: datetime.now(UTC),
     )
-    provider = factory(settings, client)
-    return Route(provider, breaker, concurrency=concurrency, rate=settings.provider_rate)

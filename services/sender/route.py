@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
 
@@ -28,22 +29,23 @@ ATTEMPT_TIMEOUT = 22.0
 """Seconds that an attempt may take with all its quick repetitions; the claim on it lasts longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How hard a provider may be pressed: requests under way at once, and requests a second if limited."""
+
+    concurrency: int
+    rate: float | None = None
+
+
 class Route:
-    """Sends through `provider`, within its limits.
+    """Sends through `provider`, within `limits`, while its circuit breaker allows."""
 
-    Args:
-        provider: the adapter.
-        breaker: its circuit breaker.
-        concurrency: requests under way at once.
-        rate: requests a second, or None.
-    """
-
-    def __init__(
-        self, provider: Provider, breaker: CircuitBreaker, *, concurrency: int, rate: float | None
-    ) -> None:
+    def __init__(self, provider: Provider, breaker: CircuitBreaker, limits: Limits) -> None:
         self.provider = provider
         self._breaker = breaker
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        rate = limits.rate
+        # One message a second or less is let through singly, more in bursts of a second.
         self._limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
 
     def blocked_until(self) -> datetime | None:

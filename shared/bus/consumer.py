@@ -24,10 +24,6 @@ from shared.events import Origin
 _log = structlog.get_logger()
 
 _FETCH_TIMEOUT = 2.0
-_FILL_TIME = 0.05
-"""Seconds that a batch waits for more, once it has something."""
-
-_SHORTEST_FETCH = 0.002
 _ERROR_PAUSE = 1.0
 _HEARTBEAT = ACK_WAIT.total_seconds() / 3
 _DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError, BusUnavailableError)
@@ -113,18 +109,11 @@ class ConsumerLoop:
         stopping.cancel()
 
     async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        # What came in while the batch before was handled makes the next one: the busier, the larger.
         try:
-            messages = await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
+            return await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
         except TimeoutError:
             return []
-        deadline = asyncio.get_running_loop().time() + _FILL_TIME
-        while 1 < self._batch > len(messages):
-            left = deadline - asyncio.get_running_loop().time()
-            if left < _SHORTEST_FETCH:
-                break
-            with suppress(TimeoutError):
-                messages += await subscription.fetch(self._batch - len(messages), timeout=left)
-        return messages
 
     async def _handle(self, messages: list[Msg]) -> None:
         deliveries = [_delivery(message, self._consumer) for message in messages]
@@ -141,7 +130,7 @@ class ConsumerLoop:
         """Hand back at once what arrived after the last fetch had ended."""
         with suppress(*_DISTURBANCES):
             while subscription.pending_msgs:
-                for message in await subscription.fetch(1, timeout=_FILL_TIME):
+                for message in await subscription.fetch(1, timeout=0.05):
                     await _settle(message, HandBack())
             await subscription.unsubscribe()
 

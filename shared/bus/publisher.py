@@ -22,6 +22,9 @@ from shared.identity import EventId
 _BATCH = 200
 """Messages; the server takes at most 1,000 in a batch."""
 
+_SMALLEST_BATCH = 16
+"""Messages; the server makes files for each batch, which do not pay for fewer."""
+
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server takes at most 50."""
 
@@ -128,7 +131,7 @@ class _Line:
                     stored.set_result(result)
 
     async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
-        if len(batch) > 1:
+        if len(batch) >= _SMALLEST_BATCH:
             try:
                 last = await self._until_lost(self._store_batch(batch))
             except RefusedError:

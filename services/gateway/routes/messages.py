@@ -1,7 +1,7 @@
 from fastapi import APIRouter, Request, Response
 
 from services.gateway.auth import client_of
-from services.gateway.body import read_json, validate
+from services.gateway.body import read_model
 from services.gateway.errors import NotFoundError
 from services.gateway.idempotency import HEADER, parse_key
 from services.gateway.intake import Caller, trace_headers
@@ -43,7 +43,7 @@ async def send_email(request: Request) -> Response:
 
 async def _send(request: Request, model: type[Send]) -> Response:
     state = state_of(request)
-    send = validate(await read_json(request), model, default_region=state.default_region)
+    send = await read_model(request, model, default_region=state.default_region)
     caller = Caller(
         name=client_of(request),
         idempotency_key=parse_key(request.headers.getlist(HEADER)),

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import cycle
-from math import ceil
 from typing import Any
 
 import httpx
@@ -20,23 +19,18 @@ from services.sender.providers.base import (
 _MAX_DETAIL = 500
 """Characters of an answer that are kept to explain an error."""
 
-_CONNECTIONS_PER_POOL = 4
+_POOLS = 12
 
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _LONGEST_RETRY_AFTER = timedelta(days=1)
 
 
-def make_client(*, timeout: float, connections: int) -> httpx.AsyncClient:
-    """Make the client that an adapter keeps.
-
-    Args:
-        timeout: seconds that a provider has to answer.
-        connections: about how many will be open at once.
-    """
+def make_client(*, timeout: float) -> httpx.AsyncClient:
+    """Make the client that an adapter keeps; a provider has `timeout` seconds to answer."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(timeout, connect=2.0),
-        transport=_SpreadTransport(pools=ceil(connections / _CONNECTIONS_PER_POOL)),
+        transport=_SpreadTransport(),
         follow_redirects=False,
         # The environment's proxies and .netrc are not for providers unless someone says so.
         trust_env=False,
@@ -50,8 +44,9 @@ class _SpreadTransport(httpx.AsyncBaseTransport):
     request itself.
     """
 
-    def __init__(self, *, pools: int) -> None:
-        self._pools = [httpx.AsyncHTTPTransport(trust_env=False) for _ in range(pools)]
+    def __init__(self) -> None:
+        tls = httpx.create_ssl_context(trust_env=False)
+        self._pools = [httpx.AsyncHTTPTransport(verify=tls, trust_env=False) for _ in range(_POOLS)]
         self._in_turn = cycle(self._pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

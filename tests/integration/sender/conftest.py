@@ -17,7 +17,7 @@ from services.sender.delivery import Deliverer, Policy
 from services.sender.ledger import Ledger
 from services.sender.providers.generic_sms import GenericSms
 from services.sender.providers.http import make_client
-from services.sender.route import Route
+from services.sender.route import Limits, Route
 from services.sender.settings import OnAmbiguous
 from services.sender.worker import Worker
 from shared.bus.client import Bus
@@ -121,8 +121,8 @@ def sender(harness: Harness) -> SenderFactory:
     ) -> AsyncIterator[Worker]:
         breaker = CircuitBreaker(failures=failures, pause=timedelta(seconds=0.3), clock=messages.now)
         policy = Policy(delays=DELAYS, on_ambiguous=on_ambiguous)
-        async with make_client(timeout=patience, connections=8) as client:
-            route = Route(kind(client, url or harness.provider.url), breaker, concurrency=32, rate=None)
+        async with make_client(timeout=patience) as client:
+            route = Route(kind(client, url or harness.provider.url), breaker, Limits(concurrency=32))
             routes = {Channel.SMS: route, Channel.EMAIL: route}
             deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), routes, policy)
             worker = Worker(harness.bus, deliverer, harness.publisher)

@@ -118,7 +118,7 @@ ANSWERS: list[tuple[dict[str, Any], type[ProviderError], str]] = [
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with make_client(timeout=1.0, connections=2) as client:
+    async with make_client(timeout=1.0) as client:
         yield client
 
 

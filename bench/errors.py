@@ -1,0 +1,2 @@
+class BenchError(Exception):
+    """Something did not work, as opposed to being slow."""

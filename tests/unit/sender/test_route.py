@@ -1,0 +1,103 @@
+import asyncio
+from datetime import timedelta
+from typing import ClassVar
+
+import pytest
+
+from services.sender.breaker import CircuitBreaker
+from services.sender.providers.base import (
+    CredentialsError,
+    NotReachedError,
+    ProviderError,
+    RejectedError,
+    TemporaryError,
+)
+from services.sender.route import Limits, Route
+from shared.channels import Channel
+from shared.events import Message
+from tests import messages
+
+
+class Stub:
+    """A provider that answers as it is told to."""
+
+    name: ClassVar[str] = "stub"
+    channel: ClassVar[Channel] = Channel.SMS
+    honours_idempotency_keys: ClassVar[bool] = True
+
+    def __init__(self, *errors: ProviderError) -> None:
+        self._errors = list(errors)
+        self.asked = 0
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def send(self, message: Message) -> str:
+        self.asked += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        if self._errors:
+            raise self._errors.pop(0)
+        return f"stub-{message.id}"
+
+
+def make(stub: Stub, *, failures: int = 2, limits: Limits = Limits(10)) -> Route:  # noqa: B008 - immutable
+    return Route(
+        stub, CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now), limits
+    )
+
+
+async def test_no_more_requests_are_under_way_than_allowed() -> None:
+    stub = Stub()
+    route = make(stub, limits=Limits(concurrency=3))
+
+    async def send() -> None:
+        async with route.slot():
+            await route.send(messages.message())
+
+    await asyncio.gather(*(send() for _ in range(20)))
+    assert (stub.asked, stub.most_under_way) == (20, 3)
+
+
+async def test_a_rate_lets_through_what_it_allows_and_no_more() -> None:
+    route = make(Stub(), limits=Limits(concurrency=10, rate=0.001))
+    async with route.slot():
+        pass
+    second = asyncio.ensure_future(route.slot().__aenter__())
+    done, _ = await asyncio.wait({second}, timeout=0.05)
+    assert not done
+    second.cancel()
+
+
+async def test_a_connection_that_is_refused_is_tried_again_at_once() -> None:
+    stub = Stub(NotReachedError("x", "x"), NotReachedError("x", "x"))
+    message = messages.message()
+    assert await make(stub).send(message) == f"stub-{message.id}"
+    assert stub.asked == 3
+
+
+@pytest.mark.parametrize("error", [TemporaryError("http_503", "x"), RejectedError("http_400", "x")])
+async def test_an_answer_is_not_asked_for_again(error: ProviderError) -> None:
+    stub = Stub(error)
+    with pytest.raises(type(error)):
+        await make(stub).send(messages.message())
+    assert stub.asked == 1
+
+
+async def test_failures_open_the_breaker_and_refusals_of_a_message_do_not() -> None:
+    refusing = make(Stub(*(RejectedError("http_400", "x") for _ in range(5))))
+    failing = make(Stub(*(TemporaryError("http_500", "x") for _ in range(2))))
+    for route, times in ((refusing, 5), (failing, 2)):
+        for _ in range(times):
+            with pytest.raises(ProviderError):
+                await route.send(messages.message())
+    assert refusing.blocked_until() is None
+    assert failing.blocked_until() is not None
+
+
+async def test_refused_credentials_pause_the_route_at_once() -> None:
+    route = make(Stub(CredentialsError("http_401", "x")), failures=100)
+    with pytest.raises(CredentialsError):
+        await route.send(messages.message())
+    assert route.blocked_until() is not None

@@ -30,7 +30,8 @@ provision: setup ## Create or update the streams, consumers and buckets at NATS_
 	@bin/provision
 
 migrate-new: setup ## Write a migration from the changes of the models (asks for a name, or MESSAGE=…)
-	@bin/migrate.sh new "$(MESSAGE)"
+	@bin/migrate.sh new "$$MESSAGE"
+migrate-new: export MESSAGE := $(value MESSAGE)
 
 migrate-up migrate-down migrate-current migrate-history migrate-check: setup
 	@bin/migrate.sh $(@:migrate-%=%)

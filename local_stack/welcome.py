@@ -7,10 +7,7 @@ from local_stack.configuration import Configuration
 from local_stack.plan import Addresses
 from local_stack.readiness import place
 
-_EXAMPLE = (
-    '{"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello!", '
-    '"attachments": null, "timestamp": "2024-11-01T14:00:00Z"}'
-)
+_EXAMPLE = '{"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello!"}'
 
 
 def welcome(configuration: Configuration, addresses: Addresses) -> str:

@@ -18,6 +18,9 @@ from shared.status import Status
 
 _TYPE_PREFIX = "messaging"
 
+_LARGEST_COPY = 128 * 1024
+"""Bytes of a payload that a dead letter keeps: JSON may spell one byte with six."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -133,6 +136,7 @@ class DeadLetter(_Model):
         request: what was to be sent; of a message that could not be delivered.
         payload: what lay in the stream, of a message that could not be read (`payload_base64` where it is
             no text).
+        is_cut: only the beginning of the payload is kept, since a message of NATS holds 1 MiB.
     """
 
     id: DeadLetterId
@@ -147,6 +151,7 @@ class DeadLetter(_Model):
     request: DeliveryRequest | None = None
     payload: str | None = None
     payload_base64: str | None = None
+    is_cut: bool = False
     origin: Origin
 
 
@@ -223,7 +228,6 @@ class StatusChanged(_Event):
         "messaging.message.sent.v1",
         "messaging.message.failed.v1",
         "messaging.message.expired.v1",
-        "messaging.message.canceled.v1",
     ]
     data: StatusReport
 
@@ -276,21 +280,38 @@ def decode(payload: bytes) -> Event:
 def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLetter:
     """Make the dead letter of something in a stream that could not be read or applied.
 
-    Its id depends on the place in the stream alone: two consumers that stumble over it make one of it.
+    Its id depends on the place in the stream alone: two consumers that stumble over it make one of it. If it
+    was something to send after all, which a consumer died of, it can be found and replayed as that.
     """
     tokens = origin.subject.split(".")
     channel = next((Channel(token) for token in tokens if token in set(Channel)), None)
-    text, encoded = _as_text(payload)
+    text, encoded = _as_text(payload[:_LARGEST_COPY])
+    request = _request_in(payload)
     return DeadLetter(
         id=dead_letter_id(origin.stream, origin.sequence),
         direction=Direction.INBOUND if origin.stream == "INBOUND" else Direction.OUTBOUND,
         channel=channel,
         reason=error.code,
         detail=str(error),
+        message_id=request and request.message.id,
+        round=request.round if request else 0,
+        attempts=request.attempt if request else 0,
+        request=request,
         payload=text,
         payload_base64=encoded,
+        is_cut=len(payload) > _LARGEST_COPY,
         origin=origin,
     )
+
+
+def _request_in(payload: bytes) -> DeliveryRequest | None:
+    if rb"\u0000" in payload:
+        return None  # PostgreSQL has no such character, and would not store the dead letter either
+    try:
+        event = decode(payload)
+    except BadMessageError:
+        return None
+    return event.data if isinstance(event, MessageAccepted | DeliveryDue) else None
 
 
 def _as_text(payload: bytes) -> tuple[str | None, str | None]:

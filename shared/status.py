@@ -1,8 +1,8 @@
 """What can become of a message, and which of two reports about it counts.
 
-A report has a round (0, and one more with each replay of a dead letter) and a rank within it. The higher
-(round, rank) counts, so a status only moves forward and the order in which reports arrive does not matter;
-of two reports of one rank the one that happened first stands.
+A report has a round (0, and one more with each replay of a dead letter), a rank within it, and an attempt.
+The highest (round, rank, attempt) counts, so a status only moves forward and the order of arrival
+does not matter; of two that are equal in all of them the one that happened first stands.
 """
 
 from enum import StrEnum
@@ -23,11 +23,6 @@ class Status(StrEnum):
     @property
     def rank(self) -> int:
         return _RANKS[self]
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing can follow in the same round."""
-        return self.rank == _FINAL
 
 
 _FINAL = 4

@@ -21,7 +21,7 @@ from shared.bus.bucket import Bucket
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.topology import IDEMPOTENCY_BUCKET
-from shared.db.engine import make_engine
+from shared.db.engine import connecting
 from shared.service import health_router
 
 _log = structlog.get_logger()
@@ -61,13 +61,13 @@ def _lifespan(settings: GatewaySettings) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _warn_if_open(settings)
-        engine = make_engine(settings, pool_size=_POOL_SIZE, application="gateway")
-        try:
-            async with connect(settings.nats_url, name="gateway") as bus, publishing(bus) as publisher:
-                app.state.gateway = _make_state(settings, bus, publisher, engine)
-                yield
-        finally:
-            await engine.dispose()
+        async with (
+            connecting(settings, pool_size=_POOL_SIZE, application="gateway") as engine,
+            connect(settings.nats_url, name="gateway") as bus,
+            publishing(bus) as publisher,
+        ):
+            app.state.gateway = _make_state(settings, bus, publisher, engine)
+            yield
 
     return lifespan
 

@@ -48,7 +48,8 @@ class Archive:
         self._engine = engine
 
     async def ping(self) -> None:
-        await self._read(lambda connection: connection.execute(text("SELECT 1")))
+        """Find out whether there is something to read from."""
+        await self._read(lambda connection: connection.execute(text("SELECT FROM messages LIMIT 0")))
 
     async def message(self, id_: UUID) -> MessageWithHistory | None:
         async def read(connection: AsyncConnection) -> MessageWithHistory | None:

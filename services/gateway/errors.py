@@ -35,6 +35,19 @@ _MAX_FAULTS = 20
 _MAX_NAME = 100
 
 
+_UNREADABLE = "The database cannot be read at the moment"
+_UNSURE = (
+    "The message bus does not answer. The request may have been accepted all the same: "
+    "repeated with an Idempotency-Key it is one message, whether it was or not"
+)
+
+_WORDS = {
+    "extra_forbidden": "is not a field of this request",
+    "missing": "is required",
+    "model_type": "has to be a JSON object",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is wrong with a field: a path such as `attachments.0`, a query parameter or a header."""
@@ -103,10 +116,12 @@ def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> li
         errors: as `ValidationError.errors()` lists them.
         whole: name for what has no fields.
     """
-    return [
-        Fault(_field_name(error["loc"]) or whole, error["msg"].removeprefix("Value error, "))
-        for error in list(errors)[:_MAX_FAULTS]
-    ]
+    return [Fault(_field_name(error["loc"]) or whole, _words(error)) for error in list(errors)[:_MAX_FAULTS]]
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    """Say what is wrong without the terms of the library."""
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
 
 
 def _field_name(location: Iterable[object]) -> str:
@@ -135,14 +150,14 @@ async def _on_http_exception(_: Request, exc: Exception) -> Response:
 
 async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101
-    errors = [{"loc": error["loc"][1:], "msg": error["msg"]} for error in exc.errors()]
+    errors = [{**error, "loc": error["loc"][1:]} for error in exc.errors()]
     return _answer(422, "The request is not valid", faults_of(errors))
 
 
 async def _on_not_now(_: Request, exc: Exception) -> Response:
-    what = "The database" if isinstance(exc, DatabaseUnavailableError) else "The message bus"
+    detail = _UNREADABLE if isinstance(exc, DatabaseUnavailableError) else _UNSURE
     _log.warning("unavailable", error=str(exc))
-    return _answer(503, f"{what} does not answer", headers={"Retry-After": _RETRY_AFTER})
+    return _answer(503, detail, headers={"Retry-After": _RETRY_AFTER})
 
 
 async def _on_unforeseen(_: Request, __: Exception) -> Response:

@@ -162,14 +162,16 @@ Email = Annotated[
 ]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
-SmsText = Annotated[Text, Field(max_length=MAX_SMS_BODY)]
-Subject = Annotated[str, AfterValidator(_line), Field(max_length=MAX_SUBJECT, json_schema_extra=_LINE_SCHEMA)]
+SmsText = Annotated[
+    str, Field(max_length=MAX_SMS_BODY, json_schema_extra=_TEXT_SCHEMA), AfterValidator(_text)
+]
+Subject = Annotated[str, Field(max_length=MAX_SUBJECT, json_schema_extra=_LINE_SCHEMA), AfterValidator(_line)]
 Attachments = Annotated[
     list[
         Annotated[
             str,
-            AfterValidator(_url),
             Field(min_length=1, max_length=_MAX_URL, json_schema_extra={"pattern": f"^{_URL}$"}),
+            AfterValidator(_url),
         ]
     ],
     Field(max_length=_MAX_ATTACHMENTS),
@@ -189,8 +191,8 @@ Timestamp = Annotated[
 
 ProviderId = Annotated[
     str,
-    AfterValidator(_line),
     Field(min_length=1, max_length=_MAX_PROVIDER_ID, json_schema_extra=_LINE_SCHEMA),
+    AfterValidator(_line),
 ]
 ReceiptStatus = Annotated[
     Status,

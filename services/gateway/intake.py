@@ -85,7 +85,10 @@ class Intake:
         message = compose.outbound_message(send, id_=id_, now=now)
         event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
         if key is not None:
-            event = await self.memory.settle(event, fingerprint(send, message))
+            first = await self.memory.settle(event, fingerprint(send, message))
+            # It may have been refused long ago, and be accepted only now.
+            data = first.data.model_copy(update={"expires_at": event.data.expires_at})
+            event = first.model_copy(update={"data": data})
         await self._publish_accepted(event, caller.trace)
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, client=caller.name)
@@ -144,8 +147,11 @@ class Intake:
         return request.round
 
     async def _replay_payload(self, dead_letter: DeadLetter) -> None:
-        payload = _original_payload(dead_letter)
         origin = dead_letter.origin
+        if dead_letter.is_cut:
+            place = f"message {origin.sequence} of {origin.stream}"
+            raise ConflictError(f"It is too large to be kept whole here; replay it from its stream: {place}")
+        payload = _original_payload(dead_letter)
         if payload is None or origin.stream not in _REPLAYABLE:
             raise ConflictError("Nothing is left of it that could be replayed")
         outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)

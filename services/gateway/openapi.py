@@ -40,7 +40,10 @@ _PROBLEMS = {
     413: "The body is too large",
     415: "The body is not application/json",
     422: "Some fields are not valid",
-    503: "NATS or PostgreSQL does not answer: try again",
+    503: (
+        "NATS or PostgreSQL does not answer: try again. A send may have been accepted all the same; "
+        "with an `Idempotency-Key`, its repetition is the same message"
+    ),
 }
 
 ACCEPTED: Json = {
@@ -105,6 +108,18 @@ def _describe(app: FastAPI) -> Json:
             tags=app.openapi_tags,
         )
         _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
+        _drop_what_never_happens(document)
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _drop_what_never_happens(document: Json) -> None:
+    """Take out the 422 that FastAPI adds to every path with a parameter: an id that is none is a 404."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            response = operation["responses"].get("422", {})
+            if "application/json" in response.get("content", {}):
+                del operation["responses"]["422"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)

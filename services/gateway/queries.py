@@ -56,6 +56,7 @@ _MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
 _DECIDING_FIRST = (
     message_history.c.round.desc(),
     message_history.c.rank.desc(),
+    message_history.c.attempt.desc(),
     message_history.c.occurred_at,
     message_history.c.event_id,
 )

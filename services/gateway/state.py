@@ -27,7 +27,7 @@ class State:
         try:
             await self.archive.ping()
         except DatabaseUnavailableError:
-            return {"postgresql": "does not answer: nothing can be read"}
+            return {"postgresql": "does not answer, or is not migrated: nothing can be read"}
         return {"postgresql": "ok"}
 
 

@@ -11,7 +11,7 @@ from services.ingest.worker import Worker
 from shared.bus.client import connect
 from shared.bus.publisher import publishing
 from shared.bus.topology import INGEST_CONSUMERS
-from shared.db.engine import make_engine
+from shared.db.engine import connecting
 from shared.service import health_router
 
 
@@ -22,8 +22,10 @@ def create_app(settings: IngestSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             # A connection for each loop, and one to tell whether the database is there.
-            engine = make_engine(settings, pool_size=len(INGEST_CONSUMERS) + 1, application="ingest")
-            stack.push_async_callback(engine.dispose)
+            connections = len(INGEST_CONSUMERS) + 1
+            engine = await stack.enter_async_context(
+                connecting(settings, pool_size=connections, application="ingest")
+            )
             bus = await stack.enter_async_context(connect(settings.nats_url, name="ingest"))
             publisher = await stack.enter_async_context(publishing(bus))
             worker = Worker(bus, Repository(engine), publisher)

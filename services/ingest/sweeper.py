@@ -6,20 +6,14 @@ The server says so in an advisory, and from that the message becomes a dead lett
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 
-import structlog
 from pydantic import BaseModel, ValidationError
 
-from services.ingest.dead_letters import DeadLetterOffice
 from services.ingest.streams import Stored, Streams
-from shared.bus.consumer import Delivery, HandBack, Outcome
-from shared.errors import BadMessageError, BusUnavailableError
+from shared.bus.consumer import Delivery, Done, Outcome
+from shared.bus.dead_letters import DeadLetterOffice
+from shared.errors import BadMessageError
 from shared.events import Origin
-
-_log = structlog.get_logger()
-
-_BUS_PAUSE = timedelta(seconds=1)
 
 
 class Advisory(BaseModel):
@@ -58,14 +52,12 @@ class Sweeper:
             advisory = Advisory.model_validate_json(delivery.payload)
         except ValidationError:
             error = BadMessageError("invalid_event", "it is no advisory that we know")
-            return await self._office.bury(delivery.payload, error, delivery.origin)
-        try:
-            message = await self._streams.message(advisory.stream, advisory.stream_seq)
-        except BusUnavailableError as exc:
-            _log.warning("sweep_disturbed", error=str(exc))
-            return HandBack(_BUS_PAUSE)
+            await self._office.bury(delivery.payload, error, delivery.origin)
+            return Done()
+        message = await self._streams.message(advisory.stream, advisory.stream_seq)
         verdict = advisory.verdict()
         if message is None:
             message = Stored(subject="", payload=b"")
             verdict = BadMessageError(verdict.code, f"{verdict}; its stream no longer has it")
-        return await self._office.bury(message.payload, verdict, advisory.origin(message.subject))
+        await self._office.bury(message.payload, verdict, advisory.origin(message.subject))
+        return Done()

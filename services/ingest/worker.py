@@ -2,9 +2,6 @@
 
 import asyncio
 
-import structlog
-
-from services.ingest.dead_letters import DeadLetterOffice
 from services.ingest.handlers import IngestHandler
 from services.ingest.lag import watch_lag
 from services.ingest.repository import Repository
@@ -12,18 +9,16 @@ from services.ingest.streams import Streams
 from services.ingest.sweeper import Sweeper
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
+from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import Publisher
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
 from shared.errors import BusUnavailableError, DatabaseUnavailableError
-
-_log = structlog.get_logger()
 
 _BATCH = 500
 _SWEEP_BATCH = 20
 _DRAIN_SECONDS = 8
 _CANCEL_SECONDS = 1
 _CHECK_SECONDS = 3
-_RESTART_SECONDS = 1
 
 
 class Worker:
@@ -33,8 +28,8 @@ class Worker:
         self._repository = repository
         self._streams = Streams(bus)
         self._stopping = asyncio.Event()
-        office = DeadLetterOffice(publisher)
-        handler = IngestHandler(repository, office, self._stopping)
+        office = DeadLetterOffice(publisher, "ingest")
+        handler = IngestHandler(repository, office)
         sweeper = Sweeper(self._streams, office)
         self._loops = [
             *(ConsumerLoop(bus, consumer, handler, batch=_BATCH) for consumer in INGEST_CONSUMERS),
@@ -44,7 +39,7 @@ class Worker:
 
     def start(self) -> None:
         self._running = [
-            *(asyncio.create_task(self._keep_running(loop)) for loop in self._loops),
+            *(asyncio.create_task(loop.run()) for loop in self._loops),
             asyncio.create_task(watch_lag(self._streams, self._stopping)),
         ]
 
@@ -79,12 +74,3 @@ class Worker:
         except TimeoutError:
             return "PostgreSQL: no answer"
         return None
-
-    async def _keep_running(self, loop: ConsumerLoop) -> None:
-        """Run the loop until it is told to stop, even if a mistake of ours breaks it."""
-        while not self._stopping.is_set():
-            try:
-                await loop.run()
-            except Exception:  # noqa: BLE001 - whatever it is, the stream is to be read on
-                _log.exception("loop_failed")
-                await asyncio.sleep(_RESTART_SECONDS)

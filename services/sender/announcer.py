@@ -47,19 +47,19 @@ class Announcer:
     async def announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
         """Tell what `entry`, which is of the request's position and has a result, means for others.
 
-        What must happen comes before what is merely told, so that nothing is said to be planned that is not.
+        What leads to the next step comes last: once that is taken, this one is announced no more.
         """
+        await self._report(request, entry)
         match entry.state:
             case State.RETRYING | State.DEFERRED:
                 await self._schedule(_next_step(request, entry), entry)
             case State.FAILED:
                 await self._give_up(request, entry, origin)
-        await self._report(request, entry)
 
     async def _schedule(self, request: DeliveryRequest, entry: Entry) -> None:
         message = request.message
         event = DeliveryDue.of(request, time=entry.at)
-        target = delayed_due_subject(message.channel, message.conversation_key)
+        target = delayed_due_subject(message.channel, message.conversation_key, message.id)
         headers = {"Nats-Schedule": f"@at {_rfc3339(entry.due or entry.at)}", "Nats-Schedule-Target": target}
         subject = delayed_wait_subject(message.id)
         await self._publisher.publish(Stream.DELAYED, Outgoing(subject, event.id, event.encode(), headers))

@@ -16,6 +16,7 @@ from services.sender.route import Route
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared.bus.client import connect
+from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import publishing
 from shared.channels import Channel
 from shared.service import health_router
@@ -31,9 +32,8 @@ def create_app(settings: SenderSettings) -> FastAPI:
             publisher = await stack.enter_async_context(publishing(bus))
             routes = await _make_routes(settings, stack)
             policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
-            worker = Worker(
-                bus, Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy), publisher
-            )
+            deliverer = Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy)
+            worker = Worker(bus, deliverer, DeadLetterOffice(publisher, "sender"))
 
             async def what_is_missing() -> str | None:
                 return None if bus.is_connected else "NATS is not connected"

@@ -21,6 +21,7 @@ from services.sender.route import ATTEMPT_TIMEOUT, Route
 from services.sender.settings import OnAmbiguous
 from shared import metrics
 from shared.bus.bucket import ConflictError
+from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
@@ -28,8 +29,9 @@ from shared.events import AttemptError, DeliveryRequest, Origin
 
 _log = structlog.get_logger()
 
-CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + 3)
-"""A claim without a result that is older than this belongs to a process that died."""
+CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
+"""A claim without a result that is older than this belongs to a process that died: writing it down and the
+attempt itself together take less."""
 
 _SOON = timedelta(seconds=1)
 
@@ -64,6 +66,11 @@ class Deliverer:
         self._routes = routes
         self._policy = policy
 
+    def finish_within(self, seconds: float) -> None:
+        """Give the attempts under way no more time; one without an answer by then is recorded as such."""
+        for route in self._routes.values():
+            route.finish_within(seconds)
+
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         """Do what is next for the message, if anything is.
 
@@ -80,9 +87,9 @@ class Deliverer:
         if record is not None and (outcome := await self._settled(request, record, origin)):
             return outcome
         route = self._routes[request.message.channel]
-        entry = self._without_sending(request, record, route)
-        if entry is None:
-            async with route.slot():
+        async with route.slot():
+            entry = self._without_sending(request, record, route)
+            if entry is None:
                 claim = self._entry(request, State.CLAIMED, route)
                 record = await self._ledger.write(request.message.id, claim, after=record)
                 entry = await self._send(request, route, claim)

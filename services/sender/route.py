@@ -44,6 +44,7 @@ class Route:
         self.provider = provider
         self._breaker = breaker
         self._slots = asyncio.Semaphore(limits.concurrency)
+        self._time_limits: set[asyncio.Timeout] = set()
         rate = limits.rate
         # One message a second or less is let through singly, more in bursts of a second.
         self._limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
@@ -69,8 +70,8 @@ class Route:
         name = self.provider.name
         started = perf_counter()
         try:
-            async with asyncio.timeout(ATTEMPT_TIMEOUT):
-                provider_message_id = await self._send_with_quick_retries(message)
+            async with self._time_limit():
+                provider_message_id = await self._send_translated(message)
         except TimeoutError as exc:
             error: ProviderError = UnknownOutcomeError("timeout", "no answer in time")
             self._learn(error)
@@ -83,6 +84,30 @@ class Route:
         self._breaker.succeeded()
         self._report("sent")
         return provider_message_id
+
+    def finish_within(self, seconds: float) -> None:
+        """Give the attempts under way no more time than this."""
+        latest = asyncio.get_running_loop().time() + seconds
+        for limit in self._time_limits:
+            limit.reschedule(min(limit.when() or latest, latest))
+
+    @asynccontextmanager
+    async def _time_limit(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(ATTEMPT_TIMEOUT) as limit:
+            self._time_limits.add(limit)
+            try:
+                yield
+            finally:
+                self._time_limits.discard(limit)
+
+    async def _send_translated(self, message: Message) -> str:
+        try:
+            return await self._send_with_quick_retries(message)
+        except (ProviderError, TimeoutError):
+            raise
+        except Exception as exc:
+            # An adapter met what it does not know; whether the provider has the message nobody can tell.
+            raise UnknownOutcomeError("unexpected", repr(exc)) from exc
 
     @retry(
         retry=retry_if_exception_type(NotReachedError),

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 from services.sender.retry import DEFAULT_DELAYS
 from services.sender.route import Limits
 from shared.channels import Channel
-from shared.settings import NonEmpty, WorkerSettings
+from shared.settings import WebUrl, WorkerSettings
 
 
 class OnAmbiguous(StrEnum):
@@ -31,8 +31,8 @@ class SenderSettings(WorkerSettings):
         breaker_pause: seconds it is left alone for, before one message tries it again.
     """
 
-    sms_provider_url: NonEmpty = "http://localhost:8001"
-    email_provider_url: NonEmpty = "http://localhost:8002"
+    sms_provider_url: WebUrl = "http://localhost:8001"
+    email_provider_url: WebUrl = "http://localhost:8002"
     retry_delays: Annotated[tuple[PositiveFloat, ...], NoDecode] = tuple(
         delay.total_seconds() for delay in DEFAULT_DELAYS
     )

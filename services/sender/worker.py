@@ -2,34 +2,30 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-
-import structlog
 
 from services.sender.delivery import Deliverer
 from shared.bus.client import Bus
-from shared.bus.consumer import ConsumerLoop, Delivery, Done, HandBack, Outcome
-from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, dead_letter_subject, sender_delayed, sender_lanes
+from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
+from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.topology import sender_delayed, sender_lanes
 from shared.channels import Channel
-from shared.errors import BadMessageError, BusUnavailableError
-from shared.events import DeadLettered, DeliveryDue, DeliveryRequest, MessageAccepted, decode, unreadable
-
-_log = structlog.get_logger()
+from shared.errors import BadMessageError
+from shared.events import DeliveryDue, DeliveryRequest, MessageAccepted, decode
 
 _DELAYED_LOOPS = 16
 """Per channel: how many messages that are due again are being sent at once."""
 
 _DRAIN_SECONDS = 8
-_BUS_PAUSE = timedelta(seconds=1)
+_ATTEMPT_SECONDS = 5
+"""What is left of the drain is for writing down what came of the attempts."""
 
 
 class Worker:
     """Hands what the consumers bring to `deliverer`, until it is stopped."""
 
-    def __init__(self, bus: Bus, deliverer: Deliverer, publisher: Publisher) -> None:
+    def __init__(self, bus: Bus, deliverer: Deliverer, office: DeadLetterOffice) -> None:
         self._deliverer = deliverer
-        self._publisher = publisher
+        self._office = office
         consumers = [
             consumer
             for channel in Channel
@@ -45,6 +41,7 @@ class Worker:
         """Finish what is under way, within 8 seconds, and hand back the rest."""
         for loop in self._loops:
             loop.stop()
+        self._deliverer.finish_within(_ATTEMPT_SECONDS)
         _, late = await asyncio.wait(self._running, timeout=_DRAIN_SECONDS)
         for task in late:
             task.cancel()
@@ -57,21 +54,8 @@ class Worker:
         try:
             return await self._deliverer.deliver(_request(delivery.payload), delivery.origin)
         except BadMessageError as exc:
-            return await self._give_up(delivery, exc)
-        except BusUnavailableError as exc:
-            _log.warning("bus_unavailable", error=str(exc))
-            return HandBack(_BUS_PAUSE)
-
-    async def _give_up(self, delivery: Delivery, error: BadMessageError) -> Outcome:
-        dead_letter = unreadable(delivery.payload, error, delivery.origin)
-        event = DeadLettered.of(dead_letter, source="/sender", time=datetime.now(UTC))
-        subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
-        try:
-            await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
-        except BusUnavailableError:
-            return HandBack(_BUS_PAUSE)
-        _log.error("dead_letter", reason=error.code, detail=str(error), **delivery.origin.model_dump())
-        return Done()
+            await self._office.bury(delivery.payload, exc, delivery.origin)
+            return Done()
 
 
 def _request(payload: bytes) -> DeliveryRequest:

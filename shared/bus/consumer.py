@@ -1,11 +1,12 @@
 """The one loop that fetches, hands to a handler, and settles what the handler decided.
 
 The loop knows no business and the handler knows no acknowledgements: a handler gets deliveries and returns
-an outcome for each.
+an outcome for each. While it raises NotNowError it is called again, with the same deliveries and growing
+pauses: handing them back instead would count as deliveries, of which a message has a limited number.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,13 +19,15 @@ from nats.js import JetStreamContext
 
 from shared.bus.client import Bus
 from shared.bus.topology import ACK_WAIT, Consumer
-from shared.errors import BusUnavailableError
+from shared.errors import BusUnavailableError, NotNowError
 from shared.events import Origin
 
 _log = structlog.get_logger()
 
 _FETCH_TIMEOUT = 2.0
 _ERROR_PAUSE = 1.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
 _HEARTBEAT = ACK_WAIT.total_seconds() / 3
 _DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError, BusUnavailableError)
 
@@ -34,7 +37,6 @@ class Delivery:
     """A message as it came from a stream."""
 
     payload: bytes
-    headers: Mapping[str, str]
     origin: Origin
 
 
@@ -60,9 +62,19 @@ class ConsumerLoop:
     Args:
         batch: how many messages the handler gets at once, at most. While it works on them the server is
             told that they are alive, however long it takes.
+        longest_pause: seconds before a handler that raised NotNowError is called again, at most.
     """
 
-    def __init__(self, bus: Bus, consumer: Consumer, handler: Handler, *, batch: int = 1) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        consumer: Consumer,
+        handler: Handler,
+        *,
+        batch: int = 1,
+        longest_pause: float = _LONGEST_PAUSE,
+    ) -> None:
+        self._longest_pause = longest_pause
         self._bus = bus
         self._consumer = consumer
         self._handler = handler
@@ -77,14 +89,14 @@ class ConsumerLoop:
         while not self._stopping.is_set():
             try:
                 await self._read()
-            except _DISTURBANCES as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the stream is to be read on
                 if self._bus.is_connected:  # otherwise the connection has complained already, once for all
                     _log.warning("consumer_disturbed", consumer=self._consumer.name, error=repr(exc))
-            await self._pause()
+            await self._pause(_ERROR_PAUSE)
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), _ERROR_PAUSE)
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _read(self) -> None:
         await self._until_connected()
@@ -119,12 +131,28 @@ class ConsumerLoop:
         deliveries = [_delivery(message, self._consumer) for message in messages]
         try:
             async with _heartbeat(messages):
-                outcomes = await self._handler(deliveries)
+                outcomes = await self._handle_when_possible(deliveries)
+        except asyncio.CancelledError:
+            # Told to stop, and not done in time: others may have the messages, and at once.
+            with suppress(*_DISTURBANCES):
+                await _settle_all(messages, [HandBack()] * len(messages))
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the messages must come again
             _log.exception("handler_failed", consumer=self._consumer.name)
             outcomes = [HandBack(timedelta(seconds=_ERROR_PAUSE))] * len(messages)
-        for message, outcome in zip(messages, outcomes, strict=True):
-            await _settle(message, outcome)
+        await _settle_all(messages, outcomes)
+
+    async def _handle_when_possible(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._handler(deliveries)
+            except NotNowError as exc:
+                if self._stopping.is_set():
+                    return [HandBack()] * len(deliveries)
+                _log.warning("not_now", consumer=self._consumer.name, error=str(exc), pause=pause)
+            await self._pause(pause)
+            pause = min(2 * pause, self._longest_pause)
 
     async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
         """Hand back at once what arrived after the last fetch had ended."""
@@ -140,7 +168,12 @@ def _delivery(message: Msg, consumer: Consumer) -> Delivery:
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
     )
-    return Delivery(message.data, message.headers or {}, origin)
+    return Delivery(message.data, origin)
+
+
+async def _settle_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:
+    for message, outcome in zip(messages, outcomes, strict=True):
+        await _settle(message, outcome)
 
 
 async def _settle(message: Msg, outcome: Outcome) -> None:

@@ -1,18 +1,19 @@
 """Publishing to JetStream: what `publish` returns from is stored.
 
-Events that are published at the same time go out together, as an atomic batch (ADR-50 of NATS), so that
-a server that syncs to disk before it acknowledges does so once for all of them.
+What many callers publish at the same time goes out together, as an atomic batch (ADR-50 of NATS), so that a
+server that syncs to disk before it acknowledges does so once for all of them.
 """
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import nats.errors
+from nats.aio.client import Client
 
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.topology import Stream
@@ -24,6 +25,12 @@ _BATCH = 200
 
 _SMALLEST_BATCH = 16
 """Messages; the server makes files for each batch, which do not pay for fewer."""
+
+_ROOM_FOR_HEADERS = 4 * 1024
+"""Bytes."""
+
+_TOO_LARGE = 10_054
+"""The server's own code for a message that exceeds what a stream takes."""
 
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server takes at most 50."""
@@ -104,7 +111,7 @@ class _Line:
         self._senders: set[asyncio.Task[None]] = set()
 
     async def publish(self, outgoing: Outgoing) -> int:
-        _ = self._bus.client  # fails at once, not in 4 seconds, while there is no connection
+        _check_size(outgoing, self._bus.client)  # which fails at once while there is no connection
         stored = asyncio.get_running_loop().create_future()
         self._waiting.append((outgoing, stored))
         if len(self._senders) < self._max_senders:
@@ -169,18 +176,20 @@ class _Line:
             headers["Nats-Batch-Id"] = batch_id
             headers["Nats-Batch-Sequence"] = str(number)
             if number < last:
-                await self._bus.client.publish(outgoing.subject, outgoing.payload, headers=headers)
+                await self._publish(outgoing, headers)
             else:
                 headers["Nats-Batch-Commit"] = "1"
         return await self._request(outgoing, headers)
 
+    async def _publish(self, outgoing: Outgoing, headers: dict[str, str]) -> None:
+        with _translated():
+            await self._bus.client.publish(outgoing.subject, outgoing.payload, headers=headers)
+
     async def _request(self, outgoing: Outgoing, headers: dict[str, str]) -> int:
-        try:
+        with _translated():
             reply = await self._bus.client.request(
                 outgoing.subject, outgoing.payload, timeout=REQUEST_TIMEOUT, headers=headers
             )
-        except (nats.errors.Error, TimeoutError, OSError) as exc:
-            raise BusUnavailableError(str(exc) or type(exc).__name__) from exc
         answer = json.loads(reply.data)
         if error := answer.get("error"):
             raise RefusedError(error.get("err_code", 0), error.get("description", "refused"))
@@ -192,3 +201,18 @@ class _Line:
         for sender in list(self._senders):
             with suppress(asyncio.CancelledError):
                 await sender
+
+
+def _check_size(outgoing: Outgoing, client: Client) -> None:
+    """Refuse what the server would: it cuts the connection, and with it all that others are publishing."""
+    size = len(outgoing.payload) + _ROOM_FOR_HEADERS
+    if size > client.max_payload:
+        raise RefusedError(_TOO_LARGE, f"{size} bytes are more than NATS takes in a message")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (nats.errors.Error, TimeoutError, OSError) as exc:
+        raise BusUnavailableError(str(exc) or type(exc).__name__) from exc

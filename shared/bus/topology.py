@@ -144,6 +144,8 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
             max_age=_LEDGER_MEMORY.total_seconds(),
+            # Of each message the newest step is enough: the ledger has gone beyond all others.
+            max_msgs_per_subject=1,
             duplicate_window=600,
             num_replicas=replicas,
             allow_direct=True,
@@ -169,7 +171,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
     return (
         log(Stream.INBOUND, "inbound.message.*.*.*", "inbound.receipt.*.*"),
         log(Stream.OUTBOUND, "outbound.*.*.*"),
-        schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*"),
+        schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*.*"),
         log(Stream.EVENTS, "events.*.*"),
         log(Stream.DEADLETTER, "deadletter.*.*", keep=timedelta(days=90)),
         log(
@@ -199,8 +201,8 @@ def delayed_wait_subject(message_id: MessageId) -> str:
     return f"delayed.wait.{message_id}"
 
 
-def delayed_due_subject(channel: Channel, conversation: ConversationKey) -> str:
-    return f"delayed.due.{channel}.{partition_of(conversation)}.{conversation}"
+def delayed_due_subject(channel: Channel, conversation: ConversationKey, message_id: MessageId) -> str:
+    return f"delayed.due.{channel}.{partition_of(conversation)}.{conversation}.{message_id}"
 
 
 def event_subject(channel: Channel, status: Status) -> str:

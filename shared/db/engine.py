@@ -1,12 +1,18 @@
 """The connection to PostgreSQL."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.settings import DatabaseSettings
 
+_GOODBYE_SECONDS = 1
+
 
 def make_engine(settings: DatabaseSettings, *, pool_size: int, application: str) -> AsyncEngine:
-    """Make an engine that connects when it is first used and notices a server that hangs.
+    """Make an engine that connects when it is first used, and notices a server that hangs.
 
     Args:
         settings: where the server is.
@@ -26,3 +32,17 @@ def make_engine(settings: DatabaseSettings, *, pool_size: int, application: str)
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
+
+
+@asynccontextmanager
+async def connecting(
+    settings: DatabaseSettings, *, pool_size: int, application: str
+) -> AsyncIterator[AsyncEngine]:
+    """Keep an engine while inside; leaving takes a second at most, even if the server hangs."""
+    engine = make_engine(settings, pool_size=pool_size, application=application)
+    try:
+        yield engine
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await engine.dispose()

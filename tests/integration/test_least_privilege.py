@@ -72,7 +72,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     Stream.OUTBOUND: {outbound_subject(Channel.SMS, CONVERSATION): {GATEWAY}},
     Stream.DELAYED: {
         delayed_wait_subject(MESSAGE): {SENDER},
-        delayed_due_subject(Channel.EMAIL, CONVERSATION): {GATEWAY},
+        delayed_due_subject(Channel.EMAIL, CONVERSATION, MESSAGE): {GATEWAY},
     },
     Stream.EVENTS: {event_subject(Channel.SMS, Status.SENT): {SENDER, GATEWAY}},
     Stream.DEADLETTER: {
@@ -292,12 +292,11 @@ async def fill(server: ConfiguredNats) -> None:
     while len(conversations) < PARTITIONS:
         key = messages.message(from_=f"+1201{len(conversations):07}", to=str(uuid4())).conversation_key
         conversations[partition_of(key)] = key
-    subjects = [(stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects] + [
-        (stream, subject(channel, key))
-        for stream, subject in ((Stream.OUTBOUND, outbound_subject), (Stream.DELAYED, delayed_due_subject))
-        for channel in Channel
-        for key in conversations.values()
-    ]
+    subjects = [(stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects]
+    for channel in Channel:
+        for key in conversations.values():
+            subjects.append((Stream.OUTBOUND, outbound_subject(channel, key)))
+            subjects.append((Stream.DELAYED, delayed_due_subject(channel, key, MESSAGE)))
     async with connect(server.url_for(ADMIN), name=ADMIN) as bus, publishing(bus) as publisher:
         await bus.until_connected()
         await asyncio.gather(*(publisher.publish(stream, outgoing(subject)) for stream, subject in subjects))
@@ -332,7 +331,7 @@ async def test_ingest_measures_its_lag_and_gets_what_advisories_name(server: Con
         for consumer in READ_BY[INGEST]:
             assert await streams.lag(consumer) is not None
         for stream in {consumer.stream for consumer in CONSUMERS}:
-            assert await streams.message(stream, 1) is not None
+            await streams.message(stream, 1)  # raises where there is no right to
 
 
 @pytest.mark.parametrize("service", SERVICES)

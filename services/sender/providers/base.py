@@ -11,7 +11,7 @@ An adapter reports which of them it met; what follows from it is the sender's bu
 """
 
 from datetime import timedelta
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeGuard
 
 from shared.channels import Channel
 from shared.errors import ServiceError
@@ -59,6 +59,14 @@ class RejectedError(ProviderError):
 
 class CredentialsError(ProviderError):
     pass
+
+
+_LONGEST_ID = 255
+
+
+def is_provider_id(value: object) -> TypeGuard[str]:
+    """Tell whether something in an answer can be a provider's id of a message."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable()
 
 
 class Provider(Protocol):

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from services.sender.providers.base import RejectedError
+from services.sender.providers.base import RejectedError, is_provider_id
 from services.sender.providers.http import post_json
 from shared.channels import Channel
 from shared.events import Message
@@ -43,6 +43,6 @@ class GenericProvider:
             headers={"Idempotency-Key": str(message.id)},
         )
         provider_message_id = answer.get(self.id_field)
-        if not isinstance(provider_message_id, str) or not provider_message_id:
-            raise RejectedError("unreadable_answer", f"the answer has no {self.id_field}")
+        if not is_provider_id(provider_message_id):
+            raise RejectedError("unreadable_answer", f"the answer has no usable {self.id_field}")
         return provider_message_id

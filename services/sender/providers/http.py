@@ -71,7 +71,7 @@ async def post_json(
         raise NotReachedError("not_reached", _describe(exc)) from exc
     except httpx.TimeoutException as exc:
         raise UnknownOutcomeError("timeout", "no answer in time") from exc
-    except httpx.TransportError as exc:
+    except (httpx.TransportError, httpx.DecodingError) as exc:
         raise UnknownOutcomeError("connection_lost", _describe(exc)) from exc
     except httpx.InvalidURL as exc:
         raise CredentialsError("invalid_url", _describe(exc)) from exc

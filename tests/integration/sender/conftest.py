@@ -21,6 +21,7 @@ from services.sender.route import Limits, Route
 from services.sender.settings import OnAmbiguous
 from services.sender.worker import Worker
 from shared.bus.client import Bus
+from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
@@ -125,7 +126,7 @@ def sender(harness: Harness) -> SenderFactory:
             route = Route(kind(client, url or harness.provider.url), breaker, Limits(concurrency=32))
             routes = {Channel.SMS: route, Channel.EMAIL: route}
             deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), routes, policy)
-            worker = Worker(harness.bus, deliverer, harness.publisher)
+            worker = Worker(harness.bus, deliverer, DeadLetterOffice(harness.publisher, "sender"))
             worker.start()
             try:
                 yield worker

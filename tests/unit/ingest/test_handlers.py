@@ -1,23 +1,19 @@
 """What becomes of the deliveries of a batch, with stand-ins for the database and the dead letters."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.dead_letters import DeadLetterOffice
 from services.ingest.handlers import IngestHandler
 from services.ingest.repository import Repository as RealRepository
 from services.ingest.rows import Rows
-from shared.bus.consumer import Delivery, Done, HandBack, Outcome
-from shared.errors import BadMessageError, DatabaseUnavailableError
+from shared.bus.consumer import Delivery, Done, Outcome
+from shared.bus.dead_letters import DeadLetterOffice
+from shared.errors import BadMessageError, BusUnavailableError, DatabaseUnavailableError
 from shared.events import Origin
 from tests.integration.ingest.stories import accepted, message
-
-LATER = HandBack(timedelta(seconds=1))
 
 
 class Repository(RealRepository):
@@ -25,7 +21,6 @@ class Repository(RealRepository):
 
     Args:
         outages: how often it is not there before it works.
-        while_away: called each time that it is not.
     """
 
     def __init__(
@@ -34,18 +29,15 @@ class Repository(RealRepository):
         *,
         error: Exception | None = None,
         outages: int = 0,
-        while_away: Callable[[], None] = lambda: None,
     ) -> None:
         self.stored: list[str] = []
         self._refused = refused
         self._error = error or BadMessageError("not_storable", "no")
         self._outages = outages
-        self._while_away = while_away
 
     async def store(self, batch: Sequence[Rows]) -> None:
         if self._outages:
             self._outages -= 1
-            self._while_away()
             raise DatabaseUnavailableError("away")
         bodies = [rows.message.body for rows in batch if rows.message]
         if self._refused.intersection(bodies):
@@ -54,30 +46,23 @@ class Repository(RealRepository):
 
 
 class Office(DeadLetterOffice):
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, *, is_open: bool) -> None:
         self.buried: list[tuple[int, str]] = []
-        self._outcome = outcome
+        self._is_open = is_open
 
-    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> Outcome:  # noqa: ARG002
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> None:  # noqa: ARG002
+        if not self._is_open:
+            raise BusUnavailableError("away")
         self.buried.append((origin.sequence, error.code))
-        return self._outcome
 
 
 class Bench:
     """A handler with its surroundings."""
 
-    def __init__(
-        self,
-        repository: Repository | None = None,
-        *,
-        bury: Outcome | None = None,
-        stopping: asyncio.Event | None = None,
-    ) -> None:
+    def __init__(self, repository: Repository | None = None, *, office_is_open: bool = True) -> None:
         self.repository = repository or Repository()
-        self.office = Office(bury or Done())
-        self._handler = IngestHandler(
-            self.repository, self.office, stopping or asyncio.Event(), longest_pause=timedelta(0)
-        )
+        self.office = Office(is_open=office_is_open)
+        self._handler = IngestHandler(self.repository, self.office)
 
     async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
         return await self._handler([delivery(number, payload) for number, payload in enumerate(payloads)])
@@ -85,7 +70,7 @@ class Bench:
 
 def delivery(sequence: int, payload: bytes) -> Delivery:
     origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
-    return Delivery(payload, {}, origin)
+    return Delivery(payload, origin)
 
 
 def payload(body: str) -> bytes:
@@ -124,25 +109,21 @@ async def test_a_mistake_of_ours_holds_up_only_the_event_it_is_about() -> None:
 
 
 async def test_a_bad_one_is_not_done_with_before_its_dead_letter_is_stored() -> None:
-    bench = Bench(bury=LATER)
+    bench = Bench(office_is_open=False)
 
-    assert await bench.handle([PAYLOADS[0], b"{"]) == [Done(), LATER]
+    with pytest.raises(BusUnavailableError):
+        await bench.handle([PAYLOADS[0], b"{"])
 
 
-async def test_a_database_that_is_away_is_waited_for() -> None:
-    bench = Bench(Repository(outages=5))
+async def test_while_the_database_is_away_nothing_is_given_up() -> None:
+    bench = Bench(Repository(outages=1))
+
+    with pytest.raises(DatabaseUnavailableError):
+        await bench.handle([*PAYLOADS[:3], b"{"])
+    assert bench.office.buried == []
 
     assert await bench.handle(PAYLOADS[:3]) == [Done()] * 3
     assert bench.repository.stored == ["0", "1", "2"]
-
-
-async def test_nobody_waits_for_the_database_once_we_stop() -> None:
-    stopping = asyncio.Event()
-    bench = Bench(Repository(outages=1_000, while_away=stopping.set), stopping=stopping)
-
-    assert await bench.handle([*PAYLOADS[:3], b"{"]) == [HandBack()] * 4
-    assert bench.repository.stored == []
-    assert bench.office.buried == []
 
 
 async def test_a_batch_of_nothing_but_bad_ones_never_asks_the_database() -> None:

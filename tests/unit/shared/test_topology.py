@@ -24,7 +24,7 @@ SUBJECTS = {
     inbound_receipt_subject(Channel.EMAIL, "generic_email"): Stream.INBOUND,
     outbound_subject(Channel.SMS, MESSAGE.conversation_key): Stream.OUTBOUND,
     delayed_wait_subject(MESSAGE.id): Stream.DELAYED,
-    delayed_due_subject(Channel.SMS, MESSAGE.conversation_key): Stream.DELAYED,
+    delayed_due_subject(Channel.SMS, MESSAGE.conversation_key, MESSAGE.id): Stream.DELAYED,
     event_subject(Channel.SMS, Status.SENT): Stream.EVENTS,
     dead_letter_subject("inbound", None): Stream.DEADLETTER,
 }

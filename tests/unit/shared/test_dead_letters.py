@@ -1,18 +1,16 @@
 """How what cannot be stored becomes a dead letter."""
 
-from datetime import timedelta
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.dead_letters import DeadLetterOffice
-from shared.bus.consumer import Done, HandBack
+from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import Outgoing
 from shared.bus.publisher import Publisher as RealPublisher
 from shared.bus.topology import Stream
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import DeadLettered, Origin, decode
+from tests import messages
 
 NATS_LIMIT = 1024 * 1024
 ORIGIN = Origin(stream="INBOUND", sequence=7, subject="inbound.message.sms.1.x", consumer="ingest-inbound")
@@ -35,7 +33,7 @@ class Publisher(RealPublisher):
 async def test_it_says_where_it_comes_from_and_why() -> None:
     publisher = Publisher()
 
-    assert await DeadLetterOffice(publisher).bury(b"{", ERROR, ORIGIN) == Done()
+    await DeadLetterOffice(publisher, "ingest").bury(b"{", ERROR, ORIGIN)
 
     [outgoing] = publisher.published
     event = decode(outgoing.payload)
@@ -45,32 +43,45 @@ async def test_it_says_where_it_comes_from_and_why() -> None:
     assert (event.data.reason, event.data.payload, event.data.origin) == ("not_json", "{", ORIGIN)
 
 
-async def test_without_a_broker_it_comes_again() -> None:
-    office = DeadLetterOffice(Publisher(up=False))
+async def test_without_a_broker_nothing_is_given_up() -> None:
+    office = DeadLetterOffice(Publisher(up=False), "ingest")
 
-    assert await office.bury(b"{", ERROR, ORIGIN) == HandBack(timedelta(seconds=1))
+    with pytest.raises(BusUnavailableError):
+        await office.bury(b"{", ERROR, ORIGIN)
 
 
 @given(st.sampled_from([b"\x01", b"\xff", b"\x00", b'"', b"a", "é".encode(), "🎈".encode()]))
 async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher).bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN)
 
     [outgoing] = publisher.published
     assert len(outgoing.payload) < NATS_LIMIT
     event = decode(outgoing.payload)
     assert isinstance(event, DeadLettered)
-    assert "only the first" in event.data.detail
+    assert event.data.is_cut
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"a\0b"])
 async def test_what_is_no_text_is_kept_in_base64(payload: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher).bury(payload, ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(payload, ERROR, ORIGIN)
 
     event = decode(publisher.published[0].payload)
     assert isinstance(event, DeadLettered)
     assert event.data.payload is None
     assert event.data.payload_base64 is not None
+
+
+async def test_something_to_send_that_a_consumer_died_of_can_be_replayed_as_that() -> None:
+    publisher = Publisher()
+    request = messages.request(round=2)
+
+    await DeadLetterOffice(publisher, "ingest").bury(messages.accepted(request).encode(), ERROR, ORIGIN)
+
+    event = decode(publisher.published[0].payload)
+    assert isinstance(event, DeadLettered)
+    assert (event.data.message_id, event.data.round) == (request.message.id, 2)
+    assert event.data.request == request

@@ -1,0 +1,34 @@
+"""Where every service puts what it cannot use."""
+
+from datetime import UTC, datetime
+
+import structlog
+
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import Stream, dead_letter_subject
+from shared.errors import BadMessageError
+from shared.events import DeadLettered, Origin, unreadable
+from shared.metrics import DEAD_LETTERS
+
+_log = structlog.get_logger()
+
+
+class DeadLetterOffice:
+    """Publishes dead letters of the service `name`; from their stream they get into the database."""
+
+    def __init__(self, publisher: Publisher, name: str) -> None:
+        self._publisher = publisher
+        self._source = f"/{name}"
+
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> None:
+        """Give up what lay at `origin`: when this returns, its dead letter is stored.
+
+        Raises:
+            BusUnavailableError: it is not.
+        """
+        dead_letter = unreadable(payload, error, origin)
+        event = DeadLettered.of(dead_letter, source=self._source, time=datetime.now(UTC))
+        subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
+        await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
+        DEAD_LETTERS.labels(dead_letter.direction, dead_letter.channel or "unknown", error.code).inc()
+        _log.error("dead_letter", reason=error.code, detail=str(error), **origin.model_dump())

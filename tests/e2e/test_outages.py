@@ -113,6 +113,21 @@ async def test_without_postgresql_messages_are_taken_and_sent(
         await stored(stack, sent)
 
 
+async def test_services_stop_in_time_while_postgresql_hangs(
+    tmp_path: Path, own_postgres: infrastructure.Postgres, nats_url: str
+) -> None:
+    database_url = sqlalchemy_url(own_postgres.server.url)
+    await asyncio.to_thread(alembic, database_url, "upgrade", "head")
+    async with running_stack(tmp_path, database_url=database_url, nats_url=nats_url) as stack:
+        sent = await stack.send()
+        await stack.messages_of(sent["conversation_key"], 1)
+        await own_postgres.server.pause()
+        await stack.send()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(stack.processes[name].end() for name in ("gateway", "ingest", "sender")))
+        await own_postgres.server.resume()
+
+
 @pytest.mark.parametrize("hanging", [False, True], ids=["stopped", "hanging"])
 async def test_without_nats_the_answer_is_503_and_a_repetition_appears_once(
     tmp_path: Path, database_url: str, own_nats: infrastructure.Server, *, hanging: bool

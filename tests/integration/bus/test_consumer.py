@@ -8,8 +8,16 @@ from nats.js import JetStreamContext
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Delivery, Done, HandBack, Handler, Outcome
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import INGEST_CONSUMERS, Consumer, Stream, outbound_subject, sender_lanes
+from shared.bus.topology import (
+    INGEST_CONSUMERS,
+    MAX_DELIVER,
+    Consumer,
+    Stream,
+    outbound_subject,
+    sender_lanes,
+)
 from shared.channels import Channel
+from shared.errors import BusUnavailableError
 from shared.identity import partition_of
 from tests import messages
 from tests.waiting import eventually
@@ -148,3 +156,24 @@ async def test_a_consumer_that_is_deleted_and_made_again_is_read_on(
         await jetstream.add_consumer(INGEST.stream, INGEST.config(1))
         await fill(publisher, 1)
         await eventually(lambda: count_is(3))  # the new one begins with the first message
+
+
+async def test_a_handler_that_cannot_now_is_called_again_and_no_delivery_is_spent(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    payloads, seen, refusals = await fill(publisher, 2), list[bytes](), list[int]()
+    collect = collecting(seen)
+
+    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        if len(refusals) < 2 * MAX_DELIVER:
+            refusals.append(1)
+            raise BusUnavailableError("not now")
+        return await collect(deliveries)
+
+    async def all_seen() -> bool:
+        return len(seen) == 2
+
+    async with running(ConsumerLoop(bus, INGEST, handle, batch=10, longest_pause=0.01)):
+        await eventually(all_seen)
+    assert seen == payloads
+    assert (await jetstream.consumer_info(INGEST.stream, INGEST.name)).num_redelivered == 0

@@ -87,3 +87,14 @@ async def test_ids_are_optional(publisher: Publisher) -> None:
     without: EventId | None = None
     for _ in range(2):
         await publisher.publish(Stream.OUTBOUND, Outgoing(event.subject, without, event.payload))
+
+
+async def test_what_is_too_large_is_refused_and_disturbs_no_other(publisher: Publisher) -> None:
+    event = outgoing()
+    large = Outgoing(event.subject, None, b"x" * 1024 * 1024)
+    results = await asyncio.gather(
+        *(publisher.publish(Stream.OUTBOUND, each) for each in [*(outgoing() for _ in range(30)), large]),
+        return_exceptions=True,
+    )
+    assert isinstance(results[-1], RefusedError)
+    assert sorted(result for result in results if isinstance(result, int)) == list(range(1, 31))

@@ -171,7 +171,11 @@ async def test_a_request_that_died_before_it_published_is_made_good_by_its_repet
     response = await gateway.post("/api/messages/sms", json=SMS, headers={"Idempotency-Key": "b-key"})
 
     assert response.json() == {**answered.json(), "id": str(id_)}
-    assert (await published(jetstream, Stream.OUTBOUND))[1:] == [lost]
+    [_, made_good] = await published(jetstream, Stream.OUTBOUND)
+    assert isinstance(made_good, MessageAccepted)
+    assert (made_good.id, made_good.data.message) == (lost.id, message)
+    # Its time to be sent begins with its acceptance, which may be long after the first try.
+    assert made_good.data.expires_at > lost.data.expires_at
 
 
 async def test_clients_do_not_share_their_keys(
@@ -257,7 +261,7 @@ async def test_without_nats_nothing_is_accepted_and_one_is_told_at_once(start_ga
     for response in responses:
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
-        assert response.json()["detail"] == "The message bus does not answer"
+        assert response.json()["detail"].startswith("The message bus does not answer")
     assert readiness.status_code == 503
     assert health.status_code == 200
 

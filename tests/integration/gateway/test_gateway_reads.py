@@ -300,7 +300,7 @@ async def _assert_that_only_reading_fails(gateway: httpx.AsyncClient) -> None:
     for response in (*reads, replay):
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
-        assert response.json()["detail"] == "The database does not answer"
+        assert response.json()["detail"] == "The database cannot be read at the moment"
 
     message = {"from": ALICE, "to": BOB, "type": "sms", "body": "Hello"}
     assert (await gateway.post("/api/messages/sms", json=message)).status_code == 202
@@ -308,7 +308,7 @@ async def _assert_that_only_reading_fails(gateway: httpx.AsyncClient) -> None:
     assert (await gateway.post("/api/webhooks/sms", json=webhook)).status_code == 200
     readiness = await gateway.get("/readyz")
     assert readiness.status_code == 200
-    assert readiness.json()["postgresql"] == "does not answer: nothing can be read"
+    assert readiness.json()["postgresql"] == "does not answer, or is not migrated: nothing can be read"
 
 
 async def test_a_restarted_postgresql_goes_unnoticed(gateway: httpx.AsyncClient, store: Store) -> None:

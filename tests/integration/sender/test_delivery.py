@@ -7,7 +7,7 @@ from services.sender.delivery import CLAIM_LEASE
 from services.sender.ledger import Entry, State, position_of
 from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
-from shared.bus.topology import Stream
+from shared.bus.topology import CONSUMERS, Stream
 from shared.events import DeliveryRequest
 from tests import messages
 from tests.integration.sender.conftest import DELAYS, ForgetfulSms, Harness, SenderFactory
@@ -255,3 +255,54 @@ async def test_a_conversation_arrives_in_order_from_three_senders(
     assert [taken["payload"]["body"] for taken in await harness.provider.messages()] == [
         str(number) for number in range(30)
     ]
+
+
+async def test_a_full_ledger_is_waited_out_however_often_it_refuses(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    jetstream = harness.bus.jetstream
+    config = (await jetstream.stream_info("KV_DELIVERIES")).config
+    await jetstream.update_stream(config.evolve(max_bytes=1))
+    request = await harness.accept()
+
+    async def is_under_way() -> bool:
+        lanes = [each for each in CONSUMERS if each.name.startswith("sender-sms")]
+        infos = [await jetstream.consumer_info(lane.stream, lane.name) for lane in lanes]
+        return sum(info.num_ack_pending or 0 for info in infos) == 1
+
+    async with sender():
+        await eventually(is_under_way)
+        await asyncio.sleep(1)  # for some refusals; that more of them do no harm is what is tested
+        infos = await jetstream.consumers_info(Stream.OUTBOUND)
+        assert sum(info.num_redelivered or 0 for info in infos) == 0
+        await jetstream.update_stream(config)
+        await status_becomes(harness, request, "sent")
+    assert len(await harness.provider.messages()) == 1
+
+
+async def test_a_stop_cuts_an_attempt_short_and_leaves_nothing_claimed(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(hang=True, times=1)
+    request = await harness.accept()
+
+    async def is_asked() -> bool:
+        return (await harness.provider.stats())["requests"] == 1
+
+    async with sender(patience=20):
+        await eventually(is_asked)
+    record = await harness.ledger.look_up(request.message.id)
+    assert record is not None
+    assert record.entry.state is State.RETRYING
+    async with sender():
+        await status_becomes(harness, request, "sent")
+
+
+async def test_the_delayed_stream_keeps_one_step_of_each_message(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=500, times=4)
+    request = await harness.accept()
+    async with sender():
+        await status_becomes(harness, request, "sent")
+    assert (await harness.bus.jetstream.stream_info(Stream.DELAYED)).state.messages == 1

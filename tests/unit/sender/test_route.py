@@ -11,6 +11,8 @@ from services.sender.providers.base import (
     ProviderError,
     RejectedError,
     TemporaryError,
+    UnknownOutcomeError,
+    is_provider_id,
 )
 from services.sender.route import Limits, Route
 from shared.channels import Channel
@@ -25,7 +27,7 @@ class Stub:
     channel: ClassVar[Channel] = Channel.SMS
     honours_idempotency_keys: ClassVar[bool] = True
 
-    def __init__(self, *errors: ProviderError) -> None:
+    def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
         self.asked = 0
         self.under_way = 0
@@ -101,3 +103,14 @@ async def test_refused_credentials_pause_the_route_at_once() -> None:
     with pytest.raises(CredentialsError):
         await route.send(messages.message())
     assert route.blocked_until() is not None
+
+
+async def test_what_an_adapter_does_not_know_is_an_unknown_outcome() -> None:
+    with pytest.raises(UnknownOutcomeError, match="KeyError"):
+        await make(Stub(KeyError("oops"))).send(messages.message())
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\ud800", "a\nb", 7, None])
+def test_what_can_be_no_id_of_a_provider(value: object) -> None:
+    assert not is_provider_id(value)
+    assert is_provider_id("SM0123-abc")

@@ -30,21 +30,21 @@ class MessageView(View):
     """A message of either direction."""
 
     id: UUID
-    conversation_id: int | None = Field(description="Null until the message is stored")
+    conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
     conversation_key: UUID
     direction: Direction
     type: MessageType
-    from_: str = Field(alias="from")
-    to: str
-    subject: str | None
-    body: str
-    attachments: list[str]
-    timestamp: AwareDatetime
-    status: Status
-    provider: str | None
-    provider_message_id: str | None
-    error: ErrorView | None
-    created_at: AwareDatetime
+    from_: str = Field(alias="from", examples=["+12016661234"])
+    to: str = Field(examples=["+18045551234"])
+    subject: str | None = Field(description="Of an e-mail", examples=[None])
+    body: str = Field(examples=["Hello!"])
+    attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
+    timestamp: AwareDatetime = Field(description="When it was written, as its sender says")
+    status: Status = Field(examples=[Status.SENT])
+    provider: str | None = Field(examples=["generic_sms"])
+    provider_message_id: str | None = Field(description="The provider's own id for it", examples=["sms-4711"])
+    error: ErrorView | None = Field(description="Of the latest attempt, if it failed", examples=[None])
+    created_at: AwareDatetime = Field(description="When it was accepted")
 
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
@@ -88,11 +88,11 @@ class MessageWithHistory(MessageView):
 
 
 class ConversationView(View):
-    id: int
-    key: UUID
+    id: int = Field(description="Small, for people and URLs", examples=[1])
+    key: UUID = Field(description="Computed from the participants, the same for ever")
     channel: Channel
-    participants: list[str]
-    message_count: int
+    participants: list[str] = Field(examples=[["+12016661234", "+18045551234"]])
+    message_count: int = Field(examples=[2])
     last_message_at: AwareDatetime | None
     last_message: MessageView | None
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from services.ingest.streams import Stored, Streams
 from shared.bus.consumer import Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.streams import Stored, Streams
 from shared.errors import BadMessageError
 from shared.events import Origin
 

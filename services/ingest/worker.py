@@ -3,16 +3,16 @@
 import asyncio
 
 from services.ingest.handlers import IngestHandler
-from services.ingest.lag import watch_lag
 from services.ingest.repository import Repository
-from services.ingest.streams import Streams
 from services.ingest.sweeper import Sweeper
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.lag import watch_lag
 from shared.bus.publisher import Publisher
+from shared.bus.streams import Streams
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
-from shared.errors import BusUnavailableError, DatabaseUnavailableError
+from shared.errors import DatabaseUnavailableError
 
 _BATCH = 500
 _SWEEP_BATCH = 20
@@ -27,7 +27,6 @@ class Worker:
     def __init__(self, bus: Bus, repository: Repository, publisher: Publisher) -> None:
         self._repository = repository
         self._streams = Streams(bus)
-        self._stopping = asyncio.Event()
         office = DeadLetterOffice(publisher, "ingest")
         handler = IngestHandler(repository, office)
         sweeper = Sweeper(self._streams, office)
@@ -38,14 +37,12 @@ class Worker:
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._running = [
-            *(asyncio.create_task(loop.run()) for loop in self._loops),
-            asyncio.create_task(watch_lag(self._streams, self._stopping)),
-        ]
+        self._running = [asyncio.create_task(loop.run()) for loop in self._loops]
+        self._watch = asyncio.create_task(watch_lag(self._streams, (*INGEST_CONSUMERS, ADVISORY_CONSUMER)))
 
     async def stop(self) -> None:
         """Finish the batches that are being stored, within 8 seconds; what is left comes again."""
-        self._stopping.set()
+        self._watch.cancel()
         for loop in self._loops:
             loop.stop()
         _, late = await asyncio.wait(self._running, timeout=_DRAIN_SECONDS)
@@ -56,14 +53,8 @@ class Worker:
 
     async def what_is_missing(self) -> str | None:
         """Tell what keeps us from storing, or None."""
-        return await self._what_the_bus_lacks() or await self._what_the_database_lacks()
-
-    async def _what_the_bus_lacks(self) -> str | None:
-        try:
-            lag = await self._streams.lag(INGEST_CONSUMERS[0])
-        except BusUnavailableError as exc:
-            return f"NATS: {exc}"
-        return None if lag is not None else "NATS: the streams are not provisioned"
+        missing = await self._streams.what_is_missing(INGEST_CONSUMERS[0])
+        return missing or await self._what_the_database_lacks()
 
     async def _what_the_database_lacks(self) -> str | None:
         try:

@@ -35,10 +35,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
             deliverer = Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy)
             worker = Worker(bus, deliverer, DeadLetterOffice(publisher, "sender"))
 
-            async def what_is_missing() -> str | None:
-                return None if bus.is_connected else "NATS is not connected"
-
-            app.include_router(health_router(what_is_missing))
+            app.include_router(health_router(worker.what_is_missing))
             worker.start()
             stack.push_async_callback(worker.stop)
             yield

@@ -7,6 +7,8 @@ from services.sender.delivery import Deliverer
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.lag import watch_lag
+from shared.bus.streams import Streams
 from shared.bus.topology import sender_delayed, sender_lanes
 from shared.channels import Channel
 from shared.errors import BadMessageError
@@ -26,19 +28,25 @@ class Worker:
     def __init__(self, bus: Bus, deliverer: Deliverer, office: DeadLetterOffice) -> None:
         self._deliverer = deliverer
         self._office = office
-        consumers = [
-            consumer
-            for channel in Channel
-            for consumer in (*sender_lanes(channel), *[sender_delayed(channel)] * _DELAYED_LOOPS)
-        ]
-        self._loops = [ConsumerLoop(bus, consumer, self._handle) for consumer in consumers]
+        self._streams = Streams(bus)
+        lanes = [lane for channel in Channel for lane in sender_lanes(channel)]
+        delayed = [sender_delayed(channel) for channel in Channel]
+        self._consumers = [*lanes, *delayed]
+        readers = [*lanes, *delayed * _DELAYED_LOOPS]
+        self._loops = [ConsumerLoop(bus, consumer, self._handle) for consumer in readers]
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._running = [asyncio.create_task(loop.run()) for loop in self._loops]
+        self._watch = asyncio.create_task(watch_lag(self._streams, self._consumers))
+
+    async def what_is_missing(self) -> str | None:
+        """Tell what keeps us from sending, or None."""
+        return await self._streams.what_is_missing(self._consumers[0])
 
     async def stop(self) -> None:
         """Finish what is under way, within 8 seconds, and hand back the rest."""
+        self._watch.cancel()
         for loop in self._loops:
             loop.stop()
         self._deliverer.finish_within(_ATTEMPT_SECONDS)

@@ -17,12 +17,12 @@ from local_stack.ports import free_port
 from local_stack.processes import Command
 from local_stack.readiness import NotReadyError, answers_jetstream
 from local_stack.servers import HOST, NatsServer
-from services.ingest.streams import Streams
 from shared.bus.bucket import Bucket
 from shared.bus.client import Bus, connect
 from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
+from shared.bus.streams import Streams
 from shared.bus.topology import (
     ADVISORY_CONSUMER,
     CONSUMERS,
@@ -324,12 +324,17 @@ async def test_nobody_else_reads_a_consumer_or_settles_for_it(server: Configured
                     assert await probe.may_publish(subject) == (consumer in own), (service, subject)
 
 
-async def test_ingest_measures_its_lag_and_gets_what_advisories_name(server: ConfiguredNats) -> None:
+@pytest.mark.parametrize("service", READ_BY)
+async def test_a_service_measures_the_lag_of_its_consumers(server: ConfiguredNats, service: str) -> None:
+    async with working(server, service) as (bus, _):
+        for consumer in READ_BY[service]:
+            assert await Streams(bus).lag(consumer) is not None
+
+
+async def test_ingest_gets_what_advisories_name(server: ConfiguredNats) -> None:
     await fill(server)
     async with working(server, INGEST) as (bus, _):
         streams = Streams(bus)
-        for consumer in READ_BY[INGEST]:
-            assert await streams.lag(consumer) is not None
         for stream in {consumer.stream for consumer in CONSUMERS}:
             await streams.message(stream, 1)  # raises where there is no right to
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from services.ingest.streams import Stored
-from services.ingest.streams import Streams as RealStreams
 from services.ingest.sweeper import Sweeper
 from shared.bus.consumer import Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.streams import Stored
+from shared.bus.streams import Streams as RealStreams
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import Origin
 

@@ -1,10 +1,10 @@
-"""Keeps the metrics that tell how far behind ingest is."""
+"""Keeps the metrics that tell how far behind the consumers are."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Sequence
 
-from services.ingest.streams import Streams
-from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS, Consumer
+from shared.bus.streams import Streams
+from shared.bus.topology import Consumer
 from shared.errors import BusUnavailableError
 from shared.metrics import CONSUMER_ACK_PENDING, CONSUMER_PENDING
 
@@ -12,13 +12,12 @@ _INTERVAL = 5
 """Seconds."""
 
 
-async def watch_lag(streams: Streams, stopping: asyncio.Event) -> None:
-    """Look from time to time, until `stopping` is set."""
-    while not stopping.is_set():
-        for consumer in (*INGEST_CONSUMERS, ADVISORY_CONSUMER):
+async def watch_lag(streams: Streams, consumers: Sequence[Consumer]) -> None:
+    """Look from time to time; ends by cancellation only."""
+    while True:
+        for consumer in consumers:
             await _measure(streams, consumer)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), _INTERVAL)
+        await asyncio.sleep(_INTERVAL)
 
 
 async def _measure(streams: Streams, consumer: Consumer) -> None:

@@ -1,4 +1,4 @@
-"""What ingest asks JetStream beside the messages that its consumers bring."""
+"""What services ask JetStream beside the messages that its consumers bring."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +47,14 @@ class Streams:
             except nats.js.errors.NotFoundError:
                 return None
         return Lag(pending=info.num_pending or 0, ack_pending=info.num_ack_pending or 0)
+
+    async def what_is_missing(self, consumer: Consumer) -> str | None:
+        """Tell why the consumer could not be read, or None; as `/readyz` has it."""
+        try:
+            lag = await self.lag(consumer)
+        except BusUnavailableError as exc:
+            return f"NATS: {exc}"
+        return None if lag is not None else "NATS: the streams are not provisioned"
 
     async def message(self, stream: str, sequence: int) -> Stored | None:
         """Get a message; None if the stream does not have it any more."""

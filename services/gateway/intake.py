@@ -1,5 +1,6 @@
 """Takes in what clients and providers bring. What it returns from is stored in a stream."""
 
+import asyncio
 import base64
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from services.gateway.idempotency import Memory, fingerprint
 from services.gateway.schemas import Receipt, Send, Webhook
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject, outbound_subject
+from shared.errors import BusUnavailableError
 from shared.events import (
     DeadLetter,
     DeliveryRequest,
@@ -30,6 +32,9 @@ _log = structlog.get_logger()
 
 _REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, Stream.DEADLETTER}
 """Streams whose messages are ours; advisories are the server's."""
+
+_PATIENCE = 4.5
+"""Seconds that NATS has for all that a request takes: one step alone may take 4, and clients wait for 5."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -84,12 +89,13 @@ class Intake:
         structlog.contextvars.bind_contextvars(message_id=str(id_))
         message = compose.outbound_message(send, id_=id_, now=now)
         event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
-        if key is not None:
-            first = await self.memory.settle(event, fingerprint(send, message))
-            # It may have been refused long ago, and be accepted only now.
-            data = first.data.model_copy(update={"expires_at": event.data.expires_at})
-            event = first.model_copy(update={"data": data})
-        await self._publish_accepted(event, caller.trace)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if key is not None:
+                    event = await self._first_with_its_key(event, fingerprint(send, message))
+                await self._publish_accepted(event, caller.trace)
+        except TimeoutError as exc:
+            raise BusUnavailableError("NATS did not acknowledge in time") from exc
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, client=caller.name)
         return event.data.message
@@ -145,6 +151,12 @@ class Intake:
         await self._publish_accepted(MessageAccepted.of(request, time=now), {})
         _log.info("dead_letter_replayed", dead_letter_id=str(dead_letter.id), round=request.round)
         return request.round
+
+    async def _first_with_its_key(self, event: MessageAccepted, print_: str) -> MessageAccepted:
+        first = await self.memory.settle(event, print_)
+        # It may have been refused long ago, and be accepted only now.
+        data = first.data.model_copy(update={"expires_at": event.data.expires_at})
+        return first.model_copy(update={"data": data})
 
     async def _replay_payload(self, dead_letter: DeadLetter) -> None:
         origin = dead_letter.origin

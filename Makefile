@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lock bench \
+.PHONY: help setup run test check format lock bench chaos \
 	migrate-new migrate-up migrate-down migrate-current migrate-history migrate-check provision
 
 help: ## List the targets
@@ -25,6 +25,9 @@ lock: ## Resolve the dependencies anew (needs uv)
 
 bench: setup ## Measure, each figure beside its limit
 	@.venv/bin/python -m bench
+
+chaos: setup ## Kill, stop, hang and fill everything under load, and account for every message
+	@.venv/bin/python -m chaos
 
 provision: setup ## Create or update the streams, consumers and buckets at NATS_URL
 	@bin/provision

@@ -84,8 +84,9 @@ class Bus:
             complaints.report(exc)
 
         async def on_disconnected() -> None:
+            if self._up.is_set():  # and not because we close it
+                _log.warning("nats_disconnected")
             self._mark_down()
-            _log.warning("nats_disconnected")
 
         async def on_reconnected() -> None:
             self._mark_up()

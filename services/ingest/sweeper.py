@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from shared.bus.consumer import Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.streams import Stored, Streams
+from shared.bus.topology import Stream
 from shared.errors import BadMessageError
 from shared.events import Origin
 
@@ -55,6 +56,8 @@ class Sweeper:
             await self._office.bury(delivery.payload, error, delivery.origin)
             return Done()
         message = await self._streams.message(advisory.stream, advisory.stream_seq)
+        if message is None and advisory.stream == Stream.DELAYED:
+            return Done()  # a newer step of its message took its place
         verdict = advisory.verdict()
         if message is None:
             message = Stored(subject="", payload=b"")

@@ -36,7 +36,7 @@ class Streams(RealStreams):
         self._answer = answer
 
     async def message(self, stream: str, sequence: int) -> Stored | None:
-        assert (stream, sequence) == ("OUTBOUND", 5)
+        assert (stream, sequence) in {("OUTBOUND", 5), ("DELAYED", 5)}
         if isinstance(self._answer, Exception):
             raise self._answer
         return self._answer
@@ -92,3 +92,10 @@ async def test_an_advisory_that_cannot_be_read_is_a_dead_letter_itself(payload: 
 
     [(kept, code, _, origin)] = office.buried
     assert (kept, code, origin) == (payload, "invalid_event", ITS_OWN_ORIGIN)
+
+
+async def test_a_delayed_step_that_a_newer_one_replaced_is_no_loss() -> None:
+    outcome, office = await sweep(json.dumps({**GIVEN_UP, "stream": "DELAYED"}).encode(), None)
+
+    assert outcome == Done()
+    assert office.buried == []

@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import nats.errors
 import nats.js.errors
+from nats.js import JetStreamContext
 
 from chaos.faults import connected
 from chaos.load import CHANNELS, Item, Record
@@ -20,6 +21,7 @@ from shared.bus.topology import Stream
 from shared.identity import dead_letter_id
 
 _ASK_EVERY = 1.0
+_SCHEDULES = "delayed.wait.*"
 _STATUS = """
     SELECT DISTINCT ON (message_id) message_id, status FROM message_history
     WHERE message_id = ANY($1) ORDER BY message_id, round DESC, rank DESC, occurred_at
@@ -64,7 +66,7 @@ class Findings:
         dead: why messages were given up, by message id.
         letters: all dead letters, their reasons by their ids.
         letters_of_messages: ids of those that are of a message.
-        behind: consumers that have not finished, with how many messages.
+        behind: consumers that have not finished, with how many messages, and what is scheduled for later.
         unbalanced: conversations whose count of messages is wrong.
     """
 
@@ -228,8 +230,19 @@ async def _behind(stack: Stack) -> dict[str, int]:
     async with connected(stack) as client:
         jetstream = client.jetstream(timeout=5)
         infos = [info for stream in Stream for info in await jetstream.consumers_info(stream)]
+        is_one_scheduled = await _is_one_scheduled(jetstream)
     left = {info.name: (info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos}
+    left["schedules"] = int(is_one_scheduled)
     return {name: count for name, count in left.items() if count}
+
+
+async def _is_one_scheduled(jetstream: JetStreamContext) -> bool:
+    """Whether a step is still to come, which might be one too many."""
+    try:
+        await jetstream.get_msg(Stream.DELAYED, seq=1, subject=_SCHEDULES, next=True)
+    except nats.js.errors.NotFoundError:
+        return False
+    return True
 
 
 async def _taken(stack: Stack, channel: str) -> list[Taken]:

@@ -7,9 +7,18 @@ An event says everything that its reader needs, because the NATS CLI may drop he
 
 import base64
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from shared.channels import Channel, Direction, MessageType
 from shared.errors import BadMessageError
@@ -155,6 +164,37 @@ class DeadLetter(_Model):
     origin: Origin
 
 
+class Resolution(StrEnum):
+    """What a person decided about a dead letter."""
+
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+MAX_RESOLUTION_REASON = 1_000
+"""Characters."""
+
+
+class DeadLetterResolution(_Model):
+    """That a dead letter needs nobody's attention any more.
+
+    Attributes:
+        reason: in words; a discard has to have one.
+        by: name of the API key, or of whoever used the NATS CLI.
+    """
+
+    dead_letter_id: DeadLetterId
+    resolution: Resolution
+    reason: str | None = Field(default=None, min_length=1, max_length=MAX_RESOLUTION_REASON)
+    by: str = Field(min_length=1, max_length=255)
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        if self.resolution is Resolution.DISCARDED and self.reason is None:
+            raise ValueError("a discard has no reason")
+        return self
+
+
 class _Event(_Model):
     specversion: Literal["1.0"] = "1.0"
     id: EventId
@@ -257,7 +297,28 @@ class DeadLettered(_Event):
         return cls(id=EventId(dead_letter.id), source=source, subject=subject, time=time, data=dead_letter)
 
 
-Event = MessageAccepted | DeliveryDue | MessageReceived | ReceiptReceived | StatusChanged | DeadLettered
+class DeadLetterResolved(_Event):
+    """A dead letter was replayed, or discarded."""
+
+    type: Literal["messaging.dead-letter.resolved.v1"] = "messaging.dead-letter.resolved.v1"
+    data: DeadLetterResolution
+
+    @classmethod
+    def of(cls, resolution: DeadLetterResolution, *, time: datetime) -> Self:
+        dead_letter = resolution.dead_letter_id
+        id_ = event_id(dead_letter, "resolved", resolution.resolution)
+        return cls(id=id_, source="/gateway", subject=str(dead_letter), time=time, data=resolution)
+
+
+Event = (
+    MessageAccepted
+    | DeliveryDue
+    | MessageReceived
+    | ReceiptReceived
+    | StatusChanged
+    | DeadLettered
+    | DeadLetterResolved
+)
 
 _events: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 

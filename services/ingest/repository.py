@@ -106,6 +106,14 @@ _INSERT_DEAD_LETTERS = text("""
     ON CONFLICT DO NOTHING
 """)
 
+_INSERT_RESOLUTIONS = text("""
+    INSERT INTO dead_letter_resolutions (dead_letter_id, resolution, reason, resolved_by, resolved_at)
+    SELECT dead_letter_id, resolution, reason, resolved_by, resolved_at
+    FROM json_populate_recordset(NULL::dead_letter_resolutions, CAST(:rows AS json))
+    ORDER BY dead_letter_id, resolution
+    ON CONFLICT DO NOTHING
+""")
+
 
 class Repository:
     """Stores the rows of events."""
@@ -136,6 +144,7 @@ class Repository:
             await _insert(connection, _INSERT_MESSAGE_EVENTS, (rows.message_event for rows in batch))
             await _insert(connection, _INSERT_RECEIPTS, (rows.receipt for rows in batch))
             await _insert(connection, _INSERT_DEAD_LETTERS, (rows.dead_letter for rows in batch))
+            await _insert(connection, _INSERT_RESOLUTIONS, (rows.resolution for rows in batch))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

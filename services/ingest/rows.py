@@ -9,6 +9,7 @@ from functools import singledispatch
 
 from shared.events import (
     DeadLettered,
+    DeadLetterResolved,
     DeliveryDue,
     Event,
     Message,
@@ -35,6 +36,7 @@ class Rows:
     message_event: Row | None = None
     receipt: Row | None = None
     dead_letter: Row | None = None
+    resolution: Row | None = None
 
 
 @singledispatch
@@ -114,6 +116,20 @@ def _(event: DeadLettered) -> Rows:
             "round": dead_letter.round,
             "content": dead_letter.model_dump(mode="json", by_alias=True),
             "created_at": event.time,
+        }
+    )
+
+
+@rows_of.register
+def _(event: DeadLetterResolved) -> Rows:
+    resolution = event.data
+    return Rows(
+        resolution={
+            "dead_letter_id": resolution.dead_letter_id,
+            "resolution": resolution.resolution,
+            "reason": resolution.reason,
+            "resolved_by": resolution.by,
+            "resolved_at": event.time,
         }
     )
 

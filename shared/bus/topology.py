@@ -211,3 +211,8 @@ def event_subject(channel: Channel, status: Status) -> str:
 
 def dead_letter_subject(direction: str, channel: Channel | None) -> str:
     return f"deadletter.{direction}.{channel or 'unknown'}"
+
+
+def dead_letter_resolved_subject(channel: Channel | None) -> str:
+    """Name where it is told what became of a dead letter: its own stream, so that both are kept as long."""
+    return f"deadletter.resolved.{channel or 'unknown'}"

@@ -207,7 +207,7 @@ class DeliveryReceipt(Base):
 class DeadLetter(Base):
     """Something that was given up: `content` is the whole dead letter as the stream has it.
 
-    Whether it was replayed since is no column: a later round of its message says so.
+    What became of it since is no column: its resolutions say so, or a later round of its message.
     """
 
     __tablename__ = "dead_letters"
@@ -226,3 +226,22 @@ class DeadLetter(Base):
     round: Mapped[int]
     content: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class DeadLetterResolution(Base):
+    """What somebody did about a dead letter; at most one row for each thing that can be done.
+
+    There is no foreign key to `dead_letters`: a resolution may well be stored before its dead letter.
+    """
+
+    __tablename__ = "dead_letter_resolutions"
+    __table_args__ = (
+        CheckConstraint("resolution IN ('replayed', 'discarded')", name="resolution"),
+        CheckConstraint("resolution <> 'discarded' OR reason IS NOT NULL", name="discard_has_reason"),
+    )
+
+    dead_letter_id: Mapped[UUID] = mapped_column(primary_key=True)
+    resolution: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str | None]
+    resolved_by: Mapped[str]
+    resolved_at: Mapped[datetime]

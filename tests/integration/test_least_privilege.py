@@ -31,6 +31,7 @@ from shared.bus.topology import (
     INGEST_CONSUMERS,
     Consumer,
     Stream,
+    dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
     delayed_wait_subject,
@@ -78,6 +79,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     Stream.DEADLETTER: {
         dead_letter_subject("inbound", Channel.SMS): {INGEST, GATEWAY},
         dead_letter_subject("outbound", None): {INGEST, SENDER, GATEWAY},
+        dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
     Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
 }

@@ -12,6 +12,7 @@ from shared.bus.client import connect
 from shared.bus.publisher import Outgoing, publishing
 from shared.bus.topology import (
     Stream,
+    dead_letter_resolved_subject,
     dead_letter_subject,
     event_subject,
     inbound_message_subject,
@@ -23,6 +24,8 @@ from shared.events import (
     AttemptError,
     DeadLetter,
     DeadLettered,
+    DeadLetterResolution,
+    DeadLetterResolved,
     DeliveryReceipt,
     DeliveryRequest,
     Event,
@@ -32,6 +35,7 @@ from shared.events import (
     MessageReceived,
     Origin,
     ReceiptReceived,
+    Resolution,
     StatusChanged,
     StatusReport,
 )
@@ -134,6 +138,15 @@ def dead_letter(message: Message) -> DeadLettered:
     return DeadLettered.of(letter, source="/sender", time=NOON)
 
 
+def resolved(
+    dead_letter: DeadLettered, resolution: Resolution, reason: str | None = None, by: str = "support"
+) -> DeadLetterResolved:
+    data = DeadLetterResolution(
+        dead_letter_id=dead_letter.data.id, resolution=resolution, reason=reason, by=by
+    )
+    return DeadLetterResolved.of(data, time=NOON + timedelta(hours=2))
+
+
 def provider_message_id(message_id: MessageId) -> str:
     return f"out-{message_id}"
 
@@ -152,7 +165,7 @@ def life_of(number: int) -> list[Event]:
 
 def lives() -> list[Event]:
     """A delivered message with its answer, a failed one whose second round is sent, and one elsewhere."""
-    failed = message(1)
+    failed, hopeless = message(1), message(3)
     return [
         *life_of(0),
         accepted(failed),
@@ -160,7 +173,10 @@ def lives() -> list[Event]:
         dead_letter(failed),
         accepted(failed, round_=1),
         status(failed.id, Status.SENT, round_=1),
+        resolved(dead_letter(failed), Resolution.REPLAYED),
         receipt(failed.id, Status.UNDELIVERED),
+        dead_letter(hopeless),
+        resolved(dead_letter(hopeless), Resolution.DISCARDED, "a test"),
         accepted(message(2, recipient="+18045550002")),
     ]
 
@@ -180,6 +196,8 @@ def place_of(event: Event) -> tuple[Stream, str]:
             return Stream.EVENTS, event_subject(event.data.channel, event.data.status)
         case DeadLettered():
             return Stream.DEADLETTER, dead_letter_subject(event.data.direction, event.data.channel)
+        case DeadLetterResolved():
+            return Stream.DEADLETTER, dead_letter_resolved_subject(Channel.SMS)
     raise TypeError(f"ingest does not read {event.type}")
 
 
@@ -212,6 +230,7 @@ _TABLES = (
     "message_events",
     "delivery_receipts",
     "dead_letters",
+    "dead_letter_resolutions",
 )
 
 _MEANING = {
@@ -228,6 +247,7 @@ _MEANING = {
     "message_events": "SELECT * FROM message_events",
     "delivery_receipts": "SELECT * FROM delivery_receipts",
     "dead_letters": "SELECT * FROM dead_letters",
+    "dead_letter_resolutions": "SELECT * FROM dead_letter_resolutions",
 }
 
 Dump = dict[str, list[str]]

@@ -4,10 +4,19 @@ from typing import get_args
 
 import pytest
 
-from services.ingest.rows import message_row, rows_of
-from shared.events import DeliveryDue, Event
+from services.ingest.rows import Rows, message_row, rows_of
+from shared.events import DeliveryDue, Event, Resolution
 from shared.status import Status
-from tests.integration.ingest.stories import NOON, accepted, dead_letter, message, receipt, received, status
+from tests.integration.ingest.stories import (
+    NOON,
+    accepted,
+    dead_letter,
+    message,
+    receipt,
+    received,
+    resolved,
+    status,
+)
 
 MESSAGE = message(1)
 
@@ -74,6 +83,20 @@ def test_a_dead_letter_is_kept_whole_as_the_stream_has_it() -> None:
     assert row["message_id"] == MESSAGE.id
     assert row["created_at"] == event.time
     assert row["content"] == event.data.model_dump(mode="json", by_alias=True)
+
+
+def test_a_resolution_is_a_row_of_its_own() -> None:
+    event = resolved(dead_letter(MESSAGE), Resolution.DISCARDED, "a test")
+
+    assert rows_of(event) == Rows(
+        resolution={
+            "dead_letter_id": dead_letter(MESSAGE).data.id,
+            "resolution": "discarded",
+            "reason": "a test",
+            "resolved_by": "support",
+            "resolved_at": event.time,
+        }
+    )
 
 
 def test_a_due_delivery_is_the_senders_own_affair() -> None:

@@ -5,9 +5,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from shared.errors import BadMessageError
-from shared.events import MessageAccepted, Origin, StatusChanged, StatusReport, decode, unreadable
+from shared.events import (
+    DeadLetterResolution,
+    DeadLetterResolved,
+    MessageAccepted,
+    Origin,
+    Resolution,
+    StatusChanged,
+    StatusReport,
+    decode,
+    unreadable,
+)
+from shared.identity import dead_letter_id, event_id
 from shared.status import Status
 from tests import messages
 
@@ -66,6 +78,28 @@ def test_the_complaint_does_not_repeat_what_somebody_wrote() -> None:
     with pytest.raises(BadMessageError) as caught:
         decode(json.dumps(secret).encode())
     assert "private" not in str(caught.value)
+
+
+LETTER = dead_letter_id("a test")
+
+
+def test_a_resolution_told_twice_is_one_event() -> None:
+    def told(resolution: Resolution, by: str) -> DeadLetterResolved:
+        data = DeadLetterResolution(dead_letter_id=LETTER, resolution=resolution, reason="because", by=by)
+        return DeadLetterResolved.of(data, time=messages.now())
+
+    first, again = told(Resolution.DISCARDED, "ann"), told(Resolution.DISCARDED, "ben")
+    other = told(Resolution.REPLAYED, "ann")
+    assert first.id == again.id
+    assert len({first.id, other.id, LETTER, event_id(LETTER, "replayed")}) == 4
+
+
+@pytest.mark.parametrize("reason", [None, "", "x" * 1_001])
+def test_a_discard_says_why(reason: str | None) -> None:
+    data = {"dead_letter_id": LETTER, "resolution": "discarded", "by": "ann"}
+    DeadLetterResolution.model_validate({**data, "reason": "because"})
+    with pytest.raises(ValidationError):
+        DeadLetterResolution.model_validate({**data, "reason": reason})
 
 
 @given(st.binary(max_size=100))

@@ -3,6 +3,7 @@ import re
 from shared.bus.topology import (
     CONSUMERS,
     Stream,
+    dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
     delayed_wait_subject,
@@ -27,6 +28,7 @@ SUBJECTS = {
     delayed_due_subject(Channel.SMS, MESSAGE.conversation_key, MESSAGE.id): Stream.DELAYED,
     event_subject(Channel.SMS, Status.SENT): Stream.EVENTS,
     dead_letter_subject("inbound", None): Stream.DEADLETTER,
+    dead_letter_resolved_subject(Channel.EMAIL): Stream.DEADLETTER,
 }
 
 

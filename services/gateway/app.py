@@ -14,6 +14,7 @@ from services.gateway.idempotency import Memory
 from services.gateway.intake import Intake
 from services.gateway.middleware import Measure
 from services.gateway.openapi import describer
+from services.gateway.resolver import Resolver
 from services.gateway.routes import conversations, dead_letters, messages, webhooks
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import State
@@ -73,13 +74,19 @@ def _lifespan(settings: GatewaySettings) -> Lifespan:
 
 
 def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine) -> State:
-    intake = Intake(
-        publisher=publisher,
-        memory=Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET)),
-        validity=settings.message_validity,
-        clock=lambda: datetime.now(UTC),
+    validity = settings.message_validity
+    memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
+    return State(
+        bus=bus,
+        intake=Intake(publisher=publisher, memory=memory, validity=validity, clock=_now),
+        resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
+        archive=Archive(engine),
+        default_region=settings.default_region,
     )
-    return State(bus=bus, intake=intake, archive=Archive(engine), default_region=settings.default_region)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _warn_if_open(settings: GatewaySettings) -> None:

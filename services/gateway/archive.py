@@ -3,23 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.gateway import queries
-from services.gateway.paging import ConversationCursor, DeadLetterCursor, MessageCursor
+from services.gateway.paging import BulkCursor, ConversationCursor, DeadLetterCursor, MessageCursor
 from services.gateway.queries import ConversationFilter, DeadLetterFilter
 from services.gateway.views import (
     ConversationView,
     DeadLetterView,
+    DeadLetterWithHistory,
     HistoryEntry,
     MessageView,
     MessageWithHistory,
+    ResolutionView,
 )
 from shared.errors import DatabaseUnavailableError
 
@@ -56,9 +58,8 @@ class Archive:
             found = (await connection.execute(queries.message(id_))).mappings().one_or_none()
             if found is None:
                 return None
-            history = (await connection.execute(queries.history(id_))).mappings()
-            entries = [HistoryEntry.model_validate(entry) for entry in history]
-            return MessageWithHistory.model_validate({**found, "history": entries})
+            history = await _history(connection, id_)
+            return MessageWithHistory.model_validate({**found, "history": history})
 
         return await self._read(read)
 
@@ -115,14 +116,31 @@ class Archive:
 
         async def read(connection: AsyncConnection) -> Slice[DeadLetterView, DeadLetterCursor]:
             rows = (await connection.execute(queries.dead_letters(wanted, cursor, limit + 1))).mappings()
-            return _slice([_dead_letter(**row) for row in rows], limit, _end_of_dead_letters)
+            items = [DeadLetterView.model_validate(_dead_letter(row)) for row in rows]
+            return _slice(items, limit, _end_of_dead_letters)
 
         return await self._read(read)
 
-    async def dead_letter(self, id_: UUID) -> DeadLetterView | None:
-        async def read(connection: AsyncConnection) -> DeadLetterView | None:
+    async def open_dead_letters(
+        self, wanted: DeadLetterFilter, cursor: BulkCursor, limit: int
+    ) -> Slice[DeadLetterView, BulkCursor]:
+        """List the dead letters that nothing was done about yet, oldest first."""
+
+        async def read(connection: AsyncConnection) -> Slice[DeadLetterView, BulkCursor]:
+            rows = (await connection.execute(queries.open_dead_letters(wanted, cursor, limit + 1))).mappings()
+            items = [DeadLetterView.model_validate(_dead_letter(row)) for row in rows]
+            return _slice(items, limit, lambda last: cursor.behind(last.created_at, last.id))
+
+        return await self._read(read)
+
+    async def dead_letter(self, id_: UUID) -> DeadLetterWithHistory | None:
+        async def read(connection: AsyncConnection) -> DeadLetterWithHistory | None:
             row = (await connection.execute(queries.dead_letter(id_))).mappings().one_or_none()
-            return None if row is None else _dead_letter(**row)
+            if row is None:
+                return None
+            message = row["message_id"]
+            history = await _history(connection, message) if message else []
+            return DeadLetterWithHistory.model_validate({**_dead_letter(row), "history": history})
 
         return await self._read(read)
 
@@ -162,8 +180,21 @@ async def _conversations(connection: AsyncConnection, ids: list[int]) -> list[Co
     return [shown[id_] for id_ in ids]
 
 
-def _dead_letter(content: dict[str, object], **more: object) -> DeadLetterView:
-    return DeadLetterView.model_validate({**content, **more})
+async def _history(connection: AsyncConnection, message: UUID) -> list[HistoryEntry]:
+    rows = (await connection.execute(queries.history(message))).mappings()
+    return [HistoryEntry.model_validate(row) for row in rows]
+
+
+def _dead_letter(row: RowMapping) -> dict[str, Any]:
+    """Put the fields of a dead letter together."""
+    by, at = row["resolved_by"], row["resolved_at"]
+    resolution = by and ResolutionView(by=by, at=at, reason=row["reason"])
+    return {
+        **row["content"],
+        "state": row["state"],
+        "resolution": resolution,
+        "created_at": row["created_at"],
+    }
 
 
 def _slice(items: list[Item], limit: int, end_of: Callable[[Item], End]) -> Slice[Item, End]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id, parse_address
 from shared.channels import Channel
+from shared.events import MAX_RESOLUTION_REASON
 from shared.status import Status
 
 MAX_SMS_BODY = 1_600
@@ -65,6 +66,12 @@ RECEIPT_STATUSES = {
 def _text(value: str) -> str:
     if _NOT_TEXT.search(value):
         raise ValueError("contains control characters or lone surrogates")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
     return value
 
 
@@ -193,6 +200,15 @@ ProviderId = Annotated[
     str,
     Field(min_length=1, max_length=_MAX_PROVIDER_ID, json_schema_extra=_LINE_SCHEMA),
     AfterValidator(_line),
+]
+ResolutionReason = Annotated[
+    str,
+    Field(
+        max_length=MAX_RESOLUTION_REASON,
+        json_schema_extra={"minLength": 1, "pattern": _TEXT_SCHEMA["pattern"]},
+    ),
+    AfterValidator(_text),
+    AfterValidator(_not_blank),
 ]
 ReceiptStatus = Annotated[
     Status,

@@ -1,7 +1,5 @@
 """Takes in what clients and providers bring. What it returns from is stored in a stream."""
 
-import asyncio
-import base64
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,14 +8,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.gateway import compose
-from services.gateway.errors import ConflictError
 from services.gateway.idempotency import Memory, fingerprint
+from services.gateway.patience import patience
 from services.gateway.schemas import Receipt, Send, Webhook
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject, outbound_subject
-from shared.errors import BusUnavailableError
 from shared.events import (
-    DeadLetter,
     DeliveryRequest,
     InboundMessage,
     Message,
@@ -25,16 +21,10 @@ from shared.events import (
     MessageReceived,
     ReceiptReceived,
 )
-from shared.identity import event_id, idempotent_message_id, new_message_id
+from shared.identity import idempotent_message_id, new_message_id
 from shared.metrics import ACCEPTED
 
 _log = structlog.get_logger()
-
-_REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, Stream.DEADLETTER}
-"""Streams whose messages are ours; advisories are the server's."""
-
-_PATIENCE = 4.5
-"""Seconds that NATS has for all that a request takes: one step alone may take 4, and clients wait for 5."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -89,13 +79,10 @@ class Intake:
         structlog.contextvars.bind_contextvars(message_id=str(id_))
         message = compose.outbound_message(send, id_=id_, now=now)
         event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                if key is not None:
-                    event = await self._first_with_its_key(event, fingerprint(send, message))
-                await self._publish_accepted(event, caller.trace)
-        except TimeoutError as exc:
-            raise BusUnavailableError("NATS did not acknowledge in time") from exc
+        async with patience():
+            if key is not None:
+                event = await self._first_with_its_key(event, fingerprint(send, message))
+            await self._publish_accepted(event, caller.trace)
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, client=caller.name)
         return event.data.message
@@ -125,60 +112,13 @@ class Intake:
         )
         return event
 
-    async def replay(self, dead_letter: DeadLetter) -> int | None:
-        """Put what was given up on its way again; done twice, it is one replay.
-
-        Returns:
-            the round that its message is in now, or None for what was no readable message.
-
-        Raises:
-            ConflictError: nothing is left of it that could be replayed.
-        """
-        if dead_letter.request is None:
-            await self._replay_payload(dead_letter)
-            return None
-        now = self.clock()
-        request = dead_letter.request.model_copy(
-            update={
-                "round": dead_letter.round + 1,
-                "attempt": 1,
-                "deferrals": 0,
-                "errors": [],
-                "expires_at": now + self.validity,
-            }
-        )
-        structlog.contextvars.bind_contextvars(message_id=str(request.message.id))
-        await self._publish_accepted(MessageAccepted.of(request, time=now), {})
-        _log.info("dead_letter_replayed", dead_letter_id=str(dead_letter.id), round=request.round)
-        return request.round
-
     async def _first_with_its_key(self, event: MessageAccepted, print_: str) -> MessageAccepted:
         first = await self.memory.settle(event, print_)
         # It may have been refused long ago, and be accepted only now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
 
-    async def _replay_payload(self, dead_letter: DeadLetter) -> None:
-        origin = dead_letter.origin
-        if dead_letter.is_cut:
-            place = f"message {origin.sequence} of {origin.stream}"
-            raise ConflictError(f"It is too large to be kept whole here; replay it from its stream: {place}")
-        payload = _original_payload(dead_letter)
-        if payload is None or origin.stream not in _REPLAYABLE:
-            raise ConflictError("Nothing is left of it that could be replayed")
-        outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)
-        await self.publisher.publish(Stream(origin.stream), outgoing)
-        _log.info("dead_letter_replayed", dead_letter_id=str(dead_letter.id), subject=origin.subject)
-
     async def _publish_accepted(self, event: MessageAccepted, trace: Mapping[str, str]) -> None:
         message = event.data.message
         subject = outbound_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
-
-
-def _original_payload(dead_letter: DeadLetter) -> bytes | None:
-    if dead_letter.payload is not None:
-        return dead_letter.payload.encode()
-    if dead_letter.payload_base64 is not None:
-        return base64.b64decode(dead_letter.payload_base64)
-    return None

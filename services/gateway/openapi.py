@@ -12,6 +12,9 @@ from pydantic.json_schema import models_json_schema
 from services.gateway.errors import PROBLEM_TYPE, Problem
 from services.gateway.idempotency import HEADER, MAX_KEY
 from services.gateway.schemas import (
+    BulkDiscard,
+    BulkReplay,
+    Discard,
     EmailReceipt,
     EmailSend,
     EmailWebhook,
@@ -30,6 +33,9 @@ _MODELS: tuple[type[BaseModel], ...] = (
     EmailWebhook,
     SmsReceipt,
     EmailReceipt,
+    Discard,
+    BulkReplay,
+    BulkDiscard,
     Problem,
 )
 _PROBLEMS = {

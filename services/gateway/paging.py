@@ -3,8 +3,9 @@
 import base64
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -56,6 +57,23 @@ class MessageCursor(Cursor):
 class DeadLetterCursor(Cursor):
     created_at: AwareDatetime
     id: UUID
+
+
+class BulkCursor(Cursor):
+    """How far the dead letters of a filter were worked through, oldest first.
+
+    Attributes:
+        until: when the first call was made. What is given up later is left alone: a message that fails again
+            at once would otherwise be replayed for ever.
+        after: the last one that was dealt with.
+    """
+
+    until: AwareDatetime
+    after: DeadLetterCursor | None = None
+
+    def behind(self, created_at: datetime, id_: UUID) -> Self:
+        """Go on behind this dead letter."""
+        return self.model_copy(update={"after": DeadLetterCursor(created_at=created_at, id=id_)})
 
 
 C = TypeVar("C", bound=Cursor)

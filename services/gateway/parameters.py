@@ -10,7 +10,7 @@ from shared.addresses import MAX_ADDRESS_LENGTH, InvalidAddressError, parse_addr
 from shared.channels import Channel
 
 _MAX_BIGINT = 2**63 - 1
-_MAX_CURSOR = 4_096
+MAX_CURSOR = 4_096
 
 DEFAULT_LIMIT = 50
 _MAX_LIMIT = 200
@@ -19,7 +19,7 @@ Limit = Annotated[int, Query(ge=1, le=_MAX_LIMIT, description="Items on a page, 
 CursorText = Annotated[
     str | None,
     Query(
-        max_length=_MAX_CURSOR,
+        max_length=MAX_CURSOR,
         description="`next_cursor` of the page before",
         json_schema_extra={"format": "cursor"},
     ),

@@ -1,6 +1,6 @@
 """The statements that the gateway reads PostgreSQL with. Their columns are named as the views' fields are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +9,13 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    and_,
     case,
     cast,
     exists,
     func,
     literal,
+    or_,
     select,
     true,
     tuple_,
@@ -21,17 +23,20 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import UserDefinedType
 
-from services.gateway.paging import ConversationCursor, DeadLetterCursor, MessageCursor
+from services.gateway.paging import BulkCursor, ConversationCursor, DeadLetterCursor, MessageCursor
+from services.gateway.views import DeadLetterState
 from shared.channels import Channel, Direction
 from shared.db.tables import (
     Conversation,
     ConversationParticipant,
     DeadLetter,
+    DeadLetterResolution,
     Message,
     MessageEvent,
     Participant,
 )
 from shared.db.views import message_history
+from shared.events import Resolution
 from shared.status import Status
 
 Statement = Select[Any]
@@ -247,8 +252,24 @@ def _places(position: ColumnElement[Any]) -> Statement:
 
 _dead_letter = DeadLetter.__table__
 
-_REPLAYED = exists().where(
+_resolution = DeadLetterResolution.__table__.alias("resolution")
+
+
+def _was(resolution: Resolution) -> ColumnElement[bool]:
+    return exists().where(
+        DeadLetterResolution.dead_letter_id == _dead_letter.c.id,
+        DeadLetterResolution.resolution == resolution.value,
+    )
+
+
+_HAS_LATER_ROUND = exists().where(
     MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.round > _dead_letter.c.round
+)
+# If it was both, at the same moment or with the NATS CLI, then it is on its way, whatever else was meant.
+_STATE = case(
+    (or_(_was(Resolution.REPLAYED), _HAS_LATER_ROUND), DeadLetterState.REPLAYED.value),
+    (_was(Resolution.DISCARDED), DeadLetterState.DISCARDED.value),
+    else_=DeadLetterState.OPEN.value,
 )
 
 
@@ -258,7 +279,7 @@ class DeadLetterFilter:
     channel: Channel | None = None
     reason: str | None = None
     message_id: UUID | None = None
-    replayed: bool | None = None
+    state: DeadLetterState | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         columns: list[tuple[ColumnElement[Any], object]] = [
@@ -266,7 +287,7 @@ class DeadLetterFilter:
             (_dead_letter.c.channel, self.channel and self.channel.value),
             (_dead_letter.c.reason, self.reason),
             (_dead_letter.c.message_id, self.message_id),
-            (_REPLAYED, self.replayed),
+            (_STATE, self.state and self.state.value),
         ]
         return [column == value for column, value in columns if value is not None]
 
@@ -280,9 +301,28 @@ def dead_letters(wanted: DeadLetterFilter, cursor: DeadLetterCursor | None, limi
     return statement.order_by(*(column.desc() for column in place)).limit(limit)
 
 
+def open_dead_letters(wanted: DeadLetterFilter, cursor: BulkCursor, limit: int) -> Statement:
+    """Select dead letters that are open, oldest first."""
+    place = (_dead_letter.c.created_at, _dead_letter.c.id)
+    conditions = replace(wanted, state=DeadLetterState.OPEN).conditions()
+    statement = _shown_dead_letters().where(*conditions, _dead_letter.c.created_at <= cursor.until)
+    if (after := cursor.after) is not None:
+        statement = statement.where(tuple_(*place) > tuple_(literal(after.created_at), literal(after.id)))
+    return statement.order_by(*place).limit(limit)
+
+
 def dead_letter(id_: UUID) -> Statement:
     return _shown_dead_letters().where(_dead_letter.c.id == id_)
 
 
 def _shown_dead_letters() -> Statement:
-    return select(_dead_letter.c.content, _dead_letter.c.created_at, _REPLAYED.label("replayed"))
+    deciding = and_(_resolution.c.dead_letter_id == _dead_letter.c.id, _resolution.c.resolution == _STATE)
+    return select(
+        _dead_letter.c.content,
+        _dead_letter.c.message_id,
+        _dead_letter.c.created_at,
+        _STATE.label("state"),
+        _resolution.c.resolved_by,
+        _resolution.c.resolved_at,
+        _resolution.c.reason,
+    ).select_from(_dead_letter.outerjoin(_resolution, deciding))

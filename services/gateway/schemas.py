@@ -5,7 +5,8 @@ fields without notice, and what they send cannot be asked for again, so webhooks
 """
 
 import re
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -17,12 +18,14 @@ from services.gateway.fields import (
     ProviderId,
     ReceiptStatus,
     RecipientPhone,
+    ResolutionReason,
     SmsText,
     Subject,
     Text,
     Timestamp,
 )
-from shared.channels import Channel
+from services.gateway.parameters import MAX_CURSOR
+from shared.channels import Channel, Direction
 
 _ATTACHMENT: JsonValue = {
     "required": ["attachments"],
@@ -30,6 +33,8 @@ _ATTACHMENT: JsonValue = {
 }
 _TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}}
 _ANY_TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string"}}}
+_SELECTED: JsonValue = {"required": ["filter"], "properties": {"filter": {"type": "object"}}}
+_ALL: JsonValue = {"required": ["all"], "properties": {"all": {"const": True}}}
 
 
 def _documented(*examples: dict[str, JsonValue], needs: list[JsonValue] | None = None) -> ConfigDict:
@@ -41,6 +46,10 @@ def _documented(*examples: dict[str, JsonValue], needs: list[JsonValue] | None =
     """
     extra: dict[str, JsonValue] = {"examples": [*examples]}
     return ConfigDict(json_schema_extra=extra if needs is None else {**extra, "anyOf": needs})
+
+
+def _documented_bulk(example: dict[str, JsonValue]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example], "oneOf": [_SELECTED, _ALL]})
 
 
 def _example(**fields: JsonValue) -> dict[str, JsonValue]:
@@ -200,6 +209,69 @@ class EmailReceipt(_Receipt):
     model_config = _documented(_example(xillio_id="EM1", status="bounced", error_code="mailbox_unknown"))
 
     provider_message_id: ProviderId = Field(alias="xillio_id")
+
+
+class _Command(_Request):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Discard(_Command):
+    """Why nothing more is to be done about a dead letter."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The customer was called"}]})
+
+    reason: ResolutionReason
+
+
+class DeadLetterSelection(_Command):
+    """Which dead letters; every condition has to hold."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    direction: Annotated[Direction | None, Field(strict=False)] = None
+    channel: Annotated[Channel | None, Field(strict=False)] = None
+    reason: str | None = Field(default=None, min_length=1, max_length=64, description="The code, as listed")
+    message_id: Annotated[UUID | None, Field(strict=False)] = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError('names nothing; for all open dead letters, say "all": true instead')
+        return self
+
+
+class _Bulk(_Command):
+    filter_: DeadLetterSelection | None = Field(default=None, alias="filter")
+    all_: Literal[True] | None = Field(
+        default=None, alias="all", description="Instead of a filter: all that are open"
+    )
+    limit: int = Field(default=100, ge=1, le=1_000, description="How many to go through, at most")
+    cursor: str | None = Field(
+        default=None,
+        max_length=MAX_CURSOR,
+        description="`next_cursor` of the call before",
+        json_schema_extra={"format": "cursor"},
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> Self:
+        if (self.filter_ is None) is (self.all_ is None):
+            raise ValueError('needs either "filter" or "all": true')
+        return self
+
+
+class BulkReplay(_Bulk):
+    """Which open dead letters to replay."""
+
+    model_config = _documented_bulk({"filter": {"channel": "sms", "reason": "http_503"}, "limit": 500})
+
+
+class BulkDiscard(_Bulk):
+    """Which open dead letters to discard, and why."""
+
+    model_config = _documented_bulk({"all": True, "reason": "Test messages"})
+
+    reason: ResolutionReason
 
 
 Send = SmsSend | EmailSend

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from services.gateway.archive import Archive
 from services.gateway.intake import Intake
+from services.gateway.resolver import Resolver
 from shared.bus.client import Bus
 from shared.errors import DatabaseUnavailableError
 
@@ -16,6 +17,7 @@ from shared.errors import DatabaseUnavailableError
 class State:
     bus: Bus
     intake: Intake
+    resolver: Resolver
     archive: Archive
     default_region: str
 

@@ -1,5 +1,6 @@
 """The bodies of responses. Timestamps are RFC 3339 in UTC, with a Z."""
 
+from enum import StrEnum
 from typing import Generic, Self, TypeVar
 from uuid import UUID
 
@@ -97,11 +98,32 @@ class ConversationView(View):
     last_message: MessageView | None
 
 
-class DeadLetterView(DeadLetter):
-    """Something that was given up, and whether its message was accepted anew since."""
+class DeadLetterState(StrEnum):
+    """What became of a dead letter."""
 
-    replayed: bool
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+class ResolutionView(View):
+    by: str = Field(description="Name of the API key", examples=["support"])
+    at: AwareDatetime
+    reason: str | None = Field(description="Of a discard", examples=["The customer was called"])
+
+
+class DeadLetterView(DeadLetter):
+    """Something that was given up, and what became of it since."""
+
+    state: DeadLetterState
+    resolution: ResolutionView | None = Field(
+        description="Who replayed or discarded it; null also if that was done without saying who"
+    )
     created_at: AwareDatetime
+
+
+class DeadLetterWithHistory(DeadLetterView):
+    history: list[HistoryEntry] = Field(description="Of its message, oldest first")
 
 
 class Replay(View):
@@ -109,7 +131,27 @@ class Replay(View):
 
     dead_letter_id: UUID
     message_id: UUID | None
-    round: int | None
+    round: int | None = Field(description="Null for what goes back to its stream as it was", examples=[1])
+
+
+class Discarded(View):
+    """What nobody needs to look at any more."""
+
+    dead_letter_id: UUID
+    message_id: UUID | None
+
+
+class Skipped(View):
+    dead_letter_id: UUID
+    reason: str = Field(examples=["Nothing is left of it that could be replayed"])
+
+
+class BulkResult(View):
+    """What was done with many dead letters, and whether more are left."""
+
+    taken: int = Field(description="How many were replayed or discarded", examples=[100])
+    skipped: list[Skipped] = Field(description="Those that it cannot be done with")
+    next_cursor: str | None = Field(description="For the next call; null when no more are left")
 
 
 class Received(View):

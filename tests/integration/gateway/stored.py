@@ -14,6 +14,7 @@ from shared.db.tables import (
     Conversation,
     ConversationParticipant,
     DeadLetter,
+    DeadLetterResolution,
     DeliveryReceipt,
     Message,
     MessageEvent,
@@ -107,6 +108,23 @@ class Store:
         }
         async with self.engine.begin() as connection:
             await connection.execute(insert(DeadLetter).values(row))
+
+    async def resolution(
+        self,
+        dead_letter: events.DeadLetter,
+        resolution: events.Resolution,
+        **fields: Any,  # noqa: ANN401
+    ) -> None:
+        row = {
+            "dead_letter_id": dead_letter.id,
+            "resolution": resolution,
+            "reason": "a test",
+            "resolved_by": "support",
+            "resolved_at": START,
+            **fields,
+        }
+        async with self.engine.begin() as connection:
+            await connection.execute(insert(DeadLetterResolution).values(row))
 
 
 async def _conversation(connection: AsyncConnection, addresses: tuple[str, ...]) -> int:

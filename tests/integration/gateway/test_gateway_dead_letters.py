@@ -14,15 +14,19 @@ from shared.errors import BadMessageError
 from shared.events import (
     AttemptError,
     DeadLetter,
+    DeadLetterResolution,
+    DeadLetterResolved,
     DeliveryRequest,
     MessageAccepted,
     Origin,
+    Resolution,
     decode,
     unreadable,
 )
 from shared.identity import dead_letter_id, event_id
 from shared.status import Status
 from tests import messages
+from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.stored import START, Store, minutes
 
 pytestmark = pytest.mark.integration
@@ -71,10 +75,66 @@ async def test_a_dead_letter_tells_everything(gateway: httpx.AsyncClient, store:
     dead_letter = undelivered()
     await store.dead_letter(dead_letter)
 
+    await store.event(request_of(dead_letter).message.id, Status.FAILED, attempt=8)
+
     shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
 
-    assert (shown.pop("replayed"), shown.pop("created_at")) == (False, "2024-11-01T14:00:00Z")
+    assert [(entry["status"], entry["attempt"]) for entry in shown.pop("history")] == [("failed", 8)]
+    assert (shown.pop("state"), shown.pop("resolution")) == ("open", None)
+    assert shown.pop("created_at") == "2024-11-01T14:00:00Z"
     assert shown == dead_letter.model_dump(mode="json", by_alias=True)
+
+
+async def test_it_tells_who_resolved_it_and_why(gateway: httpx.AsyncClient, store: Store) -> None:
+    dead_letter = not_understood()
+    await store.dead_letter(dead_letter)
+    await store.resolution(dead_letter, Resolution.DISCARDED, reason="of no use", resolved_at=minutes(1))
+
+    shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
+
+    assert (shown["state"], shown["history"]) == ("discarded", [])
+    assert shown["resolution"] == {"by": "support", "at": "2024-11-01T14:01:00Z", "reason": "of no use"}
+
+
+REPLAYED, DISCARDED = Resolution.REPLAYED, Resolution.DISCARDED
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "later_round", "state", "by"),
+    [
+        ([], False, "open", None),
+        ([], True, "replayed", None),
+        ([REPLAYED], False, "replayed", "replayed"),
+        ([REPLAYED], True, "replayed", "replayed"),
+        ([DISCARDED], False, "discarded", "discarded"),
+        ([DISCARDED], True, "replayed", None),
+        ([REPLAYED, DISCARDED], False, "replayed", "replayed"),
+        ([DISCARDED, REPLAYED], True, "replayed", "replayed"),
+    ],
+)
+async def test_each_fact_alone_tells_the_state(
+    gateway: httpx.AsyncClient,
+    store: Store,
+    resolutions: list[Resolution],
+    *,
+    later_round: bool,
+    state: str,
+    by: str | None,
+) -> None:
+    dead_letter = undelivered()
+    for resolution in resolutions:
+        await store.resolution(dead_letter, resolution, resolved_by=resolution)
+    if later_round:
+        await store.event(request_of(dead_letter).message.id, Status.ACCEPTED, round=1)
+    await store.dead_letter(dead_letter)
+
+    shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
+
+    assert shown["state"] == state
+    assert (shown["resolution"] and shown["resolution"]["by"]) == by
+    assert await listed(gateway, f"?state={state}") == [dead_letter.id]
+    for other in {"open", "replayed", "discarded"} - {state}:
+        assert await listed(gateway, f"?state={other}") == []
 
 
 async def test_dead_letters_are_listed_newest_first_and_can_be_searched(
@@ -90,8 +150,8 @@ async def test_dead_letters_are_listed_newest_first_and_can_be_searched(
     assert await listed(gateway, "?direction=inbound") == [second.id]
     assert await listed(gateway, "?channel=sms&reason=attempts_exhausted") == [third.id, first.id]
     assert await listed(gateway, f"?message_id={first.message_id}") == [first.id]
-    assert await listed(gateway, "?replayed=true") == [first.id]
-    assert await listed(gateway, "?replayed=false") == [third.id, second.id]
+    assert await listed(gateway, "?state=replayed") == [first.id]
+    assert await listed(gateway, "?state=open") == [third.id, second.id]
     assert await listed(gateway, "?channel=email") == []
 
 
@@ -136,17 +196,101 @@ async def test_a_replay_starts_the_next_round(
     assert request.expires_at > datetime.now(UTC) + timedelta(hours=3)
 
 
-async def test_what_was_replayed_is_not_replayed_again(
-    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+@pytest.mark.parametrize("what", ["replay", "discard"])
+@pytest.mark.parametrize("resolution", Resolution)
+async def test_what_was_resolved_is_not_resolved_again(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext, resolution: Resolution, what: str
 ) -> None:
     dead_letter = undelivered()
     await store.dead_letter(dead_letter)
-    await store.event(request_of(dead_letter).message.id, Status.ACCEPTED, round=1)
+    await store.resolution(dead_letter, resolution)
+
+    response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/{what}", json={"reason": "again"})
+
+    assert (response.status_code, response.json()["detail"]) == (409, f"It was {resolution} already")
+    assert (await jetstream.stream_info(Stream.OUTBOUND)).state.messages == 0
+    assert await resolutions_told(jetstream) == []
+
+
+async def resolutions_told(jetstream: JetStreamContext) -> list[DeadLetterResolution]:
+    """What DEADLETTER says of dead letters."""
+    last = (await jetstream.stream_info(Stream.DEADLETTER)).state.last_seq
+    stored = [await jetstream.get_msg(Stream.DEADLETTER, number) for number in range(1, last + 1)]
+    told = [decode(message.data or b"") for message in stored]
+    assert {str(message.subject).rpartition(".")[0] for message in stored} <= {"deadletter.resolved"}
+    return [event.data for event in told if isinstance(event, DeadLetterResolved)]
+
+
+@pytest.mark.parametrize("letter", ["undelivered", "not understood"])
+async def test_a_replay_tells_who_asked_for_it(
+    start_gateway: StartGateway,
+    nats_url: str,
+    database_url: str,
+    store: Store,
+    jetstream: JetStreamContext,
+    letter: str,
+) -> None:
+    dead_letter = undelivered() if letter == "undelivered" else not_understood()
+    await store.dead_letter(dead_letter)
+
+    settings = {"nats_url": nats_url, "database_url": database_url, "api_keys": "support:right"}
+    async with start_gateway(**settings) as gateway:
+        key = {"Authorization": "Bearer right"}
+        for _ in range(2):
+            response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay", headers=key)
+            assert response.status_code == 202
+
+    [told] = await resolutions_told(jetstream)
+    assert (told.dead_letter_id, told.resolution, told.reason, told.by) == (
+        dead_letter.id, REPLAYED, None, "support",
+    )  # fmt: skip
+
+
+async def test_a_discard_is_told_once_with_its_first_reason(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+) -> None:
+    dead_letter = not_understood()
+    await store.dead_letter(dead_letter)
+
+    for reason in ("of no use", "another reason"):
+        response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/discard", json={"reason": reason})
+        assert response.status_code == 202
+        assert response.json() == {"dead_letter_id": str(dead_letter.id), "message_id": None}
+
+    [told] = await resolutions_told(jetstream)
+    assert (told.resolution, told.reason, told.by) == (DISCARDED, "of no use", "anonymous")
+
+
+async def test_what_only_ingest_gave_up_is_not_sent_again(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+) -> None:
+    event = messages.accepted()
+    origin = Origin(stream="OUTBOUND", sequence=5, subject="outbound.sms.7.x", consumer="ingest-outbound")
+    dead_letter = unreadable(event.encode(), BadMessageError("not_storable", "…"), origin)
+    await store.dead_letter(dead_letter)
 
     response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
 
-    assert response.status_code == 409
-    assert (await jetstream.stream_info(Stream.OUTBOUND)).state.messages == 0
+    assert (response.status_code, response.json()["round"]) == (202, None)
+    assert (await jetstream.get_msg(Stream.OUTBOUND, 1)).data == event.encode()
+
+
+async def test_a_replay_whose_record_was_not_stored_can_be_repeated(
+    gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
+) -> None:
+    dead_letter = not_understood()
+    await store.dead_letter(dead_letter)
+    deadletter = (await jetstream.stream_info(Stream.DEADLETTER)).config
+    await jetstream.delete_stream(Stream.DEADLETTER)  # as if the gateway died between the two
+
+    first = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
+    await jetstream.add_stream(deadletter)
+    still_open = await listed(gateway, "?state=open")
+    again = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
+
+    assert (first.status_code, still_open, again.status_code) == (503, [dead_letter.id], 202)
+    assert (await jetstream.stream_info(Stream.INBOUND)).state.messages == 1
+    assert len(await resolutions_told(jetstream)) == 1
 
 
 @pytest.mark.parametrize("payload", [PAYLOAD, b"\xff\x00 no text"])

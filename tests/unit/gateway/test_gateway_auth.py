@@ -79,6 +79,9 @@ def test_malformed_secrets_are_not_repeated(text: str) -> None:
         ("GET", "/api/dead-letters"),
         ("GET", "/api/dead-letters/1"),
         ("POST", "/api/dead-letters/1/replay"),
+        ("POST", "/api/dead-letters/1/discard"),
+        ("POST", "/api/dead-letters/replay"),
+        ("POST", "/api/dead-letters/discard"),
     ],
 )
 @pytest.mark.parametrize(

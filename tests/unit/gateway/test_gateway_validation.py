@@ -327,6 +327,7 @@ async def test_a_webhook_with_a_lone_surrogate_in_an_unknown_field_is_refused(
         ("GET", "/api/conversations/garbage/messages", 404),
         ("GET", "/api/dead-letters/garbage", 404),
         ("POST", "/api/dead-letters/garbage/replay", 404),
+        ("GET", "/api/dead-letters/replay", 404),
     ],
 )
 async def test_what_does_not_exist(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
@@ -356,12 +357,45 @@ async def test_what_does_not_exist(client: httpx.AsyncClient, method: str, path:
         ("/api/dead-letters?direction=sideways", "direction"),
         ("/api/dead-letters?reason=%00", "reason"),
         ("/api/dead-letters?message_id=5", "message_id"),
-        ("/api/dead-letters?replayed=perhaps", "replayed"),
+        ("/api/dead-letters?state=perhaps", "state"),
         ("/api/dead-letters?cursor=a", "cursor"),
     ],
 )
 async def test_a_bad_query_parameter_is_named(client: httpx.AsyncClient, path: str, field: str) -> None:
     response = await client.get(path)
+
+    assert response.status_code == 422
+    assert faults(response) == {field}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("replay", {}, "body"),
+        ("replay", {"all": True, "filter": {"channel": "sms"}}, "body"),
+        ("replay", {"all": False}, "all"),
+        ("replay", {"filter": {}}, "filter"),
+        ("replay", {"filter": {"channel": None}}, "filter"),
+        ("replay", {"filter": {"channel": "fax"}}, "filter.channel"),
+        ("replay", {"filter": {"state": "replayed"}}, "filter.state"),
+        ("replay", {"filter": {"channel": "sms"}, "limit": 0}, "limit"),
+        ("replay", {"filter": {"channel": "sms"}, "limit": 1_001}, "limit"),
+        ("replay", {"filter": {"channel": "sms"}, "limit": "ten"}, "limit"),
+        ("replay", {"filter": {"channel": "sms"}, "cursor": "garbage"}, "cursor"),
+        ("replay", {"all": True, "reason": "no reason is needed"}, "reason"),
+        ("discard", {"all": True}, "reason"),
+        ("discard", {"filter": {"channel": "sms", "reason": "http_500"}}, "reason"),
+        ("1/discard", {}, "reason"),
+        ("1/discard", {"reason": ""}, "reason"),
+        ("1/discard", {"reason": " "}, "reason"),
+        ("1/discard", {"reason": "nul \0"}, "reason"),
+        ("1/discard", {"reason": "x" * 1_001}, "reason"),
+    ],
+)
+async def test_what_is_wrong_with_a_resolution_is_named(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], field: str
+) -> None:
+    response = await post_json(client, f"/api/dead-letters/{path}", body)
 
     assert response.status_code == 422
     assert faults(response) == {field}

@@ -59,6 +59,46 @@ async def list_dead_letters(  # noqa: PLR0913 - filters
     return answer(Page[DeadLetterView](items=found.items, next_cursor=next_cursor))
 
 
+# The fixed paths come first, or the one with an id would answer for their wrong methods.
+@router.post(
+    "/replay",
+    summary="Try again all that was given up",
+    status_code=202,
+    response_model=BulkResult,
+    responses=_BODY_PROBLEMS,
+    openapi_extra=takes(BulkReplay),
+)
+async def replay_dead_letters(request: Request) -> Response:
+    """Replay the open ones of a filter, oldest first; a filter without a condition is refused, see `all`.
+
+    A call ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is null;
+    `cursor` goes with the same filter only, and leaves out what was given up since the first call. To repeat
+    a call is safe: what it has done already is not done again.
+    """
+    state = state_of(request)
+    bulk = await read_model(request, BulkReplay, default_region=state.default_region)
+    by = client_of(request)
+    return await _resolve(request, bulk, "replay", lambda each: state.resolver.replay(each, by))
+
+
+@router.post(
+    "/discard",
+    summary="Leave all of it at that",
+    status_code=202,
+    response_model=BulkResult,
+    responses=_BODY_PROBLEMS,
+    openapi_extra=takes(BulkDiscard),
+)
+async def discard_dead_letters(request: Request) -> Response:
+    """Discard the open ones of a filter, oldest first, in as many calls as a replay of them takes."""
+    state = state_of(request)
+    bulk = await read_model(request, BulkDiscard, default_region=state.default_region)
+    by = client_of(request)
+    return await _resolve(
+        request, bulk, "discard", lambda each: state.resolver.discard(each, bulk.reason, by)
+    )
+
+
 @router.get(
     "/{id}",
     summary="Something that was given up, what became of it, and the history of its message",
@@ -107,45 +147,6 @@ async def discard_dead_letter(request: Request, id: str) -> Response:  # noqa: A
         dead_letter = await _find(request, id)
         await state.resolver.discard(dead_letter, discard.reason, client_of(request))
     return answer(Discarded(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id), 202)
-
-
-@router.post(
-    "/replay",
-    summary="Try again all that was given up",
-    status_code=202,
-    response_model=BulkResult,
-    responses=_BODY_PROBLEMS,
-    openapi_extra=takes(BulkReplay),
-)
-async def replay_dead_letters(request: Request) -> Response:
-    """Replay the open ones of a filter, oldest first; a filter without a condition is refused, see `all`.
-
-    A call ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is null;
-    `cursor` goes with the same filter only, and leaves out what was given up since the first call. To repeat
-    a call is safe: what it has done already is not done again.
-    """
-    state = state_of(request)
-    bulk = await read_model(request, BulkReplay, default_region=state.default_region)
-    by = client_of(request)
-    return await _resolve(request, bulk, "replay", lambda each: state.resolver.replay(each, by))
-
-
-@router.post(
-    "/discard",
-    summary="Leave all of it at that",
-    status_code=202,
-    response_model=BulkResult,
-    responses=_BODY_PROBLEMS,
-    openapi_extra=takes(BulkDiscard),
-)
-async def discard_dead_letters(request: Request) -> Response:
-    """Discard the open ones of a filter, oldest first, in as many calls as a replay of them takes."""
-    state = state_of(request)
-    bulk = await read_model(request, BulkDiscard, default_region=state.default_region)
-    by = client_of(request)
-    return await _resolve(
-        request, bulk, "discard", lambda each: state.resolver.discard(each, bulk.reason, by)
-    )
 
 
 async def _resolve(request: Request, bulk: BulkReplay | BulkDiscard, what: str, resolve: Resolve) -> Response:

@@ -1,0 +1,206 @@
+"""Dead letters from the API, and by the very commands of docs/dead-letters.md."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig
+
+from shared.bus.topology import Stream
+from tests import messages
+from tests.e2e.stack import ROOT, Stack
+from tests.waiting import eventually
+
+PAGE = ROOT / "docs" / "dead-letters.md"
+SEARCHED = os.pathsep.join((os.environ["PATH"], str(Path.home() / "go" / "bin")))
+
+needs_the_cli = pytest.mark.skipif(
+    not all(shutil.which(program, path=SEARCHED) for program in ("nats", "jq", "bash")),
+    reason="the NATS CLI or jq is not installed",
+)
+
+
+def commands() -> dict[str, str]:
+    """The shell commands of the page, by the headings that they stand under."""
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
+    return {
+        section.partition("\n")[0]: "\n".join(re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL))
+        for section in sections
+    }
+
+
+async def run(folder: Path, nats_url: str, *headings: str, **variables: str) -> str:
+    """Run what stands under the headings, in one shell; return what it prints."""
+    found = commands()
+    finished = await asyncio.to_thread(
+        subprocess.run,
+        ["bash", "-euo", "pipefail", "-c", "\n".join(found[heading] for heading in headings)],
+        cwd=folder,
+        env={**os.environ, "PATH": SEARCHED, "NATS_URL": nats_url, "USER": "ann", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+async def refused(stack: Stack, **what: Any) -> dict[str, Any]:  # noqa: ANN401 - any part of a message
+    """Send something that the provider will not have; return its dead letter."""
+    await stack.sms.behave(status=400, times=1)
+    message = await stack.message_becomes((await stack.send(**what))["id"], "failed")
+    return await dead_letter(stack, message_id=message["id"])
+
+
+async def dead_letter(stack: Stack, **filter_: str) -> dict[str, Any]:
+    async def look() -> list[dict[str, Any]]:
+        return await stack.items("/api/dead-letters", state="open", **filter_)
+
+    [letter] = await eventually(look)
+    return letter
+
+
+async def becomes(stack: Stack, letter: dict[str, Any], state: str) -> dict[str, Any]:
+    """Wait until the dead letter is in this state, and somebody has signed for it."""
+
+    async def look() -> dict[str, Any] | None:
+        shown: dict[str, Any] = (await stack.get(f"/api/dead-letters/{letter['id']}")).json()
+        return shown if shown["state"] == state and shown["resolution"] else None
+
+    shown = await eventually(look)
+    assert shown is not None
+    return shown
+
+
+async def test_after_an_outage_a_few_calls_replay_everything(stack: Stack) -> None:
+    await stack.sms.behave(status=400)
+    sent = [(await stack.send(body=f"number {number}"))["id"] for number in range(20)]
+    for id_ in sent:
+        await stack.message_becomes(id_, "failed")
+    await stack.sms.recover()
+    hopeless = await dead_letter(stack, message_id=sent[0])
+    discard = await stack.post(f"/api/dead-letters/{hopeless['id']}/discard", {"reason": "of no use"})
+    assert discard.status_code == 202, discard.text
+    await becomes(stack, hopeless, "discarded")
+
+    taken, cursor = 0, None
+    while True:
+        body = {"filter": {"reason": "http_400"}, "limit": 7, "cursor": cursor}
+        response = await stack.post("/api/dead-letters/replay", body)
+        assert response.status_code == 202, response.text
+        taken += response.json()["taken"]
+        if (cursor := response.json()["next_cursor"]) is None:
+            break
+
+    assert taken == 19
+    for id_ in sent[1:]:
+        await stack.message_becomes(id_, "sent")
+    assert {each["payload"]["body"] for each in await stack.sms.messages()} == {
+        f"number {number}" for number in range(1, 20)
+    }
+    shown = (await stack.get(f"/api/dead-letters/{hopeless['id']}")).json()
+    assert shown["resolution"]["reason"] == "of no use"
+    assert [entry["status"] for entry in shown["history"]] == ["accepted", "failed"]
+
+
+@pytest.mark.parametrize("what", ["replay", "discard"])
+async def test_what_a_consumer_died_of_can_be_replayed_or_discarded(
+    stack: Stack, jetstream: JetStreamContext, what: str
+) -> None:
+    await jetstream.add_consumer(
+        Stream.OUTBOUND, ConsumerConfig(durable_name="fragile", ack_wait=0.1, max_deliver=1)
+    )
+    subscription = await jetstream.pull_subscribe_bind("fragile", Stream.OUTBOUND)
+    message = await stack.send()
+    await subscription.fetch(1)  # and never acknowledge
+    with pytest.raises(TimeoutError):
+        await subscription.fetch(1, timeout=1)  # the server notices when it is asked again
+    letter = await dead_letter(stack, reason="max_deliver_exceeded")
+    assert letter["message_id"] == message["id"]
+
+    body: dict[str, Any] = {"filter": {"message_id": message["id"]}}
+    if what == "discard":
+        body["reason"] = "of no use"
+    response = await stack.post(f"/api/dead-letters/{what}", body)
+
+    assert response.json() == {"taken": 1, "skipped": [], "next_cursor": None}
+    await becomes(stack, letter, f"{what}ed")
+
+
+@needs_the_cli
+async def test_a_message_is_replayed_by_the_commands_of_the_page(
+    stack: Stack, nats_url: str, tmp_path: Path
+) -> None:
+    letter = await refused(stack, body='"quoted" {{Count}} é')
+
+    listed = await run(tmp_path, nats_url, "Which are there")
+    assert [line.split("\t")[0] for line in listed.splitlines() if "\t" in line] == [letter["id"]]
+    replay = ("One of them", "Replay a message", "Say that it was replayed")
+    for _ in range(2):
+        await run(tmp_path, nats_url, *replay, id=letter["id"])
+
+    await stack.message_becomes(letter["message_id"], "sent")
+    shown = await becomes(stack, letter, "replayed")
+    assert (shown["resolution"]["by"], shown["resolution"]["reason"]) == ("ann", None)
+    assert [entry["round"] for entry in shown["history"]] == [0, 0, 1, 1]
+    assert [each["payload"]["body"] for each in await stack.sms.messages()] == ['"quoted" {{Count}} é']
+    assert "\t" not in await run(tmp_path, nats_url, "Which are there")
+    again = await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)
+    assert again.status_code == 409
+
+
+@needs_the_cli
+async def test_what_is_replayed_by_the_api_and_by_the_page_is_one_replay(
+    stack: Stack, nats_url: str, tmp_path: Path, jetstream: JetStreamContext
+) -> None:
+    letter = await refused(stack)
+    await run(tmp_path, nats_url, "Which are there")
+    await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)
+    before = {
+        stream: (await jetstream.stream_info(stream)).state.last_seq for stream in ("OUTBOUND", "DEADLETTER")
+    }
+
+    steps = ("One of them", "Replay a message", "Say that it was replayed")
+    await run(tmp_path, nats_url, *steps, id=letter["id"])
+
+    for stream, last in before.items():
+        assert (await jetstream.stream_info(stream)).state.last_seq == last
+
+
+@needs_the_cli
+@pytest.mark.parametrize("payload", [b'{"type": "v9", "text": "{{Count}} \\u00e9"}\n', b"\xff\x00 no text"])
+async def test_what_could_not_be_read_goes_back_by_the_commands_of_the_page(
+    stack: Stack, nats_url: str, tmp_path: Path, jetstream: JetStreamContext, payload: bytes
+) -> None:
+    subject = f"inbound.message.sms.7.{messages.message().conversation_key}"
+    await jetstream.publish(subject, payload)
+    letter = await dead_letter(stack, direction="inbound")
+
+    steps = ("Which are there", "One of them", "Replay what could not be read", "Say that it was replayed")
+    await run(tmp_path, nats_url, *steps, id=letter["id"])
+
+    back = await jetstream.get_msg(Stream.INBOUND, 2)
+    assert (back.subject, back.data) == (subject, payload)
+    await becomes(stack, letter, "replayed")
+
+
+@needs_the_cli
+async def test_a_dead_letter_is_discarded_by_the_commands_of_the_page(
+    stack: Stack, nats_url: str, tmp_path: Path
+) -> None:
+    letter = await refused(stack)
+    reason = """it's "done" """
+
+    await run(
+        tmp_path, nats_url, "Which are there", "One of them", "Discard it", id=letter["id"], reason=reason
+    )
+
+    shown = await becomes(stack, letter, "discarded")
+    assert (shown["resolution"]["by"], shown["resolution"]["reason"]) == ("ann", reason)

@@ -14,12 +14,16 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 from pydantic import Field
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from shared.bus.topology import CONSUMERS, streams
 from shared.settings import BusSettings, load
 
 _CONNECT_ATTEMPTS = 5
 _TIMEOUT = 30
+
+_REPLICAS_EXCEED_STREAM = 10_126
+_SETTLE_SECONDS = 10
 
 
 class ProvisionSettings(BusSettings):
@@ -55,6 +59,17 @@ async def _put_stream(jetstream: JetStreamContext, config: StreamConfig) -> None
         await jetstream.update_stream(config)
 
 
+def _has_not_settled(error: BaseException) -> bool:
+    return isinstance(error, APIError) and error.err_code == _REPLICAS_EXCEED_STREAM
+
+
+# A cluster answers for a stream that got more replicas before it grants its consumers as many.
+@retry(
+    retry=retry_if_exception(_has_not_settled),
+    stop=stop_after_delay(_SETTLE_SECONDS),
+    wait=wait_fixed(0.2),
+    reraise=True,
+)
 async def _put_consumer(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
     # Creating a consumer that is there updates it, and keeps its place in the stream.
     await jetstream.add_consumer(stream, config)

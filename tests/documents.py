@@ -1,0 +1,62 @@
+"""The commands of a document, for tests that run them as they stand there."""
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"^ *```sh ([\w-]+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+# Where `go install` puts the NATS CLI, which is not on everybody's path.
+_GOBIN = os.environ.get("GOBIN") or str(Path.home() / "go" / "bin")
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), _GOBIN])
+
+
+def commands(document: Path) -> dict[str, str]:
+    """Find the blocks of a Markdown file that begin with ```` ```sh name ````, each by its name."""
+    found = _BLOCK.findall(document.read_text())
+    assert len({name for name, _ in found}) == len(found), "two blocks have the same name"
+    return {name: dedent(script) for name, script in found}
+
+
+def need(*tools: str) -> None:
+    """Skip the test where the commands of a document cannot run for want of these."""
+    if missing := [tool for tool in tools if not shutil.which(tool, path=_PATH)]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+class Terminal:
+    """Where an operator enters the commands of a document.
+
+    Args:
+        environment: what they have exported.
+    """
+
+    def __init__(self, document: Path, environment: Mapping[str, str]) -> None:
+        self._commands = commands(document)
+        self._environment = {**os.environ, "PATH": _PATH, **environment}
+
+    async def run(self, name: str, **variables: str) -> str:
+        """Run the block of this name, with these variables exported as well; return what it prints."""
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", self._commands[name]),
+            cwd=ROOT,
+            env={**self._environment, **variables},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, errors = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        assert process.returncode == 0, f"{name}: {output.decode()}{errors.decode()}"
+        return output.decode()

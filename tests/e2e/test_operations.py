@@ -1,0 +1,432 @@
+"""The commands of docs/operations.md do what it says: each is run as it stands there."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import nats as nats_client
+import prometheus_client
+import pytest
+from nats.js import JetStreamContext
+
+from chaos.cluster import running_cluster
+from shared import metrics
+from shared.bus.topology import sender_lanes, streams
+from shared.channels import Channel
+from shared.identity import ConversationKey, partition_of
+from tests import documents, infrastructure
+from tests.documents import ROOT, Terminal
+from tests.e2e.stack import Stack, running_stack
+from tests.e2e.test_replay import exchange, tables, until_idle, without_numbers
+from tests.waiting import eventually
+
+DOCUMENT = ROOT / "docs" / "operations.md"
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def _tools() -> None:
+    documents.need("nats", "jq", "curl", "bash")
+
+
+@pytest.fixture
+async def terminal(tmp_path: Path, nats_url: str, database_url: str) -> Terminal:
+    """An operator's, connected to the test's servers; the gateway's address comes with the stack."""
+    return Terminal(
+        DOCUMENT,
+        {"NATS_URL": nats_url, "DATABASE_URL": database_url, "XDG_CONFIG_HOME": str(tmp_path / "config")},
+    )
+
+
+@pytest.fixture
+async def other_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
+    """Another server, with nothing on it."""
+    async with infrastructure.nats(tmp_path / "other") as server:
+        yield server
+
+
+def lane_of(conversation: str) -> str:
+    partition = partition_of(ConversationKey(UUID(conversation)))
+    [lane] = [
+        lane for lane in sender_lanes(Channel.SMS) if f"outbound.sms.{partition}.*" in lane.filter_subjects
+    ]
+    return lane.name
+
+
+async def execute(database_url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def as_shown(stack: Stack) -> Any:  # noqa: ANN401 - any JSON
+    """All that the API shows, without the small integers of conversations."""
+    conversations = await stack.items("/api/conversations")
+    ids = [
+        message["id"]
+        for conversation in conversations
+        for message in await stack.items(f"/api/conversations/{conversation['key']}/messages")
+    ]
+    found = [(await stack.get(f"/api/messages/{id_}")).json() for id_ in ids]
+    return without_numbers([conversations, found, await stack.items("/api/dead-letters")])
+
+
+async def accepted_by(stack: Stack) -> list[str]:
+    """What the provider got, by message id."""
+    return [taken["idempotency_key"] for taken in await stack.sms.messages()]
+
+
+def test_every_command_is_run_here() -> None:
+    run = set(re.findall(r'\brun[(,]\s*"([\w-]+)"', Path(__file__).read_text()))
+    assert run | {block for block, _, _ in REPLAYS} == set(documents.commands(DOCUMENT))
+
+
+def test_the_metrics_are_called_so() -> None:
+    named = set(re.findall(r"messaging_[a-z_]+", DOCUMENT.read_text()))
+    known = {metric.name for metric in prometheus_client.REGISTRY.collect()}
+    assert metrics.CONSUMER_PENDING._name in named  # noqa: SLF001 - it has no other way to tell
+    assert named - known == set()
+
+
+async def test_connecting_and_what_healthy_looks_like(stack: Stack, terminal: Terminal) -> None:
+    listed = (await terminal.run("connect")).split()
+    assert {str(stream.name) for stream in streams(replicas=1, max_bytes=-1)} <= set(listed)
+    healthy = await terminal.run("healthy", GATEWAY_URL=stack.gateway_url)
+    assert "OK JetStream" in healthy
+    assert '{"status":"ready","postgresql":"ok"}' in healthy
+
+
+async def test_the_lag_and_its_end(stack: Stack, terminal: Terminal) -> None:
+    await terminal.run("drained")
+    assert await terminal.run("lag") == ""
+    await stack.processes["ingest"].end()
+    sent = await stack.send()
+    await eventually(lambda: accepted_by(stack))
+    draining = asyncio.create_task(terminal.run("drained"))
+
+    async def lag() -> list[list[str]] | None:
+        lines = [line.split() for line in (await terminal.run("lag")).splitlines()]
+        return lines if {line[0] for line in lines} == {"OUTBOUND", "EVENTS"} else None
+
+    lines = await eventually(lag)
+    assert lines is not None
+    assert [line[:4] for line in lines] == [
+        ["OUTBOUND", "ingest-outbound", "1", "0"],
+        ["EVENTS", "ingest-events", "1", "0"],
+    ]
+    assert not draining.done()
+    await stack.start("ingest")
+    await draining
+    await stack.message_becomes(sent["id"], "sent")
+    assert await terminal.run("lag") == ""
+
+
+WHOLE_CONVERSATION = (
+    "TRUNCATE message_events, delivery_receipts, dead_letters, messages, conversation_participants,"
+    " conversations, participants"
+)
+
+REPLAYS = [
+    ("replay-since", {}, WHOLE_CONVERSATION),
+    (
+        "replay-subject",
+        {"STREAM": "OUTBOUND", "SUBJECT": "outbound.sms.>"},
+        "DELETE FROM messages WHERE direction = 'outbound'",
+    ),
+    (
+        "replay-subject",
+        {"STREAM": "EVENTS", "SUBJECT": "events.*.sent"},
+        "DELETE FROM message_events WHERE status = 'sent'",
+    ),
+    (
+        "republish",
+        {"STREAM": "OUTBOUND", "SUBJECT": "outbound.*.*.{conversation}"},
+        "DELETE FROM messages WHERE direction = 'outbound'",
+    ),
+    (
+        "republish",
+        {"STREAM": "INBOUND", "SUBJECT": "inbound.message.*.*.{conversation}"},
+        "DELETE FROM messages WHERE provider_message_id = 'in-the-conversation'",
+    ),
+    (
+        "republish",
+        {"STREAM": "EVENTS", "SUBJECT": "events.sms.*"},
+        "DELETE FROM message_events WHERE status <> 'accepted'",
+    ),
+    (
+        "republish",
+        {"STREAM": "DEADLETTER", "SUBJECT": "deadletter.outbound.*"},
+        "DELETE FROM dead_letters",
+    ),
+]
+"""Which command, for what, and the rows that it brings back."""
+
+
+async def test_replays_bring_back_what_was_lost_and_change_nothing_else(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, database_url: str
+) -> None:
+    await stack.send(body="{{Count}} $(ls) `x` \\ ü\n\n")
+    [message, *_] = await exchange(stack)
+    conversation = message["conversation_key"]
+    await stack.sms.inbound(
+        **{"from": "+18045551234", "to": "+12016661234", "messaging_provider_id": "in-the-conversation"}
+    )
+    await until_idle(jetstream)
+    began = json.loads(f'"{(await terminal.run("conversation-begin", CONVERSATION=conversation)).strip()}"')
+    stored, shown, asked = await tables(database_url), await as_shown(stack), await stack.sms.stats()
+    for block, of, lose in REPLAYS:
+        variables = {name: value.format(conversation=conversation) for name, value in of.items()}
+        await terminal.run(block, SINCE=began, **variables)
+        await until_idle(jetstream)
+        assert await tables(database_url) == stored, (block, of)
+
+        await execute(database_url, lose)
+        assert await as_shown(stack) != shown
+        await terminal.run(block, SINCE=began, **variables)
+        await until_idle(jetstream)
+        assert await as_shown(stack) == shown, (block, of)
+        assert await stack.sms.stats() == asked
+        stored = await tables(database_url)
+
+
+async def test_the_database_is_rebuilt_while_messages_come_and_go(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+) -> None:
+    sent = [await stack.send(body=f"before {number}") for number in range(5)]
+    await until_idle(jetstream)
+    rebuilding = asyncio.create_task(terminal.run("rebuild"))
+    while not rebuilding.done():
+        sent.append(await stack.send(body=f"meanwhile {len(sent)}"))
+    await rebuilding
+    await terminal.run("drained")
+    ids = [message["id"] for message in sent]
+    found = await stack.items(f"/api/conversations/{sent[0]['conversation_key']}/messages")
+    assert sorted(message["id"] for message in found) == sorted(ids)
+    assert {message["status"] for message in found} == {"sent"}
+    assert sorted(await accepted_by(stack)) == sorted(ids)
+
+
+async def sent_and_delayed(stack: Stack) -> tuple[list[str], str]:
+    """Let some messages be sent and one wait for its second attempt; return their ids."""
+    sent = [(await stack.send(body=f"number {number}"))["id"] for number in range(3)]
+    for id_ in sent:
+        await stack.message_becomes(id_, "sent")
+    await stack.sms.behave(status=500)
+    delayed = (await stack.send(to="+18045550000"))["id"]
+    await stack.message_becomes(delayed, "retrying")
+    return sent, delayed
+
+
+async def test_a_restored_server_sends_what_is_due_and_nothing_again(
+    tmp_path: Path,
+    terminal: Terminal,
+    database_url: str,
+    nats_url: str,
+    other_nats: infrastructure.Server,
+) -> None:
+    backup = str(tmp_path / "backup")
+    later = {"RETRY_DELAYS": "10"}
+    async with running_stack(tmp_path, database_url=database_url, nats_url=nats_url, settings=later) as stack:
+        sent, delayed = await sent_and_delayed(stack)
+        await terminal.run("backup", BACKUP=backup)
+    await terminal.run("restore", BACKUP=backup, NATS_URL=other_nats.url)
+    client = await nats_client.connect(other_nats.url)
+    jetstream = client.jetstream()
+    ingest = await jetstream.consumer_info("OUTBOUND", "ingest-outbound")
+    assert ingest.ack_floor is not None
+    assert ingest.ack_floor.stream_seq == 4  # consumers come with their places
+    await execute(database_url, WHOLE_CONVERSATION)
+    (tmp_path / "second").mkdir()
+    async with running_stack(
+        tmp_path / "second", database_url=database_url, nats_url=other_nats.url, settings=later
+    ) as stack:
+        for lane in sender_lanes(Channel.SMS):
+            await jetstream.reset_consumer("OUTBOUND", lane.name, 1)
+        await terminal.run("replay-since", SINCE=LONG_AGO, NATS_URL=other_nats.url)
+        for id_ in (*sent, delayed):
+            await stack.message_becomes(id_, "sent")
+        await until_idle(jetstream)
+        assert await accepted_by(stack) == [delayed]
+    await client.close()
+
+
+async def test_without_its_ledger_a_restored_server_has_to_be_kept_from_sending(
+    tmp_path: Path,
+    terminal: Terminal,
+    database_url: str,
+    nats_url: str,
+    other_nats: infrastructure.Server,
+) -> None:
+    backup = tmp_path / "backup"
+    async with running_stack(
+        tmp_path, database_url=database_url, nats_url=nats_url, settings={"RETRY_DELAYS": "10"}
+    ) as stack:
+        sent, delayed = await sent_and_delayed(stack)
+        await terminal.run("backup", BACKUP=str(backup))
+    client = await nats_client.connect(other_nats.url)
+    jetstream = client.jetstream()
+    await terminal.run("restore", BACKUP=str(backup), NATS_URL=other_nats.url)
+    await jetstream.purge_stream("KV_DELIVERIES")
+    await jetstream.reset_consumer("OUTBOUND", lane_of(await conversation_of(jetstream)), 1)
+    await terminal.run("without-ledger", NATS_URL=other_nats.url)
+    (tmp_path / "second").mkdir()
+    async with running_stack(
+        tmp_path / "second", database_url=database_url, nats_url=other_nats.url
+    ) as stack:
+        new = (await stack.send(body="new"))["id"]
+        await stack.message_becomes(new, "sent")
+        await until_idle(jetstream)
+        assert await accepted_by(stack) == [new]
+
+        # What the document warns of: nothing but the ledger knows that these were sent.
+        lane = lane_of(await conversation_of(jetstream))
+        await terminal.run("back-to-the-beginning", STREAM="OUTBOUND", CONSUMER=lane, NATS_URL=other_nats.url)
+        await until_idle(jetstream)
+        assert await accepted_by(stack) == [new, *sent]
+        assert delayed not in sent
+    await client.close()
+
+
+async def conversation_of(jetstream: JetStreamContext, sequence: int = 1) -> str:
+    subject = (await jetstream.get_msg("OUTBOUND", sequence)).subject
+    return str(subject).rpartition(".")[2]
+
+
+async def test_a_single_server_grows_to_a_cluster(tmp_path: Path, stack: Stack, terminal: Terminal) -> None:
+    await stack.message_becomes((await stack.send())["id"], "sent")
+    await terminal.run("drained")
+    await terminal.run("backup", BACKUP=str(tmp_path / "backup"))
+    async with running_cluster(tmp_path / "cluster") as cluster:
+        here = {"NATS_URL": cluster.url, "BACKUP": str(tmp_path / "backup")}
+        for declared in streams(replicas=3, max_bytes=-1):
+            restore = partial(terminal.run, "restore-one", STREAM=str(declared.name), **here)
+            await eventually(partial(succeeds, restore))
+        await terminal.run("more-replicas", **here)
+        await cluster.until_whole()
+        client = await nats_client.connect(cluster.url.split(","))
+        jetstream = client.jetstream()
+        for stream in await jetstream.streams_info():
+            assert stream.config.num_replicas == 3
+        assert (await jetstream.stream_info("OUTBOUND")).state.messages == 1
+        ingest = await jetstream.consumer_info("OUTBOUND", "ingest-outbound")
+        assert ingest.config.num_replicas == 3
+        assert ingest.ack_floor is not None
+        assert ingest.ack_floor.stream_seq == 1
+        await client.close()
+
+
+async def succeeds(run: Callable[[], Awaitable[str]]) -> bool:
+    """The server may be unable to restore a stream, and the document says to try again."""
+    try:
+        await run()
+    except AssertionError:
+        return False
+    return True
+
+
+async def test_making_room_in_a_log(stack: Stack, terminal: Terminal, jetstream: JetStreamContext) -> None:
+    for number in range(3):
+        await stack.send(body=f"number {number}")
+    await terminal.run("drained")
+    second = await jetstream.get_msg("OUTBOUND", 2)
+    assert second.time is not None
+    for before, first in ((LONG_AGO, 1), (second.time.isoformat(), 2), ("2099-01-01T00:00:00Z", 2)):
+        await terminal.run("purge-before", STREAM="OUTBOUND", BEFORE=before)
+        assert (await jetstream.stream_info("OUTBOUND")).state.first_seq == first
+
+
+async def test_stepping_over_a_poison_and_sending_it_after_all(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, tmp_path: Path
+) -> None:
+    await stack.processes["sender"].end()
+    poison, after = [await stack.send(body=body) for body in ("poison", "after")]
+    lane = lane_of(poison["conversation_key"])
+    victim = await jetstream.pull_subscribe_bind(lane, stream="OUTBOUND")
+    [_] = await victim.fetch(1)  # by one that dies of it
+    await victim.unsubscribe()
+    kept = tmp_path / "poison.json"
+    await terminal.run("skip", STREAM="OUTBOUND", CONSUMER=lane, FILE=str(kept))
+    assert json.loads(kept.read_text())["seq"] == 1
+    await stack.start("sender")
+    await stack.message_becomes(after["id"], "sent")
+    assert await accepted_by(stack) == [after["id"]]
+
+    await jetstream.reset_consumer("OUTBOUND", lane, 1)
+    await stack.message_becomes(poison["id"], "sent")
+    await until_idle(jetstream)
+    assert await accepted_by(stack) == [after["id"], poison["id"]]
+
+
+async def test_a_consumer_beyond_the_end_is_found_and_brought_back(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+) -> None:
+    await stack.message_becomes((await stack.send())["id"], "sent")
+    assert await terminal.run("beyond-the-end") == ""
+    await jetstream.reset_consumer("EVENTS", "ingest-events", 999)
+    assert await terminal.run("beyond-the-end") == "EVENTS ingest-events\n"
+    waiting = await stack.send()
+    await until_idle(jetstream)
+    assert (await stack.get(f"/api/messages/{waiting['id']}")).json()["status"] == "accepted"
+    await terminal.run("back-to-the-beginning", STREAM="EVENTS", CONSUMER="ingest-events")
+    assert await terminal.run("beyond-the-end") == ""
+    await stack.message_becomes(waiting["id"], "sent")
+
+
+async def test_a_route_is_paused_until_the_provider_takes_our_credentials(
+    tmp_path: Path, database_url: str, nats_url: str
+) -> None:
+    async with running_stack(
+        tmp_path, database_url=database_url, nats_url=nats_url, settings={"BREAKER_PAUSE": "1"}
+    ) as stack:
+
+        async def paused(value: str) -> bool:
+            page = (await stack.client.get(f"{stack.processes['sender'].url}/metrics")).text
+            return f'messaging_route_paused{{provider="generic_sms"}} {value}\n' in page
+
+        await stack.sms.behave(status=401)
+        refused = await stack.send()
+        await eventually(lambda: paused("1.0"))
+        await stack.message_becomes(refused["id"], "scheduled")
+        await stack.sms.recover()
+        await stack.message_becomes(refused["id"], "sent")
+        await eventually(lambda: paused("0.0"))
+
+
+async def test_following_a_message(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
+    await stack.sms.behave(status=500, times=1)
+    message = (await stack.send())["id"]
+    await stack.message_becomes(message, "sent")
+    followed = await terminal.run("follow", GATEWAY_URL=stack.gateway_url, MESSAGE=message)
+    shown, *steps, ledger = objects_in(followed)
+    assert [entry["status"] for entry in shown["history"]] == ["accepted", "retrying", "sent"]
+    assert [step["type"].split(".")[2] for step in steps if step["stream"] == "EVENTS"] == [
+        "retrying",
+        "sent",
+    ]
+    assert {step["stream"] for step in steps} == {"OUTBOUND", "DELAYED", "EVENTS"}
+    assert ledger["state"] == "sent"
+
+    logged = {}
+    for service in ("gateway", "sender"):
+        lines = await terminal.run("follow-logs", MESSAGE=message, LOG=str(tmp_path / f"{service}.log"))
+        logged[service] = [json.loads(line)["event"] for line in lines.splitlines()]
+    assert logged == {"gateway": ["message_accepted"], "sender": ["attempt_failed", "message_sent"]}
+
+
+def objects_in(text: str) -> Sequence[Any]:
+    """Read JSON values that follow one another."""
+    decoder, found, text = json.JSONDecoder(), [], text.strip()
+    while text:
+        value, end = decoder.raw_decode(text)
+        found.append(value)
+        text = text[end:].lstrip()
+    return found

@@ -466,7 +466,6 @@ SCENARIOS = (
         play=_everything,
         disturbs=frozenset(EVERYTHING),
         settle_seconds=240,
-        in_short=False,
     ),
     Scenario(
         name="cluster",

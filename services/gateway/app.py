@@ -24,6 +24,7 @@ from shared.bus.publisher import Publisher, publishing
 from shared.bus.topology import IDEMPOTENCY_BUCKET
 from shared.db.engine import connecting
 from shared.service import health_router
+from shared.tracing import exporting
 
 _log = structlog.get_logger()
 
@@ -63,6 +64,7 @@ def _lifespan(settings: GatewaySettings) -> Lifespan:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _warn_if_open(settings)
         async with (
+            exporting("gateway"),
             connecting(settings, pool_size=_POOL_SIZE, application="gateway") as engine,
             connect(settings.nats_url, name="gateway") as bus,
             publishing(bus) as publisher,

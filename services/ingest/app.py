@@ -13,6 +13,7 @@ from shared.bus.publisher import publishing
 from shared.bus.topology import INGEST_CONSUMERS
 from shared.db.engine import connecting
 from shared.service import health_router
+from shared.tracing import exporting
 
 
 def create_app(settings: IngestSettings) -> FastAPI:
@@ -21,6 +22,7 @@ def create_app(settings: IngestSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(exporting("ingest"))
             # A connection for each loop, and one to tell whether the database is there.
             connections = len(INGEST_CONSUMERS) + 1
             engine = await stack.enter_async_context(

@@ -20,6 +20,7 @@ from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import publishing
 from shared.channels import Channel
 from shared.service import health_router
+from shared.tracing import exporting
 
 
 def create_app(settings: SenderSettings) -> FastAPI:
@@ -28,6 +29,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
             routes = await _make_routes(settings, stack)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from services.sender.delivery import Deliverer
+from shared import tracing
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
@@ -59,11 +60,14 @@ class Worker:
         return [await self._handle_one(delivery) for delivery in deliveries]
 
     async def _handle_one(self, delivery: Delivery) -> Outcome:
-        try:
-            return await self._deliverer.deliver(_request(delivery.payload), delivery.origin)
-        except BadMessageError as exc:
-            await self._office.bury(delivery.payload, exc, delivery.origin)
-            return Done()
+        with tracing.processing(delivery.origin.stream, delivery.headers):
+            try:
+                request = _request(delivery.payload)
+                _annotate(request)
+                return await self._deliverer.deliver(request, delivery.origin)
+            except BadMessageError as exc:
+                await self._office.bury(delivery.payload, exc, delivery.origin)
+                return Done()
 
 
 def _request(payload: bytes) -> DeliveryRequest:
@@ -71,3 +75,14 @@ def _request(payload: bytes) -> DeliveryRequest:
     if not isinstance(event, MessageAccepted | DeliveryDue):
         raise BadMessageError("unexpected_type", f"{event.type} is nothing to send")
     return event.data
+
+
+def _annotate(request: DeliveryRequest) -> None:
+    message = request.message
+    tracing.annotate(
+        message_id=message.id,
+        conversation_key=message.conversation_key,
+        channel=message.channel,
+        round=request.round,
+        attempt=request.attempt,
+    )

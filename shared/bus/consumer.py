@@ -6,9 +6,9 @@ pauses: handing them back instead would count as deliveries, of which a message 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import nats.errors
@@ -38,6 +38,7 @@ class Delivery:
 
     payload: bytes
     origin: Origin
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ def _delivery(message: Msg, consumer: Consumer) -> Delivery:
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
     )
-    return Delivery(message.data, origin)
+    return Delivery(message.data, origin, message.headers or {})
 
 
 async def _settle_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:

@@ -9,12 +9,13 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 import nats.errors
 from nats.aio.client import Client
 
+from shared import tracing
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.topology import Stream
 from shared.errors import BusUnavailableError
@@ -84,7 +85,11 @@ class Publisher:
         line = self._lines.get(stream)
         if line is None:
             line = self._lines[stream] = _Line(self._bus, batched=stream is not Stream.DELAYED)
-        return await line.publish(outgoing)
+        if outgoing.id is None or not tracing.is_on():
+            return await line.publish(outgoing)
+        with tracing.publishing(stream, outgoing.id):
+            traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
+            return await line.publish(traced)
 
     async def aclose(self) -> None:
         for line in self._lines.values():

@@ -15,6 +15,7 @@ from services.sender.providers.base import (
     TemporaryError,
     UnknownOutcomeError,
 )
+from shared import tracing
 
 _MAX_DETAIL = 500
 """Characters of an answer that are kept to explain an error."""
@@ -38,7 +39,7 @@ def make_client(*, timeout: float) -> httpx.AsyncClient:
 
 
 class _SpreadTransport(httpx.AsyncBaseTransport):
-    """Takes several connection pools in turn.
+    """Takes several connection pools in turn, and traces what goes through them.
 
     A pool looks at each of its connections at every request, which at thirty of them costs more than the
     request itself.
@@ -50,7 +51,13 @@ class _SpreadTransport(httpx.AsyncBaseTransport):
         self._in_turn = cycle(self._pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await next(self._in_turn).handle_async_request(request)
+        url = request.url
+        with tracing.calling(request.method, url.host, url.port or (443 if url.scheme == "https" else 80)):
+            for name, value in tracing.headers().items():
+                request.headers[name] = value
+            response = await next(self._in_turn).handle_async_request(request)
+            tracing.called(response.status_code)
+            return response
 
     async def aclose(self) -> None:
         for pool in self._pools:

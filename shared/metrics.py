@@ -2,9 +2,14 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+READY = Gauge("messaging_ready", "1 while the service can do its work, as /readyz says")
+
 ACCEPTED = Counter(
-    "messaging_accepted_total", "Messages and webhooks that the gateway accepted", ["channel", "kind"]
+    "messaging_accepted_total",
+    "What the gateway accepted, by kind: send, replay, webhook or receipt",
+    ["channel", "kind"],
 )
+RECEIPTS = Counter("messaging_receipts_total", "Delivery receipts, by what they say", ["channel", "status"])
 REFUSED = Counter("messaging_refused_total", "Requests that the gateway refused", ["status"])
 HTTP_SECONDS = Histogram(
     "messaging_http_request_seconds",
@@ -13,26 +18,47 @@ HTTP_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
-PERSISTED = Counter("messaging_persisted_total", "Events that ingest stored", ["stream"])
+PERSISTED = Counter(
+    "messaging_persisted_total", "Events that ingest stored, repetitions included", ["stream"]
+)
 PERSIST_SECONDS = Histogram("messaging_persist_batch_seconds", "Time to store a batch, in seconds")
 CONSUMER_PENDING = Gauge(
-    "messaging_consumer_pending", "Messages that no process was given yet", ["stream", "consumer"]
+    "messaging_consumer_pending",
+    "Messages that no process was given yet; NaN if unknown",
+    ["stream", "consumer"],
 )
 CONSUMER_ACK_PENDING = Gauge(
-    "messaging_consumer_ack_pending", "Messages that a process is working on", ["stream", "consumer"]
+    "messaging_consumer_ack_pending",
+    "Messages that a process is working on; NaN if unknown",
+    ["stream", "consumer"],
 )
 
 SENT = Counter("messaging_send_attempts_total", "Attempts to send", ["provider", "outcome"])
 SEND_SECONDS = Histogram("messaging_send_seconds", "Time a provider took to answer, in seconds", ["provider"])
 DELIVERY_SECONDS = Histogram(
     "messaging_accept_to_sent_seconds",
-    "Time from acceptance to the provider's acknowledgement, in seconds",
+    "Time from acceptance to the provider's acknowledgement with all retries, replays excepted, in seconds",
     ["channel"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1_800),
 )
-BREAKER_OPEN = Gauge("messaging_breaker_open", "1 while no request goes to the provider", ["provider"])
-ROUTE_PAUSED = Gauge("messaging_route_paused", "1 while the provider refuses our credentials", ["provider"])
+RETRIES = Counter("messaging_retries_total", "Attempts that are to be made again", ["provider", "code"])
+DEFERRALS = Counter(
+    "messaging_deferrals_total",
+    "Messages put off without an attempt spent: breaker_open, or what paused the route",
+    ["provider", "code"],
+)
+EXPIRED = Counter("messaging_expired_total", "Messages whose time to be sent was over", ["channel"])
+BREAKER_OPEN = Gauge(
+    "messaging_breaker_open", "1 from when the provider is left alone until it answers again", ["provider"]
+)
+ROUTE_PAUSED = Gauge(
+    "messaging_route_paused",
+    "1 from when the provider refuses our credentials until it takes them",
+    ["provider"],
+)
 
 DEAD_LETTERS = Counter(
-    "messaging_dead_letters_total", "What was given up", ["direction", "channel", "reason"]
+    "messaging_dead_letters_total",
+    "What was given up, by each service that did so",
+    ["direction", "channel", "reason"],
 )

@@ -10,6 +10,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.metrics import READY
+
 _GRACE_SECONDS = 5
 
 Check = Callable[[], Awaitable[str | None]]
@@ -51,6 +53,7 @@ def health_router(check_ready: Check, notes: Notes = _no_notes) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
+        READY.set(await check_ready() is None)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router

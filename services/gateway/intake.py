@@ -11,6 +11,7 @@ from services.gateway import compose
 from services.gateway.idempotency import Memory, fingerprint
 from services.gateway.patience import patience
 from services.gateway.schemas import Receipt, Send, Webhook
+from shared import tracing
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject, outbound_subject
 from shared.events import (
@@ -22,7 +23,7 @@ from shared.events import (
     ReceiptReceived,
 )
 from shared.identity import idempotent_message_id, new_message_id
-from shared.metrics import ACCEPTED
+from shared.metrics import ACCEPTED, RECEIPTS
 
 _log = structlog.get_logger()
 
@@ -36,7 +37,7 @@ class Caller:
     Attributes:
         name: of the API key.
         idempotency_key: names the request, so that it can be repeated.
-        trace: headers of the trace that the request is part of (W3C).
+        trace: headers of the trace that the request is part of (W3C); where we trace, our own go first.
     """
 
     name: str
@@ -76,8 +77,8 @@ class Intake:
         now = self.clock()
         key = caller.idempotency_key
         id_ = new_message_id() if key is None else idempotent_message_id(caller.name, key)
-        structlog.contextvars.bind_contextvars(message_id=str(id_))
         message = compose.outbound_message(send, id_=id_, now=now)
+        _follow(message)
         event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
         async with patience():
             if key is not None:
@@ -90,7 +91,7 @@ class Intake:
     async def receive(self, webhook: Webhook, raw: object, trace: Mapping[str, str]) -> Message:
         """Take in a message that somebody sent us; `raw` is what the provider wrote."""
         message = compose.inbound_message(webhook, now=self.clock())
-        structlog.contextvars.bind_contextvars(message_id=str(message.id))
+        _follow(message)
         event = MessageReceived.of(InboundMessage(message=message, raw=raw))
         subject = inbound_message_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
@@ -104,6 +105,7 @@ class Intake:
         subject = inbound_receipt_subject(receipt.channel, receipt.provider)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
         ACCEPTED.labels(receipt.channel, "receipt").inc()
+        RECEIPTS.labels(receipt.channel, receipt.status).inc()
         _log.info(
             "receipt_received",
             provider=receipt.provider,
@@ -122,3 +124,11 @@ class Intake:
         message = event.data.message
         subject = outbound_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
+
+
+def _follow(message: Message) -> None:
+    """Name the message in all that is logged and traced of the request."""
+    structlog.contextvars.bind_contextvars(message_id=str(message.id))
+    tracing.annotate(
+        message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
+    )

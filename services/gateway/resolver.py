@@ -19,6 +19,7 @@ from shared.events import (
     Resolution,
 )
 from shared.identity import event_id
+from shared.metrics import ACCEPTED
 
 _log = structlog.get_logger()
 
@@ -67,6 +68,7 @@ class Resolver:
             await self._replay_payload(dead_letter)
         else:
             round_ = await self._replay_message(dead_letter, dead_letter.request)
+        ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
         await self._record(dead_letter, Resolution.REPLAYED, None, by)
         return round_
 

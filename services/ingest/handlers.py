@@ -8,6 +8,7 @@ import structlog
 
 from services.ingest.repository import Repository
 from services.ingest.rows import Rows, rows_of
+from shared import tracing
 from shared.bus.consumer import Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.errors import BadMessageError, NotNowError
@@ -20,6 +21,7 @@ _log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Readable:
     delivery: Delivery
+    subject: str
     rows: Rows
 
 
@@ -37,6 +39,13 @@ class IngestHandler:
         self._office = office
 
     async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        stream = deliveries[0].origin.stream
+        contexts = (delivery.headers for delivery in deliveries)
+        with tracing.processing_batch(stream, contexts, len(deliveries)):
+            await self._handle(stream, deliveries)
+        return [Done()] * len(deliveries)
+
+    async def _handle(self, stream: str, deliveries: Sequence[Delivery]) -> None:
         readings = [_read(delivery) for delivery in deliveries]
         readable = [reading for reading in readings if isinstance(reading, _Readable)]
         bad = [reading for reading in readings if isinstance(reading, _Bad)]
@@ -45,8 +54,9 @@ class IngestHandler:
         await asyncio.gather(
             *(self._office.bury(item.delivery.payload, item.error, item.delivery.origin) for item in bad)
         )
-        PERSISTED.labels(deliveries[0].origin.stream).inc(len(deliveries) - len(bad))
-        return [Done()] * len(deliveries)
+        PERSISTED.labels(stream).inc(len(deliveries) - len(bad))
+        given_up = {item.delivery.origin.sequence for item in bad}
+        _log_stored(stream, [item for item in readable if item.delivery.origin.sequence not in given_up])
 
     async def _store(self, batch: Sequence[_Readable]) -> list[_Bad]:
         """Store what can be stored, and return what the database will never take.
@@ -72,9 +82,17 @@ class IngestHandler:
 
 def _read(delivery: Delivery) -> _Readable | _Bad:
     try:
-        return _Readable(delivery, rows_of(decode(delivery.payload)))
+        event = decode(delivery.payload)
+        return _Readable(delivery, event.subject, rows_of(event))
     except Exception as exc:  # noqa: BLE001 - see `_store`
         return _Bad(delivery, _reason(exc))
+
+
+def _log_stored(stream: str, stored: Sequence[_Readable]) -> None:
+    """Log one line for all of them, by which each can be found. Of a receipt only the provider knows more."""
+    messages = dict.fromkeys(item.subject for item in stored if item.rows.receipt is None)
+    receipts = [item.subject for item in stored if item.rows.receipt is not None]
+    _log.info("stored", stream=stream, message_ids=list(messages), provider_message_ids=receipts)
 
 
 def _reason(error: Exception) -> BadMessageError:

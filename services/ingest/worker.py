@@ -13,6 +13,7 @@ from shared.bus.publisher import Publisher
 from shared.bus.streams import Streams
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
 from shared.errors import DatabaseUnavailableError
+from shared.metrics import PERSISTED
 
 _BATCH = 500
 _SWEEP_BATCH = 20
@@ -35,6 +36,8 @@ class Worker:
             ConsumerLoop(bus, ADVISORY_CONSUMER, sweeper, batch=_SWEEP_BATCH),
         ]
         self._running: list[asyncio.Task[None]] = []
+        for consumer in INGEST_CONSUMERS:
+            PERSISTED.labels(consumer.stream)  # is 0 from now on, where it would be missing
 
     def start(self) -> None:
         self._running = [asyncio.create_task(loop.run()) for loop in self._loops]

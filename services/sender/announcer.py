@@ -7,7 +7,6 @@ again at any time and is recognised as a repetition.
 from datetime import UTC, datetime, timedelta
 
 from services.sender.ledger import Entry, State
-from shared import metrics
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
     Stream,
@@ -84,7 +83,6 @@ class Announcer:
         event = DeadLettered.of(dead_letter, source="/sender", time=entry.at)
         subject = dead_letter_subject(Direction.OUTBOUND, message.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
-        metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, message.channel, reason).inc()
 
     async def _report(self, request: DeliveryRequest, entry: Entry) -> None:
         message = request.message

@@ -15,11 +15,11 @@ from tenacity import retry, retry_if_exception_type, wait_random_exponential
 
 from services.sender.announcer import Announcer
 from services.sender.ledger import Entry, Ledger, Record, State, position_of
+from services.sender.notes import note
 from services.sender.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
 from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
 from services.sender.route import ATTEMPT_TIMEOUT, Route
 from services.sender.settings import OnAmbiguous
-from shared import metrics
 from shared.bus.bucket import ConflictError
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
@@ -94,6 +94,7 @@ class Deliverer:
                 record = await self._ledger.write(request.message.id, claim, after=record)
                 entry = await self._send(request, route, claim)
         await self._record(request, entry, after=record)
+        note(request, entry)
         await self._announcer.announce(request, entry, origin)
         return Done()
 
@@ -141,16 +142,6 @@ class Deliverer:
         except ProviderError as exc:
             return self._after_failure(request, route, claim, exc)
         now = self._policy.clock()
-        message = request.message
-        waited = (now - message.created_at).total_seconds()
-        metrics.DELIVERY_SECONDS.labels(message.channel).observe(waited)
-        _log.info(
-            "message_sent",
-            message_id=str(message.id),
-            provider=route.provider.name,
-            provider_message_id=provider_message_id,
-            attempt=request.attempt,
-        )
         return claim.becomes(State.SENT, now, provider_message_id=provider_message_id)
 
     def _after_failure(

@@ -43,11 +43,14 @@ class Route:
     def __init__(self, provider: Provider, breaker: CircuitBreaker, limits: Limits) -> None:
         self.provider = provider
         self._breaker = breaker
+        self._is_refused = False
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._time_limits: set[asyncio.Timeout] = set()
         rate = limits.rate
         # One message a second or less is let through singly, more in bursts of a second.
         self._limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
+        metrics.SENT.labels(provider.name, "sent")  # is 0 from now on, where it would be missing
+        self._show()
 
     def blocked_until(self) -> datetime | None:
         """Tell until when nothing should be sent, or None if something may."""
@@ -81,7 +84,7 @@ class Route:
             raise
         finally:
             metrics.SEND_SECONDS.labels(name).observe(perf_counter() - started)
-        self._breaker.succeeded()
+        self._answers()
         self._report("sent")
         return provider_message_id
 
@@ -121,18 +124,24 @@ class Route:
     def _learn(self, error: ProviderError) -> None:
         match error:
             case RejectedError():
-                self._breaker.succeeded()  # it answers; this one message is at fault
+                self._answers()  # this one message is at fault
             case CredentialsError():
                 self._breaker.open()
+                self._is_refused = True
                 _log.error("route_paused", provider=self.provider.name, code=error.code, detail=str(error))
             case _:
                 self._breaker.failed()
         self._report(error.code)
-        if isinstance(error, CredentialsError):
-            metrics.ROUTE_PAUSED.labels(self.provider.name).set(1)
+
+    def _answers(self) -> None:
+        self._breaker.succeeded()
+        self._is_refused = False
 
     def _report(self, outcome: str) -> None:
+        metrics.SENT.labels(self.provider.name, outcome).inc()
+        self._show()
+
+    def _show(self) -> None:
         name = self.provider.name
-        metrics.SENT.labels(name, outcome).inc()
         metrics.BREAKER_OPEN.labels(name).set(self._breaker.is_open)
-        metrics.ROUTE_PAUSED.labels(name).set(0)
+        metrics.ROUTE_PAUSED.labels(name).set(self._is_refused)

@@ -31,4 +31,11 @@ class DeadLetterOffice:
         subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
         DEAD_LETTERS.labels(dead_letter.direction, dead_letter.channel or "unknown", error.code).inc()
-        _log.error("dead_letter", reason=error.code, detail=str(error), **origin.model_dump())
+        message_id = dead_letter.message_id and str(dead_letter.message_id)
+        _log.error(
+            "dead_letter",
+            message_id=message_id,
+            reason=error.code,
+            detail=str(error),
+            **origin.model_dump(),
+        )

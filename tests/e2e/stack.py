@@ -56,6 +56,9 @@ class Process:
 
         await eventually(is_ready)
 
+    def log(self) -> str:
+        return self._log.read_text()
+
     async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal and wait for the end."""
         if self._process is None:

@@ -1,0 +1,42 @@
+"""A message can be followed through the logs of all services by its id."""
+
+import json
+
+from tests.e2e.stack import JSON, Stack
+from tests.waiting import eventually
+
+
+def lines_with(stack: Stack, service: str, message_id: str) -> list[JSON]:
+    lines: list[JSON] = [json.loads(line) for line in stack.processes[service].log().splitlines()]
+    return [
+        line
+        for line in lines
+        if message_id == line.get("message_id") or message_id in line.get("message_ids", ())
+    ]
+
+
+async def test_every_service_logs_the_message(stack: Stack) -> None:
+    await stack.sms.behave(status=500, times=1)
+    message_id = (await stack.send())["id"]
+    await stack.message_becomes(message_id, "sent")
+
+    async def events(service: str, *expected: str) -> None:
+        async def are_logged() -> bool:
+            return {line["event"] for line in lines_with(stack, service, message_id)} == set(expected)
+
+        await eventually(are_logged)
+
+    await events("gateway", "message_accepted")
+    await events("sender", "attempt_failed", "message_retrying", "message_sent")
+    await events("ingest", "stored")
+    streams = {line["stream"] for line in lines_with(stack, "ingest", message_id)}
+    assert streams == {"OUTBOUND", "EVENTS"}
+
+
+async def test_a_receipt_is_found_by_the_id_that_the_sender_logged(stack: Stack) -> None:
+    message_id = (await stack.send())["id"]
+    await stack.message_becomes(message_id, "sent")
+    [sent] = lines_with(stack, "sender", message_id)
+    await stack.sms.receipt(provider_message_id=sent["provider_message_id"], status="delivered")
+    await stack.message_becomes(message_id, "delivered")
+    assert sent["provider_message_id"] in stack.processes["ingest"].log()

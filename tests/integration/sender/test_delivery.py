@@ -2,6 +2,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.sender.delivery import CLAIM_LEASE
 from services.sender.ledger import Entry, State, position_of
@@ -114,6 +115,24 @@ async def test_reset_consumers_send_nothing_twice_and_tell_nothing_new(
         await eventually(harness.is_idle)
     assert (await harness.provider.stats())["requests"] == asked
     assert {event["id"] for event in await harness.stored(Stream.EVENTS)} == told
+
+
+async def test_a_dead_letter_is_counted_once_however_often_it_is_told(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    def counted() -> float:
+        labels = {"direction": "outbound", "channel": "sms", "reason": "http_422"}
+        return REGISTRY.get_sample_value("messaging_dead_letters_total", labels) or 0
+
+    before = counted()
+    await harness.provider.behave(status=422)
+    request = await harness.accept()
+    async with sender():
+        await status_becomes(harness, request, "failed")
+        await eventually(harness.is_idle)
+        await harness.reset_consumers()
+        await eventually(harness.is_idle)
+    assert counted() == before + 1
 
 
 async def test_an_expired_message_is_never_sent(harness: Harness, sender: SenderFactory) -> None:

@@ -1,8 +1,10 @@
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import ClassVar
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.sender.breaker import CircuitBreaker
 from services.sender.providers.base import (
@@ -103,6 +105,17 @@ async def test_refused_credentials_pause_the_route_at_once() -> None:
     with pytest.raises(CredentialsError):
         await route.send(messages.message())
     assert route.blocked_until() is not None
+
+
+async def test_a_route_shows_as_paused_until_its_provider_takes_or_refuses_a_message() -> None:
+    shown = []
+    refused, failed = CredentialsError("http_401", "x"), TemporaryError("http_503", "x")
+    route = make(Stub(refused, failed, RejectedError("http_400", "x"), refused), failures=100)
+    for _ in range(5):
+        with suppress(ProviderError):
+            await route.send(messages.message())
+        shown.append(REGISTRY.get_sample_value("messaging_route_paused", {"provider": "stub"}))
+    assert shown == [1, 1, 0, 1, 0]
 
 
 async def test_what_an_adapter_does_not_know_is_an_unknown_outcome() -> None:

@@ -1,0 +1,84 @@
+"""A JetStream in memory: compare-and-set, repetitions recognised by their ids, and schedules that come due.
+
+What is declared in the topology holds here too. `tests/integration/bus/test_jetstream.py` shows that it
+behaves as the real one does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from shared.bus import topology
+from shared.bus.publisher import Outgoing, RefusedError
+from shared.bus.topology import Stream
+
+_WRONG_LAST_SEQUENCE = 10_071
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A message in a stream."""
+
+    stream: str
+    sequence: int
+    subject: str
+    payload: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def due(self) -> datetime | None:
+        """When it is to be published to its target, of a schedule."""
+        schedule = self.headers.get("Nats-Schedule")
+        return datetime.fromisoformat(schedule.removeprefix("@at ")) if schedule else None
+
+
+class JetStream:
+    """The server; `clock` tells its time."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._streams = {str(each.name): each for each in topology.streams(replicas=1, max_bytes=-1)}
+        self._stored: dict[str, list[Stored]] = {name: [] for name in self._streams}
+        self._last_sequence = dict.fromkeys(self._streams, 0)
+        self._known: dict[tuple[str, str], tuple[int, datetime]] = {}
+
+    def messages(self, stream: str) -> list[Stored]:
+        return list(self._stored[stream])
+
+    def last(self, stream: str, subject: str) -> Stored | None:
+        return next((each for each in reversed(self._stored[stream]) if each.subject == subject), None)
+
+    def store(self, stream: str, outgoing: Outgoing) -> int:
+        """Store the message, or not if its id is known; return its sequence.
+
+        Raises:
+            RefusedError: the subject's last message is another one than was expected.
+        """
+        now, known_as = self._clock(), (stream, str(outgoing.id))
+        if outgoing.id and known_as in self._known:
+            sequence, since = self._known[known_as]
+            if now - since < timedelta(seconds=self._streams[stream].duplicate_window or 0):
+                return sequence
+        expected = outgoing.headers.get("Nats-Expected-Last-Subject-Sequence")
+        last = self.last(stream, outgoing.subject)
+        if expected is not None and int(expected) != (last.sequence if last else 0):
+            raise RefusedError(_WRONG_LAST_SEQUENCE, "wrong last sequence")
+        sequence = self._append(stream, outgoing.subject, outgoing.payload, outgoing.headers)
+        self._known[known_as] = sequence, now
+        return sequence
+
+    def publish_what_is_due(self) -> None:
+        """Do what the server does with time."""
+        for schedule in self.messages(Stream.DELAYED):
+            if schedule.due and schedule.due <= self._clock():
+                self._stored[Stream.DELAYED].remove(schedule)
+                target = schedule.headers["Nats-Schedule-Target"]
+                self._append(Stream.DELAYED, target, schedule.payload, {})
+
+    def _append(self, stream: str, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
+        self._last_sequence[stream] += 1
+        stored = Stored(stream, self._last_sequence[stream], subject, payload, headers)
+        if self._streams[stream].max_msgs_per_subject == 1:
+            self._stored[stream] = [each for each in self._stored[stream] if each.subject != subject]
+        self._stored[stream].append(stored)
+        return stored.sequence

@@ -1,0 +1,367 @@
+"""Senders between a JetStream and a provider in memory, in virtual time.
+
+Whatever a sender asks of either is under way until the test decides what becomes of it: it arrives, it is
+answered, its answer is lost, or the process that asked dies.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from random import Random
+from typing import Any, ClassVar
+
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from services.sender.announcer import Announcer
+from services.sender.breaker import CircuitBreaker
+from services.sender.delivery import Deliverer, Policy
+from services.sender.ledger import Ledger, Record
+from services.sender.providers.base import (
+    CredentialsError,
+    NotReachedError,
+    RejectedError,
+    TemporaryError,
+    UnknownOutcomeError,
+)
+from services.sender.route import Limits, Route
+from services.sender.settings import OnAmbiguous
+from shared.bus.client import REQUEST_TIMEOUT, Bus
+from shared.bus.consumer import Done, HandBack, Outcome
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import Stream, outbound_subject
+from shared.channels import Channel
+from shared.errors import BusUnavailableError, NotNowError, ServiceError
+from shared.events import (
+    DeadLettered,
+    DeliveryDue,
+    DeliveryRequest,
+    Event,
+    Message,
+    MessageAccepted,
+    Origin,
+    StatusChanged,
+    decode,
+)
+from shared.identity import MessageId, idempotent_message_id
+from tests import messages
+from tests.jetstream import JetStream, Stored
+from tests.virtual_time import VirtualTimeLoop
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+VALIDITY = timedelta(hours=4)
+DELAYS = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 900))
+_PROCESSES = 3
+_MOST_TURNS = 5_000
+
+_request: ContextVar[DeliveryRequest] = ContextVar("_request")
+
+
+class Behaviour(StrEnum):
+    """What the provider does with what it is asked."""
+
+    ACCEPTS = "accepts"
+    FAILS = "fails"
+    REJECTS = "rejects"
+    REFUSES_CREDENTIALS = "refuses credentials"
+    IS_AWAY = "is away"
+
+
+@dataclass
+class Provider:
+    """The provider itself.
+
+    Attributes:
+        accepted: the message and the round of its request, of all that will reach somebody's phone.
+    """
+
+    honours_keys: bool
+    behaviour: Behaviour = Behaviour.ACCEPTS
+    asked: int = 0
+    accepted: list[tuple[MessageId, int]] = field(default_factory=list)
+
+    def take(self, request: DeliveryRequest) -> str:
+        self.asked += 1
+        match self.behaviour:
+            case Behaviour.FAILS:
+                raise TemporaryError("http_500", "no")
+            case Behaviour.REJECTS:
+                raise RejectedError("http_400", "no")
+            case Behaviour.REFUSES_CREDENTIALS:
+                raise CredentialsError("http_401", "no")
+            case Behaviour.IS_AWAY:
+                raise NotReachedError("not_reached", "no")
+        known = any(id_ == request.message.id for id_, _ in self.accepted)
+        if not (known and self.honours_keys):
+            self.accepted.append((request.message.id, request.round))
+        return f"theirs-{request.message.id}"
+
+
+class Asked:
+    """Something that a process asked for.
+
+    Args:
+        act: what the other side does when it arrives there.
+        lost: what the process is told when no answer comes.
+    """
+
+    def __init__(self, act: Callable[[], Any], lost: Exception) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.has_arrived = False
+        self._act = act
+        self._lost = lost
+
+    def arrive(self) -> None:
+        if self.has_arrived:
+            return
+        self.has_arrived = True
+        try:
+            self._settle = partial(self.answer.set_result, self._act())
+        except ServiceError as exc:
+            self._settle = partial(self.answer.set_exception, exc)
+
+    def succeed(self) -> None:
+        self.arrive()
+        self._settle()
+
+    def lose(self) -> None:
+        self.answer.set_exception(self._lost)
+
+
+class _Client(JetStreamContext):
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+
+    async def get_last_msg(
+        self,
+        stream_name: str,
+        subject: str,
+        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as its base has it
+    ) -> RawStreamMsg:
+        found = await self._process.ask_server(lambda server: server.last(stream_name, subject))
+        if found is None:
+            raise NotFoundError
+        return RawStreamMsg(data=found.payload, seq=found.sequence)
+
+
+class _Bus(Bus):
+    def __init__(self, process: "Process") -> None:
+        self._client_in_memory = _Client(process)
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        return self._client_in_memory
+
+
+class _Publisher(Publisher):
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+
+    async def publish(self, stream: str, outgoing: Outgoing) -> int:
+        sequence: int = await self._process.ask_server(lambda server: server.store(stream, outgoing))
+        return sequence
+
+
+class _Adapter:
+    name: ClassVar[str] = "in-memory"
+    channel: ClassVar[Channel] = Channel.SMS
+    honours_idempotency_keys: ClassVar[bool] = True
+
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+
+    async def send(self, message: Message) -> str:  # noqa: ARG002 - the request says more
+        return await self._process.ask_provider(_request.get())
+
+
+class _ForgetfulAdapter(_Adapter):
+    honours_idempotency_keys = False
+
+
+class Process:
+    """A sender process, with a breaker of its own."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.handling: dict[asyncio.Task[None], Stored] = {}
+        breaker = CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now)
+        honours = world.provider.honours_keys
+        adapter = (_Adapter if honours else _ForgetfulAdapter)(self)
+        route = Route(adapter, breaker, Limits(concurrency=8))
+        publisher = _Publisher(self)
+        self.deliverer = Deliverer(
+            Ledger(_Bus(self), publisher),
+            Announcer(publisher),
+            {Channel.SMS: route},
+            Policy(DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, world.now, Random(0)),
+        )
+
+    def handle(self, stored: Stored) -> None:
+        task = self._world.loop.create_task(self._handle(stored))
+        self.handling[task] = stored
+        task.add_done_callback(self.handling.pop)
+
+    async def _handle(self, stored: Stored) -> None:
+        event = decode(stored.payload)
+        assert isinstance(event, MessageAccepted | DeliveryDue)
+        origin = Origin(stream=stored.stream, sequence=stored.sequence, subject=stored.subject, consumer="c")
+        _request.set(event.data)
+        try:
+            outcome = await self.deliverer.deliver(event.data, origin)
+        except NotNowError:
+            outcome = HandBack()
+        self._world.settle(stored, outcome)
+
+    async def ask_server(self, act: Callable[[JetStream], Any]) -> Any:  # noqa: ANN401 - what `act` returns
+        lost = BusUnavailableError("no answer")
+        asked = Asked(lambda: act(self._world.server), lost)
+        self._world.asked.append(asked)
+        try:
+            return await asyncio.wait_for(asked.answer, REQUEST_TIMEOUT)
+        except TimeoutError as exc:
+            raise lost from exc
+
+    async def ask_provider(self, request: DeliveryRequest) -> str:
+        lost = UnknownOutcomeError("connection", "lost")
+        asked = Asked(lambda: self._world.provider.take(request), lost)
+        self._world.asked.append(asked)
+        self._world.asked_of_provider.append(asked)
+        answer: str = await asked.answer
+        return answer
+
+    def die(self) -> None:
+        for task in self.handling:
+            task.cancel()
+
+
+class World:
+    """Everything there is, and what can happen to it."""
+
+    def __init__(self, *, honours_keys: bool) -> None:
+        self.loop = VirtualTimeLoop()
+        self.server = JetStream(self.now)
+        self.provider = Provider(honours_keys)
+        self.processes = [Process(self) for _ in range(_PROCESSES)]
+        self.asked: list[Asked] = []
+        self.asked_of_provider: list[Asked] = []
+        self._settled: set[Stored] = set()
+        self._not_before: dict[Stored, datetime] = {}
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.loop.time())
+
+    # --- What there is ---
+
+    def under_way(self) -> list[Asked]:
+        self.asked = [asked for asked in self.asked if not asked.answer.done()]
+        return self.asked
+
+    def on_the_wire(self) -> list[Asked]:
+        """List what the provider may still get, whether or not somebody still waits for its answer."""
+        return [asked for asked in self.asked_of_provider if not asked.has_arrived]
+
+    def undone(self) -> list[Stored]:
+        """List the messages that no sender has acknowledged."""
+        stored = [*self.server.messages(Stream.OUTBOUND), *self.server.messages(Stream.DELAYED)]
+        return [each for each in stored if each.due is None and each not in self._settled]
+
+    def deliverable(self) -> list[Stored]:
+        now = self.now()
+        return [each for each in self.undone() if self._not_before.get(each, now) <= now]
+
+    def told(self) -> list[Event]:
+        """List the events and dead letters in their streams."""
+        streams = (Stream.EVENTS, Stream.DEADLETTER)
+        return [decode(each.payload) for stream in streams for each in self.server.messages(stream)]
+
+    def statuses(self) -> list[StatusChanged]:
+        return [event for event in self.told() if isinstance(event, StatusChanged)]
+
+    def dead_letters(self) -> list[DeadLettered]:
+        return [event for event in self.told() if isinstance(event, DeadLettered)]
+
+    def requests(self) -> list[DeliveryRequest]:
+        """List what was accepted, replays included."""
+        events = [decode(each.payload) for each in self.server.messages(Stream.OUTBOUND)]
+        return [event.data for event in events if isinstance(event, MessageAccepted)]
+
+    def recorded(self, message_id: MessageId) -> Record | None:
+        """Read the ledger."""
+        ledger = Ledger(_Bus(self.processes[0]), _Publisher(self.processes[0]))
+        looking = self.loop.create_task(ledger.look_up(message_id))
+        self.let_pass()
+        for asked in self.under_way():
+            asked.succeed()
+        return self.loop.run_until_complete(looking)
+
+    def schedules(self) -> list[Stored]:
+        return [each for each in self.server.messages(Stream.DELAYED) if each.due]
+
+    # --- What can happen ---
+
+    def let_pass(self, seconds: float = 0) -> None:
+        self.loop.let_pass(seconds)
+        self.server.publish_what_is_due()
+
+    def accept(self, number: int) -> None:
+        message = messages.message(
+            id=idempotent_message_id("simulation", str(number)), timestamp=START, created_at=START
+        )
+        self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
+
+    def replay(self, letter: DeadLettered) -> None:
+        """Do what the gateway does."""
+        assert letter.data.request
+        fresh = {"attempt": 1, "deferrals": 0, "errors": [], "expires_at": self.now() + VALIDITY}
+        self._publish_accepted(
+            letter.data.request.model_copy(update={"round": letter.data.round + 1, **fresh})
+        )
+
+    def _publish_accepted(self, request: DeliveryRequest) -> None:
+        event = MessageAccepted.of(request, time=self.now())
+        subject = outbound_subject(request.message.channel, request.message.conversation_key)
+        self.server.store(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
+
+    def settle(self, stored: Stored, outcome: Outcome) -> None:
+        match outcome:
+            case Done():
+                self._settled.add(stored)
+            case HandBack(delay):
+                self._not_before[stored] = self.now() + delay
+
+    def reset_consumers(self) -> None:
+        self._settled.clear()
+        self._not_before.clear()
+
+    def come_to_rest(self) -> None:
+        """Let everything be answered and time pass until nothing is left to do."""
+        for turn in range(_MOST_TURNS):
+            self.let_pass()
+            handled = {stored for process in self.processes for stored in process.handling.values()}
+            if under_way := self.under_way():
+                for asked in under_way:
+                    asked.succeed()
+            elif waiting := [each for each in self.deliverable() if each not in handled]:
+                for stored in waiting:
+                    self.processes[turn % _PROCESSES].handle(stored)
+            elif handled or self.undone() or self.schedules():
+                self.let_pass(1 if handled else self._until_something_happens())
+            else:
+                return
+        raise AssertionError("it does not come to rest")
+
+    def _until_something_happens(self) -> float:
+        dues = [each.due for each in self.schedules() if each.due]
+        moments = [*dues, *(self._not_before[each] for each in self.undone())]
+        return max((min(moments) - self.now()).total_seconds(), 0)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.die()
+        self.let_pass()
+        self.loop.close()

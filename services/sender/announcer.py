@@ -46,9 +46,11 @@ class Announcer:
     async def announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
         """Tell what `entry`, which is of the request's position and has a result, means for others.
 
+        Of an attempt that is put off again and again the first time is reported: an event has one content.
         What leads to the next step comes last: once that is taken, this one is announced no more.
         """
-        await self._report(request, entry)
+        if entry.state is not State.DEFERRED or request.deferrals == 0:
+            await self._report(request, entry)
         match entry.state:
             case State.RETRYING | State.DEFERRED:
                 await self._schedule(_next_step(request, entry), entry)

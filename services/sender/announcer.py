@@ -63,7 +63,8 @@ class Announcer:
         target = delayed_due_subject(message.channel, message.conversation_key, message.id)
         headers = {"Nats-Schedule": f"@at {_rfc3339(entry.due or entry.at)}", "Nats-Schedule-Target": target}
         subject = delayed_wait_subject(message.id)
-        await self._publisher.publish(Stream.DELAYED, Outgoing(subject, event.id, event.encode(), headers))
+        # Without an id: the server would not take it again where an older step, told late, has replaced it.
+        await self._publisher.publish(Stream.DELAYED, Outgoing(subject, None, event.encode(), headers))
 
     async def _give_up(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
         message = request.message

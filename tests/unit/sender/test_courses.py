@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from services.sender.ledger import State
 from shared.status import Status
-from tests.unit.sender.simulation import Behaviour, World
+from tests.unit.sender.simulation import Asked, Behaviour, World
 
 
 @pytest.fixture
@@ -16,8 +17,49 @@ def world() -> Iterator[World]:
     world.close()
 
 
+def answer(world: World, times: int, *, but: Asked | None = None) -> None:
+    """Answer what is under way, and what is asked for then, and so on."""
+    for _ in range(times):
+        for asked in list(world.under_way()):
+            if asked is not but:
+                asked.succeed()
+        world.let_pass()
+
+
 def test_an_attempt_that_is_put_off_for_hours_is_reported_once(world: World) -> None:
     world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
     world.come_to_rest()
 
     assert [event.data.status for event in world.statuses()] == [Status.SCHEDULED, Status.EXPIRED]
+
+
+def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(world: World) -> None:
+    """All senders are away for longer than ids are remembered; then an old step races with the next."""
+    first, second, third = world.processes
+    world.provider.behaviour = Behaviour.FAILS
+    first.handle(world.undone()[0])
+    world.let_pass()
+    answer(world, 5)  # it looks, claims, sends, records and reports
+    [schedule] = world.under_way()
+    schedule.arrive()
+    first.die()
+    world.let_pass(601)
+
+    old_step, next_step = world.undone()
+    second.handle(old_step)
+    world.let_pass()
+    answer(world, 2)  # it looks and reports
+    [late] = world.under_way()
+    third.handle(next_step)
+    world.let_pass()
+    answer(world, 6, but=late)
+    [newer] = world.schedules()
+    late.succeed()
+    world.let_pass()
+    assert newer not in world.schedules()
+
+    world.provider.behaviour = Behaviour.ACCEPTS
+    world.come_to_rest()
+    record = world.recorded(world.requests()[0].message.id)
+    assert record is not None
+    assert record.entry.state is State.SENT

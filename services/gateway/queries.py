@@ -78,7 +78,7 @@ def history(id_: UUID) -> Statement:
     return (
         select(message_history)
         .where(entry.message_id == id_)
-        .order_by(entry.occurred_at, entry.round, entry.rank, entry.event_id)
+        .order_by(entry.occurred_at, entry.round, entry.rank, entry.attempt, entry.event_id)
     )
 
 

@@ -20,5 +20,5 @@ message_history = table(
 )
 """What happened to each message, by its events and its provider's receipts.
 
-What became of a message says the row of the highest (round, rank), the earliest if there are several.
+What became of a message says the row of the highest (round, rank, attempt), and of several the earliest.
 """

@@ -4,11 +4,8 @@ import asyncio
 import random
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,11 +18,9 @@ from shared.events import Event
 from tests.integration.ingest.stories import (
     accepted,
     count,
-    empty,
     every_row,
     life_of,
     lives,
-    meaning,
     message,
     received,
 )
@@ -49,23 +44,6 @@ async def test_storing_again_changes_no_row(engine: AsyncEngine) -> None:
         await store(engine, [event])
 
     assert await every_row(engine) == before
-
-
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(order=st.permutations(STORY * 2), cuts=st.sets(st.integers(1, 2 * len(STORY)), max_size=5))
-async def test_neither_order_nor_batches_nor_repetitions_matter(
-    engine: AsyncEngine, order: list[Event], cuts: set[int]
-) -> None:
-    await empty(engine)
-    await store(engine, STORY)
-    expected = await meaning(engine)
-    await empty(engine)
-
-    bounds = [0, *sorted(cuts), len(order)]
-    for start, end in pairwise(bounds):
-        await store(engine, order[start:end])
-
-    assert await meaning(engine) == expected
 
 
 async def test_fifty_first_messages_at_once_make_one_conversation(engine: AsyncEngine) -> None:

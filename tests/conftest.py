@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nats as nats_client
 import pytest
+from hypothesis import settings
 from nats.js import JetStreamContext
 
 from shared.bus.client import Bus, connect
@@ -16,6 +17,12 @@ from shared.bus.publisher import Publisher, publishing
 from tests import infrastructure
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Generate the same examples in every run; `--hypothesis-seed` explores others."""
+    settings.register_profile("same", derandomize=config.getoption("--hypothesis-seed") is None)
+    settings.load_profile("same")
 
 
 def sqlalchemy_url(url: str) -> str:

@@ -84,7 +84,6 @@ async def seen(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
 @settings(
     deadline=None,
     max_examples=40,
-    derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # each example takes too long to look for a smaller one
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

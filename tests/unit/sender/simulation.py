@@ -49,6 +49,7 @@ from shared.events import (
     decode,
 )
 from shared.identity import MessageId, idempotent_message_id
+from shared.status import Status
 from tests import messages
 from tests.jetstream import JetStream, Stored
 from tests.virtual_time import VirtualTimeLoop
@@ -77,16 +78,17 @@ class Provider:
     """The provider itself.
 
     Attributes:
-        accepted: the message and the round of its request, of all that will reach somebody's phone.
+        asked: the message and the round of every request that arrived.
+        accepted: the same of what will reach somebody's phone.
     """
 
     honours_keys: bool
     behaviour: Behaviour = Behaviour.ACCEPTS
-    asked: int = 0
+    asked: list[tuple[MessageId, int]] = field(default_factory=list)
     accepted: list[tuple[MessageId, int]] = field(default_factory=list)
 
     def take(self, request: DeliveryRequest) -> str:
-        self.asked += 1
+        self.asked.append((request.message.id, request.round))
         match self.behaviour:
             case Behaviour.FAILS:
                 raise TemporaryError("http_500", "no")
@@ -108,9 +110,14 @@ class Asked:
     Args:
         act: what the other side does when it arrives there.
         lost: what the process is told when no answer comes.
+        about: the message, of what the provider is asked.
     """
 
-    def __init__(self, act: Callable[[], Any], lost: Exception) -> None:
+    def __init__(
+        self, by: "Process", act: Callable[[], Any], lost: Exception, about: MessageId | None = None
+    ) -> None:
+        self.by = by
+        self.about = about
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.has_arrived = False
         self._act = act
@@ -219,7 +226,7 @@ class Process:
 
     async def ask_server(self, act: Callable[[JetStream], Any]) -> Any:  # noqa: ANN401 - what `act` returns
         lost = BusUnavailableError("no answer")
-        asked = Asked(lambda: act(self._world.server), lost)
+        asked = Asked(self, lambda: act(self._world.server), lost)
         self._world.asked.append(asked)
         try:
             return await asyncio.wait_for(asked.answer, REQUEST_TIMEOUT)
@@ -228,7 +235,8 @@ class Process:
 
     async def ask_provider(self, request: DeliveryRequest) -> str:
         lost = UnknownOutcomeError("connection", "lost")
-        asked = Asked(lambda: self._world.provider.take(request), lost)
+        asked = Asked(self, lambda: self._world.provider.take(request), lost, request.message.id)
+        self._world.asked_twice |= asked.about in {each.about for each in self._world.under_way()}
         self._world.asked.append(asked)
         self._world.asked_of_provider.append(asked)
         answer: str = await asked.answer
@@ -240,7 +248,11 @@ class Process:
 
 
 class World:
-    """Everything there is, and what can happen to it."""
+    """Everything there is, and what can happen to it.
+
+    Attributes:
+        asked_twice: whether the provider was asked for a message while somebody waited for its answer.
+    """
 
     def __init__(self, *, honours_keys: bool) -> None:
         self.loop = VirtualTimeLoop()
@@ -248,6 +260,7 @@ class World:
         self.provider = Provider(honours_keys)
         self.processes = [Process(self) for _ in range(_PROCESSES)]
         self.asked: list[Asked] = []
+        self.asked_twice = False
         self.asked_of_provider: list[Asked] = []
         self._settled: set[Stored] = set()
         self._not_before: dict[Stored, datetime] = {}
@@ -257,9 +270,9 @@ class World:
 
     # --- What there is ---
 
-    def under_way(self) -> list[Asked]:
+    def under_way(self, by: Process | None = None) -> list[Asked]:
         self.asked = [asked for asked in self.asked if not asked.answer.done()]
-        return self.asked
+        return [asked for asked in self.asked if by in {None, asked.by}]
 
     def on_the_wire(self) -> list[Asked]:
         """List what the provider may still get, whether or not somebody still waits for its answer."""
@@ -299,6 +312,16 @@ class World:
             asked.succeed()
         return self.loop.run_until_complete(looking)
 
+    def replayable(self) -> list[DeliveryRequest]:
+        """List the requests of dead letters, and of what was sent: that may kill its sender too."""
+        given_up = [event.data.request for event in self.dead_letters() if event.data.request]
+        sent = {
+            (event.data.message_id, event.data.round)
+            for event in self.statuses()
+            if event.data.status is Status.SENT
+        }
+        return [*given_up, *(each for each in self.requests() if (each.message.id, each.round) in sent)]
+
     def schedules(self) -> list[Stored]:
         return [each for each in self.server.messages(Stream.DELAYED) if each.due]
 
@@ -314,13 +337,10 @@ class World:
         )
         self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
 
-    def replay(self, letter: DeadLettered) -> None:
-        """Do what the gateway does."""
-        assert letter.data.request
+    def replay(self, request: DeliveryRequest) -> None:
+        """Do what the gateway does with the request of a dead letter."""
         fresh = {"attempt": 1, "deferrals": 0, "errors": [], "expires_at": self.now() + VALIDITY}
-        self._publish_accepted(
-            letter.data.request.model_copy(update={"round": letter.data.round + 1, **fresh})
-        )
+        self._publish_accepted(request.model_copy(update={"round": request.round + 1, **fresh}))
 
     def _publish_accepted(self, request: DeliveryRequest) -> None:
         event = MessageAccepted.of(request, time=self.now())
@@ -333,6 +353,14 @@ class World:
                 self._settled.add(stored)
             case HandBack(delay):
                 self._not_before[stored] = self.now() + delay
+
+    def answer(self, turns: int, by: Process | None = None, *, but: Asked | None = None) -> None:
+        """Answer what is under way, and what is asked for then, and so on."""
+        for _ in range(turns):
+            for asked in self.under_way(by):
+                if asked is not but:
+                    asked.succeed()
+            self.let_pass()
 
     def reset_consumers(self) -> None:
         self._settled.clear()

@@ -6,7 +6,7 @@ import pytest
 
 from services.sender.ledger import State
 from shared.status import Status
-from tests.unit.sender.simulation import Asked, Behaviour, World
+from tests.unit.sender.simulation import Behaviour, World
 
 
 @pytest.fixture
@@ -17,20 +17,39 @@ def world() -> Iterator[World]:
     world.close()
 
 
-def answer(world: World, times: int, *, but: Asked | None = None) -> None:
-    """Answer what is under way, and what is asked for then, and so on."""
-    for _ in range(times):
-        for asked in list(world.under_way()):
-            if asked is not but:
-                asked.succeed()
-        world.let_pass()
-
-
 def test_an_attempt_that_is_put_off_for_hours_is_reported_once(world: World) -> None:
     world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
     world.come_to_rest()
 
     assert [event.data.status for event in world.statuses()] == [Status.SCHEDULED, Status.EXPIRED]
+
+
+def test_what_the_provider_took_is_recorded_however_often_nats_is_away(world: World) -> None:
+    first, *_ = world.processes
+    first.handle(world.undone()[0])
+    world.let_pass()
+    world.answer(3)  # it looks, claims and sends
+    for _ in range(10):
+        world.let_pass(10)
+    world.come_to_rest()
+
+    assert [event.data.status for event in world.statuses()] == [Status.SENT]
+    assert len(world.provider.asked) == 1
+
+
+def test_of_two_that_know_different_ends_the_one_who_recorded_it_is_right(world: World) -> None:
+    first, second, _ = world.processes
+    first.handle(world.undone()[0])
+    world.let_pass()
+    world.answer(3)  # it looks, claims and sends
+    world.let_pass(31)
+    world.provider.behaviour = Behaviour.REJECTS
+    second.handle(world.undone()[0])
+    world.let_pass()
+    world.answer(6, second)
+    world.come_to_rest()
+
+    assert [event.data.status for event in world.statuses()] == [Status.FAILED]
 
 
 def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(world: World) -> None:
@@ -39,7 +58,7 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
     world.provider.behaviour = Behaviour.FAILS
     first.handle(world.undone()[0])
     world.let_pass()
-    answer(world, 5)  # it looks, claims, sends, records and reports
+    world.answer(5)  # it looks, claims, sends, records and reports
     [schedule] = world.under_way()
     schedule.arrive()
     first.die()
@@ -48,11 +67,11 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
     old_step, next_step = world.undone()
     second.handle(old_step)
     world.let_pass()
-    answer(world, 2)  # it looks and reports
+    world.answer(2)  # it looks and reports
     [late] = world.under_way()
     third.handle(next_step)
     world.let_pass()
-    answer(world, 6, but=late)
+    world.answer(6, but=late)
     [newer] = world.schedules()
     late.succeed()
     world.let_pass()

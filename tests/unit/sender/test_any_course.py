@@ -189,4 +189,4 @@ class AnyCourse(RuleBasedStateMachine):
 
 
 TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnyCourse.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

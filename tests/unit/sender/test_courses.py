@@ -37,6 +37,20 @@ def test_what_the_provider_took_is_recorded_however_often_nats_is_away(world: Wo
     assert len(world.provider.asked) == 1
 
 
+def test_nobody_else_sends_what_is_being_sent(world: World) -> None:
+    first, second, _ = world.processes
+    first.handle(world.undone()[0])
+    world.let_pass()
+    world.answer(2)  # it looks and claims
+    second.handle(world.undone()[0])
+    world.let_pass()
+    world.answer(6, second)
+
+    assert [asked.by for asked in world.under_way()] == [first]
+    world.come_to_rest()
+    assert len(world.provider.asked) == 1
+
+
 def test_of_two_that_know_different_ends_the_one_who_recorded_it_is_right(world: World) -> None:
     first, second, _ = world.processes
     first.handle(world.undone()[0])

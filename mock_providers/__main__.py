@@ -51,9 +51,17 @@ async def _run(settings: Settings, listeners: dict[socket.socket, Contract]) -> 
 
     # Without trust_env, so that no proxy from the environment comes between.
     async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT, trust_env=False) as client:
-        gateway = Gateway(client, str(settings.gateway_url).rstrip("/"), settings.webhook_secret)
-        random = Random()
-        apps = {listener: create_app(contract, gateway, random) for listener, contract in listeners.items()}
+        gateway = Gateway(
+            client,
+            str(settings.gateway_url).rstrip("/"),
+            settings.webhook_secret,
+            str(settings.gateway_public_url or settings.gateway_url).rstrip("/"),
+        )
+        random, credentials = Random(), settings.credentials
+        apps = {
+            listener: create_app(contract, gateway, random, credentials)
+            for listener, contract in listeners.items()
+        }
         async with serving(apps):
             for listener, contract in listeners.items():
                 logger.info("%s on %s", contract.title, url_of(listener))

@@ -1,20 +1,24 @@
-"""A provider as an application: its API under `/messages`, the controls under `/mock`."""
+"""A provider as an application: its APIs, and the controls under `/mock`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, FastAPI, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
+from mock_providers.backend import Backend, Credentials, Errands
 from mock_providers.behaviour import NORMAL, Behaviour, BehaviourSwitch
-from mock_providers.contract import Contract, Payload
+from mock_providers.contract import Contract
 from mock_providers.ledger import Counts, Ledger
 from mock_providers.provider import Provider, bare_key
-from mock_providers.webhooks import Delivery, Gateway, GatewayUnreachableError
+from mock_providers.webhooks import Delivery, Gateway, GatewayUnreachableError, Payload
 
 
 class Receipt(BaseModel):
@@ -25,7 +29,7 @@ class Receipt(BaseModel):
 
 
 class Stats(BaseModel):
-    """Counts of `POST /messages`: each request is accepted, refused, or the repeat of a key."""
+    """Counts of what clients sent: each request is accepted, refused, or the repeat of a key."""
 
     requests: int
     accepted: int
@@ -33,19 +37,31 @@ class Stats(BaseModel):
     repeated_keys: int
 
 
-def create_app(contract: Contract, gateway: Gateway, random: Random) -> FastAPI:
+def create_app(
+    contract: Contract, gateway: Gateway, random: Random, credentials: Credentials | None = None
+) -> FastAPI:
     """Build one provider.
 
     Args:
         contract: Which provider.
         gateway: Where its webhooks go.
         random: Decides which requests a behaviour's `rate` affects.
+        credentials: Of the real contract; those that the README names unless given.
     """
-    behaviour, ledger = BehaviourSwitch(random), Ledger()
+    behaviour, ledger, errands = BehaviourSwitch(random), Ledger(), Errands()
     provider = Provider(contract, behaviour, ledger)
-    app = FastAPI(title=contract.title, version="1")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await errands.abandon()
+
+    app = FastAPI(title=contract.title, version="1", lifespan=lifespan)
+    app.include_router(
+        contract.real_api(Backend(behaviour, ledger, gateway, errands, credentials or Credentials()))
+    )
     app.add_api_route("/messages", provider.take, **_messages_route(contract))
-    app.include_router(_behaviour_routes(behaviour), prefix="/mock/behaviour", tags=["behaviour"])
+    app.include_router(_behaviour_routes(contract, behaviour), prefix="/mock/behaviour", tags=["behaviour"])
     app.include_router(_ledger_routes(ledger), prefix="/mock", tags=["what arrived"])
     app.include_router(_webhook_routes(contract, provider, gateway), prefix="/mock", tags=["webhooks"])
 
@@ -95,7 +111,7 @@ def _messages_route(contract: Contract) -> dict[str, Any]:
     }
 
 
-def _behaviour_routes(behaviour: BehaviourSwitch) -> APIRouter:
+def _behaviour_routes(contract: Contract, behaviour: BehaviourSwitch) -> APIRouter:
     router = APIRouter()
 
     @router.get("")
@@ -104,6 +120,10 @@ def _behaviour_routes(behaviour: BehaviourSwitch) -> APIRouter:
 
     @router.put("")
     async def change_behaviour(wanted: Behaviour) -> Behaviour:
+        if wanted.outcome not in {None, *contract.outcomes}:
+            raise RequestValidationError(
+                [{"type": "outcome", "loc": ("body", "outcome"), "msg": f"none of {[*contract.outcomes]}"}]
+            )
         behaviour.current = wanted
         return wanted
 

@@ -37,6 +37,12 @@ class Behaviour(BaseModel):
     hang: bool = Field(default=False, description="Don't accept the message, and never answer.")
     drop_connection: bool = Field(default=False, description="Don't accept it, and break the connection.")
     ambiguous: bool = Field(default=False, description="Accept it, then break the connection.")
+    outcome: str | None = Field(
+        default=None, description="What is reported last of the messages that Twilio or SendGrid accepts."
+    )
+    error_code: int | None = Field(
+        default=None, description="Twilio's code for the error, or for the failure that is reported."
+    )
 
     @property
     def accepts(self) -> bool:

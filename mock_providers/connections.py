@@ -6,6 +6,8 @@ from contextlib import suppress
 from starlette.requests import Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mock_providers.behaviour import Behaviour
+
 SHUTDOWN_GRACE = 0.25
 """Seconds that open requests get to end once the server stops; then their connections break."""
 
@@ -20,6 +22,16 @@ class BreakableProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         super().shutdown()
         self.loop.call_later(SHUTDOWN_GRACE, self.transport.abort)
+
+
+async def linger(request: Request, behaviour: Behaviour) -> None:
+    """Return when the answer is due, or when nobody is left to get it. The body must have been read."""
+    if behaviour.latency_ms:
+        await client_gone(request, within=behaviour.latency_ms / 1000)
+    if behaviour.hang:
+        await client_gone(request)
+    elif behaviour.breaks:
+        await break_connection(request)
 
 
 async def break_connection(request: Request) -> None:

@@ -1,11 +1,13 @@
 """What tells one mock provider from another; everything else, they have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from fastapi import APIRouter
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-Payload = dict[str, JsonValue]
+from mock_providers.backend import Backend
+from mock_providers.webhooks import Payload
 
 
 class OutboundMessage(BaseModel):
@@ -32,6 +34,8 @@ class Contract:
         webhook_path: Where the gateway takes its inbound messages; receipts go to `…/status`.
         inbound_example: An inbound message around the fields that are given. It need not have
             those fields themselves, nor the id, nor the timestamp.
+        real_api: The contract of a real provider, which it keeps as well.
+        outcomes: What may be reported last of the messages that come by that.
     """
 
     title: str
@@ -40,3 +44,5 @@ class Contract:
     outbound: type[OutboundMessage]
     webhook_path: str
     inbound_example: Callable[[Payload], Payload]
+    real_api: Callable[[Backend], APIRouter]
+    outcomes: Collection[str]

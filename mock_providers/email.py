@@ -1,6 +1,9 @@
 """The e-mail provider."""
 
-from mock_providers.contract import Contract, OutboundMessage, Payload
+from mock_providers.contract import Contract, OutboundMessage
+from mock_providers.sendgrid.api import sendgrid_api
+from mock_providers.sendgrid.webhooks import COURSES
+from mock_providers.webhooks import Payload
 
 
 class EmailMessage(OutboundMessage):
@@ -23,4 +26,6 @@ EMAIL = Contract(
     outbound=EmailMessage,
     webhook_path="/api/webhooks/email",
     inbound_example=_inbound_example,
+    real_api=sendgrid_api,
+    outcomes=COURSES.keys(),
 )

@@ -8,12 +8,11 @@ import orjson
 from fastapi import Request, Response
 from pydantic import ValidationError
 
+from mock_providers.answers import answer
 from mock_providers.behaviour import Behaviour, BehaviourSwitch
-from mock_providers.connections import break_connection, client_gone
+from mock_providers.connections import linger
 from mock_providers.contract import Contract
 from mock_providers.ledger import AcceptedMessage, Ledger
-
-_BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
 class Provider:
@@ -30,12 +29,7 @@ class Provider:
         behaviour = self._behaviour.next()
         # The message is accepted when it arrives; it is the answer that comes late, or never.
         response = self._settle(body, key, behaviour)
-        if behaviour.latency_ms:
-            await client_gone(request, within=behaviour.latency_ms / 1000)
-        if behaviour.hang:
-            await client_gone(request)
-        elif behaviour.breaks:
-            await break_connection(request)
+        await linger(request, behaviour)
         return response
 
     def new_id(self) -> str:
@@ -61,7 +55,7 @@ class Provider:
             message = AcceptedMessage(self.new_id(), key, datetime.now(UTC), orjson.Fragment(body))
             self._ledger.add(message)
         status = behaviour.status or HTTPStatus.ACCEPTED
-        return _answer(status, {self._contract.id_field: message.id}, behaviour)
+        return answer(status, {self._contract.id_field: message.id}, behaviour)
 
 
 def bare_key(key: str | None) -> str | None:
@@ -70,17 +64,7 @@ def bare_key(key: str | None) -> str | None:
 
 
 def _error(status: int, code: str, message: str, behaviour: Behaviour) -> Response:
-    return _answer(status, {"error": code, "message": message}, behaviour)
-
-
-def _answer(status: int, content: dict[str, str], behaviour: Behaviour) -> Response:
-    headers = {} if behaviour.retry_after is None else {"Retry-After": str(behaviour.retry_after)}
-    if status in _BODILESS:
-        return Response(status_code=status, headers=headers)
-    if behaviour.html:
-        page = f"<!DOCTYPE html>\n<html><body><h1>Status {status}</h1></body></html>\n"
-        return Response(page, status, headers, media_type="text/html")
-    return Response(orjson.dumps(content), status, headers, media_type="application/json")
+    return answer(status, {"error": code, "message": message}, behaviour)
 
 
 def _reasons(error: ValueError) -> str:

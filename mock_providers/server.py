@@ -24,7 +24,7 @@ def _server(app: FastAPI) -> _Server:
             app,
             http=BreakableProtocol,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             proxy_headers=False,
             access_log=False,
             log_config=None,

@@ -2,7 +2,10 @@
 
 from typing import Literal
 
-from mock_providers.contract import Contract, OutboundMessage, Payload
+from mock_providers.contract import Contract, OutboundMessage
+from mock_providers.twilio.api import twilio_api
+from mock_providers.twilio.webhooks import COURSES
+from mock_providers.webhooks import Payload
 
 
 class SmsMessage(OutboundMessage):
@@ -26,4 +29,6 @@ SMS = Contract(
     outbound=SmsMessage,
     webhook_path="/api/webhooks/sms",
     inbound_example=_inbound_example,
+    real_api=twilio_api,
+    outcomes=COURSES.keys(),
 )

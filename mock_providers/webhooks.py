@@ -4,12 +4,13 @@ import hmac
 import json
 import time
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 from pydantic import BaseModel, JsonValue
 
-from mock_providers.contract import Payload
+Payload = dict[str, JsonValue]
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that makes secrets recognisable, not a secret
 
@@ -18,11 +19,15 @@ class GatewayUnreachableError(Exception):
     """The gateway gave no answer."""
 
 
+class NotConnectedError(GatewayUnreachableError):
+    """The gateway can't have seen the webhook."""
+
+
 class Delivery(BaseModel):
     """A webhook, and how the gateway answered it."""
 
     status: int
-    payload: Payload
+    payload: JsonValue
     response: JsonValue
 
 
@@ -50,13 +55,18 @@ class Gateway:
     Args:
         client: Makes the requests, with its own timeouts.
         url: Of the gateway, without a slash at the end.
-        key: Signs the webhooks; without one they go unsigned.
+        key: Signs the generic webhooks; without one they go unsigned.
+        public_url: Under which the gateway believes to be reached, if not under `url`. URLs that
+            begin with it are signed as they are, and looked for at `url`.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str, key: bytes | None = None) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, key: bytes | None = None, public_url: str | None = None
+    ) -> None:
         self._client = client
         self._url = url
         self._key = key
+        self.public_url = public_url or url
 
     async def deliver(self, path: str, event: str, payload: Payload) -> Delivery:
         """Post a webhook. The same path and event get the same `webhook-id`, whenever they are sent.
@@ -74,11 +84,27 @@ class Gateway:
         }
         if self._key:
             headers["webhook-signature"] = sign(self._key, webhook_id, timestamp, body)
+        response = await self.post(self.public_url + path, body, headers)
+        return delivery(payload, response)
+
+    async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """Post to a public URL.
+
+        Raises:
+            GatewayUnreachableError: There was no answer.
+        """
+        within = url.startswith(f"{self.public_url}/")
+        address = self._url + url.removeprefix(self.public_url) if within else url
         try:
-            response = await self._client.post(self._url + path, content=body, headers=headers)
-        except httpx.HTTPError as exc:
-            raise GatewayUnreachableError(f"no answer from {self._url}{path}: {exc!r}") from exc
-        return Delivery(status=response.status_code, payload=payload, response=_content(response))
+            return await self._client.post(address, content=content, headers=headers)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise NotConnectedError(f"no connection to {address}: {exc!r}") from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise GatewayUnreachableError(f"no answer from {address}: {exc!r}") from exc
+
+
+def delivery(payload: JsonValue, response: httpx.Response) -> Delivery:
+    return Delivery(status=response.status_code, payload=payload, response=_content(response))
 
 
 def _content(response: httpx.Response) -> JsonValue:

@@ -88,6 +88,34 @@ async def test_open_requests_do_not_hold_up_the_stop(tmp_path: Path, behaviour: 
     assert (process.returncode, stderr) == (0, b"")
 
 
+async def test_reports_under_way_do_not_hold_up_the_stop(tmp_path: Path) -> None:
+    mail = {
+        "personalizations": [{"to": [{"email": "b@example.com"}]}],
+        "from": {"email": "a@example.com"},
+        "subject": "x",
+        "content": [{"type": "text/plain", "value": "x"}],
+    }
+    settings = {
+        "GATEWAY_URL": "http://127.0.0.1:1",
+        "SENDGRID_API_KEY": "SG.other",
+        "TWILIO_ACCOUNT_SID": "AC1",
+        "TWILIO_AUTH_TOKEN": "other",
+    }
+    async with started(tmp_path, **settings) as process, httpx.AsyncClient(trust_env=False) as client:
+        sms, email = await urls(process)
+        account = f"{sms}/2010-04-01/Accounts/AC1/Messages.json"
+        assert (await client.get(account, auth=("AC1", "other"))).status_code == 200
+        sent = await client.post(
+            f"{email}/v3/mail/send", json=mail, headers={"Authorization": "Bearer SG.other"}
+        )
+        assert sent.status_code == 202
+        assert process.stderr
+        assert b"events not taken: no connection" in await process.stderr.readline()
+        process.terminate()
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+
+
 async def test_the_settings_are_also_read_from_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GATEWAY_URL=http://127.0.0.1:1/\nWEBHOOK_SECRET=\nAPI_KEYS=a:b\n")
     async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
@@ -103,6 +131,8 @@ async def test_the_settings_are_also_read_from_dotenv(tmp_path: Path) -> None:
         ({"WEBHOOK_SECRET": "hush"}, r"WEBHOOK_SECRET: .*must be whsec_ followed by base64"),
         ({"SMS_PROVIDER_PORT": "many"}, r"SMS_PROVIDER_PORT: .*"),
         ({"GATEWAY_URL": "gateway"}, r"GATEWAY_URL: .*"),
+        ({"GATEWAY_PUBLIC_URL": "gateway"}, r"GATEWAY_PUBLIC_URL: .*"),
+        ({"SENDGRID_WEBHOOK_PRIVATE_KEY": "hush"}, r"SENDGRID_WEBHOOK_PRIVATE_KEY: .*must be a P-256 .*"),
         ({"LOG_LEVEL": "chatty"}, r"LOG_LEVEL: .*must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         ({"MOCK_PROVIDERS_HOST": "host.invalid"}, r"cannot listen on host\.invalid:0: .*"),
     ],

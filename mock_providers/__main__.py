@@ -78,6 +78,7 @@ def main() -> None:
     except StartError as exc:
         sys.exit(f"mock_providers: {exc}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every webhook
     uvloop.run(_run(settings, listeners))
 
 

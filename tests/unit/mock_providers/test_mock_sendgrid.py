@@ -6,9 +6,11 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from email import message_from_bytes
+from random import Random
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -19,10 +21,14 @@ from sendgrid import SendGridAPIClient
 from sendgrid.helpers.eventwebhook import EventWebhook
 from sendgrid.helpers.mail import Mail
 
+from mock_providers.app import create_app
 from mock_providers.backend import Credentials
+from mock_providers.email import EMAIL
 from mock_providers.sendgrid import webhooks
 from mock_providers.sendgrid.api import MAX_BYTES
 from mock_providers.sendgrid.signature import decode_private_key, encode_public_key
+from mock_providers.server import listen, serving, url_of
+from mock_providers.webhooks import Gateway
 from tests.unit.mock_providers.conftest import Mocks, Webhook
 
 PERSON = {"email": "customer@example.com", "name": "Casey"}
@@ -286,6 +292,20 @@ class TestEvents:
         await send(mocks, message)
         sent = await mocks.receiver.those(3, mine)
         assert len({webhook.body for webhook in sent}) == 1
+
+    async def test_the_reports_end_with_the_provider(self) -> None:
+        listener = listen("127.0.0.1", 0)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            app = create_app(EMAIL, Gateway(http, "http://127.0.0.1:1"), Random(1))
+            before = asyncio.all_tasks()
+            async with serving({listener: app}):
+                answer = await http.post(
+                    f"{url_of(listener)}/v3/mail/send",
+                    json=mail(),
+                    headers={"Authorization": f"Bearer {Credentials.sendgrid_api_key}"},
+                )
+                assert answer.status_code == 202
+            assert asyncio.all_tasks() == before
 
     async def test_sent_on_demand(self, mocks: Mocks) -> None:
         given = [{"event": "bounce", "type": "blocked", "sg_event_id": "1"}, {"email": 5}]

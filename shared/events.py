@@ -116,13 +116,19 @@ class StatusReport(_Model):
 
 
 class DeliveryReceipt(_Model):
-    """What became of an outbound message, as its provider says. It need not be a message we know."""
+    """What became of an outbound message, as its provider says. It need not be a message we know.
+
+    Attributes:
+        message_id: ours, of a provider that gives it back.
+    """
 
     channel: Channel
     provider: str
     provider_message_id: str
+    message_id: MessageId | None = None
     status: Status
     error_code: str | None = None
+    error_detail: str | None = None
     occurred_at: AwareDatetime
     raw: Any
 

@@ -90,9 +90,10 @@ _INSERT_MESSAGE_EVENTS = text("""
 
 _INSERT_RECEIPTS = text("""
     INSERT INTO delivery_receipts (
-        id, provider, provider_message_id, status, rank, error_code, occurred_at
+        id, provider, provider_message_id, message_id, status, rank, error_code, error_detail, occurred_at
     )
-    SELECT id, provider, provider_message_id, status, rank, error_code, occurred_at
+    SELECT
+        id, provider, provider_message_id, message_id, status, rank, error_code, error_detail, occurred_at
     FROM json_populate_recordset(NULL::delivery_receipts, CAST(:rows AS json))
     ORDER BY id
     ON CONFLICT DO NOTHING

@@ -95,9 +95,11 @@ def _(event: ReceiptReceived) -> Rows:
             "id": event.id,
             "provider": receipt.provider,
             "provider_message_id": receipt.provider_message_id,
+            "message_id": receipt.message_id,
             "status": receipt.status,
             "rank": receipt.status.rank,
             "error_code": receipt.error_code,
+            "error_detail": receipt.error_detail,
             "occurred_at": receipt.occurred_at,
         }
     )

@@ -190,10 +190,18 @@ class MessageEvent(Base):
 
 
 class DeliveryReceipt(Base):
-    """What a provider reported of a message that it had taken; found by the provider's own id for it."""
+    """What a provider reported of a message that it had taken.
+
+    It is found by the provider's own id for the message, or by ours if the provider gave that back.
+    """
 
     __tablename__ = "delivery_receipts"
-    __table_args__ = (Index("ix_delivery_receipts_provider_message", "provider", "provider_message_id"),)
+    __table_args__ = (
+        Index("ix_delivery_receipts_provider_message", "provider", "provider_message_id"),
+        Index(
+            "ix_delivery_receipts_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     provider: Mapped[str]
@@ -202,6 +210,8 @@ class DeliveryReceipt(Base):
     rank: Mapped[int]
     error_code: Mapped[str | None]
     occurred_at: Mapped[datetime]
+    message_id: Mapped[UUID | None]
+    error_detail: Mapped[str | None]
 
 
 class DeadLetter(Base):

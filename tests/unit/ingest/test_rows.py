@@ -72,7 +72,7 @@ def test_a_receipt_keeps_what_the_provider_says() -> None:
 
     assert row is not None
     assert (row["status"], row["rank"], row["error_code"]) == ("undelivered", 4, "30003")
-    assert "message_id" not in row
+    assert (row["message_id"], row["error_detail"]) == (None, None)
 
 
 def test_a_dead_letter_is_kept_whole_as_the_stream_has_it() -> None:

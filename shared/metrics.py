@@ -11,6 +11,9 @@ ACCEPTED = Counter(
 )
 RECEIPTS = Counter("messaging_receipts_total", "Delivery receipts, by what they say", ["channel", "status"])
 REFUSED = Counter("messaging_refused_total", "Requests that the gateway refused", ["status"])
+WEBHOOKS_REFUSED = Counter(
+    "messaging_webhooks_refused_total", "Webhooks, or parts of them, not taken", ["provider", "reason"]
+)
 HTTP_SECONDS = Histogram(
     "messaging_http_request_seconds",
     "Time to answer a request, in seconds",

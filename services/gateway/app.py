@@ -18,6 +18,7 @@ from services.gateway.resolver import Resolver
 from services.gateway.routes import conversations, dead_letters, messages, webhooks
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import State
+from services.gateway.webhooks import sendgrid, twilio
 from shared.bus.bucket import Bucket
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
@@ -51,6 +52,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for module in (messages, conversations, dead_letters):
         app.include_router(module.router, dependencies=clients)
     app.include_router(webhooks.router, dependencies=providers)
+    # Whoever has a secret for some webhooks does not want others to be open.
+    is_open = not settings.webhook_secret
+    app.include_router(twilio.router(settings.twilio_signatures, is_open=is_open))
+    app.include_router(sendgrid.router(settings.sendgrid_webhook_public_key, is_open=is_open))
     app.include_router(health_router(lambda: _state(app).what_is_missing(), lambda: _state(app).notes()))
     return app
 
@@ -95,4 +100,6 @@ def _warn_if_open(settings: GatewaySettings) -> None:
     if not settings.api_keys:
         _log.warning("gateway_open", missing="API_KEYS", consequence="anybody can send and read messages")
     if not settings.webhook_secret:
-        _log.warning("gateway_open", missing="WEBHOOK_SECRET", consequence="anybody can pose as a provider")
+        secrets = ("webhook_secret", "twilio_auth_token", "sendgrid_webhook_public_key")
+        missing = " and ".join(name.upper() for name in secrets if not getattr(settings, name))
+        _log.warning("gateway_open", missing=missing, consequence="anybody can pose as a provider")

@@ -1,6 +1,7 @@
 """Reading request bodies: every way in which one can be no JSON ends here."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, Never, TypeVar
 
 from fastapi import Request
@@ -13,12 +14,14 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_BODY = 256 * 1024
 """Bytes of a request; a message has to fit into one of NATS, 1 MiB, together with what is said about it."""
 
+_JSON = "application/json"
+
 _MAX_DEPTH = 64
 """Arrays and objects within one another. Readers of the streams have limits of their own, further up."""
 
 
-async def read_body(request: Request) -> bytes:
-    """Read the body, once; it stays with the request.
+async def read_body(request: Request, *, limit: int = MAX_BODY) -> bytes:
+    """Read the body of up to `limit` bytes, once; it stays with the request.
 
     Raises:
         ProblemError: 413, before more than the limit has been read.
@@ -27,25 +30,25 @@ async def read_body(request: Request) -> bytes:
     if kept is not None:
         return kept
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_BODY:
-        raise _too_large()
-    body = b""
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    read = bytearray()
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise _too_large()
-    request.state.body = body
+        read += chunk
+        if len(read) > limit:
+            raise _too_large(limit)
+    request.state.body = body = bytes(read)
     return body
 
 
-async def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON may be anything
-    """Read and parse the body. Strings in it may still hold lone surrogates.
+async def read_json(request: Request, *, limit: int = MAX_BODY) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Read and parse the body, of up to `limit` bytes. Strings in it may still hold lone surrogates.
 
     Raises:
         ProblemError: 413, 415 for another content type, or 400.
     """
-    _require_json(request)
-    body = await read_body(request)
+    require_media_type(request, _JSON)
+    body = await read_body(request, limit=limit)
     try:
         # The one parser that lets a lone surrogate pass, on to where its field can be named.
         value = json.loads(body.decode(), parse_constant=_refuse)
@@ -66,7 +69,7 @@ async def read_model(request: Request, model: type[Model], *, default_region: st
     Raises:
         ProblemError: as `read_json` and `validate` do.
     """
-    _require_json(request)
+    require_media_type(request, _JSON)
     body = await read_body(request)
     try:
         return model.model_validate_json(body, context={"default_region": default_region})
@@ -87,10 +90,13 @@ def validate(value: object, model: type[Model], *, default_region: str) -> Model
         raise InvalidRequestError(*faults_of(errors)) from exc
 
 
-def _require_json(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if media_type.lower() != "application/json":
-        raise ProblemError(415, "The content type has to be application/json")
+def media_type_of(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def require_media_type(request: Request, media_type: str) -> None:
+    if media_type_of(request.headers) != media_type:
+        raise ProblemError(415, f"The content type has to be {media_type}")
 
 
 def _refuse(constant: str) -> Never:
@@ -105,8 +111,8 @@ def _is_deeper(value: object, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in value)
 
 
-def _too_large() -> ProblemError:
-    return ProblemError(413, f"The body is larger than {MAX_BODY} bytes")
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError(413, f"The body is larger than {limit} bytes")
 
 
 def _too_deep() -> ProblemError:

@@ -31,12 +31,14 @@ def receipt_event(receipt: Receipt, raw: object, *, now: datetime) -> ReceiptRec
         channel=receipt.channel,
         provider=receipt.provider,
         provider_message_id=receipt.provider_message_id,
+        message_id=receipt.message_id,
         status=receipt.status,
         error_code=receipt.error_code,
+        error_detail=receipt.error_detail,
         occurred_at=receipt.timestamp or now,
         raw=raw,
     )
-    return ReceiptReceived.of(data, id_=event_id(message, "receipt", receipt.status), time=now)
+    return ReceiptReceived.of(data, id_=event_id(message, "receipt", receipt.key), time=now)
 
 
 def _message(

@@ -2,6 +2,7 @@
 
     ProblemError                    answers with its status
     ├── UnauthorizedError           401
+    ├── ForbiddenError              403
     ├── NotFoundError               404
     ├── ConflictError               409
     └── InvalidRequestError         422, with the fields at fault
@@ -77,6 +78,11 @@ class ProblemError(Exception):
 class UnauthorizedError(ProblemError):
     def __init__(self, detail: str, *, challenge: str) -> None:
         super().__init__(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+class ForbiddenError(ProblemError):
+    def __init__(self, detail: str) -> None:
+        super().__init__(403, detail)
 
 
 class NotFoundError(ProblemError):

@@ -81,6 +81,16 @@ def _line(value: str) -> str:
     return value
 
 
+def readable(text: str) -> str:
+    """Replace what `Text` refuses: a provider cannot be asked for another text."""
+    return _NOT_TEXT.sub("\ufffd", text)
+
+
+def on_one_line(text: str, *, limit: int) -> str:
+    """Make a line of what may have breaks, of `limit` characters at most."""
+    return " ".join(readable(text[: limit * 2]).split())[:limit]
+
+
 def _url(value: str) -> str:
     if _NOT_A_LINE.search(value) or not _URL_PATTERN.fullmatch(value):
         raise ValueError("is neither an http or https URL nor a relative one")
@@ -169,6 +179,7 @@ Email = Annotated[
 ]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
+ProviderText = Annotated[str, AfterValidator(readable)]
 SmsText = Annotated[
     str, Field(max_length=MAX_SMS_BODY, json_schema_extra=_TEXT_SCHEMA), AfterValidator(_text)
 ]

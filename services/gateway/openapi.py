@@ -39,12 +39,13 @@ _MODELS: tuple[type[BaseModel], ...] = (
     Problem,
 )
 _PROBLEMS = {
-    400: "The body is no JSON",
+    400: "The body cannot be read",
     401: "No valid credentials",
+    403: "The provider has not signed it",
     404: "There is no such thing",
     409: "It cannot be done, or not again",
     413: "The body is too large",
-    415: "The body is not application/json",
+    415: "The content type is another",
     422: "Some fields are not valid",
     503: (
         "NATS or PostgreSQL does not answer: try again. A send may have been accepted all the same; "
@@ -81,6 +82,11 @@ def takes(model: type[BaseModel], *parameters: Json) -> Json:
     if parameters:
         extra["parameters"] = list(parameters)
     return extra
+
+
+def takes_raw(media_type: str, schema: Json) -> Json:
+    """Document a body that is no JSON of ours (for `openapi_extra`)."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
 
 
 def problems(*statuses: int) -> dict[int | str, Json]:

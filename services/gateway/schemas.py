@@ -26,6 +26,7 @@ from services.gateway.fields import (
 )
 from services.gateway.parameters import MAX_CURSOR
 from shared.channels import Channel, Direction
+from shared.identity import MessageId
 
 _ATTACHMENT: JsonValue = {
     "required": ["attachments"],
@@ -189,6 +190,20 @@ class _Receipt(_Request):
     status: ReceiptStatus
     error_code: ErrorCode | None = Field(default=None, description="The provider's code for what went wrong")
     timestamp: Timestamp | None = Field(default=None, description="When it happened: now, if left out")
+
+    @property
+    def message_id(self) -> MessageId | None:
+        """Our id of the message, if the provider gives it back."""
+        return None
+
+    @property
+    def error_detail(self) -> str | None:
+        return None
+
+    @property
+    def key(self) -> str:
+        """Tells the receipts for one message apart."""
+        return self.status
 
 
 class SmsReceipt(_Receipt):

@@ -3,12 +3,14 @@ from datetime import timedelta
 from typing import Annotated
 
 import phonenumbers
-from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, InstanceOf, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from services.gateway.auth import ApiKeys, WebhookSecrets
+from services.gateway.webhooks.sendgrid import SendgridKey
+from services.gateway.webhooks.twilio import TwilioSignatures
 from shared.bus.topology import SEND_WINDOW
-from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port
+from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, WebUrl
 
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
 
@@ -19,6 +21,9 @@ class GatewaySettings(BusSettings, DatabaseSettings):
     Attributes:
         api_keys: of the clients.
         webhook_secret: what the providers sign with.
+        twilio_auth_token: what Twilio signs with.
+        sendgrid_webhook_public_key: what SendGrid's signatures are checked with.
+        public_base_url: under which providers reach the gateway; Twilio signs it.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.
         allow_unauthenticated: listen to other machines although keys or secrets are missing.
@@ -32,6 +37,11 @@ class GatewaySettings(BusSettings, DatabaseSettings):
     webhook_secret: Annotated[InstanceOf[WebhookSecrets], NoDecode, BeforeValidator(WebhookSecrets.parse)] = (
         Field(default=WebhookSecrets([]), validate_default=False)
     )
+    twilio_auth_token: SecretStr | None = None
+    public_base_url: WebUrl | None = None
+    sendgrid_webhook_public_key: Annotated[
+        InstanceOf[SendgridKey] | None, NoDecode, BeforeValidator(SendgridKey.parse)
+    ] = Field(default=None, validate_default=False)
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
     allow_unauthenticated: bool = False
@@ -41,9 +51,22 @@ class GatewaySettings(BusSettings, DatabaseSettings):
         return timedelta(hours=self.message_validity_hours)
 
     @property
+    def twilio_signatures(self) -> TwilioSignatures | None:
+        if self.twilio_auth_token is None or self.public_base_url is None:
+            return None
+        return TwilioSignatures(self.twilio_auth_token.get_secret_value(), self.public_base_url)
+
+    @property
     def is_open(self) -> bool:
         """Whether anybody who reaches the gateway can send, read, or pretend to be a provider."""
         return not (self.api_keys and self.webhook_secret)
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _needed_for_twilio(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None and info.data.get("twilio_auth_token"):
+            raise ValueError("must be set along with TWILIO_AUTH_TOKEN: Twilio signs the URL")
+        return url
 
     @field_validator("default_region")
     @classmethod

@@ -11,7 +11,14 @@ from services.gateway.settings import GatewaySettings
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
-    for name in ("API_KEYS", "WEBHOOK_SECRET", "GATEWAY_HOST", "ALLOW_UNAUTHENTICATED"):
+    for name in (
+        "API_KEYS",
+        "WEBHOOK_SECRET",
+        "TWILIO_AUTH_TOKEN",
+        "SENDGRID_WEBHOOK_PUBLIC_KEY",
+        "GATEWAY_HOST",
+        "ALLOW_UNAUTHENTICATED",
+    ):
         monkeypatch.delenv(name, raising=False)
     return GatewaySettings(
         _env_file=None,

@@ -178,6 +178,42 @@ async def test_the_history_has_the_events_and_the_receipts_of_a_message(connecti
     ]
 
 
+async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncConnection) -> None:
+    message_id = await add_history(connection)
+    report = {
+        "status": "delivered",
+        "rank": 4,
+        "occurred_at": NOON,
+        "message_id": message_id,
+        "provider": "p",
+    }
+    why = {"error_code": "dropped", "error_detail": "Bounced Address"}
+    await connection.execute(
+        insert(DeliveryReceipt),
+        [
+            {
+                **report,
+                "id": uuid4(),
+                "provider_message_id": "m-1",
+                "error_code": "both",
+                "error_detail": None,
+            },
+            {**report, "id": uuid4(), "provider_message_id": "another", **why},
+            {**report, "id": uuid4(), "provider_message_id": "m-1", "provider": "q", **why},
+            {**report, "id": uuid4(), "provider_message_id": "m-9", "message_id": uuid4(), **why},
+        ],
+    )
+
+    query = text("SELECT * FROM message_history WHERE message_id = :id AND status = 'delivered'")
+    rows = (await connection.execute(query, {"id": message_id})).all()
+
+    errors = [row.error for row in rows if row.error]
+    assert sorted(errors, key=str) == [
+        {"code": "both"},
+        {"code": "dropped", "detail": "Bounced Address"},
+    ]
+
+
 async def add_nothing_of_ours(connection: AsyncConnection) -> None:
     """A receipt whose message is unknown: it belongs to no history until that turns up."""
     row = {"id": uuid4(), "provider": "p", "provider_message_id": "m-2", "status": "delivered", "rank": 4}

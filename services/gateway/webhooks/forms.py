@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+from pydantic_core import to_json
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -67,6 +68,35 @@ def multipart(body: bytes, content_type: str) -> Multipart:
     if not reader.is_at_end:
         raise MalformedFormError("The form is cut off")
     return reader.form
+
+
+def fitted(fields: Form, room: int) -> tuple[Form, list[str]]:
+    """Cut the longest fields until all together take no more than `room` bytes as JSON.
+
+    Each may have an equal share, and what short ones leave of theirs.
+
+    Returns:
+        the fields, and the names of those that were cut.
+    """
+    kept: Form = {}
+    cut = []
+    by_size = sorted(fields.items(), key=lambda item: len(to_json(item)))
+    for index, (name, value) in enumerate(by_size):
+        share = room // (len(by_size) - index)
+        whole = len(to_json((name, value))) <= share
+        kept[name] = value if whole else cut_to("".join(value), share - len(to_json((name, ""))))
+        if not whole:
+            cut.append(name)
+        room -= len(to_json((name, kept[name])))
+    return kept, cut
+
+
+def cut_to(text: str, room: int) -> str:
+    """Take as much of the beginning of a text as fits into `room` bytes of JSON, or somewhat less."""
+    text = text[: max(room, 0)]
+    while text and (size := len(to_json(text)) - 2) > room:
+        text = text[: len(text) * room // size]
+    return text
 
 
 class _Reader:

@@ -31,7 +31,15 @@ from services.gateway.openapi import Json, problems, takes_raw
 from services.gateway.schemas import EmailReceipt, EmailWebhook
 from services.gateway.state import state_of
 from services.gateway.views import View, answer
-from services.gateway.webhooks.forms import Form, MalformedFormError, Multipart, collected, multipart
+from services.gateway.webhooks.forms import (
+    Form,
+    MalformedFormError,
+    Multipart,
+    collected,
+    cut_to,
+    fitted,
+    multipart,
+)
 from services.gateway.webhooks.guard import Check, Delivery, Guard, Refusal
 from shared.addresses import InvalidAddressError, parse_address
 from shared.channels import Channel
@@ -235,7 +243,7 @@ def _is_address(text: str) -> bool:
 def _body(html: str | None, text: str | None) -> str:
     versions = [version for version in (html, text) if version and version.strip()]
     readable_ones = (readable(version[:_ROOM_FOR_BODY]) for version in versions)
-    cut = [_cut(version, _ROOM_FOR_BODY) for version in readable_ones]
+    cut = [cut_to(version, _ROOM_FOR_BODY) for version in readable_ones]
     whole = (part for part, version in zip(cut, versions, strict=True) if len(part) == len(version))
     return next(whole, next(iter(cut), ""))
 
@@ -255,7 +263,7 @@ def _id(fields: Form, sender: str, recipient: str) -> str:
 
 
 def _raw(fields: Form, form: Multipart) -> Json:
-    kept, cut = _fitted(fields, _ROOM_FOR_FIELDS)
+    kept, cut = fitted(fields, _ROOM_FOR_FIELDS)
     files = [
         asdict(file) | {"name": _file_name(file.name), "type": on_one_line(file.type, limit=_MAX_LABEL)}
         for file in form.files[:_MAX_FILES_LISTED]
@@ -265,35 +273,6 @@ def _raw(fields: Form, form: Multipart) -> Json:
 
 def _file_name(text: str) -> str:
     return on_one_line(re.split(r"[/\\]", text)[-1], limit=_MAX_LABEL)
-
-
-def _fitted(fields: Form, room: int) -> tuple[Form, list[str]]:
-    """Cut the longest fields until all together take no more than `room` bytes as JSON.
-
-    Each may have an equal share, and what short ones leave of theirs.
-
-    Returns:
-        the fields, and the names of those that were cut.
-    """
-    kept: Form = {}
-    cut = []
-    by_size = sorted(fields.items(), key=lambda item: len(to_json(item)))
-    for index, (name, value) in enumerate(by_size):
-        share = room // (len(by_size) - index)
-        whole = len(to_json((name, value))) <= share
-        kept[name] = value if whole else _cut("".join(value), share - len(to_json((name, ""))))
-        if not whole:
-            cut.append(name)
-        room -= len(to_json((name, kept[name])))
-    return kept, cut
-
-
-def _cut(text: str, room: int) -> str:
-    """Take as much of the beginning of a text as fits into `room` bytes of JSON, or somewhat less."""
-    text = text[: max(room, 0)]
-    while text and (size := len(to_json(text)) - 2) > room:
-        text = text[: len(text) * room // size]
-    return text
 
 
 # --- Events -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the providers' own libraries sign is let in, and nothing that differs from it by a byte."""
 
 import base64
+import string
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from types import SimpleNamespace
@@ -250,6 +251,22 @@ def test_a_flipped_byte_of_the_key_is_no_key_or_another(position: int, by: int) 
     except ValueError:
         return
     assert key(sendgrid_delivery(b"[]")) is Refusal.WRONG_SIGNATURE
+
+
+def test_a_signature_has_one_spelling() -> None:
+    genuine = next(each for each in map(sendgrid_delivery, [b"[]"] * 99) if _signature(each).endswith("="))
+    signature = _signature(genuine)
+    bare = signature.rstrip("=")
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    other = bare[:-1] + alphabet[alphabet.index(bare[-1]) ^ 1] + signature[len(bare) :]
+
+    assert base64.b64decode(other) == base64.b64decode(signature)
+    headers = {**genuine.headers, "x-twilio-email-event-webhook-signature": other}
+    assert sendgrid(Delivery(SENDGRID_EVENTS, b"", headers, b"[]")) is Refusal.WRONG_SIGNATURE
+
+
+def _signature(delivery: Delivery) -> str:
+    return delivery.headers["x-twilio-email-event-webhook-signature"]
 
 
 @pytest.mark.parametrize(("age", "refusal"), [(290, None), (-290, None), (301, "expired"), (-310, "expired")])

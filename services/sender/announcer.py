@@ -6,7 +6,6 @@ again at any time and is recognised as a repetition.
 
 from datetime import UTC, datetime, timedelta
 
-from services.sender.ledger import Entry, State
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
     Stream,
@@ -26,6 +25,7 @@ from shared.events import (
     StatusReport,
 )
 from shared.identity import dead_letter_id
+from shared.ledger import Entry, State
 from shared.status import Status
 
 _STATUS = {

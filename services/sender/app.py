@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from services.sender.announcer import Announcer
 from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.ledger import Ledger
 from services.sender.providers.http import make_client
 from services.sender.providers.registry import PROVIDERS
 from services.sender.route import Route
@@ -19,6 +18,7 @@ from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import publishing
 from shared.channels import Channel
+from shared.ledger import Ledger
 from shared.service import health_router
 from shared.tracing import exporting
 

@@ -14,7 +14,6 @@ import structlog
 from tenacity import retry, retry_if_exception_type, wait_random_exponential
 
 from services.sender.announcer import Announcer
-from services.sender.ledger import Entry, Ledger, Record, State, position_of
 from services.sender.notes import note
 from services.sender.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
 from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
@@ -26,6 +25,7 @@ from shared.bus.consumer import Done, HandBack, Outcome
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
 from shared.events import AttemptError, DeliveryRequest, Origin
+from shared.ledger import Entry, Ledger, Record, State, position_of
 
 _log = structlog.get_logger()
 

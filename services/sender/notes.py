@@ -2,10 +2,10 @@
 
 import structlog
 
-from services.sender.ledger import Entry, State
 from shared import metrics, tracing
 from shared.channels import Direction
 from shared.events import DeliveryRequest
+from shared.ledger import Entry, State
 
 _log = structlog.get_logger()
 

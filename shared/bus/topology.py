@@ -32,7 +32,7 @@ LANES = 32
 """Per channel; a divisor of the number of partitions."""
 
 DELIVERIES_BUCKET = "DELIVERIES"
-"""The sender's ledger: what was done with each message, by message id."""
+"""The ledger: what was done with each message, by message id."""
 
 IDEMPOTENCY_BUCKET = "IDEMPOTENCY"
 """The gateway's memory of requests with an `Idempotency-Key`, by message id."""

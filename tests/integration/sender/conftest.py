@@ -14,7 +14,6 @@ from mock_providers.sms import SMS
 from services.sender.announcer import Announcer
 from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.ledger import Ledger
 from services.sender.providers.generic_sms import GenericSms
 from services.sender.providers.http import make_client
 from services.sender.route import Limits, Route
@@ -26,6 +25,7 @@ from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
 from shared.events import DeliveryRequest
+from shared.ledger import Ledger
 from tests import messages, providers
 from tests.providers import MockProvider
 

@@ -5,11 +5,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.ledger import Entry, State, position_of
 from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
 from shared.events import DeliveryRequest
+from shared.ledger import Entry, State, position_of
 from tests import messages
 from tests.integration.sender.conftest import DELAYS, ForgetfulSms, Harness, SenderFactory
 from tests.waiting import eventually

@@ -21,7 +21,6 @@ from nats.js.errors import NotFoundError
 from services.sender.announcer import Announcer
 from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.ledger import Ledger, Record
 from services.sender.providers.base import (
     CredentialsError,
     NotReachedError,
@@ -49,6 +48,7 @@ from shared.events import (
     decode,
 )
 from shared.identity import MessageId, idempotent_message_id
+from shared.ledger import Ledger, Record
 from shared.status import Status
 from tests import messages
 from tests.jetstream import JetStream, Stored

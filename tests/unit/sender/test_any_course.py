@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.sender.ledger import State
 from shared.events import DeliveryDue, decode
 from shared.identity import MessageId
+from shared.ledger import State
 from shared.status import Status
 from tests.unit.sender.simulation import Behaviour, World
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.sender.ledger import State
+from shared.ledger import State
 from shared.status import Status
 from tests.unit.sender.simulation import Behaviour, World
 

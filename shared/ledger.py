@@ -1,4 +1,4 @@
-"""The sender's memory of what it did with each message, which makes a redelivery or a replay harmless.
+"""The memory of what was done with each message, which makes a redelivery or a replay harmless.
 
 One entry a message, changed by compare-and-set only. An entry tells the position in the message's course
 that was claimed last, and what came of it.

@@ -6,7 +6,7 @@ An event says everything that its reader needs, because the NATS CLI may drop he
 """
 
 import base64
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -42,6 +42,7 @@ class Message(_Model):
         participants: keys of the addresses in the conversation, sorted and unique.
         timestamp: when it was written, as its sender says.
         created_at: when the gateway accepted it.
+        send_at: not to be sent before this; only of an outbound message, if it was asked for.
         provider: who delivered it to us; only of an inbound message.
     """
 
@@ -57,12 +58,17 @@ class Message(_Model):
     attachments: list[str]
     timestamp: AwareDatetime
     created_at: AwareDatetime
+    send_at: AwareDatetime | None = None
     provider: str | None = None
     provider_message_id: str | None = None
 
     @property
     def channel(self) -> Channel:
         return self.type.channel
+
+    def expiry(self, validity: timedelta, now: datetime) -> datetime:
+        """Tell until when it may be sent, if it is accepted or replayed now."""
+        return max(now, self.send_at or now) + validity
 
 
 class AttemptError(_Model):
@@ -225,6 +231,12 @@ class MessageAccepted(_Event):
         id_ = event_id(message_id, "accepted", request.round)
         return cls(id=id_, source="/gateway", subject=str(message_id), time=time, data=request)
 
+    @property
+    def status(self) -> Status:
+        """What the message is in by this, until the sender reports on it."""
+        send_at = self.data.message.send_at
+        return Status.SCHEDULED if send_at and send_at > self.time else Status.ACCEPTED
+
 
 class DeliveryDue(_Event):
     """The time of a delayed attempt has come."""
@@ -266,7 +278,7 @@ class ReceiptReceived(_Event):
 
 
 class StatusChanged(_Event):
-    """The sender did something with a message; `type` ends in the status."""
+    """The sender did something with a message, or it was canceled; `type` ends in the status."""
 
     type: Literal[
         "messaging.message.scheduled.v1",
@@ -274,15 +286,16 @@ class StatusChanged(_Event):
         "messaging.message.sent.v1",
         "messaging.message.failed.v1",
         "messaging.message.expired.v1",
+        "messaging.message.canceled.v1",
     ]
     data: StatusReport
 
     @classmethod
-    def of(cls, report: StatusReport, *, time: datetime) -> Self:
+    def of(cls, report: StatusReport, *, time: datetime, source: str = "/sender") -> Self:
         return cls.model_validate(
             {
                 "id": event_id(report.message_id, report.status, report.round, report.attempt),
-                "source": "/sender",
+                "source": source,
                 "type": f"{_TYPE_PREFIX}.message.{report.status}.v1",
                 "subject": str(report.message_id),
                 "time": time,

@@ -28,6 +28,7 @@ class State(StrEnum):
     DEFERRED = "deferred"
     FAILED = "failed"
     EXPIRED = "expired"
+    CANCELED = "canceled"
 
     @property
     def ends_round(self) -> bool:
@@ -50,6 +51,7 @@ class Entry(BaseModel):
         provider: who was asked.
         error: of the attempt, if it failed.
         due: when the next step is to be taken; of `RETRYING` and `DEFERRED`.
+        uncertain: an attempt had no answer, so that the provider may have the message all the same.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +63,19 @@ class Entry(BaseModel):
     provider_message_id: str | None = None
     error: AttemptError | None = None
     due: AwareDatetime | None = None
+    uncertain: bool = False
+
+    @property
+    def next_position(self) -> Position:
+        """The step that comes next, if one does."""
+        round_, attempt, deferrals = self.position
+        return (round_, attempt, deferrals + 1) if self.state is State.DEFERRED else (round_, attempt + 1, 0)
+
+    def after(self, before: Self) -> Self:
+        """Keep what has to be known of the entry that this one replaces."""
+        taken_over = self.state is before.state is State.CLAIMED
+        uncertain = self.uncertain or before.uncertain or taken_over
+        return self.model_copy(update={"uncertain": uncertain})
 
     def becomes(self, state: State, at: datetime, **what: object) -> Self:
         return self.model_copy(update={"state": state, "at": at, **what})
@@ -92,6 +107,8 @@ class Ledger:
         Raises:
             ConflictError: it is not.
         """
+        if after is not None:
+            entry = entry.after(after.entry)
         data = entry.model_dump_json().encode()
         revision = await self._bucket.put(str(message_id), data, revision=after.revision if after else 0)
         return Record(entry, revision)

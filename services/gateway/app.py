@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.gateway import errors
 from services.gateway.archive import Archive
 from services.gateway.auth import RequireApiKey, RequireSignature
+from services.gateway.cancellation import Canceler
 from services.gateway.idempotency import Memory
 from services.gateway.intake import Intake
 from services.gateway.middleware import Measure
@@ -24,6 +25,7 @@ from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.topology import IDEMPOTENCY_BUCKET
 from shared.db.engine import connecting
+from shared.ledger import Ledger
 from shared.service import health_router
 from shared.tracing import exporting
 
@@ -87,7 +89,8 @@ def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engin
         bus=bus,
         intake=Intake(publisher=publisher, memory=memory, validity=validity, clock=_now),
         resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
-        archive=Archive(engine),
+        archive=Archive(engine, validity),
+        canceler=Canceler(Ledger(bus, publisher), publisher, _now),
         default_region=settings.default_region,
     )
 

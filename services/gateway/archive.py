@@ -1,8 +1,9 @@
 """What is stored, as it is shown. The gateway reads PostgreSQL here and writes it nowhere."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -12,7 +13,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.gateway import queries
-from services.gateway.paging import BulkCursor, ConversationCursor, DeadLetterCursor, MessageCursor
+from services.gateway.paging import (
+    BulkCursor,
+    ConversationCursor,
+    DeadLetterCursor,
+    MessageCursor,
+    ScheduledCursor,
+)
 from services.gateway.queries import ConversationFilter, DeadLetterFilter
 from services.gateway.views import (
     ConversationView,
@@ -23,6 +30,7 @@ from services.gateway.views import (
     MessageWithHistory,
     ResolutionView,
 )
+from shared.channels import Channel
 from shared.errors import DatabaseUnavailableError
 
 _PATIENCE = 2.0
@@ -44,10 +52,15 @@ class Slice(Generic[Item, End]):
 
 
 class Archive:
-    """Reads; every method raises DatabaseUnavailableError when PostgreSQL does not answer in time."""
+    """Reads; every method raises DatabaseUnavailableError when PostgreSQL does not answer in time.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Args:
+        validity: how long after its time a message may still be sent.
+    """
+
+    def __init__(self, engine: AsyncEngine, validity: timedelta) -> None:
         self._engine = engine
+        self._validity = validity
 
     async def ping(self) -> None:
         """Find out whether there is something to read from."""
@@ -74,6 +87,20 @@ class Archive:
                 return None
             rows = (await connection.execute(queries.messages(id_, cursor, limit + 1))).mappings()
             return _slice([MessageView.model_validate(row) for row in rows], limit, _end_of_messages)
+
+        return await self._read(read)
+
+    async def scheduled(
+        self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int
+    ) -> Slice[MessageView, ScheduledCursor]:
+        """List the messages that wait for their time and have not expired, the next one first."""
+
+        async def read(connection: AsyncConnection) -> Slice[MessageView, ScheduledCursor]:
+            since = datetime.now(UTC) - self._validity
+            statement = queries.scheduled_messages(channel, since, cursor, limit + 1)
+            rows = (await connection.execute(statement)).mappings().all()
+            found = _slice(rows, limit, lambda last: ScheduledCursor(due=last["due"], id=last["id"]))
+            return Slice([MessageView.model_validate(row) for row in found.items], found.end)
 
         return await self._read(read)
 
@@ -197,9 +224,9 @@ def _dead_letter(row: RowMapping) -> dict[str, Any]:
     }
 
 
-def _slice(items: list[Item], limit: int, end_of: Callable[[Item], End]) -> Slice[Item, End]:
+def _slice(items: Sequence[Item], limit: int, end_of: Callable[[Item], End]) -> Slice[Item, End]:
     """Cut off the one item that was read to see whether there are more."""
-    shown = items[:limit]
+    shown = list(items[:limit])
     return Slice(shown, end_of(shown[-1]) if len(items) > limit else None)
 
 

@@ -9,7 +9,7 @@ from shared.identity import MessageId, conversation_key, event_id, inbound_messa
 
 
 def outbound_message(send: Send, *, id_: MessageId, now: datetime) -> Message:
-    return _message(send, id_=id_, direction=Direction.OUTBOUND, now=now)
+    return _message(send, id_=id_, direction=Direction.OUTBOUND, now=now, send_at=send.send_at)
 
 
 def inbound_message(webhook: Webhook, *, now: datetime) -> Message:
@@ -47,6 +47,7 @@ def _message(
     id_: MessageId,
     direction: Direction,
     now: datetime,
+    send_at: datetime | None = None,
     provider: str | None = None,
     provider_message_id: str | None = None,
 ) -> Message:
@@ -64,6 +65,7 @@ def _message(
         attachments=content.attachments or [],
         timestamp=content.timestamp or now,
         created_at=now,
+        send_at=send_at,
         provider=provider,
         provider_message_id=provider_message_id,
     )

@@ -46,6 +46,8 @@ _TIMESTAMP = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?", flags=re.ASCII
 )
 
+_OFFSET = re.compile(r"([Zz]|[+-]\d\d:\d\d)\Z", flags=re.ASCII)
+
 RECEIPT_STATUSES = {
     "accepted": Status.SENT,
     "queued": Status.SENT,
@@ -105,6 +107,13 @@ def _timestamp(value: object) -> datetime:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise ValueError("is not a time that exists") from exc
+
+
+def _moment(value: object) -> datetime:
+    moment = _timestamp(value)
+    if not _OFFSET.search(str(value)):
+        raise ValueError("names no offset from UTC, such as Z or +01:00")
+    return moment
 
 
 def _phone(value: object, info: ValidationInfo) -> Address:
@@ -202,6 +211,18 @@ Timestamp = Annotated[
             "type": "string",
             "format": "date-time",
             "description": "RFC 3339; in UTC where it names no offset",
+            "examples": ["2024-11-01T14:00:00Z"],
+        }
+    ),
+]
+Moment = Annotated[
+    datetime,
+    PlainValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339",
             "examples": ["2024-11-01T14:00:00Z"],
         }
     ),

@@ -16,6 +16,7 @@ from services.gateway.schemas import Send
 from shared.bus.bucket import Bucket, ConflictError
 from shared.errors import BusUnavailableError
 from shared.events import Message, MessageAccepted
+from shared.identity import MessageId
 
 HEADER = "Idempotency-Key"
 MAX_KEY = 255
@@ -53,6 +54,8 @@ def _invalid(detail: str) -> InvalidRequestError:
 def fingerprint(send: Send, message: Message) -> str:
     """Tell apart requests that ask for different messages; when they were made makes no difference."""
     moments = {"created_at"} if send.timestamp else {"created_at", "timestamp"}
+    if send.send_at is None:  # so that a key that is remembered from before there was such a field still fits
+        moments.add("send_at")
     normalised = message.model_dump_json(exclude={"id", *moments})
     return blake2b(normalised.encode(), digest_size=16).hexdigest()
 
@@ -75,19 +78,24 @@ class Memory:
             InvalidRequestError: the key was used for another message.
             BusUnavailableError: it cannot be told.
         """
-        message_id = str(event.data.message.id)
+        message_id = event.data.message.id
         record = _Record(fingerprint=print_, event=event)
         try:
-            await self.bucket.put(message_id, record.model_dump_json(by_alias=True).encode(), revision=0)
+            await self.bucket.put(str(message_id), record.model_dump_json(by_alias=True).encode(), revision=0)
         except ConflictError:
-            record = await self._recall(message_id)
+            first = await self.recall(message_id, print_)
+            if first is None:
+                # A replica of the bucket that has not caught up with its leader.
+                raise BusUnavailableError("the idempotency record cannot be read yet") from None
+            return first
+        return event
+
+    async def recall(self, message_id: MessageId, print_: str) -> MessageAccepted | None:
+        """Return the event that was settled for the message, or None; raises as `settle` does."""
+        value = await self.bucket.get(str(message_id))
+        if value is None:
+            return None
+        record = _Record.model_validate_json(value.data)
         if record.fingerprint != print_:
             raise _invalid("was used for another message")
         return record.event
-
-    async def _recall(self, message_id: str) -> _Record:
-        value = await self.bucket.get(message_id)
-        if value is None:
-            # A replica of the bucket that has not caught up with its leader.
-            raise BusUnavailableError("the idempotency record cannot be read yet")
-        return _Record.model_validate_json(value.data)

@@ -8,12 +8,19 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.gateway import compose
+from services.gateway.errors import Fault, InvalidRequestError
 from services.gateway.idempotency import Memory, fingerprint
 from services.gateway.patience import patience
 from services.gateway.schemas import Receipt, Send, Webhook
 from shared import tracing
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject, outbound_subject
+from shared.bus.topology import (
+    SEND_WINDOW,
+    Stream,
+    inbound_message_subject,
+    inbound_receipt_subject,
+    outbound_subject,
+)
 from shared.events import (
     DeliveryRequest,
     InboundMessage,
@@ -26,6 +33,9 @@ from shared.identity import idempotent_message_id, new_message_id
 from shared.metrics import ACCEPTED, RECEIPTS
 
 _log = structlog.get_logger()
+
+_CLOCK_SKEW = timedelta(minutes=1)
+"""By how much a client's clock may be behind, so that its "now" is no time in the past."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -68,25 +78,30 @@ class Intake:
     validity: timedelta
     clock: Callable[[], datetime]
 
-    async def send(self, send: Send, caller: Caller) -> Message:
+    async def send(self, send: Send, caller: Caller) -> MessageAccepted:
         """Accept a message for sending.
 
         Raises:
-            InvalidRequestError: its idempotency key was used for another message.
+            InvalidRequestError: its idempotency key was used for another message, or its time has passed or
+                is too far ahead.
         """
         now = self.clock()
         key = caller.idempotency_key
         id_ = new_message_id() if key is None else idempotent_message_id(caller.name, key)
         message = compose.outbound_message(send, id_=id_, now=now)
         _follow(message)
-        event = MessageAccepted.of(DeliveryRequest(message=message, expires_at=now + self.validity), time=now)
+        request = DeliveryRequest(message=message, expires_at=message.expiry(self.validity, now))
+        event = MessageAccepted.of(request, time=now)
+        fault = _fault_of_time(send.send_at, now)
+        if fault and key is None:
+            raise InvalidRequestError(fault)
         async with patience():
             if key is not None:
-                event = await self._first_with_its_key(event, fingerprint(send, message))
+                event = await self._first_with_its_key(event, fingerprint(send, message), fault)
             await self._publish_accepted(event, caller.trace)
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, client=caller.name)
-        return event.data.message
+        return event
 
     async def receive(self, webhook: Webhook, raw: object, trace: Mapping[str, str]) -> Message:
         """Take in a message that somebody sent us; `raw` is what the provider wrote."""
@@ -114,8 +129,15 @@ class Intake:
         )
         return event
 
-    async def _first_with_its_key(self, event: MessageAccepted, print_: str) -> MessageAccepted:
-        first = await self.memory.settle(event, print_)
+    async def _first_with_its_key(
+        self, event: MessageAccepted, print_: str, fault: Fault | None
+    ) -> MessageAccepted:
+        if fault is None:
+            first = await self.memory.settle(event, print_)
+        elif known := await self.memory.recall(event.data.message.id, print_):
+            first = known  # whose time was still ahead
+        else:
+            raise InvalidRequestError(fault)
         # It may have been refused long ago, and be accepted only now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
@@ -132,3 +154,13 @@ def _follow(message: Message) -> None:
     tracing.annotate(
         message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
     )
+
+
+def _fault_of_time(send_at: datetime | None, now: datetime) -> Fault | None:
+    if send_at is None:
+        return None
+    if send_at < now - _CLOCK_SKEW:
+        return Fault("send_at", "is in the past")
+    if send_at > now + SEND_WINDOW:
+        return Fault("send_at", f"is more than {SEND_WINDOW.days} days ahead")
+    return None

@@ -54,6 +54,11 @@ class MessageCursor(Cursor):
     id: UUID
 
 
+class ScheduledCursor(Cursor):
+    due: AwareDatetime
+    id: UUID
+
+
 class DeadLetterCursor(Cursor):
     created_at: AwareDatetime
     id: UUID

@@ -1,6 +1,7 @@
 """The statements that the gateway reads PostgreSQL with. Their columns are named as the views' fields are."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,18 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
+from sqlalchemy.orm import aliased
 from sqlalchemy.types import UserDefinedType
 
-from services.gateway.paging import BulkCursor, ConversationCursor, DeadLetterCursor, MessageCursor
+from services.gateway.paging import (
+    BulkCursor,
+    ConversationCursor,
+    DeadLetterCursor,
+    MessageCursor,
+    ScheduledCursor,
+)
 from services.gateway.views import DeadLetterState
-from shared.channels import Channel, Direction
+from shared.channels import Channel, Direction, MessageType
 from shared.db.tables import (
     Conversation,
     ConversationParticipant,
@@ -94,6 +102,35 @@ def messages(conversation_id: int, cursor: MessageCursor | None, limit: int) -> 
     return statement.order_by(*place).limit(limit)
 
 
+def scheduled_messages(
+    channel: Channel | None, since: datetime, cursor: ScheduledCursor | None, limit: int
+) -> Statement:
+    """Select the messages that are due after `since` and wait for that, the next one first.
+
+    Their state is the report `scheduled`, unless there is one that counts more; receipts need no look, since
+    what they are about was `sent`. An index has these reports in the order in which they fall due.
+    """
+    report, other = aliased(MessageEvent), aliased(MessageEvent)
+    counts_more = tuple_(other.round, other.rank, other.attempt) > tuple_(
+        report.round, report.rank, report.attempt
+    )
+    waiting = (
+        select(report.message_id, report.next_attempt_at.label("due"))
+        .where(report.status == Status.SCHEDULED.value, report.next_attempt_at > since)
+        .where(~exists().where(other.message_id == report.message_id, counts_more))
+        .order_by(report.next_attempt_at, report.message_id)
+        .limit(limit)
+    )
+    types = [type_.value for type_ in MessageType if channel is None or type_.channel is channel]
+    waiting = waiting.join(Message, Message.id == report.message_id).where(Message.type.in_(types))
+    if cursor is not None:
+        place = tuple_(report.next_attempt_at, report.message_id)
+        waiting = waiting.where(place > tuple_(literal(cursor.due), literal(cursor.id)))
+    page = waiting.subquery("waiting")
+    source = _MESSAGE_WITH_CONVERSATION.join(page, page.c.message_id == _message.c.id)
+    return _shown(_message, source).add_columns(page.c.due).order_by(page.c.due, page.c.message_id)
+
+
 def last_messages(conversation_ids: list[int]) -> Statement:
     """Select the newest message of each conversation."""
     newest = (
@@ -136,6 +173,7 @@ def _shown(message: FromClause, source: FromClause) -> Statement:
         func.coalesce(message.c.provider_message_id, sent.c.provider_message_id).label("provider_message_id"),
         state.c.error,
         message.c.created_at,
+        message.c.send_at,
     ).select_from(source.outerjoin(state, true()).outerjoin(sent, true()))
 
 

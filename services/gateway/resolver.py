@@ -85,7 +85,7 @@ class Resolver:
                 "attempt": 1,
                 "deferrals": 0,
                 "errors": [],
-                "expires_at": now + self.validity,
+                "expires_at": given_up.message.expiry(self.validity, now),
             }
         )
         message, event = request.message, MessageAccepted.of(request, time=now)

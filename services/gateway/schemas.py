@@ -14,6 +14,7 @@ from services.gateway.fields import (
     Attachments,
     Email,
     ErrorCode,
+    Moment,
     Phone,
     ProviderId,
     ReceiptStatus,
@@ -72,6 +73,10 @@ class _Content(_Request):
 
 class _Send(_Content):
     model_config = ConfigDict(extra="forbid")
+
+    send_at: Moment | None = Field(
+        default=None, description="Not to be sent before this, up to 7 days ahead: now, if left out"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

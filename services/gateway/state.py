@@ -7,6 +7,7 @@ from typing import cast
 from fastapi import Request
 
 from services.gateway.archive import Archive
+from services.gateway.cancellation import Canceler
 from services.gateway.intake import Intake
 from services.gateway.resolver import Resolver
 from shared.bus.client import Bus
@@ -19,6 +20,7 @@ class State:
     intake: Intake
     resolver: Resolver
     archive: Archive
+    canceler: Canceler
     default_region: str
 
     async def what_is_missing(self) -> str | None:

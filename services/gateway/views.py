@@ -46,6 +46,9 @@ class MessageView(View):
     provider_message_id: str | None = Field(description="The provider's own id for it", examples=["sms-4711"])
     error: ErrorView | None = Field(description="Of the latest attempt, if it failed", examples=[None])
     created_at: AwareDatetime = Field(description="When it was accepted")
+    send_at: AwareDatetime | None = Field(
+        description="Not to be sent before this, if it was asked for", examples=[None]
+    )
 
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
@@ -67,6 +70,7 @@ class MessageView(View):
             provider_message_id=message.provider_message_id,
             error=None,
             created_at=message.created_at,
+            send_at=message.send_at,
         )
 
 

@@ -65,11 +65,11 @@ _INSERT_CONVERSATION_PARTICIPANTS = text("""
 _INSERT_MESSAGES = text("""
     INSERT INTO messages (
         id, conversation_id, direction, type, from_address, to_address, subject, body, attachments,
-        "timestamp", created_at, provider, provider_message_id
+        "timestamp", created_at, send_at, provider, provider_message_id
     )
     SELECT
         id, conversation_id, direction, type, from_address, to_address, subject, body, attachments,
-        "timestamp", created_at, provider, provider_message_id
+        "timestamp", created_at, send_at, provider, provider_message_id
     FROM json_populate_recordset(NULL::messages, CAST(:rows AS json))
     ORDER BY id
     ON CONFLICT DO NOTHING

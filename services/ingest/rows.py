@@ -53,10 +53,11 @@ def _(event: MessageAccepted) -> Rows:
         message_event={
             "id": event.id,
             "message_id": request.message.id,
-            "status": Status.ACCEPTED,
+            "status": event.status,
             "round": request.round,
-            "rank": Status.ACCEPTED.rank,
+            "rank": event.status.rank,
             "attempt": 0,
+            "next_attempt_at": request.message.send_at if event.status is Status.SCHEDULED else None,
             "occurred_at": event.time,
         },
     )
@@ -155,6 +156,7 @@ def message_row(message: Message, conversation_id: int) -> Row:
         "attachments": message.attachments,
         "timestamp": message.timestamp,
         "created_at": message.created_at,
+        "send_at": message.send_at,
         "provider": message.provider,
         "provider_message_id": message.provider_message_id,
     }

@@ -25,7 +25,7 @@ from shared.events import (
     StatusReport,
 )
 from shared.identity import dead_letter_id
-from shared.ledger import Entry, State
+from shared.ledger import Entry, State, position_of
 from shared.status import Status
 
 _STATUS = {
@@ -34,6 +34,7 @@ _STATUS = {
     State.DEFERRED: Status.SCHEDULED,
     State.FAILED: Status.FAILED,
     State.EXPIRED: Status.EXPIRED,
+    State.CANCELED: Status.CANCELED,
 }
 
 
@@ -47,6 +48,8 @@ class Announcer:
         """Tell what `entry`, which is of the request's position and has a result, means for others.
 
         Of an attempt that is put off again and again the first time is reported: an event has one content.
+        That a message was canceled is told whatever the request's position is.
+
         What leads to the next step comes last: once that is taken, this one is announced no more.
         """
         if entry.state is not State.DEFERRED or request.deferrals == 0:
@@ -89,12 +92,13 @@ class Announcer:
 
     async def _report(self, request: DeliveryRequest, entry: Entry) -> None:
         message = request.message
+        round_, attempt, _ = max(position_of(request), entry.position)
         report = StatusReport(
             message_id=message.id,
             channel=message.channel,
             status=_STATUS[entry.state],
-            round=request.round,
-            attempt=request.attempt,
+            round=round_,
+            attempt=attempt,
             provider=entry.provider,
             provider_message_id=entry.provider_message_id,
             error=entry.error,

@@ -87,6 +87,11 @@ class Deliverer:
         if record is not None and (outcome := await self._settled(request, record, origin)):
             return outcome
         route = self._routes[request.message.channel]
+        if self._is_early(request):
+            pause = self._entry(request, State.DEFERRED, route, provider=None, due=request.message.send_at)
+            await self._record(request, pause, after=record)
+            await self._announcer.announce(request, pause, origin)
+            return Done()
         async with route.slot():
             entry = self._without_sending(request, record, route)
             if entry is None:
@@ -101,6 +106,9 @@ class Deliverer:
     async def _settled(self, request: DeliveryRequest, record: Record, origin: Origin) -> Outcome | None:
         """Tell what to do with a request that the ledger has something about; None is to send it."""
         entry = record.entry
+        if entry.state is State.CANCELED:
+            await self._announcer.announce(request, entry, origin)  # who canceled it may have died before
+            return Done()
         position = position_of(request)
         if position > entry.position:
             same_round = request.round == entry.position[0]
@@ -115,6 +123,12 @@ class Deliverer:
         if age < CLAIM_LEASE:
             return HandBack(CLAIM_LEASE - age)
         return None
+
+    def _is_early(self, request: DeliveryRequest) -> bool:
+        """Tell whether the message has to be put off until its time; when that has come, NATS decides."""
+        send_at = request.message.send_at
+        is_first_look = (request.attempt, request.deferrals) == (1, 0)
+        return is_first_look and send_at is not None and self._policy.clock() < send_at
 
     def _without_sending(self, request: DeliveryRequest, record: Record | None, route: Route) -> Entry | None:
         """Tell what becomes of a request that is not to be sent now; None is to send it."""
@@ -173,7 +187,8 @@ class Deliverer:
         )
         if due is None:
             return claim.becomes(State.FAILED, now, error=error)
-        return claim.becomes(State.RETRYING, now, error=error, due=due)
+        uncertain = isinstance(failure, UnknownOutcomeError)
+        return claim.becomes(State.RETRYING, now, error=error, due=due, uncertain=uncertain)
 
     def _deferred(
         self,

@@ -29,7 +29,8 @@ def _count(request: DeliveryRequest, entry: Entry) -> None:
     channel = request.message.channel
     match entry.state:
         case State.SENT if request.round == 0:  # a replay begins long after its message was accepted
-            waited = entry.at - request.message.created_at
+            message = request.message
+            waited = entry.at - (message.send_at or message.created_at)
             metrics.DELIVERY_SECONDS.labels(channel).observe(waited.total_seconds())
         case State.RETRYING:
             metrics.RETRIES.labels(entry.provider, _code(entry)).inc()

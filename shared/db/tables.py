@@ -125,6 +125,7 @@ class Message(Base):
     Attributes:
         timestamp: when it was written, as its sender says; a conversation is read in this order.
         created_at: when the gateway accepted it; decides between messages of one timestamp.
+        send_at: not to be sent before this, if it was asked for.
         written_by: the transaction that inserted the row.
         provider, provider_message_id: who delivered it to us; only of an inbound message.
     """
@@ -152,6 +153,7 @@ class Message(Base):
     attachments: Mapped[list[str]]
     timestamp: Mapped[datetime]
     created_at: Mapped[datetime]
+    send_at: Mapped[datetime | None]
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
     written_by: Mapped[str] = mapped_column(TransactionId(), server_default=text("pg_current_xact_id()"))
@@ -173,6 +175,12 @@ class MessageEvent(Base):
             "provider",
             "provider_message_id",
             postgresql_where=text("provider_message_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_message_events_scheduled",
+            "next_attempt_at",
+            "message_id",
+            postgresql_where=text("status = 'scheduled'"),
         ),
     )
 

@@ -1,15 +1,20 @@
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 
+from services.gateway import paging
 from services.gateway.auth import client_of
 from services.gateway.body import read_model
 from services.gateway.errors import NotFoundError
 from services.gateway.idempotency import HEADER, parse_key
 from services.gateway.intake import Caller, trace_headers
 from services.gateway.openapi import ACCEPTED, IDEMPOTENCY_KEY, problems, takes
-from services.gateway.parameters import as_uuid
+from services.gateway.paging import ScheduledCursor
+from services.gateway.parameters import DEFAULT_LIMIT, CursorText, Limit, as_uuid
 from services.gateway.schemas import EmailSend, Send, SmsSend
 from services.gateway.state import state_of
-from services.gateway.views import MessageView, MessageWithHistory, answer
+from services.gateway.views import MessageView, MessageWithHistory, Page, answer
+from shared.channels import Channel
 from shared.status import Status
 
 router = APIRouter(tags=["messages"])
@@ -49,9 +54,29 @@ async def _send(request: Request, model: type[Send]) -> Response:
         idempotency_key=parse_key(request.headers.getlist(HEADER)),
         trace=trace_headers(request.headers),
     )
-    message = await state.intake.send(send, caller)
-    view = MessageView.of(message, Status.ACCEPTED)
-    return answer(view, 202, Location=f"/api/messages/{message.id}")
+    accepted = await state.intake.send(send, caller)
+    view = MessageView.of(accepted.data.message, accepted.status)
+    return answer(view, 202, Location=f"/api/messages/{view.id}")
+
+
+@router.get(
+    "/api/messages",
+    summary="Messages that wait for their time, the next one first",
+    response_model=Page[MessageView],
+    responses=problems(401, 422, 503),
+)
+async def list_messages(
+    request: Request,
+    status: Literal[Status.SCHEDULED],
+    channel: Channel | None = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: CursorText = None,
+) -> Response:
+    """An overdue one is listed until it expires."""
+    start = paging.decode(cursor, ScheduledCursor, "messages", status, channel)
+    found = await state_of(request).archive.scheduled(channel, start, limit)
+    next_cursor = found.end and paging.encode(found.end, "messages", status, channel)
+    return answer(Page[MessageView](items=found.items, next_cursor=next_cursor))
 
 
 @router.get(
@@ -61,8 +86,27 @@ async def _send(request: Request, model: type[Send]) -> Response:
     responses=problems(401, 404, 503),
 )
 async def get_message(request: Request, id: str) -> Response:  # noqa: A002 - the name in the path
-    message_id = as_uuid(id)
-    message = message_id and await state_of(request).archive.message(message_id)
+    return answer(await _find(request, id))
+
+
+@router.delete(
+    "/api/messages/{id}",
+    summary="Cancel a message",
+    response_model=MessageView,
+    responses=problems(401, 404, 409, 503),
+)
+async def cancel_message(request: Request, id: str) -> Response:  # noqa: A002
+    """Possible while it waits, be it for its time or for another attempt after the provider refused one.
+
+    Done again it has the same answer. Once an attempt has begun whose outcome is not known, it is too late.
+    """
+    message = await _find(request, id)
+    return answer(await state_of(request).canceler.cancel(message))
+
+
+async def _find(request: Request, text: str) -> MessageWithHistory:
+    id_ = as_uuid(text)
+    message = id_ and await state_of(request).archive.message(id_)
     if not message:
         raise NotFoundError("message")
-    return answer(message)
+    return message

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -73,7 +74,7 @@ async def store_by_two(engine: AsyncEngine, batches: Sequence[Batch]) -> None:
 
 async def seen(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
     """All that is stored and all that the API shows of it, but for the numbers of conversations."""
-    archive = Archive(engine)
+    archive = Archive(engine, timedelta(hours=4))
     ids = [each.id for each in MESSAGES] + [each.data.message.id for each in ANSWERS]
     found = [await archive.message(id_) for id_ in ids]
     shown = [each and each.model_dump(exclude={"conversation_id"}) for each in found]
@@ -97,7 +98,7 @@ async def test_neither_order_nor_repetitions_nor_batches_nor_workers_matter(
         await store(engine, [event])
     expected = await seen(engine)
     for sent in MESSAGES:
-        found = await Archive(engine).message(sent.id)
+        found = await Archive(engine, timedelta(hours=4)).message(sent.id)
         assert found is None or found.status == status_after(sent.id, events)
 
     await empty(engine)
@@ -113,6 +114,6 @@ async def test_a_receipt_of_two_attempts_has_one_place_in_the_history_for_each(e
         await empty(engine)
         for event in order:
             await store(engine, [event])
-        found = await Archive(engine).message(MESSAGES[0].id)
+        found = await Archive(engine, timedelta(hours=4)).message(MESSAGES[0].id)
         assert found is not None
         assert [entry.attempt for entry in found.history[-3:]] == [1, 2, 3]

@@ -1,0 +1,105 @@
+"""Cancels messages that nobody has begun to send."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from services.gateway.errors import ConflictError
+from services.gateway.views import MessageView, MessageWithHistory
+from shared.bus import bucket
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import Stream, event_subject
+from shared.errors import BusUnavailableError
+from shared.events import StatusChanged, StatusReport
+from shared.identity import MessageId
+from shared.ledger import Entry, Ledger, State
+from shared.status import Status
+
+_log = structlog.get_logger()
+
+_PATIENCE = 4.5
+"""Seconds that NATS has for all steps together, since clients wait for 5."""
+
+_NOT_BEGUN = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
+
+
+@dataclass(frozen=True, slots=True)
+class Canceler:
+    """Takes the next step of a message in the sender's place, which then finds it taken.
+
+    The ledger arbitrates: of the sender's claim on that step and ours, compare-and-set lets one through.
+    """
+
+    ledger: Ledger
+    publisher: Publisher
+    clock: Callable[[], datetime]
+
+    async def cancel(self, message: MessageWithHistory) -> MessageView:
+        """Cancel a message; done again, it is the same cancellation.
+
+        Raises:
+            ConflictError: an attempt to send it has begun and may succeed or did, or it has ended otherwise.
+            BusUnavailableError: it may be canceled, or not.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                entry = await self._canceled(message)
+                await self._announce(message, entry)
+        except TimeoutError as exc:
+            raise BusUnavailableError("NATS did not acknowledge in time") from exc
+        _log.info("message_canceled", message_id=str(message.id))
+        return MessageView.model_validate({**dict(message), "status": Status.CANCELED, "error": None})
+
+    async def _canceled(self, message: MessageWithHistory) -> Entry:
+        id_ = MessageId(message.id)
+        while True:
+            record = await self.ledger.look_up(id_)
+            if record is not None and record.entry.state is State.CANCELED:
+                return record.entry
+            _require_not_begun(message, record.entry if record else None)
+            entry = Entry(
+                position=record.entry.next_position if record else (_round_of(message), 1, 0),
+                state=State.CANCELED,
+                at=self.clock(),
+            )
+            try:
+                return (await self.ledger.write(id_, entry, after=record)).entry
+            except bucket.ConflictError:
+                continue  # it took a step meanwhile
+
+    async def _announce(self, message: MessageWithHistory, entry: Entry) -> None:
+        round_, attempt, _ = entry.position
+        channel = message.type.channel
+        report = StatusReport(
+            message_id=MessageId(message.id),
+            channel=channel,
+            status=Status.CANCELED,
+            round=round_,
+            attempt=attempt,
+        )
+        event = StatusChanged.of(report, time=entry.at, source="/gateway")
+        subject = event_subject(channel, Status.CANCELED)
+        await self.publisher.publish(Stream.EVENTS, Outgoing(subject, event.id, event.encode()))
+
+
+def _require_not_begun(message: MessageWithHistory, entry: Entry | None) -> None:
+    """Raises ConflictError if the message may be with its provider, or has come to its end."""
+    if entry is None:
+        # The sender has not seen it yet, or so long ago that the ledger has forgotten it.
+        if message.status not in _NOT_BEGUN:
+            raise _too_late(message.status)
+    elif entry.state not in {State.DEFERRED, State.RETRYING}:
+        raise _too_late("being sent" if entry.state is State.CLAIMED else entry.state)
+    elif entry.uncertain:
+        raise ConflictError("An attempt to send it had no answer, so that its provider may have it")
+
+
+def _too_late(status: str) -> ConflictError:
+    return ConflictError(f"It cannot be canceled any more: it is {status}")
+
+
+def _round_of(message: MessageWithHistory) -> int:
+    return max((entry.round for entry in message.history), default=0)

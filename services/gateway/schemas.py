@@ -8,7 +8,15 @@ import re
 from typing import Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from services.gateway.fields import (
     Attachments,
@@ -26,7 +34,8 @@ from services.gateway.fields import (
     Timestamp,
 )
 from services.gateway.parameters import MAX_CURSOR
-from shared.channels import Channel, Direction
+from shared.addresses import is_sender_id
+from shared.channels import Channel, Direction, MessageType
 from shared.identity import MessageId
 
 _ATTACHMENT: JsonValue = {
@@ -104,6 +113,13 @@ class SmsSend(_Send):
     to: RecipientPhone
     type: Literal["sms", "mms"]
     body: SmsText | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _from_a_number(cls, type_: str, info: ValidationInfo) -> str:
+        if type_ == MessageType.MMS and "from_" in info.data and is_sender_id(info.data["from_"]):
+            raise ValueError("cannot be mms from an alphanumeric sender id: providers send only sms from one")
+        return type_
 
     @property
     def subject(self) -> None:

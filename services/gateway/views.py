@@ -5,10 +5,11 @@ from typing import Generic, Self, TypeVar
 from uuid import UUID
 
 from fastapi import Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from shared.channels import Channel, Direction, MessageType
 from shared.events import DeadLetter, Message
+from shared.segments import Encoding, segments_of
 from shared.status import Status
 
 
@@ -49,6 +50,16 @@ class MessageView(View):
     send_at: AwareDatetime | None = Field(
         description="Not to be sent before this, if it was asked for", examples=[None]
     )
+
+    @computed_field(description="Parts that an SMS travels in; null for others", examples=[1])  # type: ignore[prop-decorator] # as pydantic has it
+    @property
+    def segments(self) -> int | None:
+        return segments_of(self.body).count if self.type is MessageType.SMS else None
+
+    @computed_field(description="Alphabet that an SMS travels in; null for others", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
+    @property
+    def encoding(self) -> Encoding | None:
+        return segments_of(self.body).encoding if self.type is MessageType.SMS else None
 
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:

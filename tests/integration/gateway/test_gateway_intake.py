@@ -74,6 +74,9 @@ async def test_an_sms_is_accepted_and_published(
         "provider": None,
         "provider_message_id": None,
         "error": None,
+        "send_at": None,
+        "segments": 1,
+        "encoding": "GSM-7",
     }
     [event] = await published(jetstream, Stream.OUTBOUND)
     assert isinstance(event, MessageAccepted)

@@ -90,6 +90,9 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "provider_message_id": "S1",
         "error": _error("30003"),
         "created_at": "2024-11-01T14:00:00Z",
+        "send_at": None,
+        "segments": None,
+        "encoding": None,
     }
 
 

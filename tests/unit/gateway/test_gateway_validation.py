@@ -95,6 +95,9 @@ BAD_SMS_FIELDS: list[tuple[str, object]] = [
     ("timestamp", "9999-12-31T23:59:59-14:00"),
     ("timestamp", "12024-11-01T14:00:00Z"),
     ("timestamp", "2024-11-01T14:00:00Z\n"),
+    ("send_at", "2024-11-01T14:00:00"),
+    ("send_at", "tomorrow"),
+    ("send_at", 1_730_469_600),
     ("colour", "blue"),
 ]
 BAD_EMAIL_FIELDS: list[tuple[str, object]] = [
@@ -407,3 +410,22 @@ async def test_an_unforeseen_error_tells_nothing(client: httpx.AsyncClient) -> N
     assert response.status_code == 500
     assert faults(response) == set()
     assert "intake" not in response.text
+
+
+@pytest.mark.parametrize(("type_", "status"), [("sms", 500), ("mms", 422)])
+async def test_an_alphanumeric_sender_sends_no_mms(
+    client: httpx.AsyncClient, type_: str, status: int
+) -> None:
+    response = await post_json(client, SEND_SMS, {**SMS, "from": "ACME", "type": type_})
+
+    assert response.status_code == status  # 500: it got past the checks
+    assert faults(response) == ({"type"} if status == 422 else set())
+
+
+@pytest.mark.parametrize("character", ["x", "ж", "😀"])
+async def test_an_sms_may_have_1600_characters_of_any_alphabet(
+    client: httpx.AsyncClient, character: str
+) -> None:
+    response = await post_json(client, SEND_SMS, {**SMS, "body": character * 1_600})
+
+    assert response.status_code == 500  # it got past the checks

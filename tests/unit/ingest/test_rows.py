@@ -1,5 +1,6 @@
 """Which rows each event becomes."""
 
+from datetime import timedelta
 from typing import get_args
 
 import pytest
@@ -38,9 +39,22 @@ def test_an_accepted_message_is_a_message_and_the_first_event_of_its_round() -> 
         "round": 2,
         "rank": 0,
         "attempt": 0,
+        "next_attempt_at": None,
         "occurred_at": event.time,
     }
     assert rows.receipt is rows.dead_letter is None
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(-1, "accepted"), (0, "accepted"), (1, "scheduled")])
+def test_a_message_whose_time_was_ahead_when_it_was_accepted_is_scheduled(
+    minutes: int, expected: str
+) -> None:
+    send_at = MESSAGE.created_at + timedelta(minutes=minutes)
+    row = rows_of(accepted(MESSAGE.model_copy(update={"send_at": send_at}))).message_event
+
+    assert row is not None
+    assert (row["status"], row["rank"]) == (expected, Status(expected).rank)
+    assert row["next_attempt_at"] == (send_at if expected == "scheduled" else None)
 
 
 def test_a_received_message_is_a_message_and_nothing_else() -> None:

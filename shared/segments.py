@@ -1,0 +1,48 @@
+"""In how many parts an SMS travels, and in which alphabet (3GPP TS 23.038 and 23.040).
+
+A text that GSM-7 can write takes 160 units in one part, or 153 in each of several; any other is written in
+UCS-2, with 70 or 67. Nothing that takes two units, an escaped character or a surrogate pair, is split.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+_BASIC = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_ESCAPED = frozenset("\f^{}\\[~]|€")
+_GSM_7 = _BASIC | _ESCAPED
+_LAST_OF_BASIC_PLANE = "\uffff"
+
+
+class Encoding(StrEnum):
+    GSM_7 = "GSM-7"
+    UCS_2 = "UCS-2"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    encoding: Encoding
+    count: int
+
+
+def segments_of(text: str) -> Segments:
+    """Tell how a text travels; an empty one is a part as well."""
+    if _GSM_7.issuperset(text):
+        units = [2 if character in _ESCAPED else 1 for character in text]
+        return Segments(Encoding.GSM_7, _count(units, alone=160, each=153))
+    units = [2 if character > _LAST_OF_BASIC_PLANE else 1 for character in text]
+    return Segments(Encoding.UCS_2, _count(units, alone=70, each=67))
+
+
+def _count(units: list[int], *, alone: int, each: int) -> int:
+    """Count the parts of characters of so many units, which fit one part of `alone` or several of `each`."""
+    if sum(units) <= alone:
+        return 1
+    count, used = 1, 0
+    for size in units:
+        if used + size > each:
+            count, used = count + 1, 0
+        used += size
+    return count

@@ -106,6 +106,18 @@ post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\"
   --header "Idempotency-Key: \"$run\""
 check "with another payload it is refused" "$status" 422
 
+say "Sending later"
+later=$(python3 -c 'from datetime import *; print((datetime.now(timezone.utc) + timedelta(hours=1)).isoformat())')
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"later\", \"send_at\": \"$later\"}"
+check "a message waits for its time" "$(field "body['status']")" scheduled
+waiting=$(field "body['id']")
+eventually "and is stored" "/api/messages/$waiting" "body['status']" scheduled
+call DELETE "/api/messages/$waiting"
+check "it can be canceled" "$(field "body['status']")" canceled
+eventually "and stays so" "/api/messages/$waiting" "body['status']" canceled
+call DELETE "/api/messages/$first"
+check "what was sent cannot" "$status" 409
+
 say "Receiving"
 post /api/webhooks/sms "{
   \"from\": \"$them\", \"to\": \"$us\", \"type\": \"sms\", \"messaging_provider_id\": \"sms-$run\",
@@ -131,7 +143,7 @@ inbound=0
 [[ $webhook_status == 200 ]] && inbound=1
 eventually "the SMS reaches its provider" "/api/messages/$sms" "body['status'] in {'sent', 'delivered'}" True
 eventually "the conversation has every message once" "/api/conversations/$conversation" \
-  "body['message_count']" $((3 + 2 * inbound))
+  "body['message_count']" $((4 + 2 * inbound))
 number=$(field "body['id']")
 eventually "the e-mails are a conversation too" "/api/conversations/$email_conversation" \
   "body['message_count']" $((1 + inbound))

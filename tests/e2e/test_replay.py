@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -52,8 +53,24 @@ async def exchange(stack: Stack) -> list[dict[str, Any]]:
     replay = await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)
     assert replay.status_code == 202, replay.text
     await stack.message_becomes(refused["id"], "sent")
-    ids = [*(message["id"] for message in sent), refused["id"], inbound["id"]]
+    canceled = await cancel(stack)
+    ids = [*(message["id"] for message in sent), refused["id"], inbound["id"], canceled]
     return [(await stack.get(f"/api/messages/{id_}")).json() for id_ in ids]
+
+
+async def cancel(stack: Stack) -> str:
+    """Cancel a message that waits for its time; return its id."""
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    waiting = await stack.send(body="later", send_at=in_an_hour.isoformat())
+    assert waiting["status"] == "scheduled"
+    id_: str = waiting["id"]
+    await stack.message_becomes(id_, "scheduled")
+    assert [each["id"] for each in await stack.items("/api/messages", status="scheduled")] == [id_]
+    answer = await stack.client.delete(f"{stack.gateway_url}/api/messages/{id_}")
+    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    await stack.message_becomes(id_, "canceled")
+    assert await stack.items("/api/messages", status="scheduled") == []
+    return id_
 
 
 def without_numbers(found: Any) -> Any:  # noqa: ANN401 - any JSON

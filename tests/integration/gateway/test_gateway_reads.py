@@ -300,7 +300,9 @@ async def _assert_that_only_reading_fails(gateway: httpx.AsyncClient) -> None:
         reads = await asyncio.gather(*(gateway.get("/api/" + path.format(uuid4())) for path in paths))
     async with asyncio.timeout(LONGEST_READ):
         replay = await gateway.post(f"/api/dead-letters/{uuid4()}/replay")
-    for response in (*reads, replay):
+    async with asyncio.timeout(LONGEST_READ):
+        cancellation = await gateway.delete(f"/api/messages/{uuid4()}")
+    for response in (*reads, replay, cancellation):
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["detail"] == "The database cannot be read at the moment"

@@ -429,3 +429,18 @@ async def test_an_sms_may_have_1600_characters_of_any_alphabet(
     response = await post_json(client, SEND_SMS, {**SMS, "body": character * 1_600})
 
     assert response.status_code == 500  # it got past the checks
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/messages/1", "DELETE, GET"),
+        ("/api/messages", "GET"),
+        ("/api/messages/sms", "DELETE, GET, POST"),  # `sms` may be an id as well, of nothing
+        ("/api/webhooks/sms", "POST"),
+    ],
+)
+async def test_what_is_not_allowed_says_what_is(client: httpx.AsyncClient, path: str, methods: str) -> None:
+    response = await client.put(path)
+
+    assert (response.status_code, response.headers["allow"]) == (405, methods)

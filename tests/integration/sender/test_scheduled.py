@@ -1,0 +1,298 @@
+"""Sends at a later time, and what is canceled before it."""
+
+import asyncio
+from datetime import datetime, timedelta
+from random import Random
+
+import pytest
+
+from services.gateway.cancellation import Canceler
+from services.gateway.errors import ConflictError
+from services.gateway.views import MessageView, MessageWithHistory
+from services.sender.announcer import Announcer
+from shared.bus.topology import Stream, sender_delayed
+from shared.channels import Channel
+from shared.events import DeliveryRequest, Origin
+from shared.ledger import Entry, State, position_of
+from shared.status import Status
+from tests import messages
+from tests.integration.sender.conftest import Harness, SenderFactory
+from tests.integration.sender.test_delivery import claim_of_a_dead_process, status_becomes
+from tests.waiting import eventually
+
+IN_AN_HOUR = timedelta(hours=1)
+
+
+def scheduled(delay: timedelta) -> DeliveryRequest:
+    send_at = messages.now() + delay
+    return messages.request(messages.message(send_at=send_at), expires_at=send_at + timedelta(hours=4))
+
+
+async def taken_at(harness: Harness) -> dict[str, datetime]:
+    """Tell when the provider took each message, by id."""
+    return {
+        taken["idempotency_key"]: datetime.fromisoformat(taken["accepted_at"])
+        for taken in await harness.provider.messages()
+    }
+
+
+async def cancel(harness: Harness, request: DeliveryRequest, *, status: Status = Status.SCHEDULED) -> Status:
+    stored = MessageWithHistory.model_validate(
+        {**MessageView.of(request.message, status).model_dump(), "history": []}
+    )
+    canceler = Canceler(harness.ledger, harness.publisher, messages.now)
+    return (await canceler.cancel(stored)).status
+
+
+async def state_of(harness: Harness, request: DeliveryRequest) -> State | None:
+    record = await harness.ledger.look_up(request.message.id)
+    return record.entry.state if record else None
+
+
+async def record(harness: Harness, request: DeliveryRequest, state: State, **what: object) -> None:
+    entry = Entry.model_validate(
+        {"position": position_of(request), "state": state, "at": messages.now(), **what}
+    )
+    await harness.ledger.write(request.message.id, entry, after=None)
+
+
+async def test_a_message_waits_for_its_time_and_holds_up_no_other(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    request = await harness.accept(scheduled(timedelta(seconds=1.5)))
+    other = await harness.accept()
+    async with sender():
+        await status_becomes(harness, request, "sent")
+    taken = await taken_at(harness)
+    assert list(taken) == [str(other.message.id), str(request.message.id)]
+    assert taken[str(request.message.id)] >= (request.message.send_at or messages.now())
+    assert await harness.statuses(request) == ["scheduled", "sent"]
+    [report] = [
+        event["data"]
+        for event in await harness.stored(Stream.EVENTS)
+        if event["data"]["status"] == "scheduled"
+    ]
+    assert datetime.fromisoformat(report["next_attempt_at"]) == request.message.send_at
+
+
+async def test_what_falls_due_while_no_sender_is_there_is_sent_by_the_next_one(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    request = scheduled(timedelta(seconds=0.1))
+    await record(harness, request, State.DEFERRED, due=request.message.send_at)
+    found = await harness.ledger.look_up(request.message.id)
+    assert found is not None
+    origin = Origin(stream="OUTBOUND", sequence=1, subject="outbound.sms.0.x", consumer="sender-sms-00")
+    await Announcer(harness.publisher).announce(request, found.entry, origin)
+
+    async def is_due() -> bool:
+        info = await harness.bus.jetstream.consumer_info(delayed.stream, delayed.name)
+        return bool(info.num_pending)
+
+    delayed = sender_delayed(Channel.SMS)
+    await eventually(is_due)
+    async with sender():
+        await status_becomes(harness, request, "sent")
+        await harness.reset_consumers()
+        await eventually(harness.is_idle)
+    assert len(await harness.provider.messages()) == 1
+
+
+async def test_a_message_that_no_sender_saw_before_its_time_is_sent_at_once(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    request = await harness.accept(scheduled(timedelta(seconds=-1)))
+    async with sender():
+        await status_becomes(harness, request, "sent")
+    assert await harness.statuses(request) == ["sent"]
+
+
+async def test_a_message_that_falls_due_before_an_open_breaker_waits_on(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    async def is_put_off_again() -> bool:
+        found = await harness.ledger.look_up(request.message.id)
+        return found is not None and found.entry.position == (0, 1, 1)
+
+    await harness.provider.behave(status=401)
+    async with sender():
+        refused = await harness.accept()
+        await status_becomes(harness, refused, "scheduled")
+        request = await harness.accept(scheduled(timedelta(seconds=0.1)))
+        await eventually(is_put_off_again)
+    assert await harness.dead_letters() == []
+
+
+@pytest.mark.parametrize("seen", [False, True])
+async def test_a_canceled_message_is_not_sent_whatever_is_replayed(
+    harness: Harness, sender: SenderFactory, *, seen: bool
+) -> None:
+    request = scheduled(timedelta(seconds=1))
+    if not seen:
+        assert await cancel(harness, request, status=Status.ACCEPTED) is Status.CANCELED
+    await harness.accept(request)
+    async with sender():
+        if seen:
+            await status_becomes(harness, request, "scheduled")
+            assert await cancel(harness, request) is Status.CANCELED
+        send_at = request.message.send_at or messages.now()
+        later = await harness.accept(scheduled(send_at - messages.now() + timedelta(seconds=0.5)))
+        await status_becomes(harness, later, "sent")
+        told = await harness.statuses(request)
+
+        await harness.reset_consumers()
+        await harness.accept(request.model_copy(update={"deferrals": 1}))
+        await eventually(harness.is_idle)
+    assert told == ["scheduled", "canceled"][not seen :]
+    assert await harness.statuses(request) == told
+    assert list(await taken_at(harness)) == [str(later.message.id)]
+    assert await harness.dead_letters() == []
+
+
+async def test_a_later_round_of_a_canceled_message_is_canceled_as_well(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    async def is_told_of_both() -> bool:
+        events = await harness.stored(Stream.EVENTS)
+        return [event["data"]["round"] for event in events] == [0, 1]
+
+    request = scheduled(IN_AN_HOUR)
+    await cancel(harness, request)
+    async with sender():
+        await harness.accept(request.model_copy(update={"round": 1}))
+        await eventually(is_told_of_both)
+    assert await harness.provider.messages() == []
+
+
+async def test_a_cancellation_that_was_not_announced_is_announced_by_the_sender(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    request = scheduled(IN_AN_HOUR)
+    await record(harness, request, State.CANCELED)
+    await harness.accept(request)
+    async with sender():
+        await status_becomes(harness, request, "canceled")
+
+
+async def test_canceling_again_announces_the_same_event(harness: Harness) -> None:
+    request = scheduled(IN_AN_HOUR)
+    for _ in range(2):
+        assert await cancel(harness, request) is Status.CANCELED
+    [event] = await harness.stored(Stream.EVENTS)
+    assert (event["source"], event["type"]) == ("/gateway", "messaging.message.canceled.v1")
+
+
+async def test_the_gateway_and_the_sender_announce_a_cancellation_alike(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=500)
+    request = await harness.accept()
+    async with sender():
+        await status_becomes(harness, request, "retrying")
+
+        async def is_canceled() -> bool:
+            try:
+                return await cancel(harness, request, status=Status.RETRYING) is Status.CANCELED
+            except ConflictError:
+                return False  # amid an attempt
+
+        await eventually(is_canceled)
+        await harness.reset_consumers()
+        await eventually(harness.is_idle)
+    events = await harness.stored(Stream.EVENTS)
+    assert len({event["id"] for event in events if event["data"]["status"] == "canceled"}) == 1
+    assert await harness.dead_letters() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "what"),
+    [
+        (State.CLAIMED, {}),
+        (State.SENT, {}),
+        (State.FAILED, {}),
+        (State.EXPIRED, {}),
+        (State.RETRYING, {"uncertain": True}),
+        (State.DEFERRED, {"uncertain": True}),
+    ],
+)
+async def test_what_has_begun_or_ended_cannot_be_canceled(
+    harness: Harness, state: State, what: dict[str, object]
+) -> None:
+    request = messages.request()
+    await record(harness, request, state, **what)
+    with pytest.raises(ConflictError):
+        await cancel(harness, request)
+    assert await state_of(harness, request) is state
+    assert await harness.stored(Stream.EVENTS) == []
+
+
+@pytest.mark.parametrize("status", [Status.RECEIVED, Status.SENT, Status.DELIVERED, Status.FAILED])
+async def test_what_the_ledger_has_forgotten_cannot_be_canceled(harness: Harness, status: Status) -> None:
+    with pytest.raises(ConflictError, match=status):
+        await cancel(harness, messages.request(), status=status)
+
+
+async def test_once_an_attempt_had_no_answer_it_is_too_late(harness: Harness, sender: SenderFactory) -> None:
+    async def has_failed_twice() -> bool:
+        return (await harness.statuses(request)).count("retrying") >= 2
+
+    await harness.provider.behave(drop_connection=True, times=1)
+    request = await harness.accept()
+    async with sender():
+        await status_becomes(harness, request, "retrying")
+        await harness.provider.behave(status=429, retry_after=60)
+        await eventually(has_failed_twice)
+    with pytest.raises(ConflictError, match="no answer"):
+        await cancel(harness, request)
+
+
+async def test_a_claim_that_was_taken_over_leaves_it_uncertain(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=429, retry_after=60)
+    request = messages.request()
+    await claim_of_a_dead_process(harness, request)
+    await harness.accept(request)
+    async with sender():
+        await status_becomes(harness, request, "retrying")
+    with pytest.raises(ConflictError, match="no answer"):
+        await cancel(harness, request)
+
+
+async def test_each_message_is_either_sent_or_canceled_whoever_comes_first(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    requests = [scheduled(timedelta(seconds=2)) for _ in range(80)]
+    random = Random(8)
+    at_once, never, at_its_time = requests[:5], requests[5:10], requests[10:]
+
+    async def try_to_cancel(request: DeliveryRequest) -> bool:
+        if request not in at_once:
+            late = timedelta(seconds=random.uniform(-0.05, 0.6))
+            send_at = request.message.send_at or messages.now()
+            await asyncio.sleep((send_at + late - messages.now()).total_seconds())
+        try:
+            return await cancel(harness, request) is Status.CANCELED
+        except ConflictError:
+            return False
+
+    async def all_have_ended() -> bool:
+        reports = [event["data"] for event in await harness.stored(Stream.EVENTS)]
+        return len({r["message_id"] for r in reports if r["status"] in {"sent", "canceled"}}) == len(requests)
+
+    for request in requests:
+        await harness.accept(request)
+    async with sender(), sender():
+        tries = [request for request in (*at_once, *at_its_time) for _ in range(3)]
+        outcomes = await asyncio.gather(*(try_to_cancel(request) for request in tries))
+        await eventually(all_have_ended)
+        await eventually(harness.is_idle)
+    canceled = {str(request.message.id) for request, done in zip(tries, outcomes, strict=True) if done}
+    sent = [taken["idempotency_key"] for taken in await harness.provider.messages()]
+    assert sorted([*sent, *canceled]) == sorted(str(request.message.id) for request in requests)
+    assert (await harness.provider.stats())["requests"] == len(sent)
+    assert {str(request.message.id) for request in at_once} <= canceled
+    assert {str(request.message.id) for request in never} <= set(sent)
+    for request in requests:
+        end = "canceled" if str(request.message.id) in canceled else "sent"
+        assert [each for each in await harness.statuses(request) if each != "scheduled"] == [end]

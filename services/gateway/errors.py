@@ -14,7 +14,7 @@ traceback goes to the log, and nothing of it to the client.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -22,7 +22,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
 
 from shared.errors import DatabaseUnavailableError, NotNowError
 
@@ -153,19 +152,15 @@ async def _on_problem(_: Request, exc: Exception) -> Response:
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101
     headers = exc.headers
-    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers = {"Allow": ", ".join(_methods_at(request))}
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
+        headers = {"Allow": ", ".join(methods)}
     return _answer(exc.status_code, exc.detail, headers=headers)
 
 
 def _methods_at(request: Request) -> list[str]:
-    """List what can be done at the request's path: the router names only the methods of one of its routes."""
-    routes: list[BaseRoute] = request.app.routes
-    return [
-        method
-        for method in HTTPMethod
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+    """List what can be done at the request's path: the router knows the methods of its first route only."""
+    path = getattr(request.scope.get("route"), "path", None)
+    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
 
 
 async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:

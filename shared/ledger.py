@@ -32,7 +32,7 @@ class State(StrEnum):
 
     @property
     def ends_round(self) -> bool:
-        return self in {State.SENT, State.FAILED, State.EXPIRED}
+        return self in {State.SENT, State.FAILED, State.EXPIRED, State.CANCELED}
 
 
 Position = tuple[int, int, int]

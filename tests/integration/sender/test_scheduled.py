@@ -154,7 +154,8 @@ async def test_a_later_round_of_a_canceled_message_is_canceled_as_well(
 ) -> None:
     async def is_told_of_both() -> bool:
         events = await harness.stored(Stream.EVENTS)
-        return [event["data"]["round"] for event in events] == [0, 1]
+        reports = [(event["data"]["round"], event["data"]["status"]) for event in events]
+        return reports == [(0, "canceled"), (1, "canceled")]
 
     request = scheduled(IN_AN_HOUR)
     await cancel(harness, request)
@@ -164,11 +165,12 @@ async def test_a_later_round_of_a_canceled_message_is_canceled_as_well(
     assert await harness.provider.messages() == []
 
 
+@pytest.mark.parametrize("position", [(0, 1, 0), (0, 1, 1)])
 async def test_a_cancellation_that_was_not_announced_is_announced_by_the_sender(
-    harness: Harness, sender: SenderFactory
+    harness: Harness, sender: SenderFactory, position: tuple[int, int, int]
 ) -> None:
     request = scheduled(IN_AN_HOUR)
-    await record(harness, request, State.CANCELED)
+    await record(harness, request, State.CANCELED, position=position)
     await harness.accept(request)
     async with sender():
         await status_becomes(harness, request, "canceled")

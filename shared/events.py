@@ -43,6 +43,7 @@ class Message(_Model):
         timestamp: when it was written, as its sender says.
         created_at: when the gateway accepted it.
         send_at: not to be sent before this; only of an outbound message, if it was asked for.
+        in_reply_to: Message-ID of the e-mail that this one answers.
         provider: who delivered it to us; only of an inbound message.
     """
 
@@ -59,6 +60,7 @@ class Message(_Model):
     timestamp: AwareDatetime
     created_at: AwareDatetime
     send_at: AwareDatetime | None = None
+    in_reply_to: str | None = None
     provider: str | None = None
     provider_message_id: str | None = None
 

@@ -49,9 +49,10 @@ class Entry(BaseModel):
     Attributes:
         at: when it came to this.
         provider: who was asked.
+        in_doubt_at: a provider that was asked before this and may have the message, for it never answered.
         error: of the attempt, if it failed.
         due: when the next step is to be taken; of `RETRYING` and `DEFERRED`.
-        uncertain: an attempt had no answer, so that the provider may have the message all the same.
+        errors, expires_at: of the request that led to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,8 +63,16 @@ class Entry(BaseModel):
     provider: str | None = None
     provider_message_id: str | None = None
     error: AttemptError | None = None
+    in_doubt_at: str | None = None
     due: AwareDatetime | None = None
-    uncertain: bool = False
+    errors: list[AttemptError] = []
+    expires_at: AwareDatetime | None = None
+
+    @classmethod
+    def of(cls, request: DeliveryRequest, state: State, at: datetime, **what: object) -> Self:
+        """Make the entry of a request that came to this."""
+        known = {"errors": request.errors, "expires_at": request.expires_at}
+        return cls(position=position_of(request), state=state, at=at, **known, **what)
 
     @property
     def next_position(self) -> Position:
@@ -71,11 +80,22 @@ class Entry(BaseModel):
         round_, attempt, deferrals = self.position
         return (round_, attempt, deferrals + 1) if self.state is State.DEFERRED else (round_, attempt + 1, 0)
 
-    def after(self, before: Self) -> Self:
-        """Keep what has to be known of the entry that this one replaces."""
-        taken_over = self.state is before.state is State.CLAIMED
-        uncertain = self.uncertain or before.uncertain or taken_over
-        return self.model_copy(update={"uncertain": uncertain})
+    @property
+    def may_be_at(self) -> str | None:
+        """The provider that may have the message: one that was asked, and nobody knows what it did."""
+        return self.provider if self.state is State.CLAIMED else self.in_doubt_at
+
+    def catch_up(self, request: DeliveryRequest) -> DeliveryRequest:
+        """Make of a request that is behind this entry the one that the entry is of, unless its round is over.
+
+        DELAYED has one step of each message. A step that is told late, by a process that was held up, takes
+        the place of the one that the message has come to, and so has to stand for it.
+        """
+        if position_of(request) >= self.position or self.state.ends_round or self.expires_at is None:
+            return request
+        round_, attempt, deferrals = self.position
+        step = {"round": round_, "attempt": attempt, "deferrals": deferrals}
+        return request.model_copy(update={**step, "errors": self.errors, "expires_at": self.expires_at})
 
     def becomes(self, state: State, at: datetime, **what: object) -> Self:
         return self.model_copy(update={"state": state, "at": at, **what})
@@ -107,8 +127,6 @@ class Ledger:
         Raises:
             ConflictError: it is not.
         """
-        if after is not None:
-            entry = entry.after(after.entry)
         data = entry.model_dump_json().encode()
         revision = await self._bucket.put(str(message_id), data, revision=after.revision if after else 0)
         return Record(entry, revision)

@@ -4,7 +4,7 @@ import sys
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,8 +15,17 @@ def _web_url(value: str) -> str:
     return value
 
 
+def _credential(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip()
+    # Anything else would not go into a header, and the error of that would show it.
+    if not (text.isascii() and text.isprintable() and " " not in text and text):
+        raise ValueError("is empty, or has characters that no credential has")
+    return SecretStr(text)
+
+
 NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 WebUrl = Annotated[NonEmpty, AfterValidator(_web_url)]
+Credential = Annotated[SecretStr, AfterValidator(_credential)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 

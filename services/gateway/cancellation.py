@@ -93,7 +93,7 @@ def _require_not_begun(message: MessageWithHistory, entry: Entry | None) -> None
             raise _too_late(message.status)
     elif entry.state not in {State.DEFERRED, State.RETRYING}:
         raise _too_late("being sent" if entry.state is State.CLAIMED else entry.state)
-    elif entry.uncertain:
+    elif entry.in_doubt_at:
         raise ConflictError("An attempt to send it had no answer, so that its provider may have it")
 
 

@@ -1,4 +1,7 @@
+import sys
+
 from services.sender.app import create_app
+from services.sender.routing import RoutingError
 from services.sender.settings import SenderSettings
 from shared.logging import configure
 from shared.service import serve
@@ -8,7 +11,11 @@ from shared.settings import load
 def main() -> None:
     settings = load(SenderSettings, program="sender")
     configure(settings, service="sender")
-    serve(create_app(settings), host=settings.health_host, port=settings.health_port, program="sender")
+    try:
+        app = create_app(settings)
+    except RoutingError as exc:
+        sys.exit(f"sender: {exc}")
+    serve(app, host=settings.health_host, port=settings.health_port, program="sender")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,42 @@
 """Puts the sender together: it talks to NATS and to providers, and to nothing else."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
 
 from services.sender.announcer import Announcer
+from services.sender.attachments import fetching
 from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
+from services.sender.providers.base import Provider
 from services.sender.providers.http import make_client
-from services.sender.providers.registry import PROVIDERS
 from services.sender.route import Route
+from services.sender.routing import Routes, chosen_providers, make_routes
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import publishing
-from shared.channels import Channel
 from shared.ledger import Ledger
 from shared.service import health_router
+from shared.settings import Settings, load
 from shared.tracing import exporting
 
 
 def create_app(settings: SenderSettings) -> FastAPI:
-    """Make the application whose lifespan is the worker's."""
+    """Make the application whose lifespan is the worker's.
+
+    Ends the program with a line if the settings of a provider are missing.
+
+    Raises:
+        RoutingError: the settings name providers that cannot be had.
+    """
+    providers = [
+        (provider, load(provider.settings, program="sender"))
+        for provider in chosen_providers(settings).values()
+    ]
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -32,7 +44,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
             await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
-            routes = await _make_routes(settings, stack)
+            routes = await _make_routes(settings, providers, stack)
             policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
             deliverer = Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy)
             worker = Worker(bus, deliverer, DeadLetterOffice(publisher, "sender"))
@@ -45,13 +57,16 @@ def create_app(settings: SenderSettings) -> FastAPI:
     return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
 
 
-async def _make_routes(settings: SenderSettings, stack: AsyncExitStack) -> Mapping[Channel, Route]:
+async def _make_routes(
+    settings: SenderSettings, providers: list[tuple[type[Provider], Settings]], stack: AsyncExitStack
+) -> Routes:
+    fetch = await stack.enter_async_context(fetching(allow_private=settings.allow_private_attachments))
     routes = {}
-    for factory in PROVIDERS.values():
+    for kind, own in providers:
         client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
-        provider = factory(settings, client)
-        routes[provider.channel] = Route(provider, _breaker(settings), settings.limits(provider.channel))
-    return routes
+        limits = settings.limits(kind.channel)
+        routes[kind.name] = Route(kind(client, own), _breaker(settings), limits, fetch)
+    return make_routes(settings, routes)
 
 
 def _breaker(settings: SenderSettings) -> CircuitBreaker:

@@ -3,9 +3,11 @@
 Every step is recorded in the ledger before it is announced to the streams, and a redelivery announces again
 what the ledger has. A process may therefore die between any two lines of this module: the message is neither
 lost nor, where its provider honours idempotency keys, sent twice.
+
+A message may take another route at each step, as long as it is certain that nobody has it yet.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -18,11 +20,11 @@ from services.sender.notes import note
 from services.sender.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
 from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
 from services.sender.route import ATTEMPT_TIMEOUT, Route
+from services.sender.routing import Routes
 from services.sender.settings import OnAmbiguous
 from shared.bus.bucket import ConflictError
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
-from shared.channels import Channel
 from shared.errors import BusUnavailableError
 from shared.events import AttemptError, DeliveryRequest, Origin
 from shared.ledger import Entry, Ledger, Record, State, position_of
@@ -56,11 +58,9 @@ class Policy:
 
 
 class Deliverer:
-    """Delivers requests, each to the route of its channel."""
+    """Delivers requests, each by the first of its routes that is open."""
 
-    def __init__(
-        self, ledger: Ledger, announcer: Announcer, routes: Mapping[Channel, Route], policy: Policy
-    ) -> None:
+    def __init__(self, ledger: Ledger, announcer: Announcer, routes: Routes, policy: Policy) -> None:
         self._ledger = ledger
         self._announcer = announcer
         self._routes = routes
@@ -68,8 +68,7 @@ class Deliverer:
 
     def finish_within(self, seconds: float) -> None:
         """Give the attempts under way no more time; one without an answer by then is recorded as such."""
-        for route in self._routes.values():
-            route.finish_within(seconds)
+        self._routes.finish_within(seconds)
 
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         """Do what is next for the message, if anything is.
@@ -84,20 +83,14 @@ class Deliverer:
 
     async def _take_step(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         record = await self._ledger.look_up(request.message.id)
-        if record is not None and (outcome := await self._settled(request, record, origin)):
-            return outcome
-        route = self._routes[request.message.channel]
+        if record is not None:
+            request = record.entry.catch_up(request)
+            if outcome := await self._settled(request, record, origin):
+                return outcome
         if self._is_early(request):
-            pause = self._entry(request, State.DEFERRED, route, provider=None, due=request.message.send_at)
-            await self._record(request, pause, after=record)
-            await self._announcer.announce(request, pause, origin)
-            return Done()
-        async with route.slot():
-            entry = self._without_sending(request, record, route)
-            if entry is None:
-                claim = self._entry(request, State.CLAIMED, route)
-                record = await self._ledger.write(request.message.id, claim, after=record)
-                entry = await self._send(request, route, claim)
+            entry = Entry.of(request, State.DEFERRED, self._policy.clock(), due=request.message.send_at)
+        else:
+            entry, record = await self._try_routes(request, record)
         await self._record(request, entry, after=record)
         note(request, entry)
         await self._announcer.announce(request, entry, origin)
@@ -130,25 +123,54 @@ class Deliverer:
         is_first_look = (request.attempt, request.deferrals) == (1, 0)
         return is_first_look and send_at is not None and self._policy.clock() < send_at
 
-    def _without_sending(self, request: DeliveryRequest, record: Record | None, route: Route) -> Entry | None:
+    async def _try_routes(
+        self, request: DeliveryRequest, record: Record | None
+    ) -> tuple[Entry, Record | None]:
+        """Try one route after another while they put the message off, and tell what came of it."""
+        in_doubt_at = record.entry.may_be_at if record else None
+        if in_doubt_at and record and not self._may_resend(request, record, in_doubt_at):
+            return self._failed_without_knowing(request, in_doubt_at), record
+        put_off = []
+        for route in self._open_to(request, in_doubt_at):
+            async with route.slot():
+                claim = self._claim(request, route, in_doubt_at)
+                entry = self._without_sending(request, route, claim)
+                if entry is None:
+                    record = await self._ledger.write(request.message.id, claim, after=record)
+                    entry = await self._send(request, route, claim)
+            if entry.state is not State.DEFERRED:
+                return entry, record
+            put_off.append(entry)
+        return min(put_off, key=lambda entry: entry.due or entry.at), record
+
+    def _open_to(self, request: DeliveryRequest, in_doubt_at: str | None) -> Sequence[Route]:
+        """Return the routes a message may take; of one in doubt, the one where a repetition does no harm."""
+        routes = self._routes.of(request.message)
+        asked = self._routes.to(in_doubt_at) if in_doubt_at else None
+        if asked is None:
+            return routes
+        if asked.provider.honours_idempotency_keys:
+            return [asked]
+        return [asked, *(route for route in routes if route is not asked)]
+
+    def _may_resend(self, request: DeliveryRequest, record: Record, provider: str) -> bool:
+        """Tell whether to send again what the provider may have; a replay is somebody's wish."""
+        is_replay = request.round > record.entry.position[0]
+        return is_replay or self._is_repeatable(provider)
+
+    def _is_repeatable(self, provider: str) -> bool:
+        route = self._routes.to(provider)
+        honours = route is not None and route.provider.honours_idempotency_keys
+        return honours or self._policy.on_ambiguous is OnAmbiguous.RESEND
+
+    def _without_sending(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry | None:
         """Tell what becomes of a request that is not to be sent now; None is to send it."""
         now = self._policy.clock()
-        if (
-            record is not None
-            and record.entry.position == position_of(request)
-            and not self._may_resend(route)
-        ):
-            return self._failed_without_knowing(request, route, now)
         if now >= request.expires_at:
-            return self._entry(request, State.EXPIRED, route, provider=None)
+            return claim.becomes(State.EXPIRED, now, provider=None)
         if blocked_until := route.blocked_until():
-            return self._deferred(request, route, blocked_until)
+            return self._deferred(request, claim, blocked_until)
         return None
-
-    def _may_resend(self, route: Route) -> bool:
-        """Tell whether a message that the provider may have may be sent to it again."""
-        honours = route.provider.honours_idempotency_keys
-        return honours or self._policy.on_ambiguous is OnAmbiguous.RESEND
 
     async def _send(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry:
         try:
@@ -172,11 +194,13 @@ class Deliverer:
         )
         _log.warning("attempt_failed", message_id=str(request.message.id), **error.model_dump(mode="json"))
         if isinstance(failure, CredentialsError):
-            return self._deferred(request, route, now, error=error)
+            return self._deferred(request, claim, now, error=error)
         if isinstance(failure, RejectedError):
             return claim.becomes(State.FAILED, now, error=error)
-        if isinstance(failure, UnknownOutcomeError) and not self._may_resend(route):
-            return claim.becomes(State.FAILED, now, error=error)
+        if isinstance(failure, UnknownOutcomeError):
+            claim = claim.model_copy(update={"in_doubt_at": claim.provider})
+            if not self._is_repeatable(route.provider.name):
+                return claim.becomes(State.FAILED, now, error=error)
         due = next_attempt_at(
             request.attempt,
             delays=self._policy.delays,
@@ -187,38 +211,38 @@ class Deliverer:
         )
         if due is None:
             return claim.becomes(State.FAILED, now, error=error)
-        uncertain = isinstance(failure, UnknownOutcomeError)
-        return claim.becomes(State.RETRYING, now, error=error, due=due, uncertain=uncertain)
+        return claim.becomes(State.RETRYING, now, error=error, due=due)
 
     def _deferred(
         self,
         request: DeliveryRequest,
-        route: Route,
+        claim: Entry,
         not_before: datetime,
         error: AttemptError | None = None,
     ) -> Entry:
+        now = self._policy.clock()
         due = next_look_at(
             request.deferrals,
             not_before=not_before,
-            now=self._policy.clock(),
+            now=now,
             random=self._policy.random,
         )
-        due = min(due, request.expires_at)
-        return self._entry(request, State.DEFERRED, route, error=error, due=due)
+        return claim.becomes(State.DEFERRED, now, error=error, due=min(due, request.expires_at))
 
-    def _failed_without_knowing(self, request: DeliveryRequest, route: Route, now: datetime) -> Entry:
+    def _failed_without_knowing(self, request: DeliveryRequest, provider: str) -> Entry:
+        now = self._policy.clock()
         error = AttemptError(
             attempt=request.attempt,
             code="ambiguous",
-            detail="the process died while it sent this; the provider may have it",
-            provider=route.provider.name,
+            detail="the provider was asked and nobody knows what it did; it may have the message",
+            provider=provider,
             at=now,
         )
-        return self._entry(request, State.FAILED, route, error=error)
+        return Entry.of(request, State.FAILED, now, provider=provider, error=error, in_doubt_at=provider)
 
-    def _entry(self, request: DeliveryRequest, state: State, route: Route, **what: object) -> Entry:
-        known = {"provider": route.provider.name, **what}
-        return Entry(position=position_of(request), state=state, at=self._policy.clock(), **known)
+    def _claim(self, request: DeliveryRequest, route: Route, in_doubt_at: str | None) -> Entry:
+        name = route.provider.name
+        return Entry.of(request, State.CLAIMED, self._policy.clock(), provider=name, in_doubt_at=in_doubt_at)
 
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random_exponential(0.2, max=5))
     async def _record(self, request: DeliveryRequest, entry: Entry, *, after: Record | None) -> None:

@@ -34,7 +34,7 @@ def _count(request: DeliveryRequest, entry: Entry) -> None:
             metrics.DELIVERY_SECONDS.labels(channel).observe(waited.total_seconds())
         case State.RETRYING:
             metrics.RETRIES.labels(entry.provider, _code(entry)).inc()
-        case State.DEFERRED:
+        case State.DEFERRED if entry.provider:  # otherwise it waits for its time, not for a provider
             metrics.DEFERRALS.labels(entry.provider, _code(entry) or "breaker_open").inc()
         case State.FAILED:
             metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, channel, _code(entry) or "failed").inc()

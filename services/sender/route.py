@@ -1,7 +1,7 @@
 """The way to one provider, with what keeps it from being flooded: limits and a circuit breaker."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +11,16 @@ import structlog
 from aiolimiter import AsyncLimiter
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from services.sender.attachments import Fetch
 from services.sender.breaker import CircuitBreaker
 from services.sender.providers.base import (
     CredentialsError,
+    File,
     NotReachedError,
     Provider,
     ProviderError,
     RejectedError,
+    TemporaryError,
     UnknownOutcomeError,
 )
 from shared import metrics
@@ -26,7 +29,7 @@ from shared.events import Message
 _log = structlog.get_logger()
 
 ATTEMPT_TIMEOUT = 22.0
-"""Seconds that an attempt may take with all its quick repetitions; the claim on it lasts longer."""
+"""Seconds that an attempt may take with attachments and quick repetitions; the claim on it lasts longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,11 @@ class Limits:
 class Route:
     """Sends through `provider`, within `limits`, while its circuit breaker allows."""
 
-    def __init__(self, provider: Provider, breaker: CircuitBreaker, limits: Limits) -> None:
+    def __init__(self, provider: Provider, breaker: CircuitBreaker, limits: Limits, fetch: Fetch) -> None:
         self.provider = provider
         self._breaker = breaker
         self._is_refused = False
+        self._fetch = fetch
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._time_limits: set[asyncio.Timeout] = set()
         rate = limits.rate
@@ -71,19 +75,22 @@ class Route:
             ProviderError: one of its kinds.
         """
         name = self.provider.name
-        started = perf_counter()
+        started: float | None = None
         try:
             async with self._time_limit():
-                provider_message_id = await self._send_translated(message)
+                files = await self._files_of(message)
+                started = perf_counter()
+                provider_message_id = await self._send_translated(message, files)
         except TimeoutError as exc:
-            error: ProviderError = UnknownOutcomeError("timeout", "no answer in time")
-            self._learn(error)
+            error = _out_of_time(was_asked=started is not None)
+            self._learn(error, was_asked=started is not None)
             raise error from exc
         except ProviderError as exc:
-            self._learn(exc)
+            self._learn(exc, was_asked=started is not None)
             raise
         finally:
-            metrics.SEND_SECONDS.labels(name).observe(perf_counter() - started)
+            if started is not None:
+                metrics.SEND_SECONDS.labels(name).observe(perf_counter() - started)
         self._answers()
         self._report("sent")
         return provider_message_id
@@ -103,9 +110,19 @@ class Route:
             finally:
                 self._time_limits.discard(limit)
 
-    async def _send_translated(self, message: Message) -> str:
+    async def _files_of(self, message: Message) -> Sequence[File]:
+        if not (self.provider.takes_files and message.attachments):
+            return ()
         try:
-            return await self._send_with_quick_retries(message)
+            return await self._fetch(message.attachments)
+        except (ProviderError, TimeoutError):
+            raise
+        except Exception as exc:
+            raise TemporaryError("attachment_unexpected", repr(exc)) from exc
+
+    async def _send_translated(self, message: Message, files: Sequence[File]) -> str:
+        try:
+            return await self._send_with_quick_retries(message, files)
         except (ProviderError, TimeoutError):
             raise
         except Exception as exc:
@@ -118,11 +135,13 @@ class Route:
         wait=wait_random(0.05, 0.25),
         reraise=True,
     )
-    async def _send_with_quick_retries(self, message: Message) -> str:
-        return await self.provider.send(message)
+    async def _send_with_quick_retries(self, message: Message, files: Sequence[File]) -> str:
+        return await self.provider.send(message, files)
 
-    def _learn(self, error: ProviderError) -> None:
+    def _learn(self, error: ProviderError, *, was_asked: bool) -> None:
         match error:
+            case _ if not was_asked:
+                pass  # an attachment is at fault, which tells nothing of the provider
             case RejectedError():
                 self._answers()  # this one message is at fault
             case CredentialsError():
@@ -145,3 +164,9 @@ class Route:
         name = self.provider.name
         metrics.BREAKER_OPEN.labels(name).set(self._breaker.is_open)
         metrics.ROUTE_PAUSED.labels(name).set(self._is_refused)
+
+
+def _out_of_time(*, was_asked: bool) -> ProviderError:
+    if was_asked:
+        return UnknownOutcomeError("timeout", "no answer in time")
+    return TemporaryError("attachment_timeout", "the attachments did not come in time")

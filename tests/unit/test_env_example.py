@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
+from services.sender.providers.registry import PROVIDERS
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
 
@@ -17,7 +18,15 @@ NAMED = set(re.findall(r"(?m)^#?([A-Z_]+)=", (ROOT / ".env.example").read_text()
 
 
 @pytest.mark.parametrize(
-    "settings", [GatewaySettings, IngestSettings, SenderSettings, ProvisionSettings, MockProviderSettings]
+    "settings",
+    [
+        GatewaySettings,
+        IngestSettings,
+        SenderSettings,
+        ProvisionSettings,
+        MockProviderSettings,
+        *(provider.settings for provider in PROVIDERS.values()),
+    ],
 )
 def test_it_names_the_settings(settings: type[BaseSettings]) -> None:
     assert {field.upper() for field in settings.model_fields} - NAMED == set()

@@ -1,26 +1,25 @@
 """What the two generic providers have in common: a JSON payload, an idempotency key, an id in return."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import httpx
 
-from services.sender.providers.base import RejectedError, is_provider_id
+from services.sender.providers.base import File, Provider, RejectedError, is_provider_id
 from services.sender.providers.http import post_json
-from shared.channels import Channel
 from shared.events import Message
 
 
-class GenericProvider:
+class GenericProvider(Provider):
     """POSTs a message to `{url}/messages`.
 
     Attributes:
         id_field: where the answer has the provider's id of the message.
     """
 
-    name: ClassVar[str]
-    channel: ClassVar[Channel]
     id_field: ClassVar[str]
-    honours_idempotency_keys: ClassVar[bool] = True
+    honours_idempotency_keys = True
+    takes_files = False
 
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
@@ -35,7 +34,7 @@ class GenericProvider:
             "timestamp": message.timestamp.isoformat().replace("+00:00", "Z"),
         }
 
-    async def send(self, message: Message) -> str:
+    async def send(self, message: Message, files: Sequence[File]) -> str:  # noqa: ARG002 - it fetches URLs
         answer = await post_json(
             self._client,
             self._url,

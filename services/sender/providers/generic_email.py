@@ -1,8 +1,15 @@
 from typing import Any
 
+import httpx
+
 from services.sender.providers.generic import GenericProvider
 from shared.channels import Channel
 from shared.events import Message
+from shared.settings import Settings, WebUrl
+
+
+class GenericEmailSettings(Settings):
+    email_provider_url: WebUrl = "http://localhost:8002"
 
 
 class GenericEmail(GenericProvider):
@@ -10,7 +17,11 @@ class GenericEmail(GenericProvider):
 
     name = "generic_email"
     channel = Channel.EMAIL
+    settings = GenericEmailSettings
     id_field = "xillio_id"
+
+    def __init__(self, client: httpx.AsyncClient, settings: GenericEmailSettings) -> None:
+        super().__init__(client, settings.email_provider_url)
 
     def payload(self, message: Message) -> dict[str, Any]:
         payload = super().payload(message)

@@ -1,8 +1,15 @@
 from typing import Any
 
+import httpx
+
 from services.sender.providers.generic import GenericProvider
 from shared.channels import Channel
 from shared.events import Message
+from shared.settings import Settings, WebUrl
+
+
+class GenericSmsSettings(Settings):
+    sms_provider_url: WebUrl = "http://localhost:8001"
 
 
 class GenericSms(GenericProvider):
@@ -10,7 +17,11 @@ class GenericSms(GenericProvider):
 
     name = "generic_sms"
     channel = Channel.SMS
+    settings = GenericSmsSettings
     id_field = "messaging_provider_id"
+
+    def __init__(self, client: httpx.AsyncClient, settings: GenericSmsSettings) -> None:
+        super().__init__(client, settings.sms_provider_url)
 
     def payload(self, message: Message) -> dict[str, Any]:
         return {**super().payload(message), "type": message.type}

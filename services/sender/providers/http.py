@@ -1,6 +1,6 @@
 """HTTP as all adapters speak it: which answer or failure is which error is told here, once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import cycle
@@ -11,6 +11,7 @@ import httpx
 from services.sender.providers.base import (
     CredentialsError,
     NotReachedError,
+    ProviderError,
     RejectedError,
     TemporaryError,
     UnknownOutcomeError,
@@ -25,6 +26,8 @@ _POOLS = 12
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _LONGEST_RETRY_AFTER = timedelta(days=1)
+_FIRST_EPOCH_SECOND = 1_000_000_000
+"""What is less than this is no moment of our days, but a time to wait."""
 
 
 def make_client(*, timeout: float) -> httpx.AsyncClient:
@@ -72,48 +75,106 @@ async def post_json(
     Raises:
         ProviderError: any other answer, or none.
     """
+    response = await post(client, url, repeatable=True, json=payload, headers=dict(headers))
+    return object_of(response)
+
+
+async def post(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    repeatable: bool,
+    secrets: Sequence[str] = (),
+    explain: Callable[[ProviderError, httpx.Response], ProviderError] = lambda error, _: error,
+    **request: Any,  # noqa: ANN401 - whatever httpx takes
+) -> httpx.Response:
+    """POST, and return the answer if it is a 2xx.
+
+    Args:
+        client: asks.
+        url: what is asked.
+        repeatable: whether the provider honours the idempotency key of the request. If not, what it answers
+            when it fails (5xx) leaves open whether it has the message, and a 2xx that breaks off tells that
+            it has.
+        secrets: what no error may repeat, even if the provider does.
+        explain: may make another error of one, knowing the answer.
+        request: the rest of the request.
+
+    Raises:
+        ProviderError: any other answer, or none.
+    """
+    response = None
     try:
-        response = await client.post(url, json=payload, headers=dict(headers))
+        async with client.stream("POST", url, **request) as response:
+            await response.aread()
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
         raise NotReachedError("not_reached", _describe(exc)) from exc
-    except httpx.TimeoutException as exc:
-        raise UnknownOutcomeError("timeout", "no answer in time") from exc
     except (httpx.TransportError, httpx.DecodingError) as exc:
+        if response is not None and response.is_success and not repeatable:
+            raise RejectedError(
+                "unreadable_answer", _describe(exc), status_code=response.status_code
+            ) from exc
+        if isinstance(exc, httpx.TimeoutException):
+            raise UnknownOutcomeError("timeout", "no answer in time") from exc
         raise UnknownOutcomeError("connection_lost", _describe(exc)) from exc
     except httpx.InvalidURL as exc:
         raise CredentialsError("invalid_url", _describe(exc)) from exc
-    _raise_for_status(response)
-    return _object(response)
+    if not response.is_success:
+        raise explain(_error_of(response, repeatable=repeatable, secrets=secrets), response)
+    return response
 
 
-def _raise_for_status(response: httpx.Response) -> None:
+def _error_of(response: httpx.Response, *, repeatable: bool, secrets: Sequence[str]) -> ProviderError:
     status = response.status_code
-    if response.is_success:
-        return
     code = f"http_{status}"
-    detail = response.text[:_MAX_DETAIL].replace("\0", "") or response.reason_phrase
+    detail = _excerpt(response, secrets)
     if status in _TEMPORARY or response.is_server_error:
-        retry_after = parse_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
-        raise TemporaryError(code, detail, status_code=status, retry_after=retry_after)
+        retry_after = _retry_after(response)
+        kind = UnknownOutcomeError if response.is_server_error and not repeatable else TemporaryError
+        return kind(code, detail, status_code=status, retry_after=retry_after)
     if status in _CREDENTIALS:
-        raise CredentialsError(code, detail, status_code=status)
-    raise RejectedError(code, detail, status_code=status)
+        return CredentialsError(code, detail, status_code=status)
+    return RejectedError(code, detail, status_code=status)
 
 
-def _object(response: httpx.Response) -> dict[str, Any]:
+def object_of(response: httpx.Response, *, secrets: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the JSON object that a 2xx answer holds, or raise RejectedError."""
     try:
         body = response.json()
     except ValueError as exc:
-        raise unreadable(response) from exc
+        raise unreadable(response, secrets=secrets) from exc
     if not isinstance(body, dict):
-        raise unreadable(response)
+        raise unreadable(response, secrets=secrets)
     return body
 
 
-def unreadable(response: httpx.Response) -> RejectedError:
+def unreadable(response: httpx.Response, *, secrets: Sequence[str] = ()) -> RejectedError:
     """Make the error of a 2xx answer that is not what the provider's contract says."""
-    detail = f"unreadable answer: {response.text[:_MAX_DETAIL]}".replace("\0", "")
+    detail = f"unreadable answer: {_excerpt(response, secrets)}"
     return RejectedError("unreadable_answer", detail, status_code=response.status_code)
+
+
+def _excerpt(response: httpx.Response, secrets: Sequence[str]) -> str:
+    text = (response.text or response.reason_phrase).replace("\0", "")
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text[:_MAX_DETAIL]
+
+
+def _retry_after(response: httpx.Response) -> timedelta | None:
+    now = datetime.now(UTC)
+    asked = parse_retry_after(response.headers.get("Retry-After"), now=now)
+    return parse_reset(response.headers.get("X-RateLimit-Reset"), now=now) if asked is None else asked
+
+
+def parse_reset(value: str | None, *, now: datetime) -> timedelta | None:
+    """Read an X-RateLimit-Reset header: seconds of the epoch at some providers, from now on at others."""
+    if value is None or not (value.isascii() and value.isdigit()):
+        return None
+    seconds = float(value[:15])
+    if seconds >= _FIRST_EPOCH_SECOND:
+        seconds -= now.timestamp()
+    return timedelta(seconds=min(max(seconds, 0), _LONGEST_RETRY_AFTER.total_seconds()))
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:

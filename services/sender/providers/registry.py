@@ -1,17 +1,14 @@
 """Which providers there are: an adapter is one file and one line here."""
 
-from collections.abc import Callable
-
-import httpx
-
 from services.sender.providers.base import Provider
 from services.sender.providers.generic_email import GenericEmail
 from services.sender.providers.generic_sms import GenericSms
-from services.sender.settings import SenderSettings
+from services.sender.providers.sendgrid import SendGrid
+from services.sender.providers.twilio import Twilio
 
-Factory = Callable[[SenderSettings, httpx.AsyncClient], Provider]
-
-PROVIDERS: dict[str, Factory] = {
-    GenericSms.name: lambda settings, client: GenericSms(client, settings.sms_provider_url),
-    GenericEmail.name: lambda settings, client: GenericEmail(client, settings.email_provider_url),
+PROVIDERS: dict[str, type[Provider]] = {
+    GenericSms.name: GenericSms,
+    GenericEmail.name: GenericEmail,
+    Twilio.name: Twilio,
+    SendGrid.name: SendGrid,
 }

@@ -1,22 +1,26 @@
 """A sender in the test's own event loop, between a real NATS and mock providers over HTTP."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from nats.js.errors import NotFoundError
 
 from mock_providers.sms import SMS
 from services.sender.announcer import Announcer
+from services.sender.attachments import fetching
 from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.providers.generic_sms import GenericSms
+from services.sender.providers.base import Provider
+from services.sender.providers.generic_sms import GenericSms, GenericSmsSettings
 from services.sender.providers.http import make_client
 from services.sender.route import Limits, Route
+from services.sender.routing import Routes
 from services.sender.settings import OnAmbiguous
 from services.sender.worker import Worker
 from shared.bus.client import Bus
@@ -109,7 +113,10 @@ def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
 
 @pytest.fixture
 def sender(harness: Harness) -> SenderFactory:
-    """Start a sender; `kind`, `url`, `on_ambiguous`, `patience` (seconds) and `failures` can be chosen."""
+    """Start a sender; `kind`, `url`, `on_ambiguous`, `patience` (seconds) and `failures` can be chosen.
+
+    `then` are providers that come after that one.
+    """
 
     @asynccontextmanager
     async def run(
@@ -119,13 +126,17 @@ def sender(harness: Harness) -> SenderFactory:
         on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND,
         patience: float = 5.0,
         failures: int = 100,
+        then: Sequence[Callable[[httpx.AsyncClient], Provider]] = (),
     ) -> AsyncIterator[Worker]:
-        breaker = CircuitBreaker(failures=failures, pause=timedelta(seconds=0.3), clock=messages.now)
         policy = Policy(delays=DELAYS, on_ambiguous=on_ambiguous)
-        async with make_client(timeout=patience) as client:
-            route = Route(kind(client, url or harness.provider.url), breaker, Limits(concurrency=32))
-            routes = {Channel.SMS: route, Channel.EMAIL: route}
-            deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), routes, policy)
+        settings = GenericSmsSettings(sms_provider_url=url or harness.provider.url)
+        async with make_client(timeout=patience) as client, fetching() as fetch:
+            routes = [
+                Route(provider, _breaker(failures), Limits(concurrency=32), fetch)
+                for provider in (kind(client, settings), *(make(client) for make in then))
+            ]
+            by_channel = Routes({Channel.SMS: routes, Channel.EMAIL: routes})
+            deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), by_channel, policy)
             worker = Worker(harness.bus, deliverer, DeadLetterOffice(harness.publisher, "sender"))
             worker.start()
             try:
@@ -134,3 +145,7 @@ def sender(harness: Harness) -> SenderFactory:
                 await worker.stop()
 
     return run
+
+
+def _breaker(failures: int) -> CircuitBreaker:
+    return CircuitBreaker(failures=failures, pause=timedelta(seconds=0.3), clock=messages.now)

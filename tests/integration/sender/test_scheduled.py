@@ -213,8 +213,8 @@ async def test_the_gateway_and_the_sender_announce_a_cancellation_alike(
         (State.SENT, {}),
         (State.FAILED, {}),
         (State.EXPIRED, {}),
-        (State.RETRYING, {"uncertain": True}),
-        (State.DEFERRED, {"uncertain": True}),
+        (State.RETRYING, {"in_doubt_at": "generic_sms"}),
+        (State.DEFERRED, {"in_doubt_at": "generic_sms"}),
     ],
 )
 async def test_what_has_begun_or_ended_cannot_be_canceled(

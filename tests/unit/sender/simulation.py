@@ -5,7 +5,7 @@ answered, its answer is lost, or the process that asked dies.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,12 +23,14 @@ from services.sender.breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
 from services.sender.providers.base import (
     CredentialsError,
+    File,
     NotReachedError,
     RejectedError,
     TemporaryError,
     UnknownOutcomeError,
 )
 from services.sender.route import Limits, Route
+from services.sender.routing import Routes
 from services.sender.settings import OnAmbiguous
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
@@ -49,6 +51,7 @@ from shared.events import (
 )
 from shared.identity import MessageId, idempotent_message_id
 from shared.ledger import Ledger, Record
+from shared.settings import Settings
 from shared.status import Status
 from tests import messages
 from tests.jetstream import JetStream, Stored
@@ -177,17 +180,23 @@ class _Publisher(Publisher):
 class _Adapter:
     name: ClassVar[str] = "in-memory"
     channel: ClassVar[Channel] = Channel.SMS
+    settings: ClassVar[type[Settings]] = Settings
     honours_idempotency_keys: ClassVar[bool] = True
+    takes_files: ClassVar[bool] = False
 
-    def __init__(self, process: "Process") -> None:
-        self._process = process
+    def __init__(self, client: "Process", settings: object = None) -> None:  # noqa: ARG002 - as providers have it
+        self._process = client
 
-    async def send(self, message: Message) -> str:  # noqa: ARG002 - the request says more
+    async def send(self, message: Message, files: Sequence[File]) -> str:  # noqa: ARG002 - the request says more
         return await self._process.ask_provider(_request.get())
 
 
 class _ForgetfulAdapter(_Adapter):
     honours_idempotency_keys = False
+
+
+async def _fetch_nothing(urls: Sequence[str]) -> Sequence[File]:  # noqa: ARG001 - as Route calls it
+    return ()
 
 
 class Process:
@@ -199,12 +208,12 @@ class Process:
         breaker = CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now)
         honours = world.provider.honours_keys
         adapter = (_Adapter if honours else _ForgetfulAdapter)(self)
-        route = Route(adapter, breaker, Limits(concurrency=8))
+        route = Route(adapter, breaker, Limits(concurrency=8), _fetch_nothing)
         publisher = _Publisher(self)
         self.deliverer = Deliverer(
             Ledger(_Bus(self), publisher),
             Announcer(publisher),
-            {Channel.SMS: route},
+            Routes({Channel.SMS: [route]}),
             Policy(DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, world.now, Random(0)),
         )
 

@@ -1,7 +1,7 @@
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import ClassVar
 
 import pytest
 from prometheus_client import REGISTRY
@@ -9,7 +9,9 @@ from prometheus_client import REGISTRY
 from services.sender.breaker import CircuitBreaker
 from services.sender.providers.base import (
     CredentialsError,
+    File,
     NotReachedError,
+    Provider,
     ProviderError,
     RejectedError,
     TemporaryError,
@@ -19,23 +21,28 @@ from services.sender.providers.base import (
 from services.sender.route import Limits, Route
 from shared.channels import Channel
 from shared.events import Message
+from shared.settings import Settings
 from tests import messages
 
 
-class Stub:
+class Stub(Provider):
     """A provider that answers as it is told to."""
 
-    name: ClassVar[str] = "stub"
-    channel: ClassVar[Channel] = Channel.SMS
-    honours_idempotency_keys: ClassVar[bool] = True
+    name = "stub"
+    channel = Channel.SMS
+    settings = Settings
+    honours_idempotency_keys = True
+    takes_files = True
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
         self.asked = 0
         self.under_way = 0
         self.most_under_way = 0
+        self.files: Sequence[File] = ()
 
-    async def send(self, message: Message) -> str:
+    async def send(self, message: Message, files: Sequence[File]) -> str:
+        self.files = files
         self.asked += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
@@ -46,10 +53,26 @@ class Stub:
         return f"stub-{message.id}"
 
 
+FILE = File("a.txt", "text/plain", b"A")
+
+
+async def fetch(urls: Sequence[str]) -> Sequence[File]:
+    """Fetch what the URL says: an attachment, or what happens instead."""
+    match urls:
+        case ["away"]:
+            raise TemporaryError("attachment_unreachable", "x")
+        case ["refused"]:
+            raise RejectedError("attachment_refused", "x")
+        case ["slow"]:
+            await asyncio.Event().wait()
+        case ["odd"]:
+            raise KeyError("oops")
+    return [FILE]
+
+
 def make(stub: Stub, *, failures: int = 2, limits: Limits = Limits(10)) -> Route:  # noqa: B008 - immutable
-    return Route(
-        stub, CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now), limits
-    )
+    breaker = CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now)
+    return Route(stub, breaker, limits, fetch)
 
 
 async def test_no_more_requests_are_under_way_than_allowed() -> None:
@@ -121,6 +144,43 @@ async def test_a_route_shows_as_paused_until_its_provider_takes_or_refuses_a_mes
 async def test_what_an_adapter_does_not_know_is_an_unknown_outcome() -> None:
     with pytest.raises(UnknownOutcomeError, match="KeyError"):
         await make(Stub(KeyError("oops"))).send(messages.message())
+
+
+async def test_attachments_are_fetched_once_for_a_provider_that_takes_files() -> None:
+    stub = Stub(NotReachedError("x", "x"))
+    await make(stub).send(messages.message(attachments=["https://example.com/a.txt"]))
+    assert (stub.asked, stub.files) == (2, [FILE])
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "code"),
+    [
+        ("away", TemporaryError, "attachment_unreachable"),
+        ("refused", RejectedError, "attachment_refused"),
+        ("odd", TemporaryError, "attachment_unexpected"),
+    ],
+)
+async def test_an_attachment_at_fault_tells_nothing_of_the_provider(
+    url: str, error: type[ProviderError], code: str
+) -> None:
+    stub = Stub(TemporaryError("http_500", "x"))
+    route = make(stub, failures=2)
+    for _ in range(2):
+        with pytest.raises(error) as caught:
+            await route.send(messages.message(attachments=[url]))
+        assert caught.value.code == code
+    assert (stub.asked, route.blocked_until()) == (0, None)
+
+
+async def test_an_attachment_that_is_cut_short_leaves_nothing_in_doubt() -> None:
+    stub = Stub()
+    route = make(stub)
+    sending = asyncio.ensure_future(route.send(messages.message(attachments=["slow"])))
+    await asyncio.sleep(0)
+    route.finish_within(0)
+    with pytest.raises(TemporaryError) as caught:
+        await sending
+    assert (caught.value.code, stub.asked) == ("attachment_timeout", 0)
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\ud800", "a\nb", 7, None])

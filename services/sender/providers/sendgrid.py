@@ -1,0 +1,72 @@
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from services.sender.providers import mail
+from services.sender.providers.base import File, Provider, is_provider_id
+from services.sender.providers.http import post, unreadable
+from shared.channels import Channel
+from shared.events import Message
+from shared.settings import Credential, Settings, WebUrl
+
+
+class SendGridSettings(Settings):
+    sendgrid_api_key: Credential
+    sendgrid_url: WebUrl = "https://api.sendgrid.com"
+
+
+class SendGrid(Provider):
+    """Twilio SendGrid's Mail Send, for e-mail."""
+
+    name = "sendgrid"
+    channel = Channel.EMAIL
+    settings = SendGridSettings
+    honours_idempotency_keys = False
+    takes_files = True
+
+    def __init__(self, client: httpx.AsyncClient, settings: SendGridSettings) -> None:
+        key = settings.sendgrid_api_key.get_secret_value()
+        self._client = client
+        self._url = f"{settings.sendgrid_url.rstrip('/')}/v3/mail/send"
+        self._headers = {"Authorization": f"Bearer {key}"}
+        self._secrets = (key,)
+
+    async def send(self, message: Message, files: Sequence[File]) -> str:
+        response = await post(
+            self._client,
+            self._url,
+            repeatable=self.honours_idempotency_keys,
+            secrets=self._secrets,
+            headers=self._headers,
+            json=_payload(message, files),
+        )
+        provider_message_id = response.headers.get("X-Message-Id")
+        if not is_provider_id(provider_message_id):
+            raise unreadable(response, secrets=self._secrets)
+        return provider_message_id
+
+
+def _payload(message: Message, files: Sequence[File]) -> dict[str, Any]:
+    payload = {
+        "personalizations": [{"to": [{"email": message.to}]}],
+        "from": {"email": message.from_},
+        "subject": mail.subject_of(message),
+        "content": [{"type": type_, "value": text} for type_, text in mail.parts_of(message)],
+        "headers": mail.threading_of(message),
+        # Comes back with every event about the message, of which not all have the id that we are answered.
+        "custom_args": {"message_id": str(message.id)},
+    }
+    if files:
+        payload["attachments"] = [_attachment(file) for file in files]
+    return payload
+
+
+def _attachment(file: File) -> dict[str, str]:
+    return {
+        "content": base64.b64encode(file.content).decode("ascii"),
+        "filename": file.name,
+        "type": file.type,
+        "disposition": "attachment",
+    }

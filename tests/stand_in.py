@@ -1,0 +1,89 @@
+"""A server that keeps what it is asked and answers as it is told to, even with half of an answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request; the names of its headers are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, or what comes of it: `drop` closes without, `hang` waits for ever, `break` stops early."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    ending: Literal["whole", "drop", "hang", "break"] = "whole"
+
+
+class StandIn:
+    """The server's handle; `answer` decides about each request."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.asked: list[Asked] = []
+        self.answer: Callable[[Asked], Answer] = lambda _: Answer()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            asked = await _read(reader)
+            self.asked.append(asked)
+            await _write(writer, self.answer(asked), reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def standing_in() -> AsyncIterator[StandIn]:
+    stand_ins: list[StandIn] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        tasks.add(task)
+        await stand_ins[0].serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    stand_ins.append(StandIn(server.sockets[0].getsockname()[1]))
+    async with server:
+        yield stand_ins[0]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(reader: asyncio.StreamReader) -> Asked:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    return Asked(method, path, headers, await reader.readexactly(int(headers.get("content-length", 0))))
+
+
+async def _write(writer: asyncio.StreamWriter, answer: Answer, reader: asyncio.StreamReader) -> None:
+    if answer.ending == "drop":
+        return
+    if answer.ending == "hang":
+        await reader.read()
+        return
+    length = len(answer.body) + (answer.ending == "break")
+    headers = {"Content-Length": str(length), "Connection": "close", **answer.headers}
+    lines = [f"HTTP/1.1 {answer.status} Whatever", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body)
+    await writer.drain()

@@ -1,6 +1,7 @@
 """A server that keeps what it is asked and answers as it is told to, even with half of an answer."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class StandIn:
 
 
 @asynccontextmanager
-async def standing_in() -> AsyncIterator[StandIn]:
+async def standing_in(tls: ssl.SSLContext | None = None) -> AsyncIterator[StandIn]:
     stand_ins: list[StandIn] = []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -57,7 +58,7 @@ async def standing_in() -> AsyncIterator[StandIn]:
         tasks.add(task)
         await stand_ins[0].serve(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     stand_ins.append(StandIn(server.sockets[0].getsockname()[1]))
     async with server:
         yield stand_ins[0]

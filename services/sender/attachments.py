@@ -82,7 +82,7 @@ class _Fetcher:
                 for url in urls:
                     files.append(await self._follow(url, room))
                     room -= len(files[-1].content)
-        except httpx.InvalidURL as exc:
+        except (httpx.InvalidURL, ValueError) as exc:
             raise _refused("it is no URL") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TemporaryError("attachment_timeout", "the attachments did not come in time") from exc
@@ -122,10 +122,7 @@ class _Fetcher:
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise _refused("it is no plain http or https URL")
         port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            found = await self._look_up(url.raw_host.decode("ascii"), port)
-        except UnicodeError as exc:
-            raise _refused("its host is no name") from exc
+        found = await self._look_up(url.raw_host.decode("ascii"), port)
         if not self._allow_private and not (port in _PORTS and all(map(is_public, found))):
             raise _refused("it is not on the open internet")
         return list(dict.fromkeys(found))

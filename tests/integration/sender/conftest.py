@@ -113,7 +113,7 @@ def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
 
 @pytest.fixture
 def sender(harness: Harness) -> SenderFactory:
-    """Start a sender; `kind`, `url`, `on_ambiguous`, `patience` (seconds) and `failures` can be chosen.
+    """Start a sender whose parts can be chosen; `patience` and `pause` are in seconds.
 
     `then` are providers that come after that one.
     """
@@ -126,13 +126,14 @@ def sender(harness: Harness) -> SenderFactory:
         on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND,
         patience: float = 5.0,
         failures: int = 100,
+        pause: float = 0.3,
         then: Sequence[Callable[[httpx.AsyncClient], Provider]] = (),
     ) -> AsyncIterator[Worker]:
         policy = Policy(delays=DELAYS, on_ambiguous=on_ambiguous)
         settings = GenericSmsSettings(sms_provider_url=url or harness.provider.url)
         async with make_client(timeout=patience) as client, fetching() as fetch:
             routes = [
-                Route(provider, _breaker(failures), Limits(concurrency=32), fetch)
+                Route(provider, _breaker(failures, pause), Limits(concurrency=32), fetch)
                 for provider in (kind(client, settings), *(make(client) for make in then))
             ]
             by_channel = Routes({Channel.SMS: routes, Channel.EMAIL: routes})
@@ -147,5 +148,5 @@ def sender(harness: Harness) -> SenderFactory:
     return run
 
 
-def _breaker(failures: int) -> CircuitBreaker:
-    return CircuitBreaker(failures=failures, pause=timedelta(seconds=0.3), clock=messages.now)
+def _breaker(failures: int, pause: float) -> CircuitBreaker:
+    return CircuitBreaker(failures=failures, pause=timedelta(seconds=pause), clock=messages.now)

@@ -1,0 +1,308 @@
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from services.sender import attachments
+from services.sender.attachments import Fetch, LookUp, fetching, file_name, is_public, media_type_of
+from services.sender.providers.base import File, ProviderError, RejectedError, TemporaryError
+from tests import messages
+from tests.stand_in import Answer, Asked, StandIn, standing_in
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[StandIn]:
+    async with standing_in() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+async def fetch() -> AsyncIterator[Fetch]:
+    async with fetching(allow_private=True) as fetch:
+        yield fetch
+
+
+def hosts(**addresses: str) -> LookUp:
+    async def look_up(host: str, port: int) -> Sequence[str]:  # noqa: ARG001 - hosts of a table have any port
+        return addresses[host.partition(".")[0]].split()
+
+    return look_up
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1"),  # noqa: S104
+        *("169.254.169.254", "100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1"),
+        *("255.255.255.255", "::", "::1", "fe80::1", "fe80::1%lo", "fc00::1", "ff02::1", "2001:db8::1"),
+        *("::ffff:127.0.0.1", "::ffff:8.8.8.8", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1"),
+        *("2002:7f00:1::", "2002:a00:1::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "5f00::1"),
+    ],
+)
+def test_addresses_that_are_not_of_the_open_internet(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "172.32.0.1", "2606:4700::1111"])
+def test_addresses_that_are(address: str) -> None:
+    assert is_public(address)
+
+
+async def test_files_have_a_name_a_type_and_their_bytes(server: StandIn, fetch: Fetch) -> None:
+    answers = {
+        "/a.png": Answer(headers={"Content-Type": "image/png"}, body=b"\x89PNG"),
+        "/b": Answer(
+            headers={
+                "Content-Type": "text/plain; charset=utf-8",
+                "Content-Disposition": "attachment; filename=notes.txt",
+                "Content-Encoding": "gzip",
+                "Set-Cookie": "a=b",
+            },
+            body=gzip.compress(b"Notes"),
+        ),
+    }
+    server.answer = lambda asked: answers[asked.path]
+    assert await fetch([f"{server.url}/b", f"{server.url}/a.png"]) == [
+        File("notes.txt", "text/plain", b"Notes"),
+        File("a.png", "image/png", b"\x89PNG"),
+    ]
+    assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "code"),
+    [
+        (Answer(404), RejectedError, "attachment_http_404"),
+        (Answer(403), RejectedError, "attachment_http_403"),
+        (Answer(304), RejectedError, "attachment_http_304"),
+        (Answer(302, {"Location": "/again"}), RejectedError, "attachment_refused"),
+        (Answer(302, {"Location": "file:///etc/passwd"}), RejectedError, "attachment_refused"),
+        (Answer(302, {"Location": "http://x:y:z/"}), RejectedError, "attachment_refused"),
+        (Answer(headers={"Content-Encoding": "br"}), RejectedError, "attachment_refused"),
+        (Answer(headers={"Content-Encoding": "gzip"}, body=b"no"), RejectedError, "attachment_refused"),
+        (Answer(body=bytes(1001)), RejectedError, "attachment_too_large"),
+        (
+            Answer(headers={"Content-Encoding": "gzip"}, body=gzip.compress(bytes(100_000))),
+            RejectedError,
+            "attachment_too_large",
+        ),
+        (Answer(500), TemporaryError, "attachment_http_500"),
+        (Answer(429), TemporaryError, "attachment_http_429"),
+        (Answer(body=b"half", ending="break"), TemporaryError, "attachment_unreachable"),
+        (Answer(ending="drop"), TemporaryError, "attachment_unreachable"),
+        (Answer(ending="hang"), TemporaryError, "attachment_timeout"),
+    ],
+)
+async def test_what_cannot_be_fetched_is_refused_or_tried_later(
+    server: StandIn,
+    fetch: Fetch,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Answer,
+    error: type[ProviderError],
+    code: str,
+) -> None:
+    monkeypatch.setattr(attachments, "MAX_BYTES", 1000)
+    monkeypatch.setattr(attachments, "TIME_LIMIT", 1.0)
+    server.answer = lambda _: answer
+    with pytest.raises(ProviderError) as caught:
+        await fetch([f"{server.url}/secret?token=1"])
+    assert (type(caught.value), caught.value.code) == (error, code)
+    assert "token" not in str(caught.value)
+
+
+async def test_all_attachments_together_have_one_limit(
+    server: StandIn, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "MAX_BYTES", 1000)
+    server.answer = lambda _: Answer(body=bytes(500))
+    assert len(await fetch([server.url] * 2)) == 2
+    with pytest.raises(RejectedError, match="more than"):
+        await fetch([server.url] * 3)
+
+
+async def test_nothing_larger_than_the_limit_is_ever_held() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    content = attachments._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - how much it inflates shows nowhere else
+    assert len(content) == 1_001
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://nobody.example/"])
+async def test_a_server_that_is_away_may_come_back(url: str) -> None:
+    async with fetching(allow_private=True, look_up=hosts(**{"127": "127.0.0.1", "nobody": ""})) as fetch:
+        with pytest.raises(TemporaryError):
+            await fetch([url])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://public.example/a",
+        "file:///etc/passwd",
+        "//public.example/a",
+        "gopher://public.example",
+        "http://",
+        "no url",
+        "http://user:password@public.example/",
+        "http://public.example:22/",
+        "http://private.example/",
+        "http://both.example/",
+        "http://mapped.example/",
+    ],
+)
+async def test_what_is_refused_before_anybody_is_asked(url: str) -> None:
+    table = hosts(public="1.1.1.1", private="10.0.0.1", both="1.1.1.1 127.0.0.1", mapped="::ffff:1.1.1.1")
+
+    async with fetching(look_up=table) as fetch:
+        with pytest.raises(RejectedError) as caught:
+            await fetch([url])
+    assert caught.value.code == "attachment_refused"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "017700000001", "[::1]", "x" * 64]
+)
+async def test_no_spelling_of_this_machine_is_a_way_to_it(host: str) -> None:
+    async with fetching() as fetch:
+        with pytest.raises(RejectedError) as caught:
+            await fetch([f"http://{host}/"])
+    assert caught.value.code == "attachment_refused"
+
+
+class Rebinding:
+    """A host that has another address each time somebody looks."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = list(addresses)
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002 - it has but one host
+        return [self._addresses.pop(0)]
+
+
+@pytest.fixture
+def open_internet(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
+    """Have 127.0.0.1, and nothing else, count as public, and the server's port as a usual one."""
+    monkeypatch.setattr(attachments, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(attachments, "_PORTS", {httpx.URL(server.url).port})
+
+
+@pytest.mark.usefixtures("open_internet")
+async def test_the_address_that_was_checked_is_the_one_that_is_asked(server: StandIn) -> None:
+    port = httpx.URL(server.url).port
+    server.answer = lambda _: Answer(body=b"A")
+    async with fetching(look_up=Rebinding("127.0.0.1", "10.0.0.1")) as fetch:
+        [file] = await fetch([f"http://files.example:{port}/a.txt"])
+    assert file.content == b"A"
+    assert server.asked[0].headers["host"] == f"files.example:{port}"
+
+
+@pytest.mark.usefixtures("open_internet")
+async def test_each_redirect_is_checked(server: StandIn) -> None:
+    port = httpx.URL(server.url).port
+
+    def answer(asked: Asked) -> Answer:
+        return Answer(302, {"Location": f"http://inner.example:{port}/"}) if asked.path == "/a" else Answer()
+
+    server.answer = answer
+    async with fetching(look_up=hosts(files="127.0.0.1", inner="10.0.0.1")) as fetch:
+        with pytest.raises(RejectedError) as caught:
+            await fetch([f"http://files.example:{port}/a"])
+    assert caught.value.code == "attachment_refused"
+    assert len(server.asked) == 1
+
+
+@pytest.mark.usefixtures("open_internet")
+async def test_a_redirect_is_followed(server: StandIn) -> None:
+    port = httpx.URL(server.url).port
+    answers: Mapping[str, Answer] = {"/a": Answer(302, {"Location": "/b.txt"}), "/b.txt": Answer(body=b"B")}
+    server.answer = lambda asked: answers[asked.path]
+    async with fetching(look_up=hosts(files="127.0.0.1")) as fetch:
+        assert await fetch([f"http://files.example:{port}/a"]) == [
+            File("b.txt", "application/octet-stream", b"B")
+        ]
+
+
+async def test_the_next_address_is_asked_where_one_does_not_answer(server: StandIn) -> None:
+    url = f"http://files.example:{httpx.URL(server.url).port}/"
+    async with fetching(allow_private=True, look_up=hosts(files="127.0.0.2 127.0.0.1")) as fetch:
+        assert len(await fetch([url])) == 1
+
+
+@pytest.mark.parametrize(("host", "is_trusted"), [("files.example", True), ("other.example", False)])
+async def test_tls_is_verified_for_the_host_and_not_for_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, *, is_trusted: bool
+) -> None:
+    tls = self_signed("files.example", tmp_path)
+    monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "certificate.pem"))
+    table = hosts(files="127.0.0.1", other="127.0.0.1")
+    async with standing_in(tls=tls) as server, fetching(allow_private=True, look_up=table) as fetch:
+        fetched = fetch([f"https://{host}:{httpx.URL(server.url).port}/"])
+        if is_trusted:
+            assert len(await fetched) == 1
+        else:
+            with pytest.raises(TemporaryError, match="certificate"):
+                await fetched
+        assert len(server.asked) == is_trusted
+
+
+def self_signed(host: str, folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(messages.now() - timedelta(days=1))
+        .not_valid_after(messages.now() + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, private = folder / "certificate.pem", folder / "key.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, private)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("header", "url", "name"),
+    [
+        ("", "https://x.example/a/b%20c.png?d=e.f", "b c.png"),
+        ('attachment; filename="report.pdf"', "https://x.example/1", "report.pdf"),
+        ("attachment; filename*=UTF-8''%e2%82%ac.pdf", "https://x.example/1", "€.pdf"),
+        ('attachment; filename="../../etc/passwd"', "https://x.example/1", "passwd"),
+        ('attachment; filename="C:\\\\temp\\\\a.doc"', "https://x.example/1", "a.doc"),
+        ("", "https://x.example/..%2f..%2f.bashrc", "bashrc"),
+        ("", "https://x.example/a%0d%0aBcc%3a%20x.txt", "aBcc x.txt"),
+        ("", "https://x.example/", "attachment.png"),
+        ("attachment; filename=..", "https://x.example/..", "attachment.png"),
+        ("", f"https://x.example/{'a' * 300}.png", f"{'a' * 100}.png"),
+        ("attachment; filename*=nonsense'x'%41", "https://x.example/a.png", "A"),
+    ],
+)
+def test_a_file_has_a_name_that_does_no_harm(header: str, url: str, name: str) -> None:
+    assert file_name(header, httpx.URL(url), "image/png") == name
+
+
+@pytest.mark.parametrize(
+    ("header", "type_"),
+    [
+        ("image/png", "image/png"),
+        ("Text/Plain; charset=utf-8", "text/plain"),
+        ("", "application/octet-stream"),
+        ("nonsense", "application/octet-stream"),
+        ("a/b\r\nc", "application/octet-stream"),
+    ],
+)
+def test_the_type_is_a_media_type_or_none_in_particular(header: str, type_: str) -> None:
+    assert media_type_of(header) == type_

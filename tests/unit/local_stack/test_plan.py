@@ -45,6 +45,17 @@ def test_providers_of_somebody_else_need_no_mocks() -> None:
     assert command(plan, "sender").environment["SMS_PROVIDER_URL"] == "https://sms.example"
 
 
+def test_the_sender_gets_the_providers_that_were_chosen_and_what_they_need() -> None:
+    environment = {"SMS_PROVIDERS": "twilio,generic_sms", "TWILIO_AUTH_TOKEN": "hunter2"}
+    configuration = configure(environment, ROOT)
+    addresses = addresses_of(configuration)
+    sender = command(make_plan(configuration, addresses), "sender")
+    assert environment.items() <= sender.environment.items()
+    shown = welcome(configuration, addresses)
+    assert "twilio, then http://127.0.0.1:8001  (a mock" in shown
+    assert "hunter2" not in shown
+
+
 @pytest.mark.parametrize(
     ("chosen", "sms", "email"),
     [("SMS_PROVIDER_URL", "0", "8002"), ("EMAIL_PROVIDER_URL", "8001", "0")],

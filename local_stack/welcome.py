@@ -1,7 +1,7 @@
 """What is shown once everything is up."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from local_stack.configuration import Configuration
 from local_stack.plan import Addresses
@@ -28,9 +28,9 @@ def _rows(configuration: Configuration, addresses: Addresses) -> Iterator[tuple[
         yield "PostgreSQL", place(addresses.database_url, 5432)
         yield "NATS", ", ".join(place(url.strip(), 4222) for url in addresses.nats_url.split(","))
     sms = _provider(configuration.sms_provider_url, addresses.sms_provider_url)
-    yield "SMS provider", _in_order(configuration, "SMS_PROVIDERS", {"generic_sms": sms})
+    yield "SMS provider", _in_order(configuration, "SMS_PROVIDERS", "generic_sms", sms)
     email = _provider(configuration.email_provider_url, addresses.email_provider_url)
-    yield "e-mail provider", _in_order(configuration, "EMAIL_PROVIDERS", {"generic_email": email})
+    yield "e-mail provider", _in_order(configuration, "EMAIL_PROVIDERS", "generic_email", email)
     for name, port in addresses.health_ports.items():
         yield name, f"http://127.0.0.1:{port}/readyz, /healthz, /metrics"
     yield "data", str(configuration.data_folder)
@@ -44,9 +44,9 @@ def _provider(chosen: str | None, url: str) -> str:
     return f"{url}  (a mock; {url}/docs)"
 
 
-def _in_order(configuration: Configuration, variable: str, generic: Mapping[str, str]) -> str:
-    names = configuration.environment.get(variable, *generic).split(",")
-    return ", then ".join(generic.get(name.strip(), name.strip()) for name in names if name.strip())
+def _in_order(configuration: Configuration, variable: str, generic: str, where: str) -> str:
+    names = [name.strip() for name in configuration.environment.get(variable, generic).split(",")]
+    return ", then ".join(where if name == generic else name for name in names)
 
 
 def _curl(configuration: Configuration, addresses: Addresses) -> str:

@@ -24,7 +24,10 @@ def parse_routes(value: object) -> object:
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in value.split(";") if part.strip()]
-    return {_sender(sender): _split(names) for sender, _, names in pairs}
+    routes = {_sender(sender): _split(names) for sender, _, names in pairs}
+    if nobody := [sender for sender, names in routes.items() if not names]:
+        raise ValueError(f"{nobody[0]} has no provider")
+    return routes
 
 
 def _sender(text: str) -> str:

@@ -56,11 +56,18 @@ def test_routes_are_read_from_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "routes",
-    ["+12016661234", "+12016661234=", "=twilio", "2016661234=twilio", "@=sendgrid", "a@b@c=sendgrid"],
+    ("routes", "complaint"),
+    [
+        ("+12016661234", "12016661234 has no provider"),
+        ("+12016661234= , ", "12016661234 has no provider"),
+        ("=twilio", "'' is no number"),
+        ("2016661234=twilio", "'2016661234' is no number"),
+        ("@=sendgrid", "'@' is no number"),
+        ("a@b@c=sendgrid", "'a@b@c' is no number"),
+    ],
 )
-def test_what_is_no_route(routes: str) -> None:
-    with pytest.raises(ValidationError):
+def test_what_is_no_route(routes: str, complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
         settings(routes=routes)
 
 

@@ -107,7 +107,7 @@ async def test_a_provider_that_is_not_there_has_nothing_so_the_next_may(
 ) -> None:
     request = await harness.accept()
     async with sender(
-        kind=ForgetfulSms, url="http://127.0.0.1:9", then=[at(other)], failures=1, on_ambiguous=FAIL
+        kind=ForgetfulSms, url="http://127.0.0.1:9", then=[at(other)], failures=1, pause=60, on_ambiguous=FAIL
     ):
         await status_becomes(harness, request, "sent")
     assert await taken_by(other) == [1]
@@ -200,7 +200,7 @@ async def test_what_a_provider_without_keys_may_have_goes_nowhere_else_if_so_set
 ) -> None:
     await harness.provider.behave(ambiguous=True, times=1)
     request = await harness.accept()
-    async with sender(kind=KeylessSms, then=[at(other)], failures=1, on_ambiguous=FAIL):
+    async with sender(kind=KeylessSms, then=[at(other)], failures=1, pause=60, on_ambiguous=FAIL):
         await status_becomes(harness, request, "failed")
     assert await taken_by(harness.provider, other) == [1, 0]
 

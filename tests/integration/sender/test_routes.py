@@ -9,7 +9,6 @@ from structlog.testing import capture_logs
 
 from mock_providers.sms import SMS
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.ledger import Entry, State, position_of
 from services.sender.providers.base import File, Provider
 from services.sender.providers.generic_sms import GenericSms, GenericSmsSettings
 from services.sender.providers.twilio import Twilio, TwilioSettings
@@ -17,6 +16,7 @@ from services.sender.settings import OnAmbiguous
 from shared.bus.topology import Stream
 from shared.events import DeliveryRequest, Message
 from shared.identity import new_message_id
+from shared.ledger import Entry, State, position_of
 from tests import messages, providers
 from tests.integration.sender.conftest import ForgetfulSms, Harness, SenderFactory
 from tests.providers import MockProvider

@@ -6,7 +6,7 @@ import pytest
 
 from shared.ledger import State
 from shared.status import Status
-from tests.unit.sender.simulation import Behaviour, World
+from tests.unit.sender.simulation import Asked, Behaviour, World
 
 
 @pytest.fixture
@@ -96,3 +96,53 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
     record = world.recorded(world.requests()[0].message.id)
     assert record is not None
     assert record.entry.state is State.SENT
+
+
+@pytest.fixture
+def late(world: World) -> Asked:
+    """The schedule of the second attempt, still under way when that has failed and the third is scheduled."""
+    first, second, third = world.processes
+    world.provider.behaviour = Behaviour.FAILS
+    [step] = world.undone()
+    first.handle(step)
+    world.let_pass()
+    world.answer(5)  # it looks, claims, sends, records and reports
+    [late] = world.under_way()
+    world.let_pass(5)  # it gives up waiting, and the step comes again
+    second.handle(step)
+    world.let_pass()
+    world.answer(6, second)
+    world.let_pass(2)
+    [next_step] = world.undone()
+    third.handle(next_step)
+    world.let_pass()
+    world.answer(6)
+    assert [stored.due is not None for stored in world.schedules()] == [True]
+    world.provider.behaviour = Behaviour.ACCEPTS
+    return late
+
+
+def test_a_schedule_that_is_told_two_steps_late_loses_nothing(world: World, late: Asked) -> None:
+    [newer] = world.schedules()
+    late.arrive()
+    assert newer not in world.schedules()
+
+    world.come_to_rest()
+    assert [event.data.status for event in world.statuses()][-1] is Status.SENT
+    assert [event.data.attempt for event in world.statuses()] == [1, 2, 3]
+
+
+def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: World, late: Asked) -> None:
+    first, *_ = world.processes
+    world.let_pass(75)
+    [last_step] = world.undone()
+    first.handle(last_step)
+    world.let_pass()
+    world.answer(2)  # it looks and claims
+    late.arrive()
+    world.let_pass()
+    assert last_step not in world.undone()
+    first.die()
+
+    world.come_to_rest()
+    assert [event.data.status for event in world.statuses()][-1] is Status.SENT

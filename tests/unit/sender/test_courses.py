@@ -117,19 +117,25 @@ def late(world: World) -> Asked:
     third.handle(next_step)
     world.let_pass()
     world.answer(6)
-    assert [stored.due is not None for stored in world.schedules()] == [True]
-    world.provider.behaviour = Behaviour.ACCEPTS
     return late
 
 
-def test_a_schedule_that_is_told_two_steps_late_loses_nothing(world: World, late: Asked) -> None:
+def test_a_schedule_that_is_told_steps_late_loses_nothing(world: World, late: Asked) -> None:
+    first, *_ = world.processes
+    world.let_pass(75)
+    [last_step] = world.undone()
+    first.handle(last_step)
+    world.let_pass()
+    world.answer(6)
     [newer] = world.schedules()
     late.arrive()
     assert newer not in world.schedules()
 
+    world.provider.behaviour = Behaviour.REJECTS
     world.come_to_rest()
-    assert [event.data.status for event in world.statuses()][-1] is Status.SENT
-    assert [event.data.attempt for event in world.statuses()] == [1, 2, 3]
+    assert [event.data.attempt for event in world.statuses()] == [1, 2, 3, 4]
+    [dead_letter] = world.dead_letters()
+    assert [error.attempt for error in dead_letter.data.errors] == [1, 2, 3, 4]
 
 
 def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: World, late: Asked) -> None:
@@ -144,5 +150,6 @@ def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: W
     assert last_step not in world.undone()
     first.die()
 
+    world.provider.behaviour = Behaviour.ACCEPTS
     world.come_to_rest()
     assert [event.data.status for event in world.statuses()][-1] is Status.SENT

@@ -36,17 +36,19 @@ class Terminal:
 
     Args:
         environment: what they have exported.
+        folder: where they are.
     """
 
-    def __init__(self, document: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, document: Path, environment: Mapping[str, str], folder: Path = ROOT) -> None:
         self._commands = commands(document)
         self._environment = {**os.environ, "PATH": _PATH, **environment}
+        self._folder = folder
 
-    async def run(self, name: str, **variables: str) -> str:
-        """Run the block of this name, with these variables exported as well; return what it prints."""
+    async def run(self, *names: str, **variables: str) -> str:
+        """Run these blocks in one shell, with these variables exported as well; return what it prints."""
         process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", self._commands[name]),
-            cwd=ROOT,
+            *("bash", "-c", "\n".join(self._commands[name] for name in names)),
+            cwd=self._folder,
             env={**self._environment, **variables},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -58,5 +60,5 @@ class Terminal:
             process.kill()
             await process.wait()
             raise
-        assert process.returncode == 0, f"{name}: {output.decode()}{errors.decode()}"
+        assert process.returncode == 0, f"{names}: {output.decode()}{errors.decode()}"
         return output.decode()

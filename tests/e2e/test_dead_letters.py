@@ -1,10 +1,5 @@
 """Dead letters from the API, and by the very commands of docs/dead-letters.md."""
 
-import asyncio
-import os
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +9,15 @@ from nats.js.api import ConsumerConfig
 
 from shared.bus.topology import Stream
 from tests import messages
-from tests.e2e.stack import ROOT, Stack
+from tests.documents import ROOT, Terminal, need
+from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
-PAGE = ROOT / "docs" / "dead-letters.md"
-SEARCHED = os.pathsep.join((os.environ["PATH"], str(Path.home() / "go" / "bin")))
 
-needs_the_cli = pytest.mark.skipif(
-    not all(shutil.which(program, path=SEARCHED) for program in ("nats", "jq", "bash")),
-    reason="the NATS CLI or jq is not installed",
-)
-
-
-def commands() -> dict[str, str]:
-    """The shell commands of the page, by the headings that they stand under."""
-    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
-    return {
-        section.partition("\n")[0]: "\n".join(re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL))
-        for section in sections
-    }
-
-
-async def run(folder: Path, nats_url: str, *headings: str, **variables: str) -> str:
-    """Run what stands under the headings, in one shell; return what it prints."""
-    found = commands()
-    finished = await asyncio.to_thread(
-        subprocess.run,
-        ["bash", "-euo", "pipefail", "-c", "\n".join(found[heading] for heading in headings)],
-        cwd=folder,
-        env={**os.environ, "PATH": SEARCHED, "NATS_URL": nats_url, "USER": "ann", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
+@pytest.fixture
+def terminal(nats_url: str, tmp_path: Path) -> Terminal:
+    need("nats", "jq", "python3")
+    return Terminal(ROOT / "docs" / "dead-letters.md", {"NATS_URL": nats_url, "USER": "ann"}, tmp_path)
 
 
 async def refused(stack: Stack, **what: Any) -> dict[str, Any]:  # noqa: ANN401 - any part of a message
@@ -134,73 +102,65 @@ async def test_what_a_consumer_died_of_can_be_replayed_or_discarded(
     await becomes(stack, letter, f"{what}ed")
 
 
-@needs_the_cli
-async def test_a_message_is_replayed_by_the_commands_of_the_page(
-    stack: Stack, nats_url: str, tmp_path: Path
-) -> None:
+async def test_a_message_is_replayed_by_the_commands_of_the_page(stack: Stack, terminal: Terminal) -> None:
     letter = await refused(stack, body='"quoted" {{Count}} é')
 
-    listed = await run(tmp_path, nats_url, "Which are there")
+    listed = await terminal.run("list", "open")
     assert [line.split("\t")[0] for line in listed.splitlines() if "\t" in line] == [letter["id"]]
-    replay = ("One of them", "Replay a message", "Say that it was replayed")
+    replay = ("show", "event-id", "replay", "say-replayed")
     for _ in range(2):
-        await run(tmp_path, nats_url, *replay, id=letter["id"])
+        await terminal.run(*replay, id=letter["id"])
 
     await stack.message_becomes(letter["message_id"], "sent")
     shown = await becomes(stack, letter, "replayed")
     assert (shown["resolution"]["by"], shown["resolution"]["reason"]) == ("ann", None)
     assert [entry["round"] for entry in shown["history"]] == [0, 0, 1, 1]
     assert [each["payload"]["body"] for each in await stack.sms.messages()] == ['"quoted" {{Count}} é']
-    assert "\t" not in await run(tmp_path, nats_url, "Which are there")
+    assert "\t" not in await terminal.run("list", "open")
     again = await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)
     assert again.status_code == 409
 
 
-@needs_the_cli
 async def test_what_is_replayed_by_the_api_and_by_the_page_is_one_replay(
-    stack: Stack, nats_url: str, tmp_path: Path, jetstream: JetStreamContext
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
 ) -> None:
     letter = await refused(stack)
-    await run(tmp_path, nats_url, "Which are there")
+    await terminal.run("list", "open")
     await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)
     before = {
         stream: (await jetstream.stream_info(stream)).state.last_seq for stream in ("OUTBOUND", "DEADLETTER")
     }
 
-    steps = ("One of them", "Replay a message", "Say that it was replayed")
-    await run(tmp_path, nats_url, *steps, id=letter["id"])
+    steps = ("show", "event-id", "replay", "say-replayed")
+    await terminal.run(*steps, id=letter["id"])
 
     for stream, last in before.items():
         assert (await jetstream.stream_info(stream)).state.last_seq == last
 
 
-@needs_the_cli
 @pytest.mark.parametrize("payload", [b'{"type": "v9", "text": "{{Count}} \\u00e9"}\n', b"\xff\x00 no text"])
 async def test_what_could_not_be_read_goes_back_by_the_commands_of_the_page(
-    stack: Stack, nats_url: str, tmp_path: Path, jetstream: JetStreamContext, payload: bytes
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, payload: bytes
 ) -> None:
     subject = f"inbound.message.sms.7.{messages.message().conversation_key}"
     await jetstream.publish(subject, payload)
     letter = await dead_letter(stack, direction="inbound")
 
-    steps = ("Which are there", "One of them", "Replay what could not be read", "Say that it was replayed")
-    await run(tmp_path, nats_url, *steps, id=letter["id"])
+    steps = ("list", "open", "show", "event-id", "put-back", "say-replayed")
+    await terminal.run(*steps, id=letter["id"])
 
     back = await jetstream.get_msg(Stream.INBOUND, 2)
     assert (back.subject, back.data) == (subject, payload)
     await becomes(stack, letter, "replayed")
 
 
-@needs_the_cli
 async def test_a_dead_letter_is_discarded_by_the_commands_of_the_page(
-    stack: Stack, nats_url: str, tmp_path: Path
+    stack: Stack, terminal: Terminal
 ) -> None:
     letter = await refused(stack)
     reason = """it's "done" """
 
-    await run(
-        tmp_path, nats_url, "Which are there", "One of them", "Discard it", id=letter["id"], reason=reason
-    )
+    await terminal.run("list", "open", "show", "event-id", "discard", id=letter["id"], reason=reason)
 
     shown = await becomes(stack, letter, "discarded")
     assert (shown["resolution"]["by"], shown["resolution"]["reason"]) == ("ann", reason)

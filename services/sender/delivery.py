@@ -251,10 +251,14 @@ class Deliverer:
         try:
             await self._ledger.write(message_id, entry, after=after)
         except ConflictError:
-            # Our own write may have gone through without its acknowledgement; or another process took
-            # the claim over while this one was stopped, and knows less than we do.
+            # Our own write may have gone through without its acknowledgement; or another process has the
+            # claim by now. Only that the provider has the message is more than what that one may find out.
             found = await self._ledger.look_up(message_id)
-            if found and found.entry.position == entry.position and found.entry.state is State.CLAIMED:
-                await self._ledger.write(message_id, entry, after=found)
-            elif not found or found.entry != entry:
+            if found and found.entry == entry:
+                return
+            is_claimed = (
+                found and found.entry.position == entry.position and found.entry.state is State.CLAIMED
+            )
+            if not (is_claimed and entry.state is State.SENT):
                 raise
+            await self._ledger.write(message_id, entry, after=found)

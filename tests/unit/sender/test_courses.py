@@ -153,3 +153,46 @@ def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: W
     world.provider.behaviour = Behaviour.ACCEPTS
     world.come_to_rest()
     assert [event.data.status for event in world.statuses()][-1] is Status.SENT
+
+
+def test_who_is_put_off_leaves_the_claim_of_another_alone(world: World) -> None:
+    first, second, _ = world.processes
+    world.accept(1)
+    [other, step] = world.undone()
+    world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
+    first.handle(other)
+    world.let_pass()
+    world.answer(3)  # it looks, claims and is refused, so that it leaves the provider alone
+    world.provider.behaviour = Behaviour.ACCEPTS
+    first.handle(step)
+    world.let_pass()
+    world.under_way(first)[-1].arrive()  # it looks
+    second.handle(step)
+    world.let_pass()
+    world.answer(2, second)  # it looks and claims
+    world.answer(6, first)
+    world.come_to_rest()
+
+    message_id = world.requests()[1].message.id
+    statuses = [event.data.status for event in world.statuses() if event.data.message_id == message_id]
+    assert statuses == [Status.SENT]
+
+
+def test_who_was_refused_leaves_the_claim_of_another_alone(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.undone()
+    world.provider.behaviour = Behaviour.FAILS
+    first.handle(step)
+    world.let_pass()
+    world.answer(3)  # it looks, claims and is refused
+    world.let_pass(31)
+    world.provider.behaviour = Behaviour.ACCEPTS
+    second.handle(step)
+    world.let_pass()
+    world.answer(2, second)  # it looks and claims
+    while not world.under_way(first):
+        world.let_pass(1)
+    world.answer(6, first)
+    world.come_to_rest()
+
+    assert [event.data.status for event in world.statuses()] == [Status.SENT]

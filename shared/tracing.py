@@ -120,12 +120,12 @@ def called(status: int) -> None:
         _answered(trace.get_current_span(), status, _FIRST_CLIENT_ERROR)
 
 
-def publishing(stream: str, event_id: object) -> AbstractContextManager[None]:
+def publishing(stream: str, event_id: object | None) -> AbstractContextManager[None]:
     """Span a publication, whose message is to take `headers` along."""
-    attributes = _messaging("publish", "send", stream)
-    return _span(
-        f"publish {stream}", SpanKind.PRODUCER, {**attributes, "messaging.message.id": str(event_id)}
-    )
+    attributes = dict(_messaging("publish", "send", stream))
+    if event_id is not None:
+        attributes["messaging.message.id"] = str(event_id)
+    return _span(f"publish {stream}", SpanKind.PRODUCER, attributes)
 
 
 def processing(stream: str, message_headers: Mapping[str, str]) -> AbstractContextManager[None]:

@@ -42,8 +42,7 @@ class Outgoing:
     """A message on its way.
 
     Attributes:
-        id: makes repetitions of an event recognisable to the server (`Nats-Msg-Id`); None for what is no
-            event.
+        id: makes repetitions recognisable to the server (`Nats-Msg-Id`); None for what it has to take again.
     """
 
     subject: str
@@ -85,7 +84,7 @@ class Publisher:
         line = self._lines.get(stream)
         if line is None:
             line = self._lines[stream] = _Line(self._bus, batched=stream is not Stream.DELAYED)
-        if outgoing.id is None or not tracing.is_on():
+        if not (isinstance(stream, Stream) and tracing.is_on()):
             return await line.publish(outgoing)
         with tracing.publishing(stream, outgoing.id):
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})

@@ -5,7 +5,7 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from typing import Annotated, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field
@@ -85,7 +85,7 @@ def _signed_form(body: bytes) -> bytes:
 
 
 def _hash_matches(delivery: Delivery) -> bool:
-    [given, *_] = parse_qs(delivery.query).get(b"bodySHA256") or [b""]
+    given = next((value for name, value in urlencoded(delivery.query) if name == b"bodySHA256"), b"")
     return hmac.compare_digest(sha256(delivery.body).hexdigest().encode(), given)
 
 

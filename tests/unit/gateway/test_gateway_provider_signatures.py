@@ -205,6 +205,12 @@ def test_another_body_than_a_form_is_signed_by_its_hash_in_the_url(
         assert refusal(flipped(body, position, by), query) is Refusal.WRONG_SIGNATURE
 
 
+@pytest.mark.parametrize("query", [b"a=%C3%A9", b"bodySHA256=%FF", b"\xff", b"&&=&%"])
+def test_no_query_is_too_much(query: bytes) -> None:
+    asked = Delivery(TWILIO_MESSAGES, query, {**JSON, "x-twilio-signature": "AAAA"}, b"{}")
+    assert twilio(asked) is Refusal.WRONG_SIGNATURE
+
+
 # --- SendGrid -----------------------------------------------------------------------------------------
 
 sendgrid = SendgridKey.parse(PUBLIC_KEY)

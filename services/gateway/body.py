@@ -6,6 +6,7 @@ from typing import Any, Never, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from services.gateway.errors import InvalidRequestError, ProblemError, faults_of
 
@@ -24,7 +25,7 @@ async def read_body(request: Request, *, limit: int = MAX_BODY) -> bytes:
     """Read the body of up to `limit` bytes, once; it stays with the request.
 
     Raises:
-        ProblemError: 413, before more than the limit has been read.
+        ProblemError: 413, before more than the limit has been read, or 400 if the client is gone.
     """
     kept: bytes | None = getattr(request.state, "body", None)
     if kept is not None:
@@ -33,10 +34,13 @@ async def read_body(request: Request, *, limit: int = MAX_BODY) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     read = bytearray()
-    async for chunk in request.stream():
-        read += chunk
-        if len(read) > limit:
-            raise _too_large(limit)
+    try:
+        async for chunk in request.stream():
+            read += chunk
+            if len(read) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect as exc:
+        raise ProblemError(400, "The body is cut off") from exc
     request.state.body = body = bytes(read)
     return body
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
 SMS = {
     "from": "+12016661234",
@@ -285,6 +287,26 @@ async def test_a_large_body_of_unknown_length_is_not_read_to_its_end(
 
     assert response.status_code == 413
     assert sent <= 257 * 1_024
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_client_that_goes_away_while_it_writes_is_no_fault_of_ours(app: FastAPI, path: str) -> None:
+    received: list[Message] = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return received.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 400
 
 
 async def test_an_unknown_field_with_a_strange_name_is_named_as_far_as_it_can_be(

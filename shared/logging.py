@@ -20,7 +20,13 @@ def configure(settings: Settings, *, service: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                # Where Rich is installed, the default shows local variables, and so credentials and texts.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if settings.log_format == "text"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

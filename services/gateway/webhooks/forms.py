@@ -43,14 +43,10 @@ def urlencoded(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def collected(pairs: Iterable[tuple[str, str]]) -> Form:
-    form: Form = {}
+    form: dict[str, list[str]] = {}
     for name, value in pairs:
-        earlier = form.get(name)
-        if earlier is None:
-            form[name] = value
-        else:
-            form[name] = [*([earlier] if isinstance(earlier, str) else earlier), value]
-    return form
+        form.setdefault(name, []).append(value)
+    return {name: values if len(values) > 1 else values[0] for name, values in form.items()}
 
 
 def multipart(body: bytes, content_type: str) -> Multipart:

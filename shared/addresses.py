@@ -53,6 +53,11 @@ def parse_address(text: str, channel: Channel, *, default_region: str) -> Addres
     return parse_phone(text, default_region)
 
 
+def key_of(spelling: str, channel: Channel) -> str:
+    """Return the key of an address that was normalised before."""
+    return spelling.casefold() if channel is Channel.EMAIL else spelling
+
+
 def is_sender_id(address: Address) -> bool:
     """Whether a phone address is alphanumeric: it can send, and nobody can answer it."""
     return _SENDER_ID.fullmatch(address.key) is not None
@@ -99,4 +104,4 @@ def parse_email(text: str) -> Address:
         )
     except EmailNotValidError as exc:
         raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
-    return Address(email.normalized, email.normalized.casefold())
+    return Address(email.normalized, key_of(email.normalized, Channel.EMAIL))

@@ -22,7 +22,16 @@ from pydantic import (
 
 from shared.channels import Channel, Direction, MessageType
 from shared.errors import BadMessageError
-from shared.identity import ConversationKey, DeadLetterId, EventId, MessageId, dead_letter_id, event_id
+from shared.identity import (
+    ConsentKey,
+    ConversationKey,
+    DeadLetterId,
+    EventId,
+    MessageId,
+    consent_key,
+    dead_letter_id,
+    event_id,
+)
 from shared.status import Status
 
 _TYPE_PREFIX = "messaging"
@@ -209,6 +218,66 @@ class DeadLetterResolution(_Model):
         return self
 
 
+class ConsentState(StrEnum):
+    OPTED_OUT = "opted_out"
+    OPTED_IN = "opted_in"
+
+
+class ConsentSource(StrEnum):
+    """What made somebody's consent change.
+
+    Attributes:
+        KEYWORD: a text such as STOP.
+        PROVIDER: it refused a message, since it knew that its recipient had opted out.
+        BOUNCE: there is no such mailbox.
+        UNSUBSCRIBE, RESUBSCRIBE: by a link in a mail, ours or the provider's.
+    """
+
+    KEYWORD = "keyword"
+    PROVIDER = "provider"
+    BOUNCE = "bounce"
+    SPAM_REPORT = "spam_report"
+    UNSUBSCRIBE = "unsubscribe"
+    RESUBSCRIBE = "resubscribe"
+    API = "api"
+
+
+MAX_CONSENT_DETAIL = 500
+"""Characters."""
+
+
+class ConsentChange(_Model):
+    """That somebody wants nothing more from us, or something again.
+
+    Attributes:
+        ours: key of the address of ours that it is about; None for all of them.
+        theirs: key of their address.
+        detail: the text, the provider's reason, or that of whoever used the API.
+        by: name of the API key.
+    """
+
+    channel: Channel
+    ours: str | None = None
+    theirs: str
+    state: ConsentState
+    source: ConsentSource
+    detail: str | None = Field(default=None, max_length=MAX_CONSENT_DETAIL)
+    by: str | None = None
+    occurred_at: AwareDatetime
+
+    @property
+    def key(self) -> ConsentKey:
+        return consent_key(self.ours, self.theirs)
+
+    def supersedes(self, other: Self) -> bool:
+        """Tell whether this is what holds of the two: the later one, or of one moment the opt-out."""
+        return self._order > other._order
+
+    @property
+    def _order(self) -> tuple[datetime, bool]:
+        return self.occurred_at, self.state is ConsentState.OPTED_OUT
+
+
 class _Event(_Model):
     specversion: Literal["1.0"] = "1.0"
     id: EventId
@@ -331,6 +400,19 @@ class DeadLetterResolved(_Event):
         return cls(id=id_, source="/gateway", subject=str(dead_letter), time=time, data=resolution)
 
 
+class ConsentChanged(_Event):
+    """Somebody opted out, or in again."""
+
+    type: Literal["messaging.consent.changed.v1"] = "messaging.consent.changed.v1"
+    data: ConsentChange
+
+    @classmethod
+    def of(cls, change: ConsentChange, *, cause: object = None) -> Self:
+        """Make the event; of one `cause`, such as a message, it is the same however often that comes."""
+        id_ = event_id(change.key, change.state, cause or change.occurred_at.isoformat())
+        return cls(id=id_, source="/consent", subject=str(change.key), time=change.occurred_at, data=change)
+
+
 Event = (
     MessageAccepted
     | DeliveryDue
@@ -339,6 +421,7 @@ Event = (
     | StatusChanged
     | DeadLettered
     | DeadLetterResolved
+    | ConsentChanged
 )
 
 _events: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])

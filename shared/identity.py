@@ -14,6 +14,7 @@ MessageId = NewType("MessageId", UUID)
 ConversationKey = NewType("ConversationKey", UUID)
 EventId = NewType("EventId", UUID)
 DeadLetterId = NewType("DeadLetterId", UUID)
+ConsentKey = NewType("ConsentKey", UUID)
 
 PARTITIONS = 64
 
@@ -22,6 +23,7 @@ _IDEMPOTENT_REQUESTS = UUID("5be2a1d4-0b0e-5c5f-8a53-7a3c9d0c1b21")
 _PROVIDER_MESSAGES = UUID("c9a6f0b3-2d47-5a0e-b8c4-4e6d1f7a8c32")
 _EVENTS = UUID("1f7e9b58-93a1-5d8c-a6de-6b8f2c0d4e43")
 _DEAD_LETTERS = UUID("a3d1c6e7-48b2-5f69-8e71-2c9b5d3f6a54")
+_CONSENTS = UUID("d4b8f2a6-7c15-5e3b-9a84-5f0e6c2b7d65")
 
 _FNV_OFFSET = 0x811C9DC5
 _FNV_PRIME = 0x01000193
@@ -54,6 +56,11 @@ def event_id(subject: UUID, *what: object) -> EventId:
 def dead_letter_id(*origin: object) -> DeadLetterId:
     """Identify a dead letter by where it came from."""
     return DeadLetterId(uuid5(_DEAD_LETTERS, "\n".join(map(str, origin))))
+
+
+def consent_key(ours: str | None, theirs: str) -> ConsentKey:
+    """Identify what somebody (an address key) wants of a sender of ours, or of all of them if it is None."""
+    return ConsentKey(uuid5(_CONSENTS, f"{ours or ''}\n{theirs}"))
 
 
 @lru_cache(maxsize=16_384)

@@ -10,6 +10,16 @@ ACCEPTED = Counter(
     ["channel", "kind"],
 )
 RECEIPTS = Counter("messaging_receipts_total", "Delivery receipts, by what they say", ["channel", "status"])
+CONSENT_CHANGES = Counter(
+    "messaging_consent_changes_total",
+    "Opt-outs and opt-ins, by what made them",
+    ["channel", "state", "source"],
+)
+SUPPRESSED = Counter(
+    "messaging_suppressed_total",
+    "Sends that the gateway refused since their recipient has opted out",
+    ["channel"],
+)
 REFUSED = Counter("messaging_refused_total", "Requests that the gateway refused", ["status"])
 WEBHOOKS_REFUSED = Counter(
     "messaging_webhooks_refused_total", "Webhooks, or parts of them, not taken", ["provider", "reason"]

@@ -26,6 +26,9 @@ def _credential(value: SecretStr) -> SecretStr:
 NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 WebUrl = Annotated[NonEmpty, AfterValidator(_web_url)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
+UnsubscribeSecret = Annotated[SecretStr, Field(min_length=16)]
+"""Signs links, which anybody may try to guess from; the gateway and the sender share it."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 

@@ -16,7 +16,7 @@ from services.gateway.intake import Intake
 from services.gateway.middleware import Measure
 from services.gateway.openapi import describer
 from services.gateway.resolver import Resolver
-from services.gateway.routes import conversations, dead_letters, messages, webhooks
+from services.gateway.routes import conversations, dead_letters, messages, suppressions, unsubscribe, webhooks
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import State
 from services.gateway.webhooks import sendgrid, twilio
@@ -24,6 +24,7 @@ from shared.bus.bucket import Bucket
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.topology import IDEMPOTENCY_BUCKET
+from shared.consent import Consents
 from shared.db.engine import connecting
 from shared.ledger import Ledger
 from shared.service import health_router
@@ -51,13 +52,15 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     clients = [Security(RequireApiKey(settings.api_keys))] if settings.api_keys else []
     providers = [Security(RequireSignature(settings.webhook_secret))] if settings.webhook_secret else []
-    for module in (messages, conversations, dead_letters):
+    for module in (messages, conversations, dead_letters, suppressions):
         app.include_router(module.router, dependencies=clients)
     app.include_router(webhooks.router, dependencies=providers)
     # Whoever has a secret for some webhooks does not want others to be open.
     is_open = not settings.webhook_secret
     app.include_router(twilio.router(settings.twilio_signatures, is_open=is_open))
     app.include_router(sendgrid.router(settings.sendgrid_webhook_public_key, is_open=is_open))
+    if settings.unsubscribe_secret:
+        app.include_router(unsubscribe.router(settings.unsubscribe_secret.get_secret_value()))
     app.include_router(health_router(lambda: _state(app).what_is_missing(), lambda: _state(app).notes()))
     return app
 
@@ -85,12 +88,15 @@ def _lifespan(settings: GatewaySettings) -> Lifespan:
 def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine) -> State:
     validity = settings.message_validity
     memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
+    consents = Consents(bus, publisher)
     return State(
         bus=bus,
-        intake=Intake(publisher=publisher, memory=memory, validity=validity, clock=_now),
+        intake=Intake(publisher, memory, consents, validity, _now),
         resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
         archive=Archive(engine, validity),
         canceler=Canceler(Ledger(bus, publisher), publisher, _now),
+        consents=consents,
+        clock=_now,
         default_region=settings.default_region,
     )
 

@@ -19,8 +19,9 @@ from services.gateway.paging import (
     DeadLetterCursor,
     MessageCursor,
     ScheduledCursor,
+    SuppressionCursor,
 )
-from services.gateway.queries import ConversationFilter, DeadLetterFilter
+from services.gateway.queries import ConversationFilter, DeadLetterFilter, SuppressionFilter
 from services.gateway.views import (
     ConversationView,
     DeadLetterView,
@@ -29,6 +30,7 @@ from services.gateway.views import (
     MessageView,
     MessageWithHistory,
     ResolutionView,
+    SuppressionView,
 )
 from shared.channels import Channel
 from shared.errors import DatabaseUnavailableError
@@ -168,6 +170,21 @@ class Archive:
             message = row["message_id"]
             history = await _history(connection, message) if message else []
             return DeadLetterWithHistory.model_validate({**_dead_letter(row), "history": history})
+
+        return await self._read(read)
+
+    async def suppressions(
+        self, wanted: SuppressionFilter, cursor: SuppressionCursor | None, limit: int
+    ) -> Slice[SuppressionView, SuppressionCursor]:
+        """List who has opted out, the latest first."""
+
+        async def read(connection: AsyncConnection) -> Slice[SuppressionView, SuppressionCursor]:
+            statement = queries.suppressions(wanted, cursor, limit + 1)
+            rows = (await connection.execute(statement)).mappings().all()
+            found = _slice(
+                rows, limit, lambda last: SuppressionCursor(occurred_at=last["since"], id=last["id"])
+            )
+            return Slice([SuppressionView.model_validate(row) for row in found.items], found.end)
 
         return await self._read(read)
 

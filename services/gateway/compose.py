@@ -2,10 +2,21 @@
 
 from datetime import datetime
 
+from services.gateway.fields import on_one_line
 from services.gateway.schemas import Receipt, Send, Webhook
+from shared.addresses import key_of
 from shared.channels import Direction, MessageType
-from shared.events import DeliveryReceipt, Message, ReceiptReceived
+from shared.events import (
+    MAX_CONSENT_DETAIL,
+    ConsentChange,
+    ConsentSource,
+    ConsentState,
+    DeliveryReceipt,
+    Message,
+    ReceiptReceived,
+)
 from shared.identity import MessageId, conversation_key, event_id, inbound_message_id
+from shared.keywords import Keyword
 
 
 def outbound_message(send: Send, *, id_: MessageId, now: datetime) -> Message:
@@ -21,6 +32,23 @@ def inbound_message(webhook: Webhook, *, now: datetime) -> Message:
         now=now,
         provider=webhook.provider,
         provider_message_id=webhook.provider_message_id,
+    )
+
+
+def change_by_keyword(message: Message, keyword: Keyword | None) -> ConsentChange | None:
+    """Make the change that the author of a message asks for by a keyword, if one does."""
+    if keyword is None or keyword is Keyword.HELP:
+        return None
+    channel = message.channel
+    return ConsentChange(
+        channel=channel,
+        ours=key_of(message.to, channel),
+        theirs=key_of(message.from_, channel),
+        state=ConsentState.OPTED_OUT if keyword is Keyword.STOP else ConsentState.OPTED_IN,
+        source=ConsentSource.KEYWORD,
+        detail=on_one_line(message.body, limit=MAX_CONSENT_DETAIL),
+        # One from the future would stand in the way of all that follow.
+        occurred_at=min(message.timestamp, message.created_at),
     )
 
 

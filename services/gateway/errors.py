@@ -5,6 +5,7 @@
     ├── ForbiddenError              403
     ├── NotFoundError               404
     ├── ConflictError               409
+    │   └── RecipientOptedOutError  409, with since when and why
     └── InvalidRequestError         422, with the fields at fault
 
 What `shared.errors` calls "not now" becomes 503 with `Retry-After`, and whatever nobody foresaw 500: its
@@ -24,6 +25,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from shared.errors import DatabaseUnavailableError, NotNowError
+from shared.events import ConsentChange
 
 _log = structlog.get_logger()
 
@@ -93,6 +95,13 @@ class NotFoundError(ProblemError):
 class ConflictError(ProblemError):
     def __init__(self, detail: str) -> None:
         super().__init__(409, detail)
+
+
+class RecipientOptedOutError(ConflictError):
+    def __init__(self, suppression: ConsentChange) -> None:
+        of_whom = suppression.ours or "us"
+        since = suppression.occurred_at.isoformat(timespec="seconds")
+        super().__init__(f"The recipient wants no messages of {of_whom} since {since} ({suppression.source})")
 
 
 class InvalidRequestError(ProblemError):

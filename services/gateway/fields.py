@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 
 from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id, parse_address
 from shared.channels import Channel
-from shared.events import MAX_RESOLUTION_REASON
+from shared.events import MAX_CONSENT_DETAIL, MAX_RESOLUTION_REASON
 from shared.status import Status
 
 MAX_SMS_BODY = 1_600
@@ -237,6 +237,15 @@ ResolutionReason = Annotated[
     str,
     Field(
         max_length=MAX_RESOLUTION_REASON,
+        json_schema_extra={"minLength": 1, "pattern": _TEXT_SCHEMA["pattern"]},
+    ),
+    AfterValidator(_text),
+    AfterValidator(_not_blank),
+]
+SuppressionReason = Annotated[
+    str,
+    Field(
+        max_length=MAX_CONSENT_DETAIL,
         json_schema_extra={"minLength": 1, "pattern": _TEXT_SCHEMA["pattern"]},
     ),
     AfterValidator(_text),

@@ -8,7 +8,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from services.gateway import compose
-from services.gateway.errors import Fault, InvalidRequestError
+from services.gateway.errors import (
+    ConflictError,
+    Fault,
+    InvalidRequestError,
+    ProblemError,
+    RecipientOptedOutError,
+)
 from services.gateway.idempotency import Memory, fingerprint
 from services.gateway.patience import patience
 from services.gateway.schemas import Receipt, Send, Webhook
@@ -21,6 +27,7 @@ from shared.bus.topology import (
     inbound_receipt_subject,
     outbound_subject,
 )
+from shared.consent import Consents
 from shared.events import (
     DeliveryRequest,
     InboundMessage,
@@ -30,7 +37,8 @@ from shared.events import (
     ReceiptReceived,
 )
 from shared.identity import idempotent_message_id, new_message_id
-from shared.metrics import ACCEPTED, RECEIPTS
+from shared.keywords import Keyword
+from shared.metrics import ACCEPTED, RECEIPTS, SUPPRESSED
 
 _log = structlog.get_logger()
 
@@ -75,6 +83,7 @@ class Intake:
 
     publisher: Publisher
     memory: Memory
+    consents: Consents
     validity: timedelta
     clock: Callable[[], datetime]
 
@@ -82,6 +91,7 @@ class Intake:
         """Accept a message for sending.
 
         Raises:
+            ConflictError: its recipient has opted out.
             InvalidRequestError: its idempotency key was used for another message, or its time has passed or
                 is too far ahead.
         """
@@ -92,12 +102,12 @@ class Intake:
         _follow(message)
         request = DeliveryRequest(message=message, expires_at=message.expiry(self.validity, now))
         event = MessageAccepted.of(request, time=now)
-        fault = _fault_of_time(send.send_at, now)
-        if fault and key is None:
-            raise InvalidRequestError(fault)
         async with patience():
+            refusal = _refusal_by_time(send.send_at, now) or await self._refusal_by_consent(message)
             if key is not None:
-                event = await self._first_with_its_key(event, fingerprint(send, message), fault)
+                event = await self._first_with_its_key(event, fingerprint(send, message), refusal)
+            elif refusal:
+                raise refusal
             await self._publish_accepted(event, caller.trace)
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, client=caller.name)
@@ -107,6 +117,10 @@ class Intake:
         """Take in a message that somebody sent us; `raw` is what the provider wrote."""
         message = compose.inbound_message(webhook, now=self.clock())
         _follow(message)
+        if change := compose.change_by_keyword(message, webhook.keyword):
+            # YES alone says nothing, unless there is something to take back.
+            unless_so = webhook.keyword is Keyword.YES
+            await self.consents.record(change, cause=message.id, unless_so=unless_so)
         event = MessageReceived.of(InboundMessage(message=message, raw=raw))
         subject = inbound_message_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
@@ -129,15 +143,22 @@ class Intake:
         )
         return event
 
+    async def _refusal_by_consent(self, message: Message) -> ConflictError | None:
+        suppression = await self.consents.suppression_of(message)
+        if suppression is None:
+            return None
+        SUPPRESSED.labels(message.channel).inc()
+        return RecipientOptedOutError(suppression)
+
     async def _first_with_its_key(
-        self, event: MessageAccepted, print_: str, fault: Fault | None
+        self, event: MessageAccepted, print_: str, refusal: ProblemError | None
     ) -> MessageAccepted:
-        if fault is None:
+        if refusal is None:
             first = await self.memory.settle(event, print_)
         elif known := await self.memory.recall(event.data.message.id, print_):
-            first = known  # whose time was still ahead
+            first = known  # which there was nothing against
         else:
-            raise InvalidRequestError(fault)
+            raise refusal
         # It may have been refused long ago, and be accepted only now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
@@ -156,11 +177,11 @@ def _follow(message: Message) -> None:
     )
 
 
-def _fault_of_time(send_at: datetime | None, now: datetime) -> Fault | None:
+def _refusal_by_time(send_at: datetime | None, now: datetime) -> InvalidRequestError | None:
     if send_at is None:
         return None
     if send_at < now - _CLOCK_SKEW:
-        return Fault("send_at", "is in the past")
+        return InvalidRequestError(Fault("send_at", "is in the past"))
     if send_at > now + SEND_WINDOW:
-        return Fault("send_at", f"is more than {SEND_WINDOW.days} days ahead")
+        return InvalidRequestError(Fault("send_at", f"is more than {SEND_WINDOW.days} days ahead"))
     return None

@@ -21,6 +21,7 @@ from services.gateway.schemas import (
     SmsReceipt,
     SmsSend,
     SmsWebhook,
+    Suppress,
 )
 
 Json = dict[str, Any]
@@ -36,6 +37,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     Discard,
     BulkReplay,
     BulkDiscard,
+    Suppress,
     Problem,
 )
 _PROBLEMS = {
@@ -43,7 +45,7 @@ _PROBLEMS = {
     401: "No valid credentials",
     403: "The provider has not signed it",
     404: "There is no such thing",
-    409: "It cannot be done, or not again",
+    409: "It cannot be done, or not again; of a send: its recipient has opted out",
     413: "The body is too large",
     415: "The content type is another",
     422: "Some fields are not valid",

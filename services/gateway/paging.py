@@ -64,6 +64,11 @@ class DeadLetterCursor(Cursor):
     id: UUID
 
 
+class SuppressionCursor(Cursor):
+    occurred_at: AwareDatetime
+    id: UUID
+
+
 class BulkCursor(Cursor):
     """How far the dead letters of a filter were worked through, oldest first.
 

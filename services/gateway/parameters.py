@@ -57,13 +57,20 @@ def as_participant(text: str | None, *, default_region: str) -> str | None:
     Raises:
         InvalidRequestError: it is no address.
     """
-    if text is None:
-        return None
+    return as_address(text, "participant", default_region=default_region)[1] if text is not None else None
+
+
+def as_address(text: str, name: str, *, default_region: str) -> tuple[Channel, str]:
+    """Normalise an address out of a URL, as `as_participant` does, to its channel and its key.
+
+    Raises:
+        InvalidRequestError: the parameter `name` is no address.
+    """
     if "@" in text:
         channel, text = Channel.EMAIL, text.strip().replace(" ", "+")
     else:
         channel, text = Channel.SMS, f"+{text[1:]}" if text.startswith(" ") else text
     try:
-        return parse_address(text, channel, default_region=default_region).key
+        return channel, parse_address(text, channel, default_region=default_region).key
     except InvalidAddressError as exc:
-        raise InvalidRequestError(Fault("participant", str(exc))) from exc
+        raise InvalidRequestError(Fault(name, str(exc))) from exc

@@ -31,10 +31,12 @@ from services.gateway.paging import (
     DeadLetterCursor,
     MessageCursor,
     ScheduledCursor,
+    SuppressionCursor,
 )
 from services.gateway.views import DeadLetterState
 from shared.channels import Channel, Direction, MessageType
 from shared.db.tables import (
+    ConsentChange,
     Conversation,
     ConversationParticipant,
     DeadLetter,
@@ -44,7 +46,7 @@ from shared.db.tables import (
     Participant,
 )
 from shared.db.views import message_history
-from shared.events import Resolution
+from shared.events import ConsentState, Resolution
 from shared.status import Status
 
 Statement = Select[Any]
@@ -364,3 +366,43 @@ def _shown_dead_letters() -> Statement:
         _resolution.c.resolved_at,
         _resolution.c.reason,
     ).select_from(_dead_letter.outerjoin(_resolution, deciding))
+
+
+# --- Suppressions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionFilter:
+    """Which suppressions: those of a channel, those of an address (its key)."""
+
+    channel: Channel | None = None
+    address: str | None = None
+
+
+def suppressions(wanted: SuppressionFilter, cursor: SuppressionCursor | None, limit: int) -> Statement:
+    """Select the opt-outs that no later change of the same pair has taken back, the latest first.
+
+    Changes of a pair come one after another, the opt-out later of two at one moment.
+    """
+    change, later = aliased(ConsentChange), aliased(ConsentChange)
+    statement: Statement = select(
+        change.id,
+        change.channel,
+        change.theirs.label("address"),
+        change.ours.label("sender"),
+        change.source,
+        change.detail,
+        change.changed_by.label("by"),
+        change.occurred_at.label("since"),
+    ).where(
+        change.state == ConsentState.OPTED_OUT.value,
+        ~exists().where(later.key == change.key, later.occurred_at > change.occurred_at),
+    )
+    if wanted.channel is not None:
+        statement = statement.where(change.channel == wanted.channel.value)
+    if wanted.address is not None:
+        statement = statement.where(change.theirs == wanted.address)
+    if cursor is not None:
+        place = tuple_(change.occurred_at, change.id)
+        statement = statement.where(place < tuple_(literal(cursor.occurred_at), literal(cursor.id)))
+    return statement.order_by(change.occurred_at.desc(), change.id.desc()).limit(limit)

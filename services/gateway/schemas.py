@@ -30,6 +30,7 @@ from services.gateway.fields import (
     ResolutionReason,
     SmsText,
     Subject,
+    SuppressionReason,
     Text,
     Timestamp,
 )
@@ -37,6 +38,7 @@ from services.gateway.parameters import MAX_CURSOR
 from shared.addresses import is_sender_id
 from shared.channels import Channel, Direction, MessageType
 from shared.identity import MessageId
+from shared.keywords import Keyword, keyword_of
 
 _ATTACHMENT: JsonValue = {
     "required": ["attachments"],
@@ -181,6 +183,10 @@ class SmsWebhook(_Webhook):
     def subject(self) -> None:
         return None
 
+    @property
+    def keyword(self) -> Keyword | None:
+        return keyword_of(self.body or "")
+
 
 class EmailWebhook(_Webhook):
     """An e-mail that somebody sent us."""
@@ -202,6 +208,11 @@ class EmailWebhook(_Webhook):
     type: Literal["email"] = "email"
     subject: Subject | None = None
     provider_message_id: ProviderId = Field(alias="xillio_id")
+
+    @property
+    def keyword(self) -> None:
+        """Mails have links for this; words in them mean what they say."""
+        return None
 
 
 class _Receipt(_Request):
@@ -308,6 +319,14 @@ class BulkDiscard(_Bulk):
     model_config = _documented_bulk({"all": True, "reason": "Test messages"})
 
     reason: ResolutionReason
+
+
+class Suppress(_Command):
+    """Why somebody is to get nothing more."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Asked for it on the phone"}]})
+
+    reason: SuppressionReason
 
 
 Send = SmsSend | EmailSend

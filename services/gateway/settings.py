@@ -10,7 +10,7 @@ from services.gateway.auth import ApiKeys, WebhookSecrets
 from services.gateway.webhooks.sendgrid import SendgridKey
 from services.gateway.webhooks.twilio import TwilioSignatures
 from shared.bus.topology import SEND_WINDOW
-from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, WebUrl
+from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSecret, WebUrl
 
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
 
@@ -24,6 +24,7 @@ class GatewaySettings(BusSettings, DatabaseSettings):
         twilio_auth_token: what Twilio signs with.
         sendgrid_webhook_public_key: what SendGrid's signatures are checked with.
         public_base_url: under which providers reach the gateway; Twilio signs it.
+        unsubscribe_secret: what the links in mails are signed with, by which recipients unsubscribe.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.
         allow_unauthenticated: listen to other machines although keys or secrets are missing.
@@ -42,6 +43,7 @@ class GatewaySettings(BusSettings, DatabaseSettings):
     sendgrid_webhook_public_key: Annotated[
         InstanceOf[SendgridKey] | None, NoDecode, BeforeValidator(SendgridKey.parse)
     ] = Field(default=None, validate_default=False)
+    unsubscribe_secret: UnsubscribeSecret | None = None
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
     allow_unauthenticated: bool = False

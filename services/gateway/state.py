@@ -1,7 +1,8 @@
 """What the routes work with; it is made when the application starts and closed when it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 from fastapi import Request
@@ -11,6 +12,7 @@ from services.gateway.cancellation import Canceler
 from services.gateway.intake import Intake
 from services.gateway.resolver import Resolver
 from shared.bus.client import Bus
+from shared.consent import Consents
 from shared.errors import DatabaseUnavailableError
 
 
@@ -21,6 +23,8 @@ class State:
     resolver: Resolver
     archive: Archive
     canceler: Canceler
+    consents: Consents
+    clock: Callable[[], datetime]
     default_region: str
 
     async def what_is_missing(self) -> str | None:

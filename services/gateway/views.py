@@ -8,7 +8,7 @@ from fastapi import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from shared.channels import Channel, Direction, MessageType
-from shared.events import DeadLetter, Message
+from shared.events import ConsentChange, ConsentSource, DeadLetter, Message
 from shared.segments import Encoding, segments_of
 from shared.status import Status
 
@@ -167,6 +167,34 @@ class BulkResult(View):
     taken: int = Field(description="How many were replayed or discarded", examples=[100])
     skipped: list[Skipped] = Field(description="Those that it cannot be done with")
     next_cursor: str | None = Field(description="For the next call; null when no more are left")
+
+
+class SuppressionView(View):
+    """That somebody has opted out."""
+
+    channel: Channel
+    address: str = Field(description="Theirs", examples=["+18045551234"])
+    sender: str | None = Field(
+        description="The address of ours that they want nothing of; null for all", examples=["+12016661234"]
+    )
+    source: ConsentSource = Field(description="What made it so")
+    detail: str | None = Field(
+        description="The text, the provider's reason, or that of a client", examples=["STOP"]
+    )
+    by: str | None = Field(description="Name of the API key, of a client", examples=[None])
+    since: AwareDatetime
+
+    @classmethod
+    def of(cls, change: ConsentChange) -> Self:
+        return cls(
+            channel=change.channel,
+            address=change.theirs,
+            sender=change.ours,
+            source=change.source,
+            detail=change.detail,
+            by=change.by,
+            since=change.occurred_at,
+        )
 
 
 class Received(View):

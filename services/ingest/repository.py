@@ -115,6 +115,16 @@ _INSERT_RESOLUTIONS = text("""
     ON CONFLICT DO NOTHING
 """)
 
+_INSERT_CONSENT_CHANGES = text("""
+    INSERT INTO consent_changes (
+        id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
+    )
+    SELECT id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
+    FROM json_populate_recordset(NULL::consent_changes, CAST(:rows AS json))
+    ORDER BY id
+    ON CONFLICT DO NOTHING
+""")
+
 
 class Repository:
     """Stores the rows of events."""
@@ -146,6 +156,7 @@ class Repository:
             await _insert(connection, _INSERT_RECEIPTS, (rows.receipt for rows in batch))
             await _insert(connection, _INSERT_DEAD_LETTERS, (rows.dead_letter for rows in batch))
             await _insert(connection, _INSERT_RESOLUTIONS, (rows.resolution for rows in batch))
+            await _insert(connection, _INSERT_CONSENT_CHANGES, (rows.consent_change for rows in batch))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from shared.events import (
+    ConsentChanged,
     DeadLettered,
     DeadLetterResolved,
     DeliveryDue,
@@ -37,6 +38,7 @@ class Rows:
     receipt: Row | None = None
     dead_letter: Row | None = None
     resolution: Row | None = None
+    consent_change: Row | None = None
 
 
 @singledispatch
@@ -133,6 +135,25 @@ def _(event: DeadLetterResolved) -> Rows:
             "reason": resolution.reason,
             "resolved_by": resolution.by,
             "resolved_at": event.time,
+        }
+    )
+
+
+@rows_of.register
+def _(event: ConsentChanged) -> Rows:
+    change = event.data
+    return Rows(
+        consent_change={
+            "id": event.id,
+            "key": change.key,
+            "channel": change.channel,
+            "ours": change.ours,
+            "theirs": change.theirs,
+            "state": change.state,
+            "source": change.source,
+            "detail": change.detail,
+            "changed_by": change.by,
+            "occurred_at": change.occurred_at,
         }
     )
 

@@ -19,6 +19,7 @@ from services.sender.worker import Worker
 from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import publishing
+from shared.consent import Consents
 from shared.ledger import Ledger
 from shared.service import health_router
 from shared.settings import Settings, load
@@ -46,7 +47,9 @@ def create_app(settings: SenderSettings) -> FastAPI:
             publisher = await stack.enter_async_context(publishing(bus))
             routes = await _make_routes(settings, providers, stack)
             policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
-            deliverer = Deliverer(Ledger(bus, publisher), Announcer(publisher), routes, policy)
+            deliverer = Deliverer(
+                Ledger(bus, publisher), Consents(bus, publisher), Announcer(publisher), routes, policy
+            )
             worker = Worker(bus, deliverer, DeadLetterOffice(publisher, "sender"))
 
             app.include_router(health_router(worker.what_is_missing))

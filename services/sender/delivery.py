@@ -1,4 +1,4 @@
-"""What happens to one message: look, wait for a turn, claim, send, record, announce.
+"""What happens to one message: look, wait for a turn, ask for consent, claim, send, record, announce.
 
 Every step is recorded in the ledger before it is announced to the streams, and a redelivery announces again
 what the ledger has. A process may therefore die between any two lines of this module: the message is neither
@@ -22,11 +22,21 @@ from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
 from services.sender.route import ATTEMPT_TIMEOUT, Route
 from services.sender.routing import Routes
 from services.sender.settings import OnAmbiguous
+from shared.addresses import key_of
 from shared.bus.bucket import ConflictError
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
+from shared.consent import Consents
 from shared.errors import BusUnavailableError
-from shared.events import AttemptError, DeliveryRequest, Origin
+from shared.events import (
+    AttemptError,
+    ConsentChange,
+    ConsentSource,
+    ConsentState,
+    DeliveryRequest,
+    Message,
+    Origin,
+)
 from shared.ledger import Entry, Ledger, Record, State, position_of
 
 _log = structlog.get_logger()
@@ -36,6 +46,9 @@ CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
 attempt itself together take less."""
 
 _SOON = timedelta(seconds=1)
+
+_OPTED_OUT = "opted_out"
+"""The code of the error when a recipient has opted out, as we know or as the provider says."""
 
 
 def _now() -> datetime:
@@ -60,8 +73,11 @@ class Policy:
 class Deliverer:
     """Delivers requests, each by the first of its routes that is open."""
 
-    def __init__(self, ledger: Ledger, announcer: Announcer, routes: Routes, policy: Policy) -> None:
+    def __init__(
+        self, ledger: Ledger, consents: Consents, announcer: Announcer, routes: Routes, policy: Policy
+    ) -> None:
         self._ledger = ledger
+        self._consents = consents
         self._announcer = announcer
         self._routes = routes
         self._policy = policy
@@ -93,7 +109,7 @@ class Deliverer:
             entry, record = await self._try_routes(request, record)
         await self._record(request, entry, after=record)
         note(request, entry)
-        await self._announcer.announce(request, entry, origin)
+        await self._announce(request, entry, origin)
         return Done()
 
     async def _settled(self, request: DeliveryRequest, record: Record, origin: Origin) -> Outcome | None:
@@ -110,7 +126,7 @@ class Deliverer:
         if position < entry.position:
             return Done()
         if entry.state is not State.CLAIMED:
-            await self._announcer.announce(request, entry, origin)
+            await self._announce(request, entry, origin)
             return Done()
         age = self._policy.clock() - entry.at
         if age < CLAIM_LEASE:
@@ -134,7 +150,7 @@ class Deliverer:
         for route in self._open_to(request, in_doubt_at):
             async with route.slot():
                 claim = self._claim(request, route, in_doubt_at)
-                entry = self._without_sending(request, route, claim)
+                entry = await self._without_sending(request, route, claim)
                 if entry is None:
                     record = await self._ledger.write(request.message.id, claim, after=record)
                     entry = await self._send(request, route, claim)
@@ -163,14 +179,22 @@ class Deliverer:
         honours = route is not None and route.provider.honours_idempotency_keys
         return honours or self._policy.on_ambiguous is OnAmbiguous.RESEND
 
-    def _without_sending(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry | None:
+    async def _without_sending(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry | None:
         """Tell what becomes of a request that is not to be sent now; None is to send it."""
         now = self._policy.clock()
         if now >= request.expires_at:
             return claim.becomes(State.EXPIRED, now, provider=None)
+        if suppression := await self._consents.suppression_of(request.message):
+            return self._suppressed(request, claim, suppression)
         if blocked_until := route.blocked_until():
             return self._deferred(request, claim, blocked_until)
         return None
+
+    def _suppressed(self, request: DeliveryRequest, claim: Entry, suppression: ConsentChange) -> Entry:
+        now = self._policy.clock()
+        detail = f"the recipient opted out on {suppression.occurred_at.isoformat()}: {suppression.source}"
+        error = AttemptError(attempt=request.attempt, code=_OPTED_OUT, detail=detail, at=now)
+        return claim.becomes(State.FAILED, now, provider=None, error=error)
 
     async def _send(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry:
         try:
@@ -244,6 +268,14 @@ class Deliverer:
         name = route.provider.name
         return Entry.of(request, State.CLAIMED, self._policy.clock(), provider=name, in_doubt_at=in_doubt_at)
 
+    async def _announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
+        """Tell what the ledger has recorded, and before that what a provider said about the recipient."""
+        error = entry.error
+        if error and error.code == _OPTED_OUT and error.provider:
+            change = _opt_out_at(error.provider, request.message, error.at)
+            await self._consents.record(change, unless_so=True)
+        await self._announcer.announce(request, entry, origin)
+
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random_exponential(0.2, max=5))
     async def _record(self, request: DeliveryRequest, entry: Entry, *, after: Record | None) -> None:
         """Write down what happened, however long NATS is away: nobody else knows."""
@@ -262,3 +294,17 @@ class Deliverer:
             if not (is_claimed and entry.state is State.SENT):
                 raise
             await self._ledger.write(message_id, entry, after=found)
+
+
+def _opt_out_at(provider: str, message: Message, at: datetime) -> ConsentChange:
+    """Make the change that a provider told us of, which knows of it for longer than we do."""
+    channel = message.channel
+    return ConsentChange(
+        channel=channel,
+        ours=key_of(message.from_, channel),
+        theirs=key_of(message.to, channel),
+        state=ConsentState.OPTED_OUT,
+        source=ConsentSource.PROVIDER,
+        detail=provider,
+        occurred_at=at,
+    )

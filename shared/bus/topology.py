@@ -15,7 +15,7 @@ from enum import StrEnum
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
-from shared.identity import PARTITIONS, ConversationKey, MessageId, partition_of
+from shared.identity import PARTITIONS, ConsentKey, ConversationKey, MessageId, partition_of
 from shared.status import Status
 
 
@@ -25,6 +25,7 @@ class Stream(StrEnum):
     DELAYED = "DELAYED"
     EVENTS = "EVENTS"
     DEADLETTER = "DEADLETTER"
+    CONSENT = "CONSENT"
     ADVISORIES = "ADVISORIES"
 
 
@@ -81,6 +82,7 @@ INGEST_CONSUMERS = (
     Consumer(Stream.OUTBOUND, "ingest-outbound"),
     Consumer(Stream.EVENTS, "ingest-events"),
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
+    Consumer(Stream.CONSENT, "ingest-consent"),
 )
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
@@ -120,13 +122,13 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         max_bytes: limit of each, after which it refuses; -1 for none.
     """
 
-    def log(name: Stream, *subjects: str, keep: timedelta = SEND_WINDOW) -> StreamConfig:
+    def log(name: Stream, *subjects: str, keep: timedelta | None = SEND_WINDOW) -> StreamConfig:
         return StreamConfig(
             name=name,
             subjects=list(subjects),
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=keep.total_seconds(),
+            max_age=keep.total_seconds() if keep else 0,
             max_bytes=max_bytes,
             duplicate_window=600,
             num_replicas=replicas,
@@ -174,6 +176,8 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*.*"),
         log(Stream.EVENTS, "events.*.*"),
         log(Stream.DEADLETTER, "deadletter.*.*", keep=timedelta(days=90)),
+        # The last message of a subject is what holds, however old it is.
+        log(Stream.CONSENT, "consent.*.*", keep=None),
         log(
             Stream.ADVISORIES,
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
@@ -216,3 +220,7 @@ def dead_letter_subject(direction: str, channel: Channel | None) -> str:
 def dead_letter_resolved_subject(channel: Channel | None) -> str:
     """Name where it is told what became of a dead letter: its own stream, so that both are kept as long."""
     return f"deadletter.resolved.{channel or 'unknown'}"
+
+
+def consent_subject(channel: Channel, key: ConsentKey) -> str:
+    return f"consent.{channel}.{key}"

@@ -263,3 +263,38 @@ class DeadLetterResolution(Base):
     reason: Mapped[str | None]
     resolved_by: Mapped[str]
     resolved_at: Mapped[datetime]
+
+
+class ConsentChange(Base):
+    """That somebody opted out, or in again; of the changes with one `key` the latest holds.
+
+    Attributes:
+        key: computed from `ours` and `theirs`.
+        ours: the address of ours that it is about, as it compares; null for all of them.
+        theirs: who opted out, as it compares.
+    """
+
+    __tablename__ = "consent_changes"
+    __table_args__ = (
+        Index("ix_consent_changes_key_occurred_at", "key", "occurred_at"),
+        Index("ix_consent_changes_theirs", "theirs"),
+        Index(
+            "ix_consent_changes_opted_out",
+            text("occurred_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("state = 'opted_out'"),
+        ),
+        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+        CheckConstraint("state IN ('opted_out', 'opted_in')", name="state"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    key: Mapped[UUID]
+    channel: Mapped[str]
+    ours: Mapped[str | None]
+    theirs: Mapped[str]
+    state: Mapped[str]
+    source: Mapped[str]
+    detail: Mapped[str | None]
+    changed_by: Mapped[str | None]
+    occurred_at: Mapped[datetime]

@@ -31,6 +31,7 @@ from shared.bus.topology import (
     INGEST_CONSUMERS,
     Consumer,
     Stream,
+    consent_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
@@ -43,7 +44,15 @@ from shared.bus.topology import (
     sender_lanes,
 )
 from shared.channels import Channel
-from shared.identity import PARTITIONS, ConversationKey, EventId, MessageId, new_message_id, partition_of
+from shared.identity import (
+    PARTITIONS,
+    ConversationKey,
+    EventId,
+    MessageId,
+    consent_key,
+    new_message_id,
+    partition_of,
+)
 from shared.status import Status
 from tests import messages
 from tests.waiting import eventually
@@ -80,6 +89,9 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_subject("inbound", Channel.SMS): {INGEST, GATEWAY},
         dead_letter_subject("outbound", None): {INGEST, SENDER, GATEWAY},
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
+    },
+    Stream.CONSENT: {
+        consent_subject(Channel.SMS, consent_key(None, messages.BOB)): {GATEWAY, SENDER},
     },
     Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
 }
@@ -352,7 +364,16 @@ async def test_a_service_administers_nothing(server: ConfiguredNats, service: st
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_hears_only_answers_to_itself(server: ConfiguredNats, service: str) -> None:
     others = {f"_INBOX_{user}.>" for user in (ADMIN, *SERVICES) if user != service}
-    streams = {"outbound.>", "inbound.>", "delayed.>", "events.>", "deadletter.>", "$KV.>", "$JS.>"}
+    streams = {
+        "outbound.>",
+        "inbound.>",
+        "delayed.>",
+        "events.>",
+        "deadletter.>",
+        "consent.>",
+        "$KV.>",
+        "$JS.>",
+    }
     async with probing(server, service) as probe:
         assert await probe.may_subscribe(f"_INBOX_{service}.>")
         overheard = [s for s in {">", "_INBOX.>", *others, *streams} if await probe.may_subscribe(s)]

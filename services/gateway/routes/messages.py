@@ -19,7 +19,7 @@ from shared.status import Status
 
 router = APIRouter(tags=["messages"])
 
-_SEND_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
+_SEND_PROBLEMS = problems(400, 401, 409, 413, 415, 422, 503)
 
 
 @router.post(

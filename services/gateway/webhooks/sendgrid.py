@@ -8,7 +8,7 @@ import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Self
@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from services.gateway.body import MAX_BODY, read_body, read_json, require_media_type, validate
 from services.gateway.errors import Fault, InvalidRequestError, ProblemError
-from services.gateway.fields import MAX_SUBJECT, ProviderId, on_one_line, readable
+from services.gateway.fields import MAX_SUBJECT, Email, ProviderId, on_one_line, readable
 from services.gateway.intake import trace_headers
 from services.gateway.openapi import Json, problems, takes_raw
 from services.gateway.schemas import EmailReceipt, EmailWebhook
@@ -43,6 +43,7 @@ from services.gateway.webhooks.forms import (
 from services.gateway.webhooks.guard import Check, Delivery, Guard, Refusal
 from shared.addresses import InvalidAddressError, parse_address
 from shared.channels import Channel
+from shared.events import MAX_CONSENT_DETAIL, ConsentChange, ConsentSource, ConsentState
 from shared.identity import MessageId
 from shared.metrics import WEBHOOKS_REFUSED
 from shared.status import Status
@@ -284,7 +285,21 @@ _STATUSES = {
 }
 """Events that tell what became of a message; of the others there is nothing to keep."""
 
-_CONSENT = {"spamreport", "unsubscribe", "group_unsubscribe", "group_resubscribe"}
+_CONSENT = {
+    "bounce": ConsentSource.BOUNCE,
+    "spamreport": ConsentSource.SPAM_REPORT,
+    "unsubscribe": ConsentSource.UNSUBSCRIBE,
+    "group_unsubscribe": ConsentSource.UNSUBSCRIBE,
+    "group_resubscribe": ConsentSource.RESUBSCRIBE,
+}
+"""Events that tell what a recipient wants, or that there is none."""
+
+_CONSENT_BY_DROP = {
+    "bounced address": ConsentSource.BOUNCE,
+    "spam reporting address": ConsentSource.SPAM_REPORT,
+    "unsubscribed address": ConsentSource.UNSUBSCRIBE,
+}
+"""Reasons for dropping a mail: SendGrid has known of it for longer than we do."""
 
 
 def _moment(value: object) -> datetime | None:
@@ -358,8 +373,41 @@ def _sent_id(value: object) -> object:
     return value.partition(".")[0] if isinstance(value, str) else value
 
 
-def _note_consent(event: Mapping[str, Any]) -> None:
-    _log.info("consent_event", provider=_PROVIDER, event_type=event["event"])
+class _Recipient(BaseModel):
+    email: Email
+    timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
+
+
+def change_of(event: Mapping[str, Any], *, now: datetime, default_region: str) -> ConsentChange | None:
+    """Make the change of consent that an event tells of; None if it tells of none.
+
+    It is about all addresses of ours, as SendGrid's own lists are.
+
+    Raises:
+        InvalidRequestError: it does not say whose.
+    """
+    source = _source_of(event)
+    if source is None:
+        return None
+    recipient = validate(event, _Recipient, default_region=default_region)
+    is_back = source is ConsentSource.RESUBSCRIBE
+    return ConsentChange(
+        channel=Channel.EMAIL,
+        theirs=recipient.email.key,
+        state=ConsentState.OPTED_IN if is_back else ConsentState.OPTED_OUT,
+        source=source,
+        detail=on_one_line(str(event.get("reason") or event["event"]), limit=MAX_CONSENT_DETAIL),
+        occurred_at=min(recipient.timestamp or now, now),
+    )
+
+
+def _source_of(event: Mapping[str, Any]) -> ConsentSource | None:
+    word = event["event"]
+    if word == "bounce" and event.get("type") == "blocked":
+        return None  # for now, by the recipient's server; the mailbox is there
+    if word == "dropped":
+        return _CONSENT_BY_DROP.get(str(event.get("reason")).casefold())
+    return _CONSENT.get(word)
 
 
 # --- Routes -------------------------------------------------------------------------------------------
@@ -409,6 +457,7 @@ class EventsTaken(View):
     """Events that are safe with us."""
 
     receipts: int = Field(description="That were kept")
+    consents: int = Field(description="That tell who wants nothing more, or something again")
     invalid: int = Field(description="That could not be understood, and will not be if they are repeated")
 
 
@@ -466,31 +515,42 @@ async def _report(request: Request) -> Response:
     if not isinstance(events, list):
         raise InvalidRequestError(Fault("body", "has to be a JSON array"))
     trace = trace_headers(request.headers)
-    receipts, invalid = _sorted_out(events, default_region=state.default_region)
-    await asyncio.gather(*(state.intake.report(receipt, raw, trace) for receipt, raw in receipts))
-    return answer(EventsTaken(receipts=len(receipts), invalid=invalid))
+    found = _sorted_out(events, now=state.clock(), default_region=state.default_region)
+    await asyncio.gather(
+        *(state.intake.report(receipt, raw, trace) for receipt, raw in found.receipts),
+        *(state.consents.record(change) for change in found.changes),
+    )
+    return answer(
+        EventsTaken(receipts=len(found.receipts), consents=len(found.changes), invalid=found.invalid)
+    )
 
 
-def _sorted_out(
-    events: list[Any], *, default_region: str
-) -> tuple[list[tuple[SendgridReceipt, dict[str, Any]]], int]:
-    """Take from the events the receipts, each with its event, and count those that are not valid."""
-    receipts = []
-    invalid = 0
+@dataclass(slots=True)
+class _Found:
+    """What events tell: receipts, each with its event; changes of consent; and how many are not valid."""
+
+    receipts: list[tuple[SendgridReceipt, dict[str, Any]]] = field(default_factory=list)
+    changes: list[ConsentChange] = field(default_factory=list)
+    invalid: int = 0
+
+
+def _sorted_out(events: list[Any], *, now: datetime, default_region: str) -> _Found:
+    found = _Found()
     for event in events:
         try:
             receipt = receipt_of(event, default_region=default_region)
+            change = change_of(event, now=now, default_region=default_region)
             _require_storable(event)
         except InvalidRequestError as exc:
-            invalid += 1
+            found.invalid += 1
             WEBHOOKS_REFUSED.labels(_PROVIDER, "invalid_event").inc()
             _log.warning("event_refused", provider=_PROVIDER, fields=[fault.field for fault in exc.faults])
             continue
         if receipt is not None:
-            receipts.append((receipt, event))
-        elif event["event"] in _CONSENT:
-            _note_consent(event)
-    return receipts, invalid
+            found.receipts.append((receipt, event))
+        if change is not None:
+            found.changes.append(change)
+    return found
 
 
 def _require_storable(event: object) -> None:

@@ -19,6 +19,7 @@ from services.gateway.schemas import SmsReceipt, SmsWebhook
 from services.gateway.state import state_of
 from services.gateway.webhooks.forms import Form, collected, urlencoded
 from services.gateway.webhooks.guard import Check, Delivery, Guard, Refusal
+from shared.keywords import Keyword, keyword_of
 from shared.status import Status
 
 _FORM = "application/x-www-form-urlencoded"
@@ -109,6 +110,12 @@ class TwilioMessage(SmsWebhook):
     to: Number = Field(alias="To")
     body: ProviderText | None = Field(default=None, alias="Body")
     provider_message_id: ProviderId = Field(alias="MessageSid")
+    opt_out_type: str | None = Field(default=None, alias="OptOutType")
+
+    @property
+    def keyword(self) -> Keyword | None:
+        """What Twilio took the message for, where keywords of one's own are set up there too."""
+        return keyword_of(self.opt_out_type or self.body or "")
 
 
 class TwilioReceipt(SmsReceipt):
@@ -138,7 +145,7 @@ def message_of(form: Form, *, default_region: str) -> TwilioMessage:
     """
     media = [form[name] for number in range(_media_count(form)) if (name := f"MediaUrl{number}") in form]
     content: dict[str, object] = {
-        **_picked(form, "From", "To", "Body", "MessageSid"),
+        **_picked(form, "From", "To", "Body", "MessageSid", "OptOutType"),
         "type": "mms" if _media_count(form) else "sms",
         "attachments": media,
     }
@@ -184,6 +191,7 @@ _MESSAGE_FORM: Json = {
         "From": {"type": "string", "minLength": 1, "examples": ["+18045551234"]},
         "To": {"type": "string", "minLength": 1, "examples": ["+12016661234"]},
         "Body": {"type": "string"},
+        "OptOutType": {"type": "string", "enum": ["STOP", "START", "HELP"]},
         "NumMedia": {"type": "string", "description": "How many `MediaUrl0`, `MediaUrl1`, … there are"},
     },
 }

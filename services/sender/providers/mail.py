@@ -1,9 +1,12 @@
 """What an e-mail is made of, for providers that want its parts: plain functions of a message."""
 
 import re
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+from shared.addresses import key_of
 from shared.events import Message
+from shared.unsubscribing import Subscription
 
 _LONGEST_SUBJECT = 78
 """Characters: what fits into a line (RFC 5322, 2.1.1)."""
@@ -72,6 +75,24 @@ def threading_of(message: Message) -> dict[str, str]:
         headers["In-Reply-To"] = parent
         references.append(parent)
     return {**headers, "References": " ".join(references)}
+
+
+@dataclass(frozen=True, slots=True)
+class UnsubscribeLinks:
+    """The links by which a recipient unsubscribes; they lead to the gateway at `base_url`."""
+
+    base_url: str
+    secret: str = field(repr=False)
+
+    def headers_of(self, message: Message) -> dict[str, str]:
+        """Make the headers by which mail programs offer that with one click (RFC 8058)."""
+        channel = message.channel
+        subscription = Subscription(channel, key_of(message.from_, channel), key_of(message.to, channel))
+        url = f"{self.base_url.rstrip('/')}/unsubscribe/{subscription.sign(self.secret)}"
+        return {
+            "List-Unsubscribe": f"<{url}>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        }
 
 
 class _Walker(HTMLParser):

@@ -3,18 +3,41 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+from pydantic import SecretStr, ValidationInfo, field_validator
 
 from services.sender.providers import mail
 from services.sender.providers.base import File, Provider, is_provider_id
 from services.sender.providers.http import post, unreadable
 from shared.channels import Channel
 from shared.events import Message
-from shared.settings import Credential, Settings, WebUrl
+from shared.settings import Credential, Settings, UnsubscribeSecret, WebUrl
 
 
 class SendGridSettings(Settings):
+    """Settings of SendGrid.
+
+    Attributes:
+        public_base_url: where recipients reach the gateway, to unsubscribe.
+        unsubscribe_secret: what the links for that are signed with; without it there are none.
+    """
+
     sendgrid_api_key: Credential
     sendgrid_url: WebUrl = "https://api.sendgrid.com"
+    public_base_url: WebUrl | None = None
+    unsubscribe_secret: UnsubscribeSecret | None = None
+
+    @field_validator("unsubscribe_secret")
+    @classmethod
+    def _needs_a_place(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is not None and not info.data.get("public_base_url"):
+            raise ValueError("needs PUBLIC_BASE_URL, where the links lead to")
+        return secret
+
+    @property
+    def unsubscribe_links(self) -> mail.UnsubscribeLinks | None:
+        if self.public_base_url is None or self.unsubscribe_secret is None:
+            return None
+        return mail.UnsubscribeLinks(self.public_base_url, self.unsubscribe_secret.get_secret_value())
 
 
 class SendGrid(Provider):
@@ -32,6 +55,7 @@ class SendGrid(Provider):
         self._url = f"{settings.sendgrid_url.rstrip('/')}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {key}"}
         self._secrets = (key,)
+        self._links = settings.unsubscribe_links
 
     async def send(self, message: Message, files: Sequence[File]) -> str:
         response = await post(
@@ -40,7 +64,7 @@ class SendGrid(Provider):
             repeatable=self.honours_idempotency_keys,
             secrets=self._secrets,
             headers=self._headers,
-            json=_payload(message, files),
+            json=_payload(message, files, self._links),
         )
         provider_message_id = response.headers.get("X-Message-Id")
         if not is_provider_id(provider_message_id):
@@ -48,13 +72,13 @@ class SendGrid(Provider):
         return provider_message_id
 
 
-def _payload(message: Message, files: Sequence[File]) -> dict[str, Any]:
+def _payload(message: Message, files: Sequence[File], links: mail.UnsubscribeLinks | None) -> dict[str, Any]:
     payload = {
         "personalizations": [{"to": [{"email": message.to}]}],
         "from": {"email": message.from_},
         "subject": mail.subject_of(message),
         "content": [{"type": type_, "value": text} for type_, text in mail.parts_of(message)],
-        "headers": mail.threading_of(message),
+        "headers": {**mail.threading_of(message), **(links.headers_of(message) if links else {})},
         # Comes back with every event about the message, of which not all have the id that we are answered.
         "custom_args": {"message_id": str(message.id)},
     }

@@ -19,6 +19,7 @@ from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.topology import IDEMPOTENCY_BUCKET, SEND_WINDOW, Stream
 from shared.channels import Channel, Direction, MessageType
+from shared.consent import Consents
 from shared.events import MessageAccepted, StatusChanged
 from shared.identity import MessageId
 from shared.ledger import Entry, Ledger, State
@@ -80,7 +81,7 @@ async def test_a_time_that_has_passed_or_is_too_far_ahead_is_refused(
 async def test_a_repetition_after_its_time_is_the_same_message(bus: Bus, publisher: Publisher) -> None:
     clock = [now()]
     memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
-    intake = Intake(publisher, memory, timedelta(hours=4), lambda: clock[0])
+    intake = Intake(publisher, memory, Consents(bus, publisher), timedelta(hours=4), lambda: clock[0])
     payload = {**SMS, "send_at": (clock[0] + timedelta(hours=1)).isoformat()}
     send = SmsSend.model_validate_json(
         httpx.Request("", "", json=payload).read(), context={"default_region": "US"}

@@ -28,6 +28,7 @@ from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
+from shared.consent import Consents
 from shared.events import DeliveryRequest
 from shared.ledger import Ledger
 from tests import messages, providers
@@ -43,6 +44,7 @@ class Harness:
     bus: Bus
     publisher: Publisher
     ledger: Ledger
+    consents: Consents
     provider: MockProvider
 
     async def accept(self, request: DeliveryRequest | None = None) -> DeliveryRequest:
@@ -108,7 +110,7 @@ async def provider() -> AsyncIterator[MockProvider]:
 
 @pytest.fixture
 def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
-    return Harness(bus, publisher, Ledger(bus, publisher), provider)
+    return Harness(bus, publisher, Ledger(bus, publisher), Consents(bus, publisher), provider)
 
 
 @pytest.fixture
@@ -137,7 +139,8 @@ def sender(harness: Harness) -> SenderFactory:
                 for provider in (kind(client, settings), *(make(client) for make in then))
             ]
             by_channel = Routes({Channel.SMS: routes, Channel.EMAIL: routes})
-            deliverer = Deliverer(harness.ledger, Announcer(harness.publisher), by_channel, policy)
+            announcer = Announcer(harness.publisher)
+            deliverer = Deliverer(harness.ledger, harness.consents, announcer, by_channel, policy)
             worker = Worker(harness.bus, deliverer, DeadLetterOffice(harness.publisher, "sender"))
             worker.start()
             try:

@@ -95,7 +95,7 @@ async def running() -> AsyncIterator[Gateway]:
     )
     stream: Any = Stream()
     nobody: Any = None
-    intake = Intake(publisher=stream, memory=nobody, validity=timedelta(hours=4), clock=lambda: NOW)
+    intake = Intake(stream, nobody, nobody, timedelta(hours=4), lambda: NOW)
     app.state.gateway = SimpleNamespace(default_region="US", intake=intake)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

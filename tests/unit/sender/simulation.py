@@ -37,6 +37,7 @@ from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, outbound_subject
 from shared.channels import Channel
+from shared.consent import Consents
 from shared.errors import BusUnavailableError, NotNowError, ServiceError
 from shared.events import (
     DeadLettered,
@@ -212,6 +213,7 @@ class Process:
         publisher = _Publisher(self)
         self.deliverer = Deliverer(
             Ledger(_Bus(self), publisher),
+            Consents(_Bus(self), publisher),
             Announcer(publisher),
             Routes({Channel.SMS: [route]}),
             Policy(DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, world.now, Random(0)),

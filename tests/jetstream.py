@@ -4,12 +4,18 @@ What is declared in the topology holds here too. `tests/integration/bus/test_jet
 behaves as the real one does.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
 from shared.bus import topology
-from shared.bus.publisher import Outgoing, RefusedError
+from shared.bus.client import Bus
+from shared.bus.publisher import Outgoing, Publisher, RefusedError
 from shared.bus.topology import Stream
 
 _WRONG_LAST_SEQUENCE = 10_071
@@ -82,3 +88,40 @@ class JetStream:
             self._stored[stream] = [each for each in self._stored[stream] if each.subject != subject]
         self._stored[stream].append(stored)
         return stored.sequence
+
+
+class _Client(JetStreamContext):
+    def __init__(self, server: JetStream) -> None:
+        self._server = server
+
+    async def get_last_msg(
+        self,
+        stream_name: str,
+        subject: str,
+        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as its base has it
+    ) -> RawStreamMsg:
+        await asyncio.sleep(0)
+        found = self._server.last(stream_name, subject)
+        if found is None:
+            raise NotFoundError
+        return RawStreamMsg(data=found.payload, seq=found.sequence)
+
+
+class BusTo(Bus):
+    """A connection that never breaks."""
+
+    def __init__(self, server: JetStream) -> None:
+        self._client_in_memory = _Client(server)
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        return self._client_in_memory
+
+
+class PublisherTo(Publisher):
+    def __init__(self, server: JetStream) -> None:
+        self._server = server
+
+    async def publish(self, stream: str, outgoing: Outgoing) -> int:
+        await asyncio.sleep(0)
+        return self._server.store(stream, outgoing)

@@ -370,6 +370,8 @@ def _shown_dead_letters() -> Statement:
 
 # --- Suppressions -------------------------------------------------------------------------------------
 
+_change = ConsentChange.__table__
+
 
 @dataclass(frozen=True, slots=True)
 class SuppressionFilter:
@@ -384,8 +386,8 @@ def suppressions(wanted: SuppressionFilter, cursor: SuppressionCursor | None, li
 
     Changes of a pair come one after another, the opt-out later of two at one moment.
     """
-    change, later = aliased(ConsentChange), aliased(ConsentChange)
-    statement: Statement = select(
+    change, later = _change.c, _change.alias("later").c
+    statement = select(
         change.id,
         change.channel,
         change.theirs.label("address"),

@@ -54,6 +54,7 @@ async def exchange(stack: Stack) -> list[dict[str, Any]]:
     assert replay.status_code == 202, replay.text
     await stack.message_becomes(refused["id"], "sent")
     canceled = await cancel(stack)
+    await opt_out_and_in(stack)
     ids = [*(message["id"] for message in sent), refused["id"], inbound["id"], canceled]
     return [(await stack.get(f"/api/messages/{id_}")).json() for id_ in ids]
 
@@ -71,6 +72,19 @@ async def cancel(stack: Stack) -> str:
     await stack.message_becomes(id_, "canceled")
     assert await stack.items("/api/messages", status="scheduled") == []
     return id_
+
+
+async def opt_out_and_in(stack: Stack) -> None:
+    """Let two people opt out, one of them in again, and wait until that is stored."""
+
+    async def is_stored() -> bool:
+        found = await stack.items("/api/suppressions")
+        return [each["address"] for each in found] == ["+18045550002"]
+
+    await stack.sms.inbound(**{"from": "+18045550001", "body": "stop"})
+    await stack.sms.inbound(**{"from": "+18045550001", "body": "start"})
+    await stack.sms.inbound(**{"from": "+18045550002", "body": "stop"})
+    await eventually(is_stored)
 
 
 def without_numbers(found: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -135,6 +149,7 @@ async def test_a_lost_database_comes_back_from_the_streams(
     ended = await exchange(stack)
     await until_idle(jetstream)
     conversations = await stack.items("/api/conversations")
+    suppressions = await stack.items("/api/suppressions")
     await asyncio.to_thread(alembic, database_url, "downgrade", "base")
     await asyncio.to_thread(alembic, database_url, "upgrade", "head")
     for consumer in CONSUMERS:
@@ -150,3 +165,4 @@ async def test_a_lost_database_comes_back_from_the_streams(
     found = [(await stack.get(f"/api/messages/{message['id']}")).json() for message in ended]
     assert without_numbers(found) == without_numbers(ended)
     assert without_numbers(await stack.items("/api/conversations")) == without_numbers(conversations)
+    assert await stack.items("/api/suppressions") == suppressions

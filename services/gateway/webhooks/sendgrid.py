@@ -343,14 +343,12 @@ class SendgridReceipt(EmailReceipt):
         return self.event_id or self.status
 
 
-def receipt_of(event: object, *, default_region: str) -> SendgridReceipt | None:
+def receipt_of(event: Mapping[str, Any], *, default_region: str) -> SendgridReceipt | None:
     """Make the receipt of an event; None if it tells nothing that is kept.
 
     Raises:
         InvalidRequestError: it is no event that could be understood.
     """
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise InvalidRequestError(Fault("event", "is required"))
     if event["event"] not in _STATUSES:
         return None
     status = _STATUSES[event["event"]]
@@ -538,22 +536,21 @@ def _sorted_out(events: list[Any], *, now: datetime, default_region: str) -> _Fo
     found = _Found()
     for event in events:
         try:
-            receipt = receipt_of(event, default_region=default_region)
-            change = change_of(event, now=now, default_region=default_region)
-            _require_storable(event)
+            _require_event(event)
+            if change := change_of(event, now=now, default_region=default_region):
+                found.changes.append(change)
+            if receipt := receipt_of(event, default_region=default_region):
+                found.receipts.append((receipt, event))
         except InvalidRequestError as exc:
             found.invalid += 1
             WEBHOOKS_REFUSED.labels(_PROVIDER, "invalid_event").inc()
             _log.warning("event_refused", provider=_PROVIDER, fields=[fault.field for fault in exc.faults])
-            continue
-        if receipt is not None:
-            found.receipts.append((receipt, event))
-        if change is not None:
-            found.changes.append(change)
     return found
 
 
-def _require_storable(event: object) -> None:
+def _require_event(event: object) -> None:
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise InvalidRequestError(Fault("event", "is required"))
     try:
         size = len(to_json(event))
     except PydanticSerializationError as exc:

@@ -12,6 +12,7 @@ from shared.bus.client import connect
 from shared.bus.publisher import Outgoing, publishing
 from shared.bus.topology import (
     Stream,
+    consent_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     event_subject,
@@ -22,6 +23,10 @@ from shared.bus.topology import (
 from shared.channels import Channel, Direction
 from shared.events import (
     AttemptError,
+    ConsentChange,
+    ConsentChanged,
+    ConsentSource,
+    ConsentState,
     DeadLetter,
     DeadLettered,
     DeadLetterResolution,
@@ -147,6 +152,21 @@ def resolved(
     return DeadLetterResolved.of(data, time=NOON + timedelta(hours=2))
 
 
+def consent_changed(minute: int, state: ConsentState, *, ours: str | None = OURS) -> ConsentChanged:
+    """The change of this minute, the same at every call."""
+    return ConsentChanged.of(
+        ConsentChange(
+            channel=Channel.SMS,
+            ours=ours,
+            theirs=THEIRS,
+            state=state,
+            source=ConsentSource.KEYWORD,
+            detail="stop",
+            occurred_at=NOON + timedelta(minutes=minute),
+        )
+    )
+
+
 def provider_message_id(message_id: MessageId) -> str:
     return f"out-{message_id}"
 
@@ -178,10 +198,13 @@ def lives() -> list[Event]:
         dead_letter(hopeless),
         resolved(dead_letter(hopeless), Resolution.DISCARDED, "a test"),
         accepted(message(2, recipient="+18045550002")),
+        consent_changed(0, ConsentState.OPTED_OUT),
+        consent_changed(1, ConsentState.OPTED_IN),
+        consent_changed(2, ConsentState.OPTED_OUT, ours=None),
     ]
 
 
-def place_of(event: Event) -> tuple[Stream, str]:
+def place_of(event: Event) -> tuple[Stream, str]:  # noqa: PLR0911 - a table
     """The stream and the subject that the event is published to."""
     match event:
         case MessageAccepted():
@@ -198,6 +221,8 @@ def place_of(event: Event) -> tuple[Stream, str]:
             return Stream.DEADLETTER, dead_letter_subject(event.data.direction, event.data.channel)
         case DeadLetterResolved():
             return Stream.DEADLETTER, dead_letter_resolved_subject(Channel.SMS)
+        case ConsentChanged():
+            return Stream.CONSENT, consent_subject(event.data.channel, event.data.key)
     raise TypeError(f"ingest does not read {event.type}")
 
 
@@ -231,6 +256,7 @@ _TABLES = (
     "delivery_receipts",
     "dead_letters",
     "dead_letter_resolutions",
+    "consent_changes",
 )
 
 _MEANING = {
@@ -248,6 +274,7 @@ _MEANING = {
     "delivery_receipts": "SELECT * FROM delivery_receipts",
     "dead_letters": "SELECT * FROM dead_letters",
     "dead_letter_resolutions": "SELECT * FROM dead_letter_resolutions",
+    "consent_changes": "SELECT * FROM consent_changes",
 }
 
 Dump = dict[str, list[str]]

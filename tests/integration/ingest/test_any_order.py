@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.gateway.archive import Archive
-from services.gateway.queries import DeadLetterFilter
+from services.gateway.queries import DeadLetterFilter, SuppressionFilter
 from services.ingest.repository import Repository
 from services.ingest.rows import rows_of
-from shared.events import Event
+from shared.events import ConsentState, Event
 from shared.status import Status
 from tests.integration.ingest.stories import (
     Dump,
     accepted,
+    consent_changed,
     dead_letter,
     empty,
     meaning,
@@ -38,6 +39,9 @@ OTHERS: list[Event] = [
     *(accepted(each) for each in MESSAGES),
     *(dead_letter(each) for each in MESSAGES),
     *ANSWERS,
+    consent_changed(0, ConsentState.OPTED_OUT),
+    consent_changed(1, ConsentState.OPTED_IN),
+    consent_changed(2, ConsentState.OPTED_OUT, ours=None),
 ]
 
 Batch = tuple[int, list[Event]]
@@ -79,7 +83,9 @@ async def seen(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
     found = [await archive.message(id_) for id_ in ids]
     shown = [each and each.model_dump(exclude={"conversation_id"}) for each in found]
     letters = await archive.dead_letters(DeadLetterFilter(), None, 10)
-    return await meaning(engine), [shown, [each.model_dump() for each in letters.items]]
+    suppressed = await archive.suppressions(SuppressionFilter(), None, 10)
+    listed = [each.model_dump() for each in (*letters.items, *suppressed.items)]
+    return await meaning(engine), [shown, listed]
 
 
 @settings(

@@ -16,10 +16,22 @@ from prometheus_client import REGISTRY
 from services.gateway.app import create_app
 from services.gateway.intake import Intake
 from services.gateway.settings import GatewaySettings
+from shared.bus import topology
 from shared.bus.publisher import Outgoing
-from shared.channels import MessageType
-from shared.events import DeliveryReceipt, InboundMessage, Message, MessageReceived, ReceiptReceived, decode
+from shared.channels import Channel, MessageType
+from shared.consent import Consents
+from shared.events import (
+    ConsentChange,
+    ConsentChanged,
+    DeliveryReceipt,
+    InboundMessage,
+    Message,
+    MessageReceived,
+    ReceiptReceived,
+    decode,
+)
 from shared.status import Status
+from tests.jetstream import BusTo, JetStream, PublisherTo
 from tests.webhooks import (
     BOUNDARY,
     DELIVERED,
@@ -61,9 +73,14 @@ class Stream:
 
 
 class Gateway:
-    def __init__(self, client: httpx.AsyncClient, stream: Stream) -> None:
+    def __init__(self, client: httpx.AsyncClient, stream: Stream, server: JetStream) -> None:
         self._client = client
+        self._server = server
         self.stream = stream
+
+    def changes(self) -> list[ConsentChange]:
+        stored = [decode(each.payload) for each in self._server.messages(topology.Stream.CONSENT)]
+        return [event.data for event in stored if isinstance(event, ConsentChanged)]
 
     async def post(self, path: str, content: bytes, headers: Mapping[Any, Any]) -> httpx.Response:
         return await self._client.post(path, content=content, headers=headers)
@@ -95,11 +112,15 @@ async def running() -> AsyncIterator[Gateway]:
     )
     stream: Any = Stream()
     nobody: Any = None
-    intake = Intake(stream, nobody, nobody, timedelta(hours=4), lambda: NOW)
-    app.state.gateway = SimpleNamespace(default_region="US", intake=intake)
+    server = JetStream(lambda: NOW)
+    consents = Consents(BusTo(server), PublisherTo(server))
+    intake = Intake(stream, nobody, consents, timedelta(hours=4), lambda: NOW)
+    app.state.gateway = SimpleNamespace(
+        default_region="US", intake=intake, consents=consents, clock=lambda: NOW
+    )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield Gateway(client, stream)
+        yield Gateway(client, stream, server)
 
 
 @pytest.fixture
@@ -508,6 +529,78 @@ async def test_other_events_are_taken_and_kept_nowhere(gateway: Gateway, kind: s
     assert await gateway.events({**DELIVERED, "event": kind}, {"event": kind}) == []
 
 
+WHEN = datetime(2024, 11, 1, 14, tzinfo=UTC)
+"""Of the events below, unless they say otherwise."""
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "source"),
+    [
+        ({"event": "bounce", "type": "bounce"}, "opted_out", "bounce"),
+        ({"event": "bounce"}, "opted_out", "bounce"),
+        ({"event": "bounce", "sg_message_id": None, "message_id": None}, "opted_out", "bounce"),
+        ({"event": "dropped", "reason": "Bounced Address"}, "opted_out", "bounce"),
+        ({"event": "dropped", "reason": "Unsubscribed Address"}, "opted_out", "unsubscribe"),
+        ({"event": "spamreport"}, "opted_out", "spam_report"),
+        ({"event": "unsubscribe"}, "opted_out", "unsubscribe"),
+        ({"event": "group_unsubscribe"}, "opted_out", "unsubscribe"),
+        ({"event": "group_resubscribe"}, "opted_in", "resubscribe"),
+    ],
+)
+async def test_an_event_tells_who_wants_nothing_more_of_any_of_us(
+    gateway: Gateway, event: dict[str, Any], state: str, source: str
+) -> None:
+    for _ in range(2):
+        await gateway.events({**DELIVERED, "email": "Ann@Example.com", **event})
+
+    [change] = gateway.changes()
+    assert (change.channel, change.ours, change.theirs) == (Channel.EMAIL, None, "ann@example.com")
+    assert (change.state, change.source, change.occurred_at) == (state, source, WHEN)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "bounce", "type": "blocked"},
+        {"event": "dropped", "reason": "Invalid"},
+        {"event": "delivered"},
+        {"event": "unsubscribe", "email": "nobody"},
+        {"event": "unsubscribe", "email": None},
+    ],
+)
+async def test_an_event_that_tells_nothing_of_consent(gateway: Gateway, event: dict[str, Any]) -> None:
+    await gateway.events({**DELIVERED, **event})
+
+    assert gateway.changes() == []
+
+
+async def test_an_event_from_the_future_does_not_stand_in_the_way_of_later_ones(gateway: Gateway) -> None:
+    await gateway.events({**DELIVERED, "event": "spamreport", "timestamp": int(NOW.timestamp()) + 1_000})
+
+    assert [change.occurred_at for change in gateway.changes()] == [NOW]
+
+
+@pytest.mark.parametrize(
+    ("form", "states"),
+    [
+        ({"Body": "STOP"}, ["opted_out"]),
+        ({"Body": "adieu", "OptOutType": "STOP"}, ["opted_out"]),
+        ({"Body": "stop it", "OptOutType": ""}, []),
+        ({"Body": "UNSTOP"}, ["opted_in"]),
+        ({"Body": "yes"}, []),
+        ({"Body": "STOP", "OptOutType": "HELP"}, []),
+        ({"Body": "Info"}, []),
+    ],
+)
+async def test_a_text_to_twilio_that_is_a_keyword(
+    gateway: Gateway, form: dict[str, str], states: list[str]
+) -> None:
+    await gateway.sms(**form)
+
+    assert [change.state for change in gateway.changes()] == states
+    assert {(change.ours, change.theirs) for change in gateway.changes()} <= {(SMS["To"], SMS["From"])}
+
+
 async def test_an_event_is_told_by_its_id(gateway: Gateway) -> None:
     again = {**DELIVERED, "timestamp": 1}
     other = {**DELIVERED, "sg_event_id": "event-2"}
@@ -564,7 +657,10 @@ async def test_a_bad_event_keeps_the_others_and_is_counted(gateway: Gateway, bad
         SENDGRID_EVENTS, events(DELIVERED, bad, {**DELIVERED, "sg_event_id": "2"}), JSON
     )
 
-    assert (response.status_code, response.json()) == (200, {"receipts": 2, "invalid": 1})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"receipts": 2, "consents": 0, "invalid": 1},
+    )
     assert len(gateway.stream.published) == 2
     assert counted() == before + 1
 

@@ -35,11 +35,15 @@ from services.sender.settings import OnAmbiguous
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, outbound_subject
+from shared.bus.topology import Stream, consent_subject, outbound_subject
 from shared.channels import Channel
 from shared.consent import Consents
 from shared.errors import BusUnavailableError, NotNowError, ServiceError
 from shared.events import (
+    ConsentChange,
+    ConsentChanged,
+    ConsentSource,
+    ConsentState,
     DeadLettered,
     DeliveryDue,
     DeliveryRequest,
@@ -347,6 +351,24 @@ class World:
             id=idempotent_message_id("simulation", str(number)), timestamp=START, created_at=START
         )
         self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
+
+    def is_quiet(self) -> bool:
+        """Tell whether no sender has a message in its hands, and the provider gets none that is late."""
+        return not (self.on_the_wire() or any(process.handling for process in self.processes))
+
+    def change_consent(self, state: ConsentState) -> None:
+        """Do what the gateway has done when it answers the webhook of a keyword."""
+        change = ConsentChange(
+            channel=Channel.SMS,
+            ours=messages.ALICE,
+            theirs=messages.BOB,
+            state=state,
+            source=ConsentSource.KEYWORD,
+            occurred_at=self.now(),
+        )
+        event = ConsentChanged.of(change, cause=len(self.server.messages(Stream.CONSENT)))
+        subject = consent_subject(change.channel, change.key)
+        self.server.store(Stream.CONSENT, Outgoing(subject, event.id, event.encode()))
 
     def replay(self, request: DeliveryRequest) -> None:
         """Do what the gateway does with the request of a dead letter."""

@@ -1,6 +1,6 @@
 """Whatever happens to the senders and to what they ask, a message is neither lost nor sent twice.
 
-The rules are what can happen, in any order; afterwards everything works again and comes to rest.
+Nor is one sent to who has opted out. The rules are what can happen, in any order; afterwards everything works again and comes to rest.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import DeliveryDue, decode
+from shared.events import ConsentState, DeliveryDue, decode
 from shared.identity import MessageId
 from shared.ledger import State
 from shared.status import Status
@@ -31,6 +31,8 @@ def one(number: int, of: Sequence[T]) -> T:
 
 class AnyCourse(RuleBasedStateMachine):
     world: World
+    opted_out_after: int | None = None
+    """How often the provider had been asked when the recipient opted out, unless they are in again."""
 
     @initialize(honours_keys=st.booleans(), messages=st.integers(1, 2))
     def begin(self, *, honours_keys: bool, messages: int) -> None:
@@ -100,7 +102,17 @@ class AnyCourse(RuleBasedStateMachine):
     def replay(self, which: int) -> None:
         self.world.replay(one(which, self.world.replayable()))
 
+    @precondition(lambda self: self.world.is_quiet())
+    @rule(state=st.sampled_from(ConsentState))
+    def recipient_decides(self, state: ConsentState) -> None:
+        self.world.change_consent(state)
+        self.opted_out_after = len(self.world.provider.asked) if state is ConsentState.OPTED_OUT else None
+
     # --- What holds ---
+
+    @invariant()
+    def who_has_opted_out_is_sent_nothing(self) -> None:
+        assert self.opted_out_after in {None, len(self.world.provider.asked)}
 
     @invariant()
     def no_round_of_a_message_is_sent_twice(self) -> None:
@@ -134,6 +146,7 @@ class AnyCourse(RuleBasedStateMachine):
             self.world.come_to_rest()
             self.no_round_of_a_message_is_sent_twice()
             self.what_is_told_again_is_the_same()
+            self.who_has_opted_out_is_sent_nothing()
             for request in self.world.requests():
                 self._ends_once(request.message.id, request.round)
                 self._is_recorded_as_it_was_told(request.message.id)

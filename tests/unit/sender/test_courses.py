@@ -28,7 +28,7 @@ def test_what_the_provider_took_is_recorded_however_often_nats_is_away(world: Wo
     first, *_ = world.processes
     first.handle(world.undone()[0])
     world.let_pass()
-    world.answer(3)  # it looks, claims and sends
+    world.answer(4)  # it looks, asks for consent, claims and sends
     for _ in range(10):
         world.let_pass(10)
     world.come_to_rest()
@@ -41,10 +41,10 @@ def test_nobody_else_sends_what_is_being_sent(world: World) -> None:
     first, second, _ = world.processes
     first.handle(world.undone()[0])
     world.let_pass()
-    world.answer(2)  # it looks and claims
+    world.answer(3)  # it looks, asks for consent and claims
     second.handle(world.undone()[0])
     world.let_pass()
-    world.answer(6, second)
+    world.answer(7, second)
 
     assert [asked.by for asked in world.under_way()] == [first]
     world.come_to_rest()
@@ -55,12 +55,12 @@ def test_of_two_that_know_different_ends_the_one_who_recorded_it_is_right(world:
     first, second, _ = world.processes
     first.handle(world.undone()[0])
     world.let_pass()
-    world.answer(3)  # it looks, claims and sends
+    world.answer(4)  # it looks, asks for consent, claims and sends
     world.let_pass(31)
     world.provider.behaviour = Behaviour.REJECTS
     second.handle(world.undone()[0])
     world.let_pass()
-    world.answer(6, second)
+    world.answer(7, second)
     world.come_to_rest()
 
     assert [event.data.status for event in world.statuses()] == [Status.FAILED]
@@ -72,7 +72,7 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
     world.provider.behaviour = Behaviour.FAILS
     first.handle(world.undone()[0])
     world.let_pass()
-    world.answer(5)  # it looks, claims, sends, records and reports
+    world.answer(6)  # all but the schedule
     [schedule] = world.under_way()
     schedule.arrive()
     first.die()
@@ -85,7 +85,7 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
     [late] = world.under_way()
     third.handle(next_step)
     world.let_pass()
-    world.answer(6, but=late)
+    world.answer(7, but=late)
     [newer] = world.schedules()
     late.succeed()
     world.let_pass()
@@ -106,17 +106,17 @@ def late(world: World) -> Asked:
     [step] = world.undone()
     first.handle(step)
     world.let_pass()
-    world.answer(5)  # it looks, claims, sends, records and reports
+    world.answer(6)  # all but the schedule
     [late] = world.under_way()
     world.let_pass(5)  # it gives up waiting, and the step comes again
     second.handle(step)
     world.let_pass()
-    world.answer(6, second)
+    world.answer(7, second)
     world.let_pass(2)
     [next_step] = world.undone()
     third.handle(next_step)
     world.let_pass()
-    world.answer(6)
+    world.answer(7)
     return late
 
 
@@ -126,7 +126,7 @@ def test_a_schedule_that_is_told_steps_late_loses_nothing(world: World, late: As
     [last_step] = world.undone()
     first.handle(last_step)
     world.let_pass()
-    world.answer(6)
+    world.answer(7)
     [newer] = world.schedules()
     late.arrive()
     assert newer not in world.schedules()
@@ -144,7 +144,7 @@ def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: W
     [last_step] = world.undone()
     first.handle(last_step)
     world.let_pass()
-    world.answer(2)  # it looks and claims
+    world.answer(3)  # it looks, asks for consent and claims
     late.arrive()
     world.let_pass()
     assert last_step not in world.undone()

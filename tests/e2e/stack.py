@@ -155,7 +155,10 @@ async def running_stack(
     settings: Mapping[str, str] | None = None,
     services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
 ) -> AsyncIterator[Stack]:
-    """Run the services against these servers; the folder is for their logs."""
+    """Run the services against these servers; the folder is for their logs.
+
+    A setting can be that of another, as in `$GATEWAY_URL`.
+    """
     ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
     environment = {
         "DATABASE_URL": database_url,
@@ -167,8 +170,9 @@ async def running_stack(
         "SMS_PROVIDER_URL": f"http://127.0.0.1:{ports['mocks']}",
         "EMAIL_PROVIDER_URL": f"http://127.0.0.1:{ports['email']}",
         "RETRY_DELAYS": "0.2,0.2,0.2,0.2",
-        **(settings or {}),
     }
+    for name, value in (settings or {}).items():
+        environment[name] = environment.get(value.removeprefix("$"), value)
     modules = {
         "mocks": "mock_providers",
         "gateway": "services.gateway",

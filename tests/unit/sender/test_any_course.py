@@ -1,6 +1,7 @@
 """Whatever happens to the senders and to what they ask, a message is neither lost nor sent twice.
 
-Nor is one sent to who has opted out. The rules are what can happen, in any order; afterwards everything works again and comes to rest.
+Nor is one sent to who has opted out. The rules are what can happen, in any order; afterwards everything works
+again and comes to rest.
 """
 
 from collections import Counter

@@ -158,6 +158,16 @@ check "conversations are found by participant" "$(field "body['items'][0]['key']
 call GET "/api/dead-letters"
 check "dead letters are listed" "$status" 200
 
+say "Opting out"
+call PUT "/api/suppressions/$them" --header 'Content-Type: application/json' --data '{"reason": "a test"}'
+check "somebody is to get nothing more" "$(field "body['address']")" "$them"
+post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"x\"}"
+check "and gets nothing" "$status" 409
+eventually "they are listed" "/api/suppressions?address=$them" "len(body['items'])" 1
+call DELETE "/api/suppressions/$them"
+check "until that is lifted" "$status" 204
+eventually "and are no longer" "/api/suppressions?address=$them" "len(body['items'])" 0
+
 say "Refusing"
 post /api/messages/sms 'not JSON'
 check "what is not JSON" "$status" 400

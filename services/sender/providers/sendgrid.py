@@ -54,7 +54,8 @@ class SendGrid(Provider):
         self._client = client
         self._url = f"{settings.sendgrid_url.rstrip('/')}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {key}"}
-        self._secrets = (key,)
+        secrets = (settings.sendgrid_api_key, settings.unsubscribe_secret)
+        self._secrets = tuple(secret.get_secret_value() for secret in secrets if secret)
         self._links = settings.unsubscribe_links
 
     async def send(self, message: Message, files: Sequence[File]) -> str:

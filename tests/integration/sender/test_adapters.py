@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from services.sender.providers.http import make_client
 from services.sender.providers.registry import PROVIDERS
 from services.sender.providers.sendgrid import SendGrid, SendGridSettings
 from services.sender.providers.twilio import Twilio
-from shared.channels import MessageType
+from shared.channels import Channel, MessageType
 from shared.events import Message
 from shared.settings import Settings
+from shared.unsubscribing import Subscription
 from tests import messages
 from tests.stand_in import Answer, Asked, StandIn, standing_in
 
@@ -228,6 +229,24 @@ ROWS = {
         ],
     ),
 }
+LINK = Subscription(Channel.EMAIL, "ann@example.com", "ben@example.org").sign("a secret of some length")
+ROWS["sendgrid, with a link to unsubscribe"] = replace(
+    sendgrid(
+        MAIL,
+        subject="Hello",
+        content=[{"type": "text/plain", "value": "Hello"}],
+        headers={
+            **sendgrid(MAIL).json["headers"],
+            "List-Unsubscribe": f"<https://us.example/base/unsubscribe/{LINK}>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        },
+    ),
+    settings={
+        "sendgrid_api_key": KEY,
+        "public_base_url": "https://us.example/base/",
+        "unsubscribe_secret": "a secret of some length",
+    },
+)
 DOCUMENTED = documented_rows()
 ALL_ROWS = {**ROWS, **DOCUMENTED}
 

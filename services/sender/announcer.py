@@ -45,10 +45,10 @@ class Announcer:
         self._publisher = publisher
 
     async def announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
-        """Tell what `entry`, which is of the request's position and has a result, means for others.
+        """Tell what `entry`, which has a result, means for others.
 
         Of an attempt that is put off again and again the first time is reported: an event has one content.
-        That a message was canceled is told whatever the request's position is.
+        That a message was sent or canceled is told of later rounds as well.
 
         What leads to the next step comes last: once that is taken, this one is announced no more.
         """

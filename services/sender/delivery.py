@@ -115,14 +115,14 @@ class Deliverer:
     async def _settled(self, request: DeliveryRequest, record: Record, origin: Origin) -> Outcome | None:
         """Tell what to do with a request that the ledger has something about; None is to send it."""
         entry = record.entry
-        if entry.state is State.CANCELED:
-            await self._announcer.announce(request, entry, origin)  # who canceled it may have died before
-            return Done()
         position = position_of(request)
+        is_later_round = request.round > entry.position[0]
+        if entry.state is State.CANCELED or (entry.state is State.SENT and is_later_round):
+            # Who canceled it may have died before; and a round that begins has to have an end.
+            await self._announcer.announce(request, entry, origin)
+            return Done()
         if position > entry.position:
-            same_round = request.round == entry.position[0]
-            over = entry.state is State.SENT or (entry.state.ends_round and same_round)
-            return Done() if over else None
+            return Done() if entry.state.ends_round and not is_later_round else None
         if position < entry.position:
             return Done()
         if entry.state is not State.CLAIMED:

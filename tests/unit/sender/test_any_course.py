@@ -168,7 +168,7 @@ class AnyCourse(RuleBasedStateMachine):
             if (event.data.message_id, event.data.round) == (message_id, round_)
         }
         if self._was_sent_before(message_id, round_):
-            assert not reports
+            assert {report.status for report in reports} == {Status.SENT}
             assert (message_id, round_) not in self.world.provider.asked
             return
         [(status, attempt)] = ends

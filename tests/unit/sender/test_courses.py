@@ -196,3 +196,14 @@ def test_who_was_refused_leaves_the_claim_of_another_alone(world: World) -> None
     world.come_to_rest()
 
     assert [event.data.status for event in world.statuses()] == [Status.SENT]
+
+
+def test_what_was_sent_before_its_replay_is_sent_in_that_round_too(world: World) -> None:
+    world.come_to_rest()
+    world.replay(world.requests()[0])
+    world.come_to_rest()
+
+    reports = [event.data for event in world.statuses()]
+    assert [(report.round, report.status) for report in reports] == [(0, Status.SENT), (1, Status.SENT)]
+    assert len({report.provider_message_id for report in reports}) == 1
+    assert len(world.provider.asked) == 1

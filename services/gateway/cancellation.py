@@ -1,6 +1,5 @@
 """Cancels messages that nobody has begun to send."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,20 +7,17 @@ from datetime import datetime
 import structlog
 
 from services.gateway.errors import ConflictError
+from services.gateway.patience import patience
 from services.gateway.views import MessageView, MessageWithHistory
 from shared.bus import bucket
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, event_subject
-from shared.errors import BusUnavailableError
 from shared.events import StatusChanged, StatusReport
 from shared.identity import MessageId
 from shared.ledger import Entry, Ledger, State
 from shared.status import Status
 
 _log = structlog.get_logger()
-
-_PATIENCE = 4.5
-"""Seconds that NATS has for all steps together, since clients wait for 5."""
 
 _NOT_BEGUN = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
 
@@ -44,12 +40,9 @@ class Canceler:
             ConflictError: an attempt to send it has begun and may succeed or did, or it has ended otherwise.
             BusUnavailableError: it may be canceled, or not.
         """
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                entry = await self._canceled(message)
-                await self._announce(message, entry)
-        except TimeoutError as exc:
-            raise BusUnavailableError("NATS did not acknowledge in time") from exc
+        async with patience():
+            entry = await self._canceled(message)
+            await self._announce(message, entry)
         _log.info("message_canceled", message_id=str(message.id))
         return MessageView.model_validate({**dict(message), "status": Status.CANCELED, "error": None})
 

@@ -19,10 +19,11 @@ from shared.events import Message, MessageAccepted
 from shared.identity import MessageId
 
 HEADER = "Idempotency-Key"
-MAX_KEY = 255
+_MAX_KEY = 255
 
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-_BARE = re.compile(r"[!#-~][ -~]*")
+_BARE = rf"[!#-~][ -~]{{0,{_MAX_KEY - 1}}}"
+_QUOTED = rf'"(?:[ !#-\[\]-~]|\\["\\]){{1,{_MAX_KEY}}}"'
+PATTERN = f"^(?:{_BARE}|{_QUOTED})$"
 
 
 def parse_key(values: list[str]) -> str | None:
@@ -35,16 +36,12 @@ def parse_key(values: list[str]) -> str | None:
         return None
     if len(values) > 1:
         raise _invalid("is there more than once")
-    value = values[0].strip()
-    if quoted := _QUOTED.fullmatch(value):
-        key = re.sub(r"\\(.)", r"\1", quoted[1])
-    elif _BARE.fullmatch(value):
-        key = value
-    else:
-        raise _invalid("is neither a quoted string nor printable ASCII")
-    if not 1 <= len(key) <= MAX_KEY:
-        raise _invalid(f"has to have 1 to {MAX_KEY} characters")
-    return key
+    value = values[0].strip(" \t")
+    if re.fullmatch(_QUOTED, value):
+        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    if re.fullmatch(_BARE, value):
+        return value
+    raise _invalid(f"is neither a quoted string nor printable ASCII, of 1 to {_MAX_KEY} characters")
 
 
 def _invalid(detail: str) -> InvalidRequestError:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.gateway.errors import PROBLEM_TYPE, Problem
-from services.gateway.idempotency import HEADER, MAX_KEY
+from services.gateway.idempotency import HEADER, PATTERN
 from services.gateway.schemas import (
     BulkDiscard,
     BulkReplay,
@@ -67,13 +67,7 @@ IDEMPOTENCY_KEY: Json = {
     "in": "header",
     "required": False,
     "description": "Requests with the same key are the same message, and get the same answer",
-    "schema": {
-        "type": "string",
-        "format": "idempotency-key",
-        "minLength": 1,
-        "maxLength": MAX_KEY,
-        "pattern": "^[!#-~][!-~]*$",
-    },
+    "schema": {"type": "string", "format": "idempotency-key", "pattern": PATTERN},
 }
 
 

@@ -1,9 +1,12 @@
+import re
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.gateway.errors import InvalidRequestError
-from services.gateway.idempotency import parse_key
+from services.gateway.idempotency import PATTERN, parse_key
 from services.gateway.intake import trace_headers
 from services.gateway.parameters import as_conversation, as_participant
 
@@ -80,13 +83,26 @@ def test_there_need_not_be_an_idempotency_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [[""], ['""'], ['"abc'], ['"a"b"'], ["x" * 256], ["ä"], ["a\tb"], ["a", "a"], [r'"a\b"']]
+    "headers",
+    [[""], ['""'], ['"abc'], ['"a"b"'], ["x" * 256], ["ä"], ["a\tb"], ["\xa0a"], ["a", "a"], [r'"a\b"']],
 )
 def test_bad_idempotency_keys(headers: list[str]) -> None:
     with pytest.raises(InvalidRequestError) as error:
         parse_key(headers)
 
     assert [fault.field for fault in error.value.faults] == ["Idempotency-Key"]
+
+
+@given(
+    st.text('a "\\é', min_size=1, max_size=6) | st.from_regex(PATTERN, alphabet=st.characters(codec="ascii"))
+)
+def test_the_document_tells_which_keys_are_taken(header: str) -> None:
+    header = header.strip()
+    try:
+        taken = parse_key([header]) is not None
+    except InvalidRequestError:
+        taken = False
+    assert taken == bool(re.search(PATTERN, header))
 
 
 @pytest.mark.parametrize(

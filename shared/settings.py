@@ -9,10 +9,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def _web_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+    if not _is_web_url(value):
         raise ValueError("is not an http or https URL")
     return value
+
+
+def _is_web_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # whose message repeats what may be a part of a password
+        return False
 
 
 def _credential(value: SecretStr) -> SecretStr:

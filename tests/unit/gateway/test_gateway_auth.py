@@ -218,6 +218,7 @@ def test_a_guarded_gateway_may_listen_anywhere() -> None:
         ("TWILIO_AUTH_TOKEN", "topsecret", "PUBLIC_BASE_URL: must be set along with TWILIO_AUTH_TOKEN"),
         ("PUBLIC_BASE_URL", "https://example.com:99999", "PUBLIC_BASE_URL: "),
         ("PUBLIC_BASE_URL", "example.com", "PUBLIC_BASE_URL: is not an http or https URL"),
+        ("PUBLIC_BASE_URL", "http://a:se/cret@b", "PUBLIC_BASE_URL: is not an http or https URL"),
         ("SENDGRID_WEBHOOK_PUBLIC_KEY", "topsecret", "SENDGRID_WEBHOOK_PUBLIC_KEY: must be a public key"),
         ("GATEWAY_HOST", "::", "ALLOW_UNAUTHENTICATED: must be true to listen on ::"),
         ("DEFAULT_REGION", "XX", "DEFAULT_REGION: must be a country such as US"),

@@ -22,7 +22,9 @@ SUPPRESSED = Counter(
 )
 REFUSED = Counter("messaging_refused_total", "Requests that the gateway refused", ["status"])
 WEBHOOKS_REFUSED = Counter(
-    "messaging_webhooks_refused_total", "Webhooks, or parts of them, not taken", ["provider", "reason"]
+    "messaging_webhooks_refused_total",
+    "Webhooks without a valid signature, and events in others that were not taken",
+    ["provider", "reason"],
 )
 HTTP_SECONDS = Histogram(
     "messaging_http_request_seconds",

@@ -83,12 +83,12 @@ def message(id_: UUID) -> Statement:
 
 
 def history(id_: UUID) -> Statement:
-    """Select what happened to a message, oldest first."""
+    """Select what happened to a message, in the order of its course: clocks of providers differ from ours."""
     entry = message_history.c
     return (
         select(message_history)
         .where(entry.message_id == id_)
-        .order_by(entry.occurred_at, entry.round, entry.rank, entry.attempt, entry.event_id)
+        .order_by(entry.round, entry.attempt, entry.rank, entry.occurred_at, entry.event_id)
     )
 
 

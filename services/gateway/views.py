@@ -100,7 +100,7 @@ class HistoryEntry(View):
 
 
 class MessageWithHistory(MessageView):
-    history: list[HistoryEntry] = Field(description="Oldest first")
+    history: list[HistoryEntry] = Field(description="In the order of its course")
 
 
 class ConversationView(View):

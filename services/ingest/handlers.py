@@ -52,7 +52,12 @@ class IngestHandler:
         with PERSIST_SECONDS.time():
             bad += await self._store(readable)
         await asyncio.gather(
-            *(self._office.bury(item.delivery.payload, item.error, item.delivery.origin) for item in bad)
+            *(
+                self._office.bury(
+                    item.delivery.payload, item.error, item.delivery.origin, at=item.delivery.stored_at
+                )
+                for item in bad
+            )
         )
         PERSISTED.labels(stream).inc(len(deliveries) - len(bad))
         given_up = {item.delivery.origin.sequence for item in bad}

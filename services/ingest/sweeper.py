@@ -53,7 +53,7 @@ class Sweeper:
             advisory = Advisory.model_validate_json(delivery.payload)
         except ValidationError:
             error = BadMessageError("invalid_event", "it is no advisory that we know")
-            await self._office.bury(delivery.payload, error, delivery.origin)
+            await self._office.bury(delivery.payload, error, delivery.origin, at=delivery.stored_at)
             return Done()
         message = await self._streams.message(advisory.stream, advisory.stream_seq)
         if message is None and advisory.stream == Stream.DELAYED:
@@ -62,5 +62,6 @@ class Sweeper:
         if message is None:
             message = Stored(subject="", payload=b"")
             verdict = BadMessageError(verdict.code, f"{verdict}; its stream no longer has it")
-        await self._office.bury(message.payload, verdict, advisory.origin(message.subject))
+        origin = advisory.origin(message.subject)
+        await self._office.bury(message.payload, verdict, origin, at=delivery.stored_at)
         return Done()

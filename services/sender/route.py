@@ -154,7 +154,9 @@ class Route:
 
     def _answers(self) -> None:
         self._breaker.succeeded()
-        self._is_refused = False
+        if self._is_refused:
+            self._is_refused = False
+            _log.info("route_resumed", provider=self.provider.name)
 
     def _report(self, outcome: str) -> None:
         metrics.SENT.labels(self.provider.name, outcome).inc()

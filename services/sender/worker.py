@@ -66,7 +66,7 @@ class Worker:
                 _annotate(request)
                 return await self._deliverer.deliver(request, delivery.origin)
             except BadMessageError as exc:
-                await self._office.bury(delivery.payload, exc, delivery.origin)
+                await self._office.bury(delivery.payload, exc, delivery.origin, at=delivery.stored_at)
                 return Done()
 
 

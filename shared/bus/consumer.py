@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import nats.errors
 import nats.js.errors
@@ -34,10 +34,11 @@ _DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError,
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as it came from a stream."""
+    """A message as it came from a stream, where it is since `stored_at`."""
 
     payload: bytes
     origin: Origin
+    stored_at: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -169,7 +170,7 @@ def _delivery(message: Msg, consumer: Consumer) -> Delivery:
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
     )
-    return Delivery(message.data, origin, message.headers or {})
+    return Delivery(message.data, origin, message.metadata.timestamp, message.headers or {})
 
 
 async def _settle_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:

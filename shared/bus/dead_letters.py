@@ -1,6 +1,6 @@
 """Where every service puts what it cannot use."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
@@ -20,14 +20,21 @@ class DeadLetterOffice:
         self._publisher = publisher
         self._source = f"/{name}"
 
-    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> None:
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:
         """Give up what lay at `origin`: when this returns, its dead letter is stored.
+
+        Args:
+            payload: of what lay there.
+            error: what is wrong with it.
+            origin: where it lay.
+            at: when that which is given up, or the verdict on it, was stored. A replay, which gives it up
+                again, then tells the same.
 
         Raises:
             BusUnavailableError: it is not.
         """
         dead_letter = unreadable(payload, error, origin)
-        event = DeadLettered.of(dead_letter, source=self._source, time=datetime.now(UTC))
+        event = DeadLettered.of(dead_letter, source=self._source, time=at)
         subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
         DEAD_LETTERS.labels(dead_letter.direction, dead_letter.channel or "unknown", error.code).inc()

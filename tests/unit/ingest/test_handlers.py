@@ -1,6 +1,7 @@
 """What becomes of the deliveries of a batch, with stand-ins for the database and the dead letters."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from shared.bus.dead_letters import DeadLetterOffice
 from shared.errors import BadMessageError, BusUnavailableError, DatabaseUnavailableError
 from shared.events import Origin
 from tests.integration.ingest.stories import accepted, message
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Repository(RealRepository):
@@ -50,7 +53,14 @@ class Office(DeadLetterOffice):
         self.buried: list[tuple[int, str]] = []
         self._is_open = is_open
 
-    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> None:  # noqa: ARG002
+    async def bury(
+        self,
+        payload: bytes,  # noqa: ARG002
+        error: BadMessageError,
+        origin: Origin,
+        *,
+        at: datetime,  # noqa: ARG002
+    ) -> None:
         if not self._is_open:
             raise BusUnavailableError("away")
         self.buried.append((origin.sequence, error.code))
@@ -70,7 +80,7 @@ class Bench:
 
 def delivery(sequence: int, payload: bytes) -> Delivery:
     origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
-    return Delivery(payload, origin)
+    return Delivery(payload, origin, NOW)
 
 
 def payload(body: str) -> bytes:

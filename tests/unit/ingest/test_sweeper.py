@@ -1,6 +1,7 @@
 """What the server's advisories become."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,6 +13,7 @@ from shared.bus.streams import Streams as RealStreams
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import Origin
 
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GIVEN_UP = {
     "type": "io.nats.jetstream.advisory.v1.max_deliver",
     "id": "x",
@@ -46,13 +48,13 @@ class Office(DeadLetterOffice):
     def __init__(self) -> None:
         self.buried: list[tuple[bytes, str, str, Origin]] = []
 
-    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin) -> None:
+    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:  # noqa: ARG002
         self.buried.append((payload, error.code, str(error), origin))
 
 
 async def sweep(payload: bytes, answer: Stored | Exception | None) -> tuple[Outcome, Office]:
     office = Office()
-    [outcome] = await Sweeper(Streams(answer), office)([Delivery(payload, ITS_OWN_ORIGIN)])
+    [outcome] = await Sweeper(Streams(answer), office)([Delivery(payload, ITS_OWN_ORIGIN, NOW)])
     return outcome, office
 
 

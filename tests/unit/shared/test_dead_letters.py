@@ -1,5 +1,7 @@
 """How what cannot be stored becomes a dead letter."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import DeadLettered, Origin, decode
 from tests import messages
 
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NATS_LIMIT = 1024 * 1024
 ORIGIN = Origin(stream="INBOUND", sequence=7, subject="inbound.message.sms.1.x", consumer="ingest-inbound")
 ERROR = BadMessageError("not_json", "it is no JSON")
@@ -33,7 +36,7 @@ class Publisher(RealPublisher):
 async def test_it_says_where_it_comes_from_and_why() -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(b"{", ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(b"{", ERROR, ORIGIN, at=NOW)
 
     [outgoing] = publisher.published
     event = decode(outgoing.payload)
@@ -41,20 +44,21 @@ async def test_it_says_where_it_comes_from_and_why() -> None:
     assert outgoing.subject == "deadletter.inbound.sms"
     assert outgoing.id == event.id == event.data.id
     assert (event.data.reason, event.data.payload, event.data.origin) == ("not_json", "{", ORIGIN)
+    assert event.time == NOW
 
 
 async def test_without_a_broker_nothing_is_given_up() -> None:
     office = DeadLetterOffice(Publisher(up=False), "ingest")
 
     with pytest.raises(BusUnavailableError):
-        await office.bury(b"{", ERROR, ORIGIN)
+        await office.bury(b"{", ERROR, ORIGIN, at=NOW)
 
 
 @given(st.sampled_from([b"\x01", b"\xff", b"\x00", b'"', b"a", "é".encode(), "🎈".encode()]))
 async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN, at=NOW)
 
     [outgoing] = publisher.published
     assert len(outgoing.payload) < NATS_LIMIT
@@ -67,7 +71,7 @@ async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> 
 async def test_what_is_no_text_is_kept_in_base64(payload: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(payload, ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(payload, ERROR, ORIGIN, at=NOW)
 
     event = decode(publisher.published[0].payload)
     assert isinstance(event, DeadLettered)
@@ -79,7 +83,9 @@ async def test_something_to_send_that_a_consumer_died_of_can_be_replayed_as_that
     publisher = Publisher()
     request = messages.request(round=2)
 
-    await DeadLetterOffice(publisher, "ingest").bury(messages.accepted(request).encode(), ERROR, ORIGIN)
+    await DeadLetterOffice(publisher, "ingest").bury(
+        messages.accepted(request).encode(), ERROR, ORIGIN, at=NOW
+    )
 
     event = decode(publisher.published[0].payload)
     assert isinstance(event, DeadLettered)

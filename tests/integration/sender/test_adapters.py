@@ -382,7 +382,7 @@ async def test_a_provider_that_is_not_there_has_nothing(row: Row, client: httpx.
     ("headers", "least", "most"),
     [
         ({"Retry-After": "7"}, 7, 7),
-        ({"X-RateLimit-Reset": str(int(datetime.now(UTC).timestamp()) + 3_000)}, 2_800, 3_000),
+        ({"X-RateLimit-Reset": "{in_3000_s}"}, 2_800, 3_000),
         ({"X-RateLimit-Reset": "12"}, 12, 12),
         ({"Retry-After": "7", "X-RateLimit-Reset": "12"}, 7, 7),
         ({"X-RateLimit-Reset": "1"}, 1, 1),
@@ -399,7 +399,9 @@ async def test_it_is_left_alone_as_long_as_it_asks(
     most: float,
     status: int,
 ) -> None:
-    provider.answer = lambda _: Answer(status, headers)
+    in_3000_s = int(datetime.now(UTC).timestamp()) + 3_000
+    filled = {name: value.format(in_3000_s=in_3000_s) for name, value in headers.items()}
+    provider.answer = lambda _: Answer(status, filled)
     with pytest.raises(ProviderError) as caught:
         await adapter.send(row.message, row.files)
     assert caught.value.retry_after is not None

@@ -11,8 +11,10 @@ import re
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.message import Message as Headers
+from functools import partial
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from urllib.parse import unquote
 
@@ -42,8 +44,13 @@ Fetch = Callable[[Sequence[str]], Awaitable[Sequence[File]]]
 """Fetches what is at URLs; raises RejectedError or TemporaryError."""
 
 
+_resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
+"""Apart from the loop's own: a name server that is silent must not keep providers from being found."""
+
+
 async def look_up(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_resolvers, ask)
     return [str(address[0]) for *_, address in found]
 
 

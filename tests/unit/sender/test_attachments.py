@@ -1,8 +1,12 @@
+import asyncio
 import gzip
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -174,6 +178,28 @@ async def test_no_spelling_of_this_machine_is_a_way_to_it(host: str) -> None:
         with pytest.raises(RejectedError) as caught:
             await fetch([f"http://{host}/"])
     assert caught.value.code == "attachment_refused"
+
+
+async def test_name_servers_that_do_not_answer_keep_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:  # noqa: ANN401 - as it is
+        if host.startswith("silent"):
+            answered.wait(20)
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with fetching() as fetch:
+        fetches = [asyncio.ensure_future(fetch([f"http://silent{number}.example/"])) for number in range(48)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await asyncio.get_running_loop().getaddrinfo("provider.example", 443)
+        answered.set()
+        for result in await asyncio.gather(*fetches, return_exceptions=True):
+            assert isinstance(result, ProviderError)
 
 
 class Rebinding:

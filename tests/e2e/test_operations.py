@@ -419,7 +419,10 @@ async def test_following_a_message(stack: Stack, terminal: Terminal, tmp_path: P
     for service in ("gateway", "sender"):
         lines = await terminal.run("follow-logs", MESSAGE=message, LOG=str(tmp_path / f"{service}.log"))
         logged[service] = [json.loads(line)["event"] for line in lines.splitlines()]
-    assert logged == {"gateway": ["message_accepted"], "sender": ["attempt_failed", "message_retrying", "message_sent"]}
+    assert logged == {
+        "gateway": ["message_accepted"],
+        "sender": ["attempt_failed", "message_retrying", "message_sent"],
+    }
 
 
 def objects_in(text: str) -> Sequence[Any]:

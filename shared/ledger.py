@@ -5,7 +5,7 @@ that was claimed last, and what came of it.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
@@ -113,7 +113,13 @@ class Ledger:
     """The entries of all messages; its methods raise BusUnavailableError when NATS does not answer."""
 
     def __init__(self, bus: Bus, publisher: Publisher) -> None:
+        self._bus = bus
         self._bucket = Bucket(bus, publisher, DELIVERIES_BUCKET)
+
+    @property
+    def connected_for(self) -> timedelta:
+        """How long it could be read and written without a break."""
+        return self._bus.connected_for
 
     async def look_up(self, message_id: MessageId) -> Record | None:
         value = await self._bucket.get(str(message_id))

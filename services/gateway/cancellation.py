@@ -52,9 +52,10 @@ class Canceler:
             record = await self.ledger.look_up(id_)
             if record is not None and record.entry.state is State.CANCELED:
                 return record.entry
-            _require_not_begun(message, record.entry if record else None)
+            present = record.entry if record and not _was_replayed(message, record.entry) else None
+            _require_not_begun(message, present)
             entry = Entry(
-                position=record.entry.next_position if record else (_round_of(message), 1, 0),
+                position=present.next_position if present else (_round_of(message), 1, 0),
                 state=State.CANCELED,
                 at=self.clock(),
             )
@@ -88,6 +89,12 @@ def _require_not_begun(message: MessageWithHistory, entry: Entry | None) -> None
         raise _too_late("being sent" if entry.state is State.CLAIMED else entry.state)
     elif entry.in_doubt_at:
         raise ConflictError("An attempt to send it had no answer, so that its provider may have it")
+
+
+def _was_replayed(message: MessageWithHistory, entry: Entry) -> bool:
+    """Tell whether the message was given up, for certain, and has a round that no sender has seen yet."""
+    was_given_up = entry.state in {State.FAILED, State.EXPIRED} and not entry.in_doubt_at
+    return was_given_up and entry.position[0] < _round_of(message)
 
 
 def _too_late(status: str) -> ConflictError:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import structlog
-from tenacity import retry, retry_if_exception_type, wait_random_exponential
+from tenacity import retry, retry_if_exception_type, wait_random
 
 from services.sender.announcer import Announcer
 from services.sender.notes import note
@@ -51,6 +51,10 @@ _OPTED_OUT = "opted_out"
 """The code of the error when a recipient has opted out, as we know or as the provider says."""
 
 
+class _StoppingError(Exception):
+    """The process is about to end: others have more time for what has not begun."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -62,10 +66,13 @@ class Policy:
     Attributes:
         delays: between the attempts.
         on_ambiguous: for providers that do not honour idempotency keys.
+        grace: after NATS was away, how long the claims of others are left alone: who made them may be
+            about to write down what came of them.
     """
 
     delays: tuple[timedelta, ...] = DEFAULT_DELAYS
     on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND
+    grace: timedelta = timedelta(seconds=10)
     clock: Callable[[], datetime] = _now
     random: Random = field(default_factory=Random)
 
@@ -81,9 +88,14 @@ class Deliverer:
         self._announcer = announcer
         self._routes = routes
         self._policy = policy
+        self._is_stopping = False
 
     def finish_within(self, seconds: float) -> None:
-        """Give the attempts under way no more time; one without an answer by then is recorded as such."""
+        """Give the attempts under way no more time, and begin no other.
+
+        One that has no answer by then is recorded as such.
+        """
+        self._is_stopping = True
         self._routes.finish_within(seconds)
 
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
@@ -96,6 +108,8 @@ class Deliverer:
             return await self._take_step(request, origin)
         except ConflictError:
             return HandBack(_SOON)  # another process took the step; by then the ledger tells what came of it
+        except _StoppingError:
+            return HandBack()
 
     async def _take_step(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         record = await self._ledger.look_up(request.message.id)
@@ -129,9 +143,8 @@ class Deliverer:
             await self._announce(request, entry, origin)
             return Done()
         age = self._policy.clock() - entry.at
-        if age < CLAIM_LEASE:
-            return HandBack(CLAIM_LEASE - age)
-        return None
+        wait = max(CLAIM_LEASE - age, self._policy.grace - self._ledger.connected_for)
+        return HandBack(wait) if wait > timedelta(0) else None
 
     def _is_early(self, request: DeliveryRequest) -> bool:
         """Tell whether the message has to be put off until its time; when that has come, NATS decides."""
@@ -149,6 +162,8 @@ class Deliverer:
         put_off = []
         for route in self._open_to(request, in_doubt_at):
             async with route.slot():
+                if self._is_stopping:
+                    raise _StoppingError
                 claim = self._claim(request, route, in_doubt_at)
                 entry = await self._without_sending(request, route, claim)
                 if entry is None:
@@ -276,7 +291,7 @@ class Deliverer:
             await self._consents.record(change, unless_so=True)
         await self._announcer.announce(request, entry, origin)
 
-    @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random_exponential(0.2, max=5))
+    @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
     async def _record(self, request: DeliveryRequest, entry: Entry, *, after: Record | None) -> None:
         """Write down what happened, however long NATS is away: nobody else knows."""
         message_id = request.message.id

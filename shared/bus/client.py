@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from time import monotonic
 
 import nats.errors
 import structlog
@@ -33,6 +35,7 @@ class Bus:
         self._client: Client | None = None
         self._jetstream: JetStreamContext | None = None
         self._up = asyncio.Event()
+        self._up_since = monotonic()
         self._down = asyncio.Event()
         self._down.set()
 
@@ -57,6 +60,11 @@ class Bus:
         if self._jetstream is None or not self.is_connected:
             raise BusUnavailableError("NATS is not connected")
         return self._jetstream
+
+    @property
+    def connected_for(self) -> timedelta:
+        """How long the present connection has been there; meaningless without one."""
+        return timedelta(seconds=monotonic() - self._up_since)
 
     async def until_connected(self) -> None:
         await self._up.wait()
@@ -126,6 +134,7 @@ class Bus:
                 await asyncio.wait_for(client.close(), timeout=2)
 
     def _mark_up(self) -> None:
+        self._up_since = monotonic()
         self._down.clear()
         self._up.set()
 

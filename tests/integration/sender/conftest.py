@@ -121,17 +121,18 @@ def sender(harness: Harness) -> SenderFactory:
     """
 
     @asynccontextmanager
-    async def run(
+    async def run(  # noqa: PLR0913 - parts to choose from
         *,
         kind: type[GenericSms] = GenericSms,
         url: str | None = None,
+        delays: tuple[timedelta, ...] = DELAYS,
         on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND,
         patience: float = 5.0,
         failures: int = 100,
         pause: float = 0.3,
         then: Sequence[Callable[[httpx.AsyncClient], Provider]] = (),
     ) -> AsyncIterator[Worker]:
-        policy = Policy(delays=DELAYS, on_ambiguous=on_ambiguous)
+        policy = Policy(delays=delays, on_ambiguous=on_ambiguous, grace=timedelta(0))
         settings = GenericSmsSettings(sms_provider_url=url or harness.provider.url)
         async with make_client(timeout=patience) as client, fetching() as fetch:
             routes = [

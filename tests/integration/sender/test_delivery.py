@@ -190,7 +190,7 @@ async def test_a_provider_that_is_not_there_yet_is_tried_again(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = await harness.accept()
-    async with sender(url="http://127.0.0.1:9"):
+    async with sender(url="http://127.0.0.1:9", delays=(timedelta(seconds=2),) * 4):
         await status_becomes(harness, request, "retrying")
     async with sender():
         await status_becomes(harness, request, "sent")

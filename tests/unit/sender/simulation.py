@@ -166,11 +166,16 @@ class _Client(JetStreamContext):
 
 class _Bus(Bus):
     def __init__(self, process: "Process") -> None:
+        self._process = process
         self._client_in_memory = _Client(process)
 
     @property
     def jetstream(self) -> JetStreamContext:
         return self._client_in_memory
+
+    @property
+    def connected_for(self) -> timedelta:
+        return self._process.world.connected_for()
 
 
 class _Publisher(Publisher):
@@ -208,7 +213,7 @@ class Process:
     """A sender process, with a breaker of its own."""
 
     def __init__(self, world: "World") -> None:
-        self._world = world
+        self.world = world
         self.handling: dict[asyncio.Task[None], Stored] = {}
         breaker = CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now)
         honours = world.provider.honours_keys
@@ -220,11 +225,13 @@ class Process:
             Consents(_Bus(self), publisher),
             Announcer(publisher),
             Routes({Channel.SMS: [route]}),
-            Policy(DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, world.now, Random(0)),
+            Policy(
+                DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, clock=world.now, random=Random(0)
+            ),
         )
 
     def handle(self, stored: Stored) -> None:
-        task = self._world.loop.create_task(self._handle(stored))
+        task = self.world.loop.create_task(self._handle(stored))
         self.handling[task] = stored
         task.add_done_callback(self.handling.pop)
 
@@ -237,12 +244,12 @@ class Process:
             outcome = await self.deliverer.deliver(event.data, origin)
         except NotNowError:
             outcome = HandBack()
-        self._world.settle(stored, outcome)
+        self.world.settle(stored, outcome)
 
     async def ask_server(self, act: Callable[[JetStream], Any]) -> Any:  # noqa: ANN401 - what `act` returns
         lost = BusUnavailableError("no answer")
-        asked = Asked(self, lambda: act(self._world.server), lost)
-        self._world.asked.append(asked)
+        asked = Asked(self, lambda: act(self.world.server), lost)
+        self.world.asked.append(asked)
         try:
             return await asyncio.wait_for(asked.answer, REQUEST_TIMEOUT)
         except TimeoutError as exc:
@@ -250,10 +257,10 @@ class Process:
 
     async def ask_provider(self, request: DeliveryRequest) -> str:
         lost = UnknownOutcomeError("connection", "lost")
-        asked = Asked(self, lambda: self._world.provider.take(request), lost, request.message.id)
-        self._world.asked_twice |= asked.about in {each.about for each in self._world.under_way()}
-        self._world.asked.append(asked)
-        self._world.asked_of_provider.append(asked)
+        asked = Asked(self, lambda: self.world.provider.take(request), lost, request.message.id)
+        self.world.asked_twice |= asked.about in {each.about for each in self.world.under_way()}
+        self.world.asked.append(asked)
+        self.world.asked_of_provider.append(asked)
         answer: str = await asked.answer
         return answer
 
@@ -271,6 +278,7 @@ class World:
 
     def __init__(self, *, honours_keys: bool) -> None:
         self.loop = VirtualTimeLoop()
+        self.connected_since = START - timedelta(days=1)
         self.server = JetStream(self.now)
         self.provider = Provider(honours_keys)
         self.processes = [Process(self) for _ in range(_PROCESSES)]
@@ -279,6 +287,9 @@ class World:
         self.asked_of_provider: list[Asked] = []
         self._settled: set[Stored] = set()
         self._not_before: dict[Stored, datetime] = {}
+
+    def connected_for(self) -> timedelta:
+        return self.now() - self.connected_since
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.loop.time())

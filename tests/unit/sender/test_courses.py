@@ -1,12 +1,13 @@
 """Single courses of a message that need bad luck."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
 from shared.ledger import State
 from shared.status import Status
-from tests.unit.sender.simulation import Asked, Behaviour, World
+from tests.unit.sender.simulation import START, Asked, Behaviour, World
 
 
 @pytest.fixture
@@ -35,6 +36,24 @@ def test_what_the_provider_took_is_recorded_however_often_nats_is_away(world: Wo
 
     assert [event.data.status for event in world.statuses()] == [Status.SENT]
     assert len(world.provider.asked) == 1
+
+
+def test_after_an_outage_who_knows_what_was_sent_has_time_to_say_so(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.undone()
+    first.handle(step)
+    world.let_pass()
+    world.answer(4)  # it looks, asks for consent, claims and sends
+    while world.now() < START + timedelta(seconds=40):
+        world.let_pass(1)
+    world.connected_since = world.now()
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+    world.come_to_rest()
+
+    assert len(world.provider.asked) == 1
+    assert [event.data.status for event in world.statuses()] == [Status.SENT]
 
 
 def test_nobody_else_sends_what_is_being_sent(world: World) -> None:
@@ -162,15 +181,15 @@ def test_who_is_put_off_leaves_the_claim_of_another_alone(world: World) -> None:
     world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
     first.handle(other)
     world.let_pass()
-    world.answer(3)  # it looks, claims and is refused, so that it leaves the provider alone
+    world.answer(4)  # it looks, asks for consent, claims and is refused, so that it leaves the provider alone
     world.provider.behaviour = Behaviour.ACCEPTS
     first.handle(step)
     world.let_pass()
     world.under_way(first)[-1].arrive()  # it looks
     second.handle(step)
     world.let_pass()
-    world.answer(2, second)  # it looks and claims
-    world.answer(6, first)
+    world.answer(3, second)  # it looks, asks for consent and claims
+    world.answer(7, first)
     world.come_to_rest()
 
     message_id = world.requests()[1].message.id
@@ -184,15 +203,15 @@ def test_who_was_refused_leaves_the_claim_of_another_alone(world: World) -> None
     world.provider.behaviour = Behaviour.FAILS
     first.handle(step)
     world.let_pass()
-    world.answer(3)  # it looks, claims and is refused
+    world.answer(4)  # it looks, asks for consent, claims and is refused
     world.let_pass(31)
     world.provider.behaviour = Behaviour.ACCEPTS
     second.handle(step)
     world.let_pass()
-    world.answer(2, second)  # it looks and claims
+    world.answer(3, second)  # it looks, asks for consent and claims
     while not world.under_way(first):
         world.let_pass(1)
-    world.answer(6, first)
+    world.answer(7, first)
     world.come_to_rest()
 
     assert [event.data.status for event in world.statuses()] == [Status.SENT]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.sender.providers.http import parse_retry_after
+from services.sender.providers.http import parse_reset, parse_retry_after
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -28,6 +28,23 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, expected: int | None) -> None:
     assert parse_retry_after(value, now=NOW) == (None if expected is None else timedelta(seconds=expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("12", 12),
+        (str(int(NOW.timestamp()) + 3_000), 3_000),
+        (str(int(NOW.timestamp()) - 1), 0),
+        ("9" * 20, 86_400),
+        ("-5", None),
+        ("1.5", None),
+        ("²", None),
+    ],
+)
+def test_a_reset_is_a_time_to_wait_or_a_moment(value: str | None, expected: int | None) -> None:
+    assert parse_reset(value, now=NOW) == (None if expected is None else timedelta(seconds=expected))
 
 
 @given(st.text())

@@ -23,6 +23,7 @@ _MAX_DETAIL = 500
 
 _POOLS = 12
 
+_UNAVAILABLE = 503
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _LONGEST_RETRY_AFTER = timedelta(days=1)
@@ -93,9 +94,9 @@ async def post(
     Args:
         client: asks.
         url: what is asked.
-        repeatable: whether the provider honours the idempotency key of the request. If not, what it answers
-            when it fails (5xx) leaves open whether it has the message, and a 2xx that breaks off tells that
-            it has.
+        repeatable: whether the provider honours the idempotency key of the request. A failure of the server
+            (5xx) leaves open whether it has the message; only of 503 one with keys is believed that it has
+            not. Without keys a 2xx that breaks off tells that it has.
         secrets: what no error may repeat, even if the provider does.
         explain: may make another error of one, knowing the answer.
         request: the rest of the request.
@@ -130,7 +131,8 @@ def _error_of(response: httpx.Response, *, repeatable: bool, secrets: Sequence[s
     detail = _excerpt(response, secrets)
     if status in _TEMPORARY or response.is_server_error:
         retry_after = _retry_after(response)
-        kind = UnknownOutcomeError if response.is_server_error and not repeatable else TemporaryError
+        is_refused = status in _TEMPORARY or (repeatable and status == _UNAVAILABLE)
+        kind = TemporaryError if is_refused else UnknownOutcomeError
         return kind(code, detail, status_code=status, retry_after=retry_after)
     if status in _CREDENTIALS:
         return CredentialsError(code, detail, status_code=status)

@@ -90,7 +90,7 @@ async def test_the_first_provider_gets_everything_while_it_is_well(
     assert await taken_by(harness.provider, other) == [5, 0]
 
 
-@pytest.mark.parametrize("behaviour", [{"status": 500}, {"status": 429}])
+@pytest.mark.parametrize("behaviour", [{"status": 503}, {"status": 429}])
 async def test_the_next_provider_gets_what_comes_while_the_breaker_is_open(
     harness: Harness, sender: SenderFactory, other: MockProvider, behaviour: dict[str, object]
 ) -> None:

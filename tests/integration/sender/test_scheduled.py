@@ -187,7 +187,7 @@ async def test_canceling_again_announces_the_same_event(harness: Harness) -> Non
 async def test_the_gateway_and_the_sender_announce_a_cancellation_alike(
     harness: Harness, sender: SenderFactory
 ) -> None:
-    await harness.provider.behave(status=500)
+    await harness.provider.behave(status=503)
     request = await harness.accept()
     async with sender():
         await status_becomes(harness, request, "retrying")

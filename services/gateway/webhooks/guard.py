@@ -1,5 +1,6 @@
 """Webhooks in a provider's own format are let in by that provider's own signature."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,8 @@ from fastapi.params import Depends
 from fastapi.security.base import SecurityBase
 
 from services.gateway.body import MAX_BODY, read_body
-from services.gateway.errors import ForbiddenError
+from services.gateway.errors import ForbiddenError, ProblemError
+from shared.errors import NotNowError
 from shared.metrics import WEBHOOKS_REFUSED
 
 
@@ -46,6 +48,12 @@ _DETAILS = {
     Refusal.NO_SECRET: "This gateway is not set up to check {header}",
 }
 
+_BODIES = 256
+_LARGE_BODIES = 8
+"""How many are read at once by a route; a large one takes up to 30 MB."""
+
+_BODY_SECONDS = 60
+
 Check = Callable[[Delivery], Refusal | None]
 """Tells why a webhook is not the provider's, or None if it is."""
 
@@ -80,18 +88,29 @@ class _RequireSignature(SecurityBase):
         self.scheme_name = f"{guard.provider.title()}Signature"
         self._guard = guard
         self._limit = limit
+        self._turns = asyncio.Semaphore(_LARGE_BODIES if limit > MAX_BODY else _BODIES)
 
     async def __call__(self, request: Request) -> None:
         if (refusal := await self._refusal(request)) is not None:
             WEBHOOKS_REFUSED.labels(self._guard.provider, refusal).inc()
             raise ForbiddenError(_DETAILS[refusal].format(header=self._guard.header))
 
+    async def _body(self, request: Request) -> bytes:
+        """Read what nobody has vouched for yet, of not too many at once and not for ever."""
+        if self._turns.locked():
+            raise NotNowError("There are too many requests at the moment")
+        try:
+            async with self._turns, asyncio.timeout(_BODY_SECONDS):
+                return await read_body(request, limit=self._limit)
+        except TimeoutError as exc:
+            raise ProblemError(408, "The body did not come in time") from exc
+
     async def _refusal(self, request: Request) -> Refusal | None:
         if self._guard.check is None:
             return Refusal.NO_SECRET
         if self._guard.header.lower() not in request.headers:
             return Refusal.UNSIGNED
-        body = await read_body(request, limit=self._limit)
+        body = await self._body(request)
         return self._guard.check(
             Delivery(request.scope["path"], request.scope["query_string"], request.headers, body)
         )

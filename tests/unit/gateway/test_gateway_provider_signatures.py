@@ -1,8 +1,9 @@
 """What the providers' own libraries sign is let in, and nothing that differs from it by a byte."""
 
+import asyncio
 import base64
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
@@ -439,3 +440,26 @@ def test_twilio_needs_the_url_that_it_signs() -> None:
 
 def test_the_token_is_not_printed() -> None:
     assert TOKEN not in repr(make_settings(**SECRETS))
+
+
+async def test_of_large_bodies_few_are_read_at_once() -> None:
+    transport = httpx.ASGITransport(create_app(make_settings(**SECRETS)))
+    headers = {**MULTIPART, "x-twilio-email-event-webhook-signature": "made up"}
+    end = asyncio.Event()
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        await end.wait()
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+
+        async def post(content: AsyncIterator[bytes] | bytes) -> httpx.Response:
+            return await client.post(SENDGRID_INBOUND, content=content, headers=headers)
+
+        reading = [asyncio.create_task(post(unfinished())) for _ in range(8)]
+        while (refused := await post(b"")).status_code == 403:
+            pass  # they are about to begin
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        end.set()
+        assert {(await each).status_code for each in reading} == {403}
+        assert (await post(b"")).status_code == 403

@@ -122,4 +122,4 @@ async def test_a_receipt_of_two_attempts_has_one_place_in_the_history_for_each(e
             await store(engine, [event])
         found = await Archive(engine, timedelta(hours=4)).message(MESSAGES[0].id)
         assert found is not None
-        assert [entry.attempt for entry in found.history[-3:]] == [1, 2, 3]
+        assert [entry.attempt for entry in found.history if entry.source == "receipt"] == [1, 2, 3]

@@ -52,7 +52,8 @@ class Message(_Model):
         timestamp: when it was written, as its sender says.
         created_at: when the gateway accepted it.
         send_at: not to be sent before this; only of an outbound message, if it was asked for.
-        in_reply_to: Message-ID of the e-mail that this one answers.
+        email_id: Message-ID of an e-mail that came in (RFC 5322, 3.6.4), if its provider tells.
+        in_reply_to: the same of the e-mail that this one answers.
         provider: who delivered it to us; only of an inbound message.
     """
 
@@ -69,6 +70,7 @@ class Message(_Model):
     timestamp: AwareDatetime
     created_at: AwareDatetime
     send_at: AwareDatetime | None = None
+    email_id: str | None = None
     in_reply_to: str | None = None
     provider: str | None = None
     provider_message_id: str | None = None

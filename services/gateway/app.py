@@ -20,10 +20,10 @@ from services.gateway.routes import conversations, dead_letters, messages, suppr
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import State
 from services.gateway.webhooks import sendgrid, twilio
-from shared.bus.bucket import Bucket
+from shared.bus.bucket import Bucket, Values
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
-from shared.bus.topology import IDEMPOTENCY_BUCKET
+from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
 from shared.consent import Consents
 from shared.db.engine import connecting
 from shared.ledger import Ledger
@@ -89,9 +89,10 @@ def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engin
     validity = settings.message_validity
     memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
     consents = Consents(bus, publisher)
+    inbound = Values(bus, publisher, Stream.INBOUND)
     return State(
         bus=bus,
-        intake=Intake(publisher, memory, consents, validity, _now),
+        intake=Intake(publisher, memory, consents, inbound, validity, _now),
         resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
         archive=Archive(engine, validity),
         canceler=Canceler(Ledger(bus, publisher), publisher, _now),

@@ -1,6 +1,7 @@
 """Makes messages and receipts out of requests: plain functions of their arguments."""
 
 from datetime import datetime
+from typing import Any
 
 from services.gateway.fields import on_one_line
 from services.gateway.schemas import Receipt, Send, Webhook
@@ -32,6 +33,7 @@ def inbound_message(webhook: Webhook, *, now: datetime) -> Message:
         now=now,
         provider=webhook.provider,
         provider_message_id=webhook.provider_message_id,
+        email_id=webhook.email_id,
     )
 
 
@@ -75,9 +77,7 @@ def _message(
     id_: MessageId,
     direction: Direction,
     now: datetime,
-    send_at: datetime | None = None,
-    provider: str | None = None,
-    provider_message_id: str | None = None,
+    **more: Any,  # noqa: ANN401 - fields of one direction only
 ) -> Message:
     participants = sorted({content.from_.key, content.to.key})
     return Message(
@@ -93,7 +93,5 @@ def _message(
         attachments=content.attachments or [],
         timestamp=content.timestamp or now,
         created_at=now,
-        send_at=send_at,
-        provider=provider,
-        provider_message_id=provider_message_id,
+        **more,
     )

@@ -50,10 +50,12 @@ def _invalid(detail: str) -> InvalidRequestError:
 
 def fingerprint(send: Send, message: Message) -> str:
     """Tell apart requests that ask for different messages; when they were made makes no difference."""
-    moments = {"created_at"} if send.timestamp else {"created_at", "timestamp"}
+    no_matter = {"id", "created_at", "email_id", "in_reply_to"}
+    if send.timestamp is None:
+        no_matter.add("timestamp")
     if send.send_at is None:  # so that a key that is remembered from before there was such a field still fits
-        moments.add("send_at")
-    normalised = message.model_dump_json(exclude={"id", *moments})
+        no_matter.add("send_at")
+    normalised = message.model_dump_json(exclude=no_matter)
     return blake2b(normalised.encode(), digest_size=16).hexdigest()
 
 

@@ -19,6 +19,7 @@ from services.gateway.idempotency import Memory, fingerprint
 from services.gateway.patience import patience
 from services.gateway.schemas import Receipt, Send, Webhook
 from shared import tracing
+from shared.bus.bucket import Values
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
     SEND_WINDOW,
@@ -27,6 +28,7 @@ from shared.bus.topology import (
     inbound_receipt_subject,
     outbound_subject,
 )
+from shared.channels import Channel
 from shared.consent import Consents
 from shared.events import (
     DeliveryRequest,
@@ -35,6 +37,7 @@ from shared.events import (
     MessageAccepted,
     MessageReceived,
     ReceiptReceived,
+    decode,
 )
 from shared.identity import idempotent_message_id, new_message_id
 from shared.keywords import Keyword
@@ -77,6 +80,7 @@ class Intake:
     stored all the same; to bring it again does no harm.
 
     Attributes:
+        inbound: the stream of what came in.
         validity: how long after its acceptance a message may still be sent.
         clock: tells the time, in UTC.
     """
@@ -84,6 +88,7 @@ class Intake:
     publisher: Publisher
     memory: Memory
     consents: Consents
+    inbound: Values
     validity: timedelta
     clock: Callable[[], datetime]
 
@@ -100,10 +105,11 @@ class Intake:
         id_ = new_message_id() if key is None else idempotent_message_id(caller.name, key)
         message = compose.outbound_message(send, id_=id_, now=now)
         _follow(message)
-        request = DeliveryRequest(message=message, expires_at=message.expiry(self.validity, now))
-        event = MessageAccepted.of(request, time=now)
         async with patience():
             refusal = _refusal_by_time(send.send_at, now) or await self._refusal_by_consent(message)
+            answer = await self._answer(message)
+            request = DeliveryRequest(message=answer, expires_at=message.expiry(self.validity, now))
+            event = MessageAccepted.of(request, time=now)
             if key is not None:
                 event = await self._first_with_its_key(event, fingerprint(send, message), refusal)
             elif refusal:
@@ -142,6 +148,16 @@ class Intake:
             status=receipt.status,
         )
         return event
+
+    async def _answer(self, message: Message) -> Message:
+        """Let an e-mail answer the newest one that came in its conversation, if the stream still has that."""
+        if message.channel is not Channel.EMAIL:
+            return message
+        newest = await self.inbound.get(inbound_message_subject(message.channel, message.conversation_key))
+        event = decode(newest.data) if newest else None
+        if not isinstance(event, MessageReceived):
+            return message
+        return message.model_copy(update={"in_reply_to": event.data.message.email_id})
 
     async def _refusal_by_consent(self, message: Message) -> ConflictError | None:
         suppression = await self.consents.suppression_of(message)

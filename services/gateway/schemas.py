@@ -151,6 +151,11 @@ class EmailSend(_Send):
 class _Webhook(_Content):
     provider: ClassVar[str]
 
+    @property
+    def email_id(self) -> str | None:
+        """Message-ID of an e-mail (RFC 5322, 3.6.4), if its provider tells."""
+        return None
+
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.body is None and not self.attachments:

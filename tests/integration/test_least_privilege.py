@@ -281,6 +281,20 @@ async def test_a_bucket_is_its_services_own(server: ConfiguredNats, name: str, s
         assert await published_by(server, subject) == BUCKETS[name]
 
 
+@pytest.mark.parametrize(
+    ("stream", "subject", "services"),
+    [
+        (Stream.INBOUND, inbound_message_subject(Channel.EMAIL, CONVERSATION), {GATEWAY}),
+        (Stream.INBOUND, inbound_message_subject(Channel.SMS, CONVERSATION), set()),
+        (Stream.CONSENT, consent_subject(Channel.SMS, consent_key(None, messages.BOB)), {GATEWAY, SENDER}),
+    ],
+)
+async def test_the_newest_of_a_subject_is_for_who_needs_it(
+    server: ConfiguredNats, stream: Stream, subject: str, services: set[str]
+) -> None:
+    assert await published_by(server, f"$JS.API.DIRECT.GET.{stream}.{subject}") == services
+
+
 @pytest.mark.parametrize("service", READ_BY)
 async def test_a_service_reads_and_settles_its_consumers(server: ConfiguredNats, service: str) -> None:
     consumers = READ_BY[service]

@@ -128,6 +128,11 @@ class SendgridMessage(EmailWebhook):
     provider: ClassVar[str] = _PROVIDER
 
     provider_message_id: ProviderId = Field(alias="id")
+    mail_id: str | None = None
+
+    @property
+    def email_id(self) -> str | None:
+        return self.mail_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,7 @@ def mail_of(form: Multipart, *, default_region: str) -> Mail:
         "from": _sender(_one(fields, "from"), envelope),
         "subject": on_one_line(_one(fields, "subject") or "", limit=MAX_SUBJECT) or None,
         "body": _body(_one(fields, "html"), _one(fields, "text")),
+        "mail_id": _mail_id(fields),
     }
     messages = [
         validate(
@@ -254,13 +260,16 @@ def _id(fields: Form, sender: str, recipient: str) -> str:
 
     Two senders may well use one Message-ID, so that alone does not do.
     """
-    headers = _one(fields, "headers") or ""
-    found = _MESSAGE_ID.search(headers)
+    mail_id = _mail_id(fields)
     # Without one there still are the headers, which say when and how the mail came.
-    message_id = found[1] if found else headers or to_json(fields).decode()
-    digest = sha256(json.dumps([message_id, sender, recipient.casefold()]).encode()).hexdigest()[:32]
-    name = on_one_line(found[1], limit=_MAX_LABEL) if found else ""
-    return f"{name}#{digest}"
+    what = mail_id or _one(fields, "headers") or to_json(fields).decode()
+    digest = sha256(json.dumps([what, sender, recipient.casefold()]).encode()).hexdigest()[:32]
+    return f"{on_one_line(mail_id or '', limit=_MAX_LABEL)}#{digest}"
+
+
+def _mail_id(fields: Form) -> str | None:
+    found = _MESSAGE_ID.search(_one(fields, "headers") or "")
+    return found[1] if found else None
 
 
 def _raw(fields: Form, form: Multipart) -> Json:

@@ -20,6 +20,7 @@ from shared.events import Event, MessageAccepted, MessageReceived, ReceiptReceiv
 from shared.identity import idempotent_message_id, inbound_message_id
 from shared.status import Status
 from tests.integration.gateway.conftest import StartGateway
+from tests.webhooks import MAIL, MULTIPART, SENDGRID_INBOUND, multipart
 
 pytestmark = pytest.mark.integration
 
@@ -211,6 +212,23 @@ async def test_an_inbound_message_is_published_with_what_the_provider_wrote(
     message = event.data.message
     assert (message.id, message.direction, message.from_) == (id_, Direction.INBOUND, "user@usehatchapp.com")
     assert (message.provider, message.provider_message_id) == ("generic_email", "message-2")
+
+
+async def test_an_email_answers_the_newest_one_in_its_conversation(
+    gateway: httpx.AsyncClient, jetstream: JetStreamContext
+) -> None:
+    ours = {"from": "us@example.org", "to": "Ann@example.com", "body": "Hello"}
+    key = {"Idempotency-Key": "before"}
+    before = await gateway.post("/api/messages/email", json=ours, headers=key)
+    for number in (1, 2):
+        mail = {**MAIL, "headers": f"Message-ID: <{number}@example.com>"}
+        await gateway.post(SENDGRID_INBOUND, content=multipart(mail), headers=MULTIPART)
+    again = await gateway.post("/api/messages/email", json=ours, headers=key)
+    await gateway.post("/api/messages/email", json=ours)
+
+    assert again.json() == before.json()
+    sent = [json.loads((await jetstream.get_msg(Stream.OUTBOUND, number)).data or b"") for number in (1, 2)]
+    assert [event["data"]["message"]["in_reply_to"] for event in sent] == [None, "<2@example.com>"]
 
 
 async def test_an_inbound_body_may_be_as_long_as_a_request(

@@ -14,7 +14,7 @@ from services.gateway.errors import InvalidRequestError
 from services.gateway.idempotency import Memory
 from services.gateway.intake import Caller, Intake
 from services.gateway.schemas import SmsSend
-from shared.bus.bucket import Bucket
+from shared.bus.bucket import Bucket, Values
 from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.topology import IDEMPOTENCY_BUCKET, SEND_WINDOW, Stream
@@ -81,7 +81,14 @@ async def test_a_time_that_has_passed_or_is_too_far_ahead_is_refused(
 async def test_a_repetition_after_its_time_is_the_same_message(bus: Bus, publisher: Publisher) -> None:
     clock = [now()]
     memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
-    intake = Intake(publisher, memory, Consents(bus, publisher), timedelta(hours=4), lambda: clock[0])
+    intake = Intake(
+        publisher,
+        memory,
+        Consents(bus, publisher),
+        Values(bus, publisher, Stream.INBOUND),
+        timedelta(hours=4),
+        lambda: clock[0],
+    )
     payload = {**SMS, "send_at": (clock[0] + timedelta(hours=1)).isoformat()}
     send = SmsSend.model_validate_json(
         httpx.Request("", "", json=payload).read(), context={"default_region": "US"}

@@ -114,7 +114,7 @@ async def running() -> AsyncIterator[Gateway]:
     nobody: Any = None
     server = JetStream(lambda: NOW)
     consents = Consents(BusTo(server), PublisherTo(server))
-    intake = Intake(stream, nobody, consents, timedelta(hours=4), lambda: NOW)
+    intake = Intake(stream, nobody, consents, nobody, timedelta(hours=4), lambda: NOW)
     app.state.gateway = SimpleNamespace(
         default_region="US", intake=intake, consents=consents, clock=lambda: NOW
     )

@@ -164,6 +164,14 @@ async def _nats_away(scene: Scene) -> None:
         await _expect_refusals(scene, "without NATS", scene.pick(short=7, full=30), at_once=True)
 
 
+async def _nats_away_for_long(scene: Scene) -> None:
+    """Keep NATS away for longer than a claim lasts, while providers are being asked."""
+    async with faults.misbehaving(scene.stack, latency_ms=500):
+        await asyncio.sleep(2)
+        async with faults.away(scene.stack, NATS):  # the supervisor's try after 31.5 s succeeds
+            await asyncio.sleep(30)
+
+
 async def _nats_hangs(scene: Scene) -> None:
     await asyncio.sleep(_WARM_UP)
     async with faults.hanging(scene.stack, NATS):
@@ -304,6 +312,19 @@ _MISCHIEF: tuple[dict[str, Any], ...] = (
 )
 
 
+_TWILIO_AND_SENDGRID = {
+    "SMS_PROVIDERS": "twilio",
+    "TWILIO_URL": "http://127.0.0.1:{sms}",
+    "TWILIO_ACCOUNT_SID": f"AC{0:032}",
+    "TWILIO_AUTH_TOKEN": f"{0:032}",
+    "EMAIL_PROVIDERS": "sendgrid",
+    "SENDGRID_URL": "http://127.0.0.1:{email}",
+    "SENDGRID_API_KEY": "SG.chaos",
+    "PUBLIC_BASE_URL": "http://127.0.0.1:{gateway}",
+}
+"""As the mocks speak them."""
+
+
 SCENARIOS = (
     Scenario(
         name="order",
@@ -405,6 +426,15 @@ SCENARIOS = (
         about="NATS is killed and stays away",
         play=_nats_away,
         disturbs=frozenset({NATS}),
+    ),
+    Scenario(
+        name="no-keys",
+        about="NATS is away for long while providers that know no idempotency keys are being asked",
+        play=_nats_away_for_long,
+        disturbs=frozenset({NATS}),
+        settings=_TWILIO_AND_SENDGRID,
+        may_repeat=False,
+        in_short=False,
     ),
     Scenario(
         name="terminate",

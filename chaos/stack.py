@@ -193,7 +193,7 @@ async def running_stack(
 
     Args:
         folder: an empty one.
-        settings: environment variables beside the usual ones.
+        settings: environment variables beside the usual ones; `{gateway}`, `{sms}` and so on are ports.
         outside: servers that run already, instead of the supervisor's own.
 
     Raises:
@@ -214,7 +214,7 @@ async def running_stack(
         "INGEST_HEALTH_PORT": str(ports.ingest),
         "SENDER_HEALTH_PORT": str(ports.sender),
         **(outside.settings if outside else {}),
-        **settings,
+        **{name: value.format_map(vars(ports)) for name, value in settings.items()},
     }
     log = folder / "services.log"
     command = Command(

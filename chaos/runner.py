@@ -96,7 +96,7 @@ class Runner:
         scenario.check(scene, findings)
         again = await account.repeated_keys(stack) - again_before
         lines = account.lines(load.record, findings)
-        complaints = [*scene.complaints, *_complaints(scenario, load.record, findings, lines)]
+        complaints = [*scene.complaints, *_complaints(load.record, findings, lines)]
         strays = (
             findings.letters.keys() - letters_before - scene.letters.keys() - findings.letters_of_messages
         )
@@ -157,8 +157,8 @@ def _keep_log(stack: Stack, tag: str) -> Path:
     return kept
 
 
-def _complaints(scenario: Scenario, record: Record, findings: Findings, lines: Sequence[Line]) -> list[str]:
-    found = [complaint for line in lines for complaint in _complaints_of(line, scenario)]
+def _complaints(record: Record, findings: Findings, lines: Sequence[Line]) -> list[str]:
+    found = [complaint for line in lines for complaint in _complaints_of(line)]
     if findings.behind:
         found.append(f"streams stand still: {_names([f'{n} {c}' for n, c in findings.behind.items()])}")
     if record.differing:
@@ -173,14 +173,14 @@ def _complaints(scenario: Scenario, record: Record, findings: Findings, lines: S
     return found
 
 
-def _complaints_of(line: Line, scenario: Scenario) -> Iterator[str]:
+def _complaints_of(line: Line) -> Iterator[str]:
     if line.missing:
         yield f"{line.name}: missing {_names([f'{item.name} ({item.id})' for item in line.missing])}"
     if line.twice:
         yield f"{line.name}: twice {_names([item.name for item in line.twice])}"
     if line.asked > line.accepted:
         yield f"{line.name}: {line.asked - line.accepted} were never accepted"
-    if line.dead and not scenario.may_give_up:
+    if line.dead:
         yield f"{line.name}: {line.dead} were given up"
     if line.expired:
         yield f"{line.name}: {line.expired} expired"

@@ -65,7 +65,6 @@ class Scenario:
         settle_seconds: until everything has come to its end.
         in_short: whether it is part of the short form.
         may_repeat: whether a provider may be asked twice with the same key.
-        may_give_up: whether messages may become dead letters.
         cluster: whether NATS is three servers.
     """
 
@@ -79,5 +78,4 @@ class Scenario:
     settle_seconds: float = 120
     in_short: bool = True
     may_repeat: bool = True
-    may_give_up: bool = False
     cluster: bool = False

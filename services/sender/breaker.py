@@ -24,6 +24,11 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._open_until is not None
 
+    @property
+    def lets_nobody_through(self) -> bool:
+        """Tell whether whoever asked now would be told to wait."""
+        return self._open_until is not None and self._clock() < self._open_until
+
     def blocked_until(self) -> datetime | None:
         """Ask for permission to send.
 

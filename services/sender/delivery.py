@@ -26,6 +26,7 @@ from shared.addresses import key_of
 from shared.bus.bucket import ConflictError
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
+from shared.channels import Channel
 from shared.consent import Consents
 from shared.errors import BusUnavailableError
 from shared.events import (
@@ -97,6 +98,10 @@ class Deliverer:
         """
         self._is_stopping = True
         self._routes.finish_within(seconds)
+
+    def may_send(self, channel: Channel) -> bool:
+        """Tell whether a message of the channel could be sent now, or try at least."""
+        return self._routes.any_is_open(channel)
 
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         """Do what is next for the message, if anything is.

@@ -56,6 +56,11 @@ class Route:
         metrics.SENT.labels(provider.name, "sent")  # is 0 from now on, where it would be missing
         self._show()
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a message may be sent, or may at least try."""
+        return not self._breaker.lets_nobody_through
+
     def blocked_until(self) -> datetime | None:
         """Tell until when nothing should be sent, or None if something may."""
         return self._breaker.blocked_until()

@@ -46,6 +46,11 @@ class Routes:
         """Return the route to a provider, or None where no setting names it (any more)."""
         return self._by_provider.get(provider)
 
+    def any_is_open(self, channel: Channel) -> bool:
+        """Tell whether a provider of the channel may be asked, be it for one message that finds out."""
+        routes = self._by_provider.values()
+        return any(route.is_open for route in routes if route.provider.channel is channel)
+
     def finish_within(self, seconds: float) -> None:
         for route in self._by_provider.values():
             route.finish_within(seconds)

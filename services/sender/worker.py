@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from services.sender.delivery import Deliverer
 from shared import tracing
@@ -10,7 +11,7 @@ from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
 from shared.bus.dead_letters import DeadLetterOffice
 from shared.bus.lag import watch_lag
 from shared.bus.streams import Streams
-from shared.bus.topology import sender_delayed, sender_lanes
+from shared.bus.topology import Consumer, sender_delayed, sender_lanes
 from shared.channels import Channel
 from shared.errors import BadMessageError
 from shared.events import DeliveryDue, DeliveryRequest, MessageAccepted, decode
@@ -30,11 +31,13 @@ class Worker:
         self._deliverer = deliverer
         self._office = office
         self._streams = Streams(bus)
-        lanes = [lane for channel in Channel for lane in sender_lanes(channel)]
-        delayed = [sender_delayed(channel) for channel in Channel]
-        self._consumers = [*lanes, *delayed]
-        readers = [*lanes, *delayed * _DELAYED_LOOPS]
-        self._loops = [ConsumerLoop(bus, consumer, self._handle) for consumer in readers]
+        readers = [(channel, consumer) for channel in Channel for consumer in _readers(channel)]
+        self._consumers = list(dict.fromkeys(consumer for _, consumer in readers))
+        # A process that can reach no provider leaves the messages where they are: others may do better.
+        self._loops = [
+            ConsumerLoop(bus, consumer, self._handle, may_read=partial(deliverer.may_send, channel))
+            for channel, consumer in readers
+        ]
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -68,6 +71,10 @@ class Worker:
             except BadMessageError as exc:
                 await self._office.bury(delivery.payload, exc, delivery.origin, at=delivery.stored_at)
                 return Done()
+
+
+def _readers(channel: Channel) -> Sequence[Consumer]:
+    return [*sender_lanes(channel), *[sender_delayed(channel)] * _DELAYED_LOOPS]
 
 
 def _request(payload: bytes) -> DeliveryRequest:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from random import uniform
 
 import nats.errors
 import nats.js.errors
@@ -26,6 +27,9 @@ _log = structlog.get_logger()
 
 _FETCH_TIMEOUT = 2.0
 _ERROR_PAUSE = 1.0
+_CLOSED_PAUSE = (0.5, 1.5)
+"""Between looks at `may_read`; spread, so that one loop finds out what the others then know."""
+
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _HEARTBEAT = ACK_WAIT.total_seconds() / 3
@@ -65,6 +69,8 @@ class ConsumerLoop:
         batch: how many messages the handler gets at once, at most. While it works on them the server is
             told that they are alive, however long it takes.
         longest_pause: seconds before a handler that raised NotNowError is called again, at most.
+        may_read: tells whether the handler could do anything with messages; until it does they stay where
+            they are, for readers in other processes.
     """
 
     def __init__(
@@ -75,7 +81,9 @@ class ConsumerLoop:
         *,
         batch: int = 1,
         longest_pause: float = _LONGEST_PAUSE,
+        may_read: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._may_read = may_read
         self._longest_pause = longest_pause
         self._bus = bus
         self._consumer = consumer
@@ -109,8 +117,9 @@ class ConsumerLoop:
         )
         try:
             while not self._stopping.is_set():
-                messages = await self._fetch(subscription)
-                if messages:
+                if not self._may_read():
+                    await self._pause(uniform(*_CLOSED_PAUSE))
+                elif messages := await self._fetch(subscription):
                     await self._handle(messages)
         finally:
             await self._leave(subscription)

@@ -130,6 +130,30 @@ async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, pub
     assert seen == payloads
 
 
+async def test_a_loop_fetches_nothing_while_it_may_not(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    allowed, asked, seen = asyncio.Event(), list[None](), list[bytes]()
+
+    def may_read() -> bool:
+        asked.append(None)
+        return allowed.is_set()
+
+    async def was_asked_twice() -> bool:
+        return len(asked) > 1
+
+    async def all_seen() -> bool:
+        return len(seen) == 3
+
+    async with running(ConsumerLoop(bus, INGEST, collecting(seen), may_read=may_read)):
+        await fill(publisher, 3)
+        await eventually(was_asked_twice)
+        info = await jetstream.consumer_info(INGEST.stream, INGEST.name)
+        assert (info.num_pending, info.num_ack_pending) == (3, 0)
+        allowed.set()
+        await eventually(all_seen)
+
+
 async def test_a_loop_that_stops_leaves_nothing_out(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:

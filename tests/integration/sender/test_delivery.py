@@ -173,17 +173,15 @@ async def test_bad_credentials_make_messages_wait_rather_than_die(
     assert await harness.dead_letters() == []
 
 
-async def test_an_open_breaker_spends_no_attempts(harness: Harness, sender: SenderFactory) -> None:
-    await harness.provider.behave(status=500)
-    async with sender(failures=1):
-        first = await harness.accept()
-        await status_becomes(harness, first, "retrying")
-        second = await harness.accept()
-        await status_becomes(harness, second, "scheduled")
-    scheduled = [e["data"] for e in await harness.stored(Stream.EVENTS) if e["data"]["status"] == "scheduled"]
-    assert {report["attempt"] for report in scheduled if report["message_id"] == str(second.message.id)} == {
-        1
-    }
+async def test_a_process_that_reaches_no_provider_leaves_messages_to_the_others(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    async with sender(url="http://127.0.0.1:9", failures=1, pause=60):
+        refused, *left = [await harness.accept() for _ in range(5)]
+        await status_becomes(harness, refused, "retrying")
+        async with sender():
+            await status_becomes(harness, left[-1], "sent")
+    assert [await harness.statuses(request) for request in left] == [["sent"]] * len(left)
 
 
 async def test_a_provider_that_is_not_there_yet_is_tried_again(

@@ -31,6 +31,17 @@ def test_it_opens_after_failures_in_a_row() -> None:
     assert breaker.blocked_until() == clock.now + PAUSE
 
 
+def test_it_can_be_looked_at_without_asking() -> None:
+    breaker, clock = make()
+    assert not breaker.lets_nobody_through
+    fail(breaker, 3)
+    assert breaker.lets_nobody_through
+    clock.now += PAUSE
+    assert not breaker.lets_nobody_through
+    assert breaker.blocked_until() is None
+    assert breaker.lets_nobody_through
+
+
 def test_a_success_in_between_counts() -> None:
     breaker, _ = make()
     fail(breaker, 2)

@@ -19,15 +19,20 @@ from tests import messages
 NATS = "nats://127.0.0.1:9"
 
 
-def named(name: str) -> Route:
-    """Make a route to a provider of this name, which nobody asks."""
+def closed_breaker() -> CircuitBreaker:
+    return CircuitBreaker(failures=1, pause=timedelta(minutes=1), clock=messages.now)
+
+
+def named(name: str, breaker: CircuitBreaker | None = None) -> Route:
+    """Make a route to a provider of SMS of this name, which nobody asks."""
 
     class Named(GenericSms):
         pass
 
     Named.name = name
-    breaker = CircuitBreaker(failures=1, pause=timedelta(minutes=1), clock=messages.now)
-    return Route(Named(httpx.AsyncClient(), GenericSmsSettings()), breaker, Limits(1), never)
+    return Route(
+        Named(httpx.AsyncClient(), GenericSmsSettings()), breaker or closed_breaker(), Limits(1), never
+    )
 
 
 async def never(urls: Sequence[str]) -> Sequence[File]:
@@ -134,3 +139,18 @@ def test_the_most_particular_route_counts(message: Message, route: str) -> None:
     assert found.provider.name == route
     assert routes.to(route) is found
     assert routes.to("other") is None
+
+
+def test_messages_of_a_channel_may_go_while_one_of_its_providers_may_be_asked() -> None:
+    first, second, special = (closed_breaker() for _ in range(3))
+    routes = Routes(
+        {Channel.SMS: [named("first", first), named("second", second)]},
+        {"12345": [named("special", special)]},
+    )
+    for breaker in (first, second, special):
+        assert routes.any_is_open(Channel.SMS)
+        breaker.open()
+    assert not routes.any_is_open(Channel.SMS)
+    second.succeeded()
+    assert routes.any_is_open(Channel.SMS)
+    assert not routes.any_is_open(Channel.EMAIL)

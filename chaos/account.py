@@ -21,6 +21,7 @@ from shared.bus.topology import Stream
 from shared.identity import dead_letter_id
 
 _ASK_EVERY = 1.0
+_LOOK_SECONDS = 60
 _SCHEDULES = "delayed.wait.*"
 _STATUS = """
     SELECT DISTINCT ON (message_id) message_id, status FROM message_history
@@ -105,15 +106,18 @@ async def settle(stack: Stack, record: Record, *, seconds: float) -> Findings:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    findings = Findings()
     while True:
+        is_last = loop.time() > deadline
         try:
-            async with asyncio.timeout(10):
-                findings = await _look(stack, record)
-            if _is_settled(record, findings) or loop.time() > deadline:
-                return findings
+            async with asyncio.timeout(_LOOK_SECONDS):
+                # All the rest costs more the more there is, and is not settled before.
+                behind = await _behind(stack)
+                if is_last or not behind:
+                    findings = await _look(stack, record, behind)
+                    if is_last or _is_settled(record, findings):
+                        return findings
         except _NOT_NOW:
-            if loop.time() > deadline:
+            if is_last:
                 raise
         await asyncio.sleep(_ASK_EVERY)
 
@@ -203,9 +207,8 @@ def _inbound(channel: str, items: Iterable[Item], findings: Findings) -> Line:
     )
 
 
-async def _look(stack: Stack, record: Record) -> Findings:
-    # What lags behind is asked first: what comes in meanwhile is then in what is asked next.
-    behind = await _behind(stack)
+async def _look(stack: Stack, record: Record, behind: Mapping[str, int]) -> Findings:
+    """Look at all of it, after what lags `behind`: what came in meanwhile is in here."""
     ids = [UUID(item.id) for item in (*record.sends, *record.inbound) if item.id]
     connection = await asyncpg.connect(stack.database_url, timeout=5)
     try:

@@ -1,7 +1,8 @@
 """What the sender relies on in JetStream, of the real one and of the one in memory that simulations use."""
 
+from abc import ABC, abstractmethod
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import nats.js.errors
 import pytest
@@ -16,19 +17,46 @@ from tests.jetstream import JetStream
 from tests.waiting import eventually
 
 LEDGER = "KV_DELIVERIES"
-MESSAGE = messages.message()
-WAIT = delayed_wait_subject(MESSAGE.id)
-DUE = delayed_due_subject(Channel.SMS, MESSAGE.conversation_key, MESSAGE.id)
 
 
-class Server(Protocol):
+class Server(ABC):
+    """A server, with the subjects of a message that it has not seen yet."""
+
+    def __init__(self) -> None:
+        message = messages.message()
+        self.id = message.id
+        self.wait = delayed_wait_subject(message.id)
+        self.due = delayed_due_subject(Channel.SMS, message.conversation_key, message.id)
+
+    @abstractmethod
     async def store(self, stream: str, outgoing: Outgoing) -> int: ...
 
+    @abstractmethod
     async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None: ...
 
+    async def schedule(self, payload: bytes, seconds: float, name: str | None = None) -> None:
+        at = (messages.now() + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+        headers = {
+            "Nats-Schedule": f"@at {at.replace('+00:00', 'Z')}",
+            "Nats-Schedule-Target": self.due,
+        }
+        id_ = self.some_id(name) if name else None
+        await self.store(Stream.DELAYED, Outgoing(self.wait, id_, payload, headers))
 
-class Real:
+    async def is_due(self, payload: bytes) -> None:
+        async def look() -> bool:
+            found: Any = await self.last(Stream.DELAYED, self.due)
+            return found is not None and found[1] == payload
+
+        await eventually(look)
+
+    def some_id(self, name: str) -> EventId:
+        return event_id(self.id, name)
+
+
+class Real(Server):
     def __init__(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
+        super().__init__()
         self._jetstream = jetstream
         self._publisher = publisher
 
@@ -43,8 +71,9 @@ class Real:
         return found.seq or 0, found.data or b""
 
 
-class InMemory:
+class InMemory(Server):
     def __init__(self) -> None:
+        super().__init__()
         self._server = JetStream(messages.now)
 
     async def store(self, stream: str, outgoing: Outgoing) -> int:
@@ -73,24 +102,6 @@ def event(payload: bytes, id_: EventId, status: str = "sent") -> Outgoing:
     return Outgoing(f"events.sms.{status}", id_, payload)
 
 
-def schedule(payload: bytes, seconds: float, id_: EventId | None = None) -> Outgoing:
-    at = (messages.now() + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
-    headers = {"Nats-Schedule": f"@at {at.replace('+00:00', 'Z')}", "Nats-Schedule-Target": DUE}
-    return Outgoing(WAIT, id_, payload, headers)
-
-
-def some_id(name: str) -> EventId:
-    return event_id(MESSAGE.id, name)
-
-
-async def is_due(server: Server, payload: bytes) -> None:
-    async def look() -> bool:
-        found: Any = await server.last(Stream.DELAYED, DUE)
-        return found is not None and found[1] == payload
-
-    await eventually(look)
-
-
 async def test_an_entry_is_written_only_over_the_one_that_was_read(server: Server) -> None:
     first = await server.store(LEDGER, entry("a", 0))
     other = await server.store(LEDGER, entry("b", 0))
@@ -104,9 +115,9 @@ async def test_an_entry_is_written_only_over_the_one_that_was_read(server: Serve
 
 
 async def test_a_known_id_is_not_stored_again_in_its_stream(server: Server) -> None:
-    first = await server.store(Stream.EVENTS, event(b"1", some_id("x")))
-    again = await server.store(Stream.EVENTS, event(b"2", some_id("x"), "failed"))
-    await server.store(Stream.DEADLETTER, Outgoing("deadletter.outbound.sms", some_id("x"), b"3"))
+    first = await server.store(Stream.EVENTS, event(b"1", server.some_id("x")))
+    again = await server.store(Stream.EVENTS, event(b"2", server.some_id("x"), "failed"))
+    await server.store(Stream.DEADLETTER, Outgoing("deadletter.outbound.sms", server.some_id("x"), b"3"))
 
     assert first == again == 1
     assert await server.last(Stream.EVENTS, "events.sms.failed") is None
@@ -114,28 +125,28 @@ async def test_a_known_id_is_not_stored_again_in_its_stream(server: Server) -> N
 
 
 async def test_what_is_due_goes_to_its_target_and_leaves_no_schedule(server: Server) -> None:
-    await server.store(Stream.DELAYED, schedule(b"soon", 0.5))
-    assert await server.last(Stream.DELAYED, WAIT)
-    assert await server.last(Stream.DELAYED, DUE) is None
+    await server.schedule(b"soon", 0.5)
+    assert await server.last(Stream.DELAYED, server.wait)
+    assert await server.last(Stream.DELAYED, server.due) is None
 
-    await is_due(server, b"soon")
-    assert await server.last(Stream.DELAYED, WAIT) is None
+    await server.is_due(b"soon")
+    assert await server.last(Stream.DELAYED, server.wait) is None
 
 
 async def test_a_schedule_replaces_the_one_before_even_if_that_was_for_later(server: Server) -> None:
-    await server.store(Stream.DELAYED, schedule(b"third step", 3_600))
-    await server.store(Stream.DELAYED, schedule(b"second step", -60))
+    await server.schedule(b"third step", 3_600)
+    await server.schedule(b"second step", -60)
 
-    await is_due(server, b"second step")
-    assert await server.last(Stream.DELAYED, WAIT) is None
+    await server.is_due(b"second step")
+    assert await server.last(Stream.DELAYED, server.wait) is None
 
 
 async def test_a_schedule_that_was_replaced_is_not_stored_again_under_its_id(server: Server) -> None:
-    await server.store(Stream.DELAYED, schedule(b"third step", 3_600, some_id("third")))
-    await server.store(Stream.DELAYED, schedule(b"second step", -60))
-    await is_due(server, b"second step")
+    await server.schedule(b"third step", 3_600, "third")
+    await server.schedule(b"second step", -60)
+    await server.is_due(b"second step")
 
-    await server.store(Stream.DELAYED, schedule(b"third step", 3_600, some_id("third")))
-    assert await server.last(Stream.DELAYED, WAIT) is None
-    await server.store(Stream.DELAYED, schedule(b"third step", 3_600))
-    assert await server.last(Stream.DELAYED, WAIT)
+    await server.schedule(b"third step", 3_600, "third")
+    assert await server.last(Stream.DELAYED, server.wait) is None
+    await server.schedule(b"third step", 3_600)
+    assert await server.last(Stream.DELAYED, server.wait)

@@ -25,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("same")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Start three workers for two cores: a third of the time a test waits for others."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 def sqlalchemy_url(url: str) -> str:
     return url.replace("postgresql://", "postgresql+asyncpg://", 1)
 

@@ -89,10 +89,6 @@ class Stack:
         process.start()
         await process.until_ready(self.client, "/healthz" if name == "mocks" else "/readyz")
 
-    async def restart(self, name: str, how: signal.Signals) -> None:
-        await self.processes[name].end(how)
-        await self.start(name)
-
     async def post(self, path: str, payload: Any, **headers: str) -> httpx.Response:  # noqa: ANN401
         return await self.client.post(f"{self.gateway_url}{path}", json=payload, headers=headers)
 

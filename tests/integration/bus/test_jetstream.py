@@ -65,7 +65,7 @@ class Real(Server):
 
     async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
         try:
-            found = await self._jetstream.get_last_msg(stream, subject, direct=True)
+            found = await self._jetstream.get_last_msg(stream, subject)
         except nats.js.errors.NotFoundError:
             return None
         return found.seq or 0, found.data or b""

@@ -25,8 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("same")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start three workers for two cores: a third of the time a test waits for others."""
+    """Start three workers for two cores: tests spend a third of their time waiting."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 

@@ -101,7 +101,7 @@ class Deliverer:
 
     def may_send(self, channel: Channel) -> bool:
         """Tell whether a message of the channel could be sent now, or try at least."""
-        return self._routes.any_is_open(channel)
+        return self._routes.any_may_be_asked(channel)
 
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         """Do what is next for the message, if anything is.

@@ -57,7 +57,7 @@ class Route:
         self._show()
 
     @property
-    def is_open(self) -> bool:
+    def may_be_asked(self) -> bool:
         """Tell whether a message may be sent, or may at least try."""
         return not self._breaker.lets_nobody_through
 

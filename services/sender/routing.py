@@ -46,10 +46,10 @@ class Routes:
         """Return the route to a provider, or None where no setting names it (any more)."""
         return self._by_provider.get(provider)
 
-    def any_is_open(self, channel: Channel) -> bool:
+    def any_may_be_asked(self, channel: Channel) -> bool:
         """Tell whether a provider of the channel may be asked, be it for one message that finds out."""
         routes = self._by_provider.values()
-        return any(route.is_open for route in routes if route.provider.channel is channel)
+        return any(route.may_be_asked for route in routes if route.provider.channel is channel)
 
     def finish_within(self, seconds: float) -> None:
         for route in self._by_provider.values():

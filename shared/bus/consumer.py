@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 _FETCH_TIMEOUT = 2.0
 _ERROR_PAUSE = 1.0
 _CLOSED_PAUSE = (0.5, 1.5)
-"""Between looks at `may_read`; spread, so that one loop finds out what the others then know."""
+"""Between looks at `may_read`; spread, so that what one loop finds out the others know."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -118,6 +118,7 @@ class ConsumerLoop:
         try:
             while not self._stopping.is_set():
                 if not self._may_read():
+                    await _hand_back_late(subscription)
                     await self._pause(uniform(*_CLOSED_PAUSE))
                 elif messages := await self._fetch(subscription):
                     await self._handle(messages)
@@ -166,12 +167,16 @@ class ConsumerLoop:
             pause = min(2 * pause, self._longest_pause)
 
     async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
-        """Hand back at once what arrived after the last fetch had ended."""
         with suppress(*_DISTURBANCES):
-            while subscription.pending_msgs:
-                for message in await subscription.fetch(1, timeout=0.05):
-                    await _settle(message, HandBack())
+            await _hand_back_late(subscription)
             await subscription.unsubscribe()
+
+
+async def _hand_back_late(subscription: JetStreamContext.PullSubscription) -> None:
+    """Hand back at once what arrived after the last fetch had ended."""
+    while subscription.pending_msgs:
+        for message in await subscription.fetch(1, timeout=0.05):
+            await _settle(message, HandBack())
 
 
 def _delivery(message: Msg, consumer: Consumer) -> Delivery:

@@ -147,6 +147,7 @@ async def test_a_loop_fetches_nothing_while_it_may_not(
 
     async with running(ConsumerLoop(bus, INGEST, collecting(seen), may_read=may_read)):
         await fill(publisher, 3)
+        asked.clear()
         await eventually(was_asked_twice)
         info = await jetstream.consumer_info(INGEST.stream, INGEST.name)
         assert (info.num_pending, info.num_ack_pending) == (3, 0)

@@ -139,7 +139,7 @@ def sender(harness: Harness) -> SenderFactory:
                 Route(provider, _breaker(failures, pause), Limits(concurrency=32), fetch)
                 for provider in (kind(client, settings), *(make(client) for make in then))
             ]
-            by_channel = Routes({Channel.SMS: routes, Channel.EMAIL: routes})
+            by_channel = Routes({Channel.SMS: routes})
             announcer = Announcer(harness.publisher)
             deliverer = Deliverer(harness.ledger, harness.consents, announcer, by_channel, policy)
             worker = Worker(harness.bus, deliverer, DeadLetterOffice(harness.publisher, "sender"))

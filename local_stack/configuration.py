@@ -96,9 +96,13 @@ def configure(environment: Mapping[str, str], root: Path) -> Configuration:
 
 def _check_both_or_neither(database_url: str | None, nats_url: str | None) -> None:
     if database_url and not nats_url:
-        raise StackError("DATABASE_URL is set but NATS_URL is not: set both in .env, or neither")
+        raise StackError(
+            "DATABASE_URL is set but NATS_URL is not: set both, or neither, in the environment or .env"
+        )
     if nats_url and not database_url:
-        raise StackError("NATS_URL is set but DATABASE_URL is not: set both in .env, or neither")
+        raise StackError(
+            "NATS_URL is set but DATABASE_URL is not: set both, or neither, in the environment or .env"
+        )
 
 
 def _port(environment: Mapping[str, str], variable: str, default: int) -> int:

@@ -174,9 +174,10 @@ class ConsumerLoop:
 
 async def _hand_back_late(subscription: JetStreamContext.PullSubscription) -> None:
     """Hand back at once what arrived after the last fetch had ended."""
-    while subscription.pending_msgs:
-        for message in await subscription.fetch(1, timeout=0.05):
-            await _settle(message, HandBack())
+    with suppress(TimeoutError):  # it was only word of that end
+        while subscription.pending_msgs:
+            for message in await subscription.fetch(1, timeout=0.05):
+                await _settle(message, HandBack())
 
 
 def _delivery(message: Msg, consumer: Consumer) -> Delivery:

@@ -160,6 +160,12 @@ async def test_a_dead_letter_is_discarded_by_the_commands_of_the_page(
     letter = await refused(stack)
     reason = """it's "done" """
 
+    await terminal.run("list")
+    with pytest.raises(AssertionError, match="there is no dead letter mistyped"):
+        await terminal.run("show", id="mistyped")
+    with pytest.raises(AssertionError, match="event_id: command not found"):
+        await terminal.run("show", "discard", id=letter["id"], reason=reason)
+    assert (await stack.get(f"/api/dead-letters/{letter['id']}")).json()["state"] == "open"
     await terminal.run("list", "open", "show", "event-id", "discard", id=letter["id"], reason=reason)
 
     shown = await becomes(stack, letter, "discarded")

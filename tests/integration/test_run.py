@@ -54,7 +54,7 @@ def said(root: Path, capfd: pytest.CaptureFixture[str], **settings: str | int) -
 
 def test_one_server_of_two(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert said(tmp_path, capfd, DATABASE_URL="postgresql://x") == [
-        "run: DATABASE_URL is set but NATS_URL is not: set both in .env, or neither"
+        "run: DATABASE_URL is set but NATS_URL is not: set both, or neither, in the environment or .env"
     ]
 
 

@@ -30,7 +30,8 @@ def test_the_table_is_that_of_the_declarations() -> None:
 @pytest.mark.parametrize("expression", re.findall(r"expr: (.+)", DOCUMENT))
 def test_an_alert_asks_for_metrics_and_labels_that_there_are(expression: str) -> None:
     labels = {name_of(metric): set(metric._labelnames) for metric in DECLARED}  # noqa: SLF001 - as above
-    asked = re.findall(r"(messaging_\w+)(?:\{([^}]*)\})?", expression)
+    labels["up"] = {"job", "instance"}  # is Prometheus' own
+    asked = re.findall(r"\b(messaging_\w+|up)\b(?:\{([^}]*)\})?", expression)
     assert asked
     for name, matchers in asked:
         assert set(re.findall(r"(\w+)=", matchers)) <= labels[name]

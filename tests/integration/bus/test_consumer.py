@@ -2,8 +2,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any, Self
 
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from structlog.testing import capture_logs
 
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Delivery, Done, HandBack, Handler, Outcome
@@ -153,6 +156,50 @@ async def test_a_loop_fetches_nothing_while_it_may_not(
         assert (info.num_pending, info.num_ack_pending) == (3, 0)
         allowed.set()
         await eventually(all_seen)
+
+
+class Quiet(Bus):
+    """A connection over which only the word comes that the last fetch has ended, and late."""
+
+    def __init__(self) -> None:
+        self.pending_msgs = 1
+
+    @property
+    def is_connected(self) -> bool:
+        return True
+
+    async def until_connected(self) -> None:
+        pass
+
+    @property
+    def jetstream(self) -> Any:  # noqa: ANN401 - as far as the loop uses it
+        return self
+
+    async def pull_subscribe_bind(self, _consumer: str, stream: str) -> Self:  # noqa: ARG002
+        return self
+
+    async def fetch(self, _batch: int, timeout: float) -> list[Msg]:  # noqa: ARG002, ASYNC109
+        self.pending_msgs = 0
+        raise TimeoutError
+
+    async def unsubscribe(self) -> None:
+        pass
+
+
+async def test_late_word_of_a_fetchs_end_is_no_disturbance() -> None:
+    asked = list[None]()
+
+    def may_read() -> bool:
+        asked.append(None)
+        return False
+
+    async def was_asked_again() -> bool:
+        return len(asked) > 1
+
+    with capture_logs() as logs:
+        async with running(ConsumerLoop(Quiet(), INGEST, collecting([]), may_read=may_read)):
+            await eventually(was_asked_again)
+    assert logs == []
 
 
 async def test_a_loop_that_stops_leaves_nothing_out(

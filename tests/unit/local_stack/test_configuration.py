@@ -28,8 +28,14 @@ def test_an_absolute_data_folder_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("environment", "complaint"),
     [
-        ({"DATABASE_URL": "x"}, "DATABASE_URL is set but NATS_URL is not: set both in .env, or neither"),
-        ({"NATS_URL": "x"}, "NATS_URL is set but DATABASE_URL is not: set both in .env, or neither"),
+        (
+            {"DATABASE_URL": "x"},
+            "DATABASE_URL is set but NATS_URL is not: set both, or neither, in the environment or .env",
+        ),
+        (
+            {"NATS_URL": "x"},
+            "NATS_URL is set but DATABASE_URL is not: set both, or neither, in the environment or .env",
+        ),
         ({"GATEWAY_PORT": "http"}, "GATEWAY_PORT is 'http': it must be a whole number from 1 to 65535"),
         ({"POSTGRES_PORT": "0"}, "POSTGRES_PORT is '0': it must be a whole number from 1 to 65535"),
         ({"NATS_PORT": "65536"}, "NATS_PORT is '65536': it must be a whole number from 1 to 65535"),

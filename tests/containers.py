@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import docker
 import docker.errors
 
-from local_stack.ports import free_port
 from local_stack.readiness import until
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer

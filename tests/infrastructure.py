@@ -21,10 +21,10 @@ from uuid import uuid4
 
 import asyncpg
 
-from local_stack.ports import free_port
 from local_stack.readiness import answers_jetstream, answers_sql
 from local_stack.servers import NatsServer, PostgresServer
 from tests.containers import Container, EngineMissingError, ImagesMissingError, fetch_images
+from tests.ports import free_port
 
 POSTGRES_IMAGE = "postgres:15-alpine"
 NATS_IMAGE = "nats:2.14-alpine"

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from local_stack.ports import free_port
+from tests.ports import free_port
 from tests.providers import MockProvider
 from tests.waiting import eventually
 

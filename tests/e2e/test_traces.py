@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request, Response
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from local_stack.ports import free_port
 from mock_providers.server import listen, serving, url_of
 from tests.e2e.stack import Stack, running_stack
+from tests.ports import free_port
 from tests.waiting import eventually
 
 SERVICES = ("gateway", "ingest", "sender")

@@ -13,7 +13,6 @@ import nats
 import pytest
 from structlog.testing import capture_logs
 
-from local_stack.ports import free_port
 from local_stack.processes import Command
 from local_stack.readiness import NotReadyError, answers_jetstream
 from local_stack.servers import HOST, NatsServer
@@ -55,6 +54,7 @@ from shared.identity import (
 )
 from shared.status import Status
 from tests import messages
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -134,7 +134,7 @@ class ConfiguredNats(NatsServer):
             "config": CONFIGURATION,
             "addr": HOST,
             "port": self.port,
-            "http_port": free_port({self.port}),
+            "http_port": free_port(),
         }
         variables = {f"NATS_{user.upper()}_PASSWORD": PASSWORD for user in (ADMIN, *SERVICES)}
         variables["NATS_STORE_DIR"] = str(self.folder)

@@ -15,9 +15,10 @@ import pytest
 
 from local_stack import privileges
 from local_stack.errors import StackError
-from local_stack.ports import free_port, is_free
+from local_stack.ports import is_free
 from local_stack.readiness import NotReadyError, until
 from local_stack.servers import LocalServer, NatsServer, PostgresServer
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

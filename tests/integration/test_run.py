@@ -11,9 +11,9 @@ from local_stack import external
 from local_stack.__main__ import run
 from local_stack.data_folder import locked
 from local_stack.errors import StackError
-from local_stack.ports import free_port
 from local_stack.session import reporting_errors
 from tests import infrastructure
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local_stack.ports import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration

@@ -22,17 +22,17 @@ from pydantic import (
 
 from shared.channels import Channel, Direction, MessageType
 from shared.errors import BadMessageError
-from shared.identity import (
-    ConsentKey,
+from shared.ids import (
+    SuppressionKey,
     ConversationKey,
     DeadLetterId,
     EventId,
     MessageId,
-    consent_key,
+    suppression_key,
     dead_letter_id,
     event_id,
 )
-from shared.status import Status
+from shared.lifecycle import Status
 
 _TYPE_PREFIX = "messaging"
 
@@ -99,16 +99,16 @@ class DeliveryRequest(_Model):
     """A message that a provider is to get.
 
     Attributes:
-        round: 0, and one more with each replay of its dead letter.
+        generation: 0, and one more with each replay of its dead letter.
         attempt: number of the attempt that is due, from 1.
-        deferrals: how often it was put off without spending an attempt.
+        deferral_count: how often it was put off without spending an attempt.
         errors: of the attempts before, oldest first.
     """
 
     message: Message
-    round: int = Field(default=0, ge=0)
+    generation: int = Field(default=0, ge=0)
     attempt: int = Field(default=1, ge=1)
-    deferrals: int = Field(default=0, ge=0)
+    deferral_count: int = Field(default=0, ge=0)
     errors: list[AttemptError] = []
     expires_at: AwareDatetime
 
@@ -126,7 +126,7 @@ class StatusReport(_Model):
     message_id: MessageId
     channel: Channel
     status: Status
-    round: int = Field(ge=0)
+    generation: int = Field(ge=0)
     attempt: int = Field(ge=1)
     provider: str | None = None
     provider_message_id: str | None = None
@@ -179,7 +179,7 @@ class DeadLetter(_Model):
     reason: str
     detail: str
     message_id: MessageId | None = None
-    round: int = 0
+    generation: int = 0
     attempts: int = 0
     errors: list[AttemptError] = []
     request: DeliveryRequest | None = None
@@ -220,12 +220,12 @@ class DeadLetterResolution(_Model):
         return self
 
 
-class ConsentState(StrEnum):
+class SuppressionState(StrEnum):
     OPTED_OUT = "opted_out"
     OPTED_IN = "opted_in"
 
 
-class ConsentSource(StrEnum):
+class SuppressionSource(StrEnum):
     """What made somebody's consent change.
 
     Attributes:
@@ -244,11 +244,11 @@ class ConsentSource(StrEnum):
     API = "api"
 
 
-MAX_CONSENT_DETAIL = 500
+MAX_SUPPRESSION_DETAIL = 500
 """Characters."""
 
 
-class ConsentChange(_Model):
+class SuppressionChange(_Model):
     """That somebody wants nothing more from us, or something again.
 
     Attributes:
@@ -261,15 +261,15 @@ class ConsentChange(_Model):
     channel: Channel
     ours: str | None = None
     theirs: str
-    state: ConsentState
-    source: ConsentSource
-    detail: str | None = Field(default=None, max_length=MAX_CONSENT_DETAIL)
+    state: SuppressionState
+    source: SuppressionSource
+    detail: str | None = Field(default=None, max_length=MAX_SUPPRESSION_DETAIL)
     by: str | None = None
     occurred_at: AwareDatetime
 
     @property
-    def key(self) -> ConsentKey:
-        return consent_key(self.ours, self.theirs)
+    def key(self) -> SuppressionKey:
+        return suppression_key(self.ours, self.theirs)
 
     def supersedes(self, other: Self) -> bool:
         """Tell whether this is what holds of the two: the later one, or of one moment the opt-out."""
@@ -277,7 +277,7 @@ class ConsentChange(_Model):
 
     @property
     def _order(self) -> tuple[datetime, bool]:
-        return self.occurred_at, self.state is ConsentState.OPTED_OUT
+        return self.occurred_at, self.state is SuppressionState.OPTED_OUT
 
 
 class _Event(_Model):
@@ -301,7 +301,7 @@ class MessageAccepted(_Event):
     @classmethod
     def of(cls, request: DeliveryRequest, *, time: datetime) -> Self:
         message_id = request.message.id
-        id_ = event_id(message_id, "accepted", request.round)
+        id_ = event_id(message_id, "accepted", request.generation)
         return cls(id=id_, source="/gateway", subject=str(message_id), time=time, data=request)
 
     @property
@@ -320,7 +320,7 @@ class DeliveryDue(_Event):
     @classmethod
     def of(cls, request: DeliveryRequest, *, time: datetime) -> Self:
         message_id = request.message.id
-        id_ = event_id(message_id, "due", request.round, request.attempt, request.deferrals)
+        id_ = event_id(message_id, "due", request.generation, request.attempt, request.deferral_count)
         return cls(id=id_, source="/sender", subject=str(message_id), time=time, data=request)
 
 
@@ -367,7 +367,7 @@ class StatusChanged(_Event):
     def of(cls, report: StatusReport, *, time: datetime, source: str = "/sender") -> Self:
         return cls.model_validate(
             {
-                "id": event_id(report.message_id, report.status, report.round, report.attempt),
+                "id": event_id(report.message_id, report.status, report.generation, report.attempt),
                 "source": source,
                 "type": f"{_TYPE_PREFIX}.message.{report.status}.v1",
                 "subject": str(report.message_id),
@@ -402,17 +402,17 @@ class DeadLetterResolved(_Event):
         return cls(id=id_, source="/gateway", subject=str(dead_letter), time=time, data=resolution)
 
 
-class ConsentChanged(_Event):
+class SuppressionChanged(_Event):
     """Somebody opted out, or in again."""
 
-    type: Literal["messaging.consent.changed.v1"] = "messaging.consent.changed.v1"
-    data: ConsentChange
+    type: Literal["messaging.suppression.changed.v1"] = "messaging.suppression.changed.v1"
+    data: SuppressionChange
 
     @classmethod
-    def of(cls, change: ConsentChange, *, cause: object = None) -> Self:
+    def of(cls, change: SuppressionChange, *, cause: object = None) -> Self:
         """Make the event; of one `cause`, such as a message, it is the same however often that comes."""
         id_ = event_id(change.key, change.state, cause or change.occurred_at.isoformat())
-        return cls(id=id_, source="/consent", subject=str(change.key), time=change.occurred_at, data=change)
+        return cls(id=id_, source="/suppressions", subject=str(change.key), time=change.occurred_at, data=change)
 
 
 Event = (
@@ -423,7 +423,7 @@ Event = (
     | StatusChanged
     | DeadLettered
     | DeadLetterResolved
-    | ConsentChanged
+    | SuppressionChanged
 )
 
 _events: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
@@ -461,7 +461,7 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLe
         reason=error.code,
         detail=str(error),
         message_id=request and request.message.id,
-        round=request.round if request else 0,
+        generation=request.generation if request else 0,
         attempts=request.attempt if request else 0,
         request=request,
         payload=text,

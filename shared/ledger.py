@@ -1,6 +1,6 @@
 """The memory of what was done with each message, which makes a redelivery or a replay harmless.
 
-One entry a message, changed by compare-and-set only. An entry tells the position in the message's course
+One entry a message, changed by compare-and-set only. An entry tells the step in the message's course
 that was claimed last, and what came of it.
 """
 
@@ -11,16 +11,16 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from shared.bus.bucket import Bucket
+from shared.bus.key_value import Bucket
 from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.topology import DELIVERIES_BUCKET
 from shared.events import AttemptError, DeliveryRequest
-from shared.identity import MessageId
+from shared.ids import MessageId
 
 
 class State(StrEnum):
-    """What came of a position; of a `CLAIMED` one that is not known yet."""
+    """What came of a step; of a `CLAIMED` one that is not known yet."""
 
     CLAIMED = "claimed"
     SENT = "sent"
@@ -31,16 +31,16 @@ class State(StrEnum):
     CANCELED = "canceled"
 
     @property
-    def ends_round(self) -> bool:
+    def ends_generation(self) -> bool:
         return self in {State.SENT, State.FAILED, State.EXPIRED, State.CANCELED}
 
 
-Position = tuple[int, int, int]
-"""Round, attempt, deferrals: each step of a message's course is greater than the one before."""
+Step = tuple[int, int, int]
+"""Round, attempt, deferral_count: each step of a message's course is greater than the one before."""
 
 
-def position_of(request: DeliveryRequest) -> Position:
-    return request.round, request.attempt, request.deferrals
+def step_of(request: DeliveryRequest) -> Step:
+    return request.generation, request.attempt, request.deferral_count
 
 
 class Entry(BaseModel):
@@ -57,7 +57,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    position: Position
+    step: Step
     state: State
     at: AwareDatetime
     provider: str | None = None
@@ -72,13 +72,13 @@ class Entry(BaseModel):
     def of(cls, request: DeliveryRequest, state: State, at: datetime, **what: object) -> Self:
         """Make the entry of a request that came to this."""
         known = {"errors": request.errors, "expires_at": request.expires_at}
-        return cls(position=position_of(request), state=state, at=at, **known, **what)
+        return cls(step=step_of(request), state=state, at=at, **known, **what)
 
     @property
-    def next_position(self) -> Position:
+    def next_step(self) -> Step:
         """The step that comes next, if one does."""
-        round_, attempt, deferrals = self.position
-        return (round_, attempt, deferrals + 1) if self.state is State.DEFERRED else (round_, attempt + 1, 0)
+        generation, attempt, deferral_count = self.step
+        return (generation, attempt, deferral_count + 1) if self.state is State.DEFERRED else (generation, attempt + 1, 0)
 
     @property
     def may_be_at(self) -> str | None:
@@ -86,15 +86,15 @@ class Entry(BaseModel):
         return self.provider if self.state is State.CLAIMED else self.in_doubt_at
 
     def catch_up(self, request: DeliveryRequest) -> DeliveryRequest:
-        """Make of a request that is behind this entry the one that the entry is of, unless its round is over.
+        """Make of a request that is behind this entry the one that the entry is of, unless its generation is over.
 
         DELAYED has one step of each message. A step that is told late, by a process that was held up, takes
         the place of the one that the message has come to, and so has to stand for it.
         """
-        if position_of(request) >= self.position or self.state.ends_round or self.expires_at is None:
+        if step_of(request) >= self.step or self.state.ends_generation or self.expires_at is None:
             return request
-        round_, attempt, deferrals = self.position
-        step = {"round": round_, "attempt": attempt, "deferrals": deferrals}
+        generation, attempt, deferral_count = self.step
+        step = {"generation": generation, "attempt": attempt, "deferral_count": deferral_count}
         return request.model_copy(update={**step, "errors": self.errors, "expires_at": self.expires_at})
 
     def becomes(self, state: State, at: datetime, **what: object) -> Self:

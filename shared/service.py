@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from shared.metrics import READY
+from shared.observability.metrics import READY
 
 _GRACE_SECONDS = 5
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import docker
 import docker.errors
 
-from local_stack.readiness import until
+from dev.local_stack.readiness import until
 from tests.ports import free_port
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from local_stack.readiness import answers_jetstream, answers_sql
-from local_stack.servers import NatsServer, PostgresServer
+from dev.local_stack.readiness import answers_jetstream, answers_sql
+from dev.local_stack.servers import NatsServer, PostgresServer
 from tests.containers import Container, EngineMissingError, ImagesMissingError, fetch_images
 from tests.ports import free_port
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.channels import Direction, MessageType
 from shared.events import DeliveryRequest, Message, MessageAccepted
-from shared.identity import conversation_key, new_message_id
+from shared.ids import conversation_key, new_message_id
 
 ALICE = "+12016661234"
 BOB = "+18045551234"

@@ -4,7 +4,7 @@ import os
 import random
 from itertools import cycle
 
-from local_stack.ports import is_free
+from dev.local_stack.ports import is_free
 
 _WORKERS, _PORTS_EACH = 12, 500
 _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS

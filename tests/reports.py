@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from hypothesis import strategies as st
 
 from shared.events import Event, Message, MessageAccepted, ReceiptReceived, StatusChanged
-from shared.identity import MessageId
-from shared.status import Status
+from shared.ids import MessageId
+from shared.lifecycle import Status
 from tests.integration.ingest.stories import NOON, accepted, receipt, status
 
 _ROUNDS = st.integers(0, 2)
@@ -16,7 +16,7 @@ _RECEIPTS = st.sampled_from([Status.DELIVERED, Status.UNDELIVERED])
 _MOMENTS = st.integers(0, 3).map(lambda number: NOON + timedelta(minutes=number))
 
 Weight = tuple[int, int, int]
-"""Round, rank, attempt."""
+"""Round, precedence, attempt."""
 
 
 def reports(about: Message) -> st.SearchStrategy[list[Event]]:
@@ -32,9 +32,9 @@ def _reports(draw: st.DrawFn, about: Message) -> Event:
     at = draw(_MOMENTS)
     match draw(st.sampled_from(["accepted", "told", "told", "receipt"])):
         case "accepted":
-            return accepted(about, round_=draw(_ROUNDS)).model_copy(update={"time": at})
+            return accepted(about, generation=draw(_ROUNDS)).model_copy(update={"time": at})
         case "told":
-            told = status(about.id, draw(_TOLD), round_=draw(_ROUNDS), attempt=draw(st.integers(1, 3)))
+            told = status(about.id, draw(_TOLD), generation=draw(_ROUNDS), attempt=draw(st.integers(1, 3)))
             return told.model_copy(update={"time": at})
         case _:
             event = receipt(about.id, draw(_RECEIPTS))
@@ -50,7 +50,7 @@ def deciding(message_id: MessageId, events: Iterable[Event]) -> tuple[Weight, St
     """Tell which status counts and the weight that it has."""
     found = list(_weighed(message_id, list(events)))
     if not found:
-        return (0, Status.ACCEPTED.rank, 0), Status.ACCEPTED
+        return (0, Status.ACCEPTED.precedence, 0), Status.ACCEPTED
     heaviest = max(weight for weight, *_ in found)
     *_, first = min((at, str(id_), status) for weight, at, id_, status in found if weight == heaviest)
     return heaviest, first
@@ -65,9 +65,9 @@ def _weighed(message_id: MessageId, events: list[Event]) -> Iterable[tuple[Weigh
     for event in events:
         match event:
             case MessageAccepted(data=request) if request.message.id == message_id:
-                yield (request.round, Status.ACCEPTED.rank, 0), event.time, event.id, Status.ACCEPTED
+                yield (request.generation, Status.ACCEPTED.precedence, 0), event.time, event.id, Status.ACCEPTED
             case StatusChanged(data=report) if report.message_id == message_id:
-                weight = report.round, report.status.rank, report.attempt
+                weight = report.generation, report.status.precedence, report.attempt
                 yield weight, event.time, event.id, report.status
             case ReceiptReceived(data=of):
                 for report in sent:
@@ -76,7 +76,7 @@ def _weighed(message_id: MessageId, events: list[Event]) -> Iterable[tuple[Weigh
                         of.provider_message_id,
                     ):
                         yield (
-                            (report.round, of.status.rank, report.attempt),
+                            (report.generation, of.status.precedence, report.attempt),
                             of.occurred_at,
                             event.id,
                             of.status,

@@ -16,7 +16,7 @@ depends_on: str | None = None
 
 def upgrade() -> None:
     op.create_table(
-        "consent_changes",
+        "suppression_changes",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("key", sa.Uuid(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
@@ -31,15 +31,15 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('opted_out', 'opted_in')", name=op.f("ck_consent_changes_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_consent_changes")),
     )
-    op.create_index("ix_consent_changes_key_occurred_at", "consent_changes", ["key", "occurred_at"])
-    op.create_index("ix_consent_changes_theirs", "consent_changes", ["theirs"])
+    op.create_index("ix_consent_changes_key_occurred_at", "suppression_changes", ["key", "occurred_at"])
+    op.create_index("ix_consent_changes_theirs", "suppression_changes", ["theirs"])
     op.create_index(
         "ix_consent_changes_opted_out",
-        "consent_changes",
+        "suppression_changes",
         [sa.text("occurred_at DESC"), sa.text("id DESC")],
         postgresql_where=sa.text("state = 'opted_out'"),
     )
 
 
 def downgrade() -> None:
-    op.drop_table("consent_changes")
+    op.drop_table("suppression_changes")

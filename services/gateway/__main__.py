@@ -1,6 +1,6 @@
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
-from shared.logging import configure
+from shared.observability.logging import configure
 from shared.service import serve
 from shared.settings import load
 

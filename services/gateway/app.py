@@ -7,28 +7,34 @@ import structlog
 from fastapi import FastAPI, Security
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway import errors
+from services.gateway.http import errors
 from services.gateway.archive import Archive
-from services.gateway.auth import RequireApiKey, RequireSignature
-from services.gateway.cancellation import Canceler
-from services.gateway.idempotency import Memory
-from services.gateway.intake import Intake
-from services.gateway.middleware import Measure
+from services.gateway.http.auth import RequireApiKey, RequireSignature
+from services.gateway.messages.cancellation import Canceler
+from services.gateway.messages.idempotency import Memory
+from services.gateway.messages.service import Intake
+from services.gateway.http.telemetry import Measure
 from services.gateway.openapi import describer
-from services.gateway.resolver import Resolver
-from services.gateway.routes import conversations, dead_letters, messages, suppressions, unsubscribe, webhooks
+from services.gateway.dead_letters.service import Resolver
+from services.gateway.webhooks import routes
+from services.gateway.messages import routes
+from services.gateway.suppressions import unsubscribe
+from services.gateway.suppressions import routes
+from services.gateway.dead_letters import routes
+from services.gateway.conversations import routes
 from services.gateway.settings import GatewaySettings
 from services.gateway.state import State
-from services.gateway.webhooks import sendgrid, twilio
-from shared.bus.bucket import Bucket, Values
+from shared.providers.twilio import receive
+from shared.providers.sendgrid import inbound
+from shared.bus.key_value import Bucket, Values
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.db.engine import connecting
 from shared.ledger import Ledger
 from shared.service import health_router
-from shared.tracing import exporting
+from shared.observability.tracing import exporting
 
 _log = structlog.get_logger()
 
@@ -88,15 +94,15 @@ def _lifespan(settings: GatewaySettings) -> Lifespan:
 def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine) -> State:
     validity = settings.message_validity
     memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
-    consents = Consents(bus, publisher)
+    suppressions = SuppressionList(bus, publisher)
     inbound = Values(bus, publisher, Stream.INBOUND)
     return State(
         bus=bus,
-        intake=Intake(publisher, memory, consents, inbound, validity, _now),
+        intake=Intake(publisher, memory, suppressions, inbound, validity, _now),
         resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
         archive=Archive(engine, validity),
         canceler=Canceler(Ledger(bus, publisher), publisher, _now),
-        consents=consents,
+        suppressions=suppressions,
         clock=_now,
         default_region=settings.default_region,
     )

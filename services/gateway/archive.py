@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.gateway import queries
-from services.gateway.paging import (
+from services.gateway.http.pagination import (
     BulkCursor,
     ConversationCursor,
     DeadLetterCursor,

@@ -9,8 +9,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.gateway.errors import PROBLEM_TYPE, Problem
-from services.gateway.idempotency import HEADER, PATTERN
+from services.gateway.http.errors import PROBLEM_TYPE, Problem
+from services.gateway.messages.idempotency import HEADER, PATTERN
 from services.gateway.schemas import (
     BulkDiscard,
     BulkReplay,

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import UserDefinedType
 
-from services.gateway.paging import (
+from services.gateway.http.pagination import (
     BulkCursor,
     ConversationCursor,
     DeadLetterCursor,
@@ -36,7 +36,7 @@ from services.gateway.paging import (
 from services.gateway.views import DeadLetterState
 from shared.channels import Channel, Direction, MessageType
 from shared.db.tables import (
-    ConsentChange,
+    SuppressionChange,
     Conversation,
     ConversationParticipant,
     DeadLetter,
@@ -46,8 +46,8 @@ from shared.db.tables import (
     Participant,
 )
 from shared.db.views import message_history
-from shared.events import ConsentState, Resolution
-from shared.status import Status
+from shared.events import SuppressionState, Resolution
+from shared.lifecycle import Status
 
 Statement = Select[Any]
 
@@ -69,8 +69,8 @@ _conversation = Conversation.__table__
 _MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
 
 _DECIDING_FIRST = (
-    message_history.c.round.desc(),
-    message_history.c.rank.desc(),
+    message_history.c.generation.desc(),
+    message_history.c.precedence.desc(),
     message_history.c.attempt.desc(),
     message_history.c.occurred_at,
     message_history.c.event_id,
@@ -88,7 +88,7 @@ def history(id_: UUID) -> Statement:
     return (
         select(message_history)
         .where(entry.message_id == id_)
-        .order_by(entry.round, entry.attempt, entry.rank, entry.occurred_at, entry.event_id)
+        .order_by(entry.generation, entry.attempt, entry.precedence, entry.occurred_at, entry.event_id)
     )
 
 
@@ -113,8 +113,8 @@ def scheduled_messages(
     what they are about was `sent`. An index has these reports in the order in which they fall due.
     """
     report, other = aliased(MessageEvent), aliased(MessageEvent)
-    counts_more = tuple_(other.round, other.rank, other.attempt) > tuple_(
-        report.round, report.rank, report.attempt
+    counts_more = tuple_(other.generation, other.precedence, other.attempt) > tuple_(
+        report.generation, report.precedence, report.attempt
     )
     waiting = (
         select(report.message_id, report.next_attempt_at.label("due"))
@@ -302,12 +302,12 @@ def _was(resolution: Resolution) -> ColumnElement[bool]:
     )
 
 
-_HAS_LATER_ROUND = exists().where(
-    MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.round > _dead_letter.c.round
+_HAS_LATER_GENERATION = exists().where(
+    MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.generation > _dead_letter.c.generation
 )
 # If it was both, at the same moment or with the NATS CLI, then it is on its way, whatever else was meant.
 _STATE = case(
-    (or_(_was(Resolution.REPLAYED), _HAS_LATER_ROUND), DeadLetterState.REPLAYED.value),
+    (or_(_was(Resolution.REPLAYED), _HAS_LATER_GENERATION), DeadLetterState.REPLAYED.value),
     (_was(Resolution.DISCARDED), DeadLetterState.DISCARDED.value),
     else_=DeadLetterState.OPEN.value,
 )
@@ -370,7 +370,7 @@ def _shown_dead_letters() -> Statement:
 
 # --- Suppressions -------------------------------------------------------------------------------------
 
-_change = ConsentChange.__table__
+_change = SuppressionChange.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +397,7 @@ def suppressions(wanted: SuppressionFilter, cursor: SuppressionCursor | None, li
         change.changed_by.label("by"),
         change.occurred_at.label("since"),
     ).where(
-        change.state == ConsentState.OPTED_OUT.value,
+        change.state == SuppressionState.OPTED_OUT.value,
         ~exists().where(later.key == change.key, later.occurred_at > change.occurred_at),
     )
     if wanted.channel is not None:

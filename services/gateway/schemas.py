@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from services.gateway.fields import (
+from shared.validation import (
     Attachments,
     Email,
     ErrorCode,
@@ -34,10 +34,10 @@ from services.gateway.fields import (
     Text,
     Timestamp,
 )
-from services.gateway.parameters import MAX_CURSOR
+from services.gateway.http.parameters import MAX_CURSOR
 from shared.addresses import is_sender_id
 from shared.channels import Channel, Direction, MessageType
-from shared.identity import MessageId
+from shared.ids import MessageId
 from shared.keywords import Keyword, keyword_of
 
 _ATTACHMENT: JsonValue = {

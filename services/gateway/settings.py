@@ -6,9 +6,9 @@ import phonenumbers
 from pydantic import BeforeValidator, Field, InstanceOf, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.gateway.auth import ApiKeys, WebhookSecrets
-from services.gateway.webhooks.sendgrid import SendgridKey
-from services.gateway.webhooks.twilio import TwilioSignatures
+from services.gateway.http.auth import ApiKeys, WebhookSecrets
+from shared.providers.sendgrid.inbound import SendgridKey
+from shared.providers.twilio.receive import TwilioSignatures
 from shared.bus.topology import SEND_WINDOW
 from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSecret, WebUrl
 

@@ -8,11 +8,11 @@ from typing import cast
 from fastapi import Request
 
 from services.gateway.archive import Archive
-from services.gateway.cancellation import Canceler
-from services.gateway.intake import Intake
-from services.gateway.resolver import Resolver
+from services.gateway.messages.cancellation import Canceler
+from services.gateway.messages.service import Intake
+from services.gateway.dead_letters.service import Resolver
 from shared.bus.client import Bus
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.errors import DatabaseUnavailableError
 
 
@@ -23,7 +23,7 @@ class State:
     resolver: Resolver
     archive: Archive
     canceler: Canceler
-    consents: Consents
+    suppressions: SuppressionList
     clock: Callable[[], datetime]
     default_region: str
 

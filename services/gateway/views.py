@@ -8,9 +8,9 @@ from fastapi import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from shared.channels import Channel, Direction, MessageType
-from shared.events import ConsentChange, ConsentSource, DeadLetter, Message
+from shared.events import SuppressionChange, SuppressionSource, DeadLetter, Message
 from shared.segments import Encoding, segments_of
-from shared.status import Status
+from shared.lifecycle import Status
 
 
 class View(BaseModel):
@@ -90,7 +90,7 @@ class HistoryEntry(View):
 
     status: Status
     source: str = Field(description="`event` of this service, or `receipt` of the provider")
-    round: int = Field(description="0, and one more with each replay")
+    generation: int = Field(description="0, and one more with each replay")
     attempt: int
     provider: str | None
     provider_message_id: str | None
@@ -146,7 +146,7 @@ class Replay(View):
 
     dead_letter_id: UUID
     message_id: UUID | None
-    round: int | None = Field(description="Null for what goes back to its stream as it was", examples=[1])
+    generation: int | None = Field(description="Null for what goes back to its stream as it was", examples=[1])
 
 
 class Discarded(View):
@@ -177,7 +177,7 @@ class SuppressionView(View):
     sender: str | None = Field(
         description="The address of ours that they want nothing of; null for all", examples=["+12016661234"]
     )
-    source: ConsentSource = Field(description="What made it so")
+    source: SuppressionSource = Field(description="What made it so")
     detail: str | None = Field(
         description="The text, the provider's reason, or that of a client", examples=["STOP"]
     )
@@ -185,7 +185,7 @@ class SuppressionView(View):
     since: AwareDatetime
 
     @classmethod
-    def of(cls, change: ConsentChange) -> Self:
+    def of(cls, change: SuppressionChange) -> Self:
         return cls(
             channel=change.channel,
             address=change.theirs,

@@ -1,6 +1,6 @@
 from services.ingest.app import create_app
 from services.ingest.settings import IngestSettings
-from shared.logging import configure
+from shared.observability.logging import configure
 from shared.service import serve
 from shared.settings import load
 

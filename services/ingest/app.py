@@ -13,7 +13,7 @@ from shared.bus.publisher import publishing
 from shared.bus.topology import INGEST_CONSUMERS
 from shared.db.engine import connecting
 from shared.service import health_router
-from shared.tracing import exporting
+from shared.observability.tracing import exporting
 
 
 def create_app(settings: IngestSettings) -> FastAPI:

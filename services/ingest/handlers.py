@@ -7,45 +7,45 @@ from dataclasses import dataclass
 import structlog
 
 from services.ingest.repository import Repository
-from services.ingest.rows import Rows, rows_of
-from shared import tracing
-from shared.bus.consumer import Delivery, Done, Outcome
-from shared.bus.dead_letters import DeadLetterOffice
+from services.ingest.projection import Rows, rows_of
+from shared.observability import tracing
+from shared.bus.consumer import StreamMessage, Done, Outcome
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, NotNowError
 from shared.events import decode
-from shared.metrics import PERSIST_SECONDS, PERSISTED
+from shared.observability.metrics import PERSIST_SECONDS, PERSISTED
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    delivery: Delivery
+    delivery: StreamMessage
     subject: str
     rows: Rows
 
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    delivery: Delivery
+    delivery: StreamMessage
     error: BadMessageError
 
 
 class IngestHandler:
     """Stores deliveries; raises NotNowError while the database or the bus is away."""
 
-    def __init__(self, repository: Repository, office: DeadLetterOffice) -> None:
+    def __init__(self, repository: Repository, dead_letters: DeadLetterPublisher) -> None:
         self._repository = repository
-        self._office = office
+        self._dead_letters = dead_letters
 
-    async def __call__(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def __call__(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         stream = deliveries[0].origin.stream
         contexts = (delivery.headers for delivery in deliveries)
         with tracing.processing_batch(stream, contexts, len(deliveries)):
             await self._handle(stream, deliveries)
         return [Done()] * len(deliveries)
 
-    async def _handle(self, stream: str, deliveries: Sequence[Delivery]) -> None:
+    async def _handle(self, stream: str, deliveries: Sequence[StreamMessage]) -> None:
         readings = [_read(delivery) for delivery in deliveries]
         readable = [reading for reading in readings if isinstance(reading, _Readable)]
         bad = [reading for reading in readings if isinstance(reading, _Bad)]
@@ -53,7 +53,7 @@ class IngestHandler:
             bad += await self._store(readable)
         await asyncio.gather(
             *(
-                self._office.bury(
+                self._dead_letters.publish(
                     item.delivery.payload, item.error, item.delivery.origin, at=item.delivery.stored_at
                 )
                 for item in bad
@@ -85,7 +85,7 @@ class IngestHandler:
         return []
 
 
-def _read(delivery: Delivery) -> _Readable | _Bad:
+def _read(delivery: StreamMessage) -> _Readable | _Bad:
     try:
         event = decode(delivery.payload)
         return _Readable(delivery, event.subject, rows_of(event))

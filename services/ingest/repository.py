@@ -16,10 +16,10 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.ingest.rows import Row, Rows, message_row
+from services.ingest.projection import Row, Rows, message_row
 from shared.errors import BadMessageError, DatabaseUnavailableError
 from shared.events import Message
-from shared.identity import ConversationKey
+from shared.ids import ConversationKey
 
 _FAULTS_OF_THE_DATA = ("22", "23", "54")
 """Classes of SQLSTATE: data exception, integrity constraint violation, program limit exceeded.
@@ -77,11 +77,11 @@ _INSERT_MESSAGES = text("""
 
 _INSERT_MESSAGE_EVENTS = text("""
     INSERT INTO message_events (
-        id, message_id, status, round, rank, attempt, provider, provider_message_id, error,
+        id, message_id, status, generation, precedence, attempt, provider, provider_message_id, error,
         next_attempt_at, occurred_at
     )
     SELECT
-        id, message_id, status, round, rank, attempt, provider, provider_message_id, error,
+        id, message_id, status, generation, precedence, attempt, provider, provider_message_id, error,
         next_attempt_at, occurred_at
     FROM json_populate_recordset(NULL::message_events, CAST(:rows AS json))
     ORDER BY id
@@ -90,18 +90,18 @@ _INSERT_MESSAGE_EVENTS = text("""
 
 _INSERT_RECEIPTS = text("""
     INSERT INTO delivery_receipts (
-        id, provider, provider_message_id, message_id, status, rank, error_code, error_detail, occurred_at
+        id, provider, provider_message_id, message_id, status, precedence, error_code, error_detail, occurred_at
     )
     SELECT
-        id, provider, provider_message_id, message_id, status, rank, error_code, error_detail, occurred_at
+        id, provider, provider_message_id, message_id, status, precedence, error_code, error_detail, occurred_at
     FROM json_populate_recordset(NULL::delivery_receipts, CAST(:rows AS json))
     ORDER BY id
     ON CONFLICT DO NOTHING
 """)
 
 _INSERT_DEAD_LETTERS = text("""
-    INSERT INTO dead_letters (id, direction, channel, reason, message_id, round, content, created_at)
-    SELECT id, direction, channel, reason, message_id, round, content, created_at
+    INSERT INTO dead_letters (id, direction, channel, reason, message_id, generation, content, created_at)
+    SELECT id, direction, channel, reason, message_id, generation, content, created_at
     FROM json_populate_recordset(NULL::dead_letters, CAST(:rows AS json))
     ORDER BY id
     ON CONFLICT DO NOTHING
@@ -116,11 +116,11 @@ _INSERT_RESOLUTIONS = text("""
 """)
 
 _INSERT_CONSENT_CHANGES = text("""
-    INSERT INTO consent_changes (
+    INSERT INTO suppression_changes (
         id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
     )
     SELECT id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
-    FROM json_populate_recordset(NULL::consent_changes, CAST(:rows AS json))
+    FROM json_populate_recordset(NULL::suppression_changes, CAST(:rows AS json))
     ORDER BY id
     ON CONFLICT DO NOTHING
 """)
@@ -156,7 +156,7 @@ class Repository:
             await _insert(connection, _INSERT_RECEIPTS, (rows.receipt for rows in batch))
             await _insert(connection, _INSERT_DEAD_LETTERS, (rows.dead_letter for rows in batch))
             await _insert(connection, _INSERT_RESOLUTIONS, (rows.resolution for rows in batch))
-            await _insert(connection, _INSERT_CONSENT_CHANGES, (rows.consent_change for rows in batch))
+            await _insert(connection, _INSERT_CONSENT_CHANGES, (rows.suppression_change for rows in batch))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

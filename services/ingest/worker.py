@@ -4,16 +4,16 @@ import asyncio
 
 from services.ingest.handlers import IngestHandler
 from services.ingest.repository import Repository
-from services.ingest.sweeper import Sweeper
+from services.ingest.advisories import AdvisoryHandler
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
-from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.publisher import Publisher
 from shared.bus.streams import Streams
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
 from shared.errors import DatabaseUnavailableError
-from shared.metrics import PERSISTED
+from shared.observability.metrics import PERSISTED
 
 _BATCH = 500
 _SWEEP_BATCH = 20
@@ -28,9 +28,9 @@ class Worker:
     def __init__(self, bus: Bus, repository: Repository, publisher: Publisher) -> None:
         self._repository = repository
         self._streams = Streams(bus)
-        office = DeadLetterOffice(publisher, "ingest")
-        handler = IngestHandler(repository, office)
-        sweeper = Sweeper(self._streams, office)
+        dead_letters = DeadLetterPublisher(publisher, "ingest")
+        handler = IngestHandler(repository, dead_letters)
+        sweeper = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
             *(ConsumerLoop(bus, consumer, handler, batch=_BATCH) for consumer in INGEST_CONSUMERS),
             ConsumerLoop(bus, ADVISORY_CONSUMER, sweeper, batch=_SWEEP_BATCH),

@@ -1,9 +1,9 @@
 import sys
 
 from services.sender.app import create_app
-from services.sender.routing import RoutingError
+from services.sender.provider_selection import RoutingError
 from services.sender.settings import SenderSettings
-from shared.logging import configure
+from shared.observability.logging import configure
 from shared.service import serve
 from shared.settings import load
 

@@ -6,24 +6,24 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
 
-from services.sender.announcer import Announcer
+from services.sender.event_publisher import EventPublisher
 from services.sender.attachments import fetching
-from services.sender.breaker import CircuitBreaker
+from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.providers.base import Provider
-from services.sender.providers.http import make_client
-from services.sender.route import Route
-from services.sender.routing import Routes, chosen_providers, make_routes
+from shared.providers.base import Provider
+from shared.providers.http import make_client
+from services.sender.provider_client import Route
+from services.sender.provider_selection import Routes, chosen_providers, make_routes
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared.bus.client import connect
-from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import publishing
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.ledger import Ledger
 from shared.service import health_router
 from shared.settings import Settings, load
-from shared.tracing import exporting
+from shared.observability.tracing import exporting
 
 
 def create_app(settings: SenderSettings) -> FastAPI:
@@ -48,9 +48,9 @@ def create_app(settings: SenderSettings) -> FastAPI:
             routes = await _make_routes(settings, providers, stack)
             policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
             deliverer = Deliverer(
-                Ledger(bus, publisher), Consents(bus, publisher), Announcer(publisher), routes, policy
+                Ledger(bus, publisher), SuppressionList(bus, publisher), EventPublisher(publisher), routes, policy
             )
-            worker = Worker(bus, deliverer, DeadLetterOffice(publisher, "sender"))
+            worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
 
             app.include_router(health_router(worker.what_is_missing))
             worker.start()

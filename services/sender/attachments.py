@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import httpx
 
-from services.sender.providers.base import File, RejectedError, TemporaryError
+from shared.providers.base import File, RejectedError, TemporaryError
 
 MAX_BYTES = 10 * 1024 * 1024
 """Of all attachments of a message, which base64 makes a third more: what mail servers commonly take."""

@@ -15,30 +15,30 @@ from random import Random
 import structlog
 from tenacity import retry, retry_if_exception_type, wait_random
 
-from services.sender.announcer import Announcer
-from services.sender.notes import note
-from services.sender.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
+from services.sender.event_publisher import EventPublisher
+from services.sender.telemetry import note
+from shared.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
 from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
-from services.sender.route import ATTEMPT_TIMEOUT, Route
-from services.sender.routing import Routes
+from services.sender.provider_client import ATTEMPT_TIMEOUT, Route
+from services.sender.provider_selection import Routes
 from services.sender.settings import OnAmbiguous
 from shared.addresses import key_of
-from shared.bus.bucket import ConflictError
+from shared.bus.key_value import ConflictError
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.channels import Channel
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.errors import BusUnavailableError
 from shared.events import (
     AttemptError,
-    ConsentChange,
-    ConsentSource,
-    ConsentState,
+    SuppressionChange,
+    SuppressionSource,
+    SuppressionState,
     DeliveryRequest,
     Message,
     Origin,
 )
-from shared.ledger import Entry, Ledger, Record, State, position_of
+from shared.ledger import Entry, Ledger, Record, State, step_of
 
 _log = structlog.get_logger()
 
@@ -82,11 +82,11 @@ class Deliverer:
     """Delivers requests, each by the first of its routes that is open."""
 
     def __init__(
-        self, ledger: Ledger, consents: Consents, announcer: Announcer, routes: Routes, policy: Policy
+        self, ledger: Ledger, suppressions: SuppressionList, events: EventPublisher, routes: Routes, policy: Policy
     ) -> None:
         self._ledger = ledger
-        self._consents = consents
-        self._announcer = announcer
+        self._suppressions = suppressions
+        self._events = events
         self._routes = routes
         self._policy = policy
         self._is_stopping = False
@@ -134,15 +134,15 @@ class Deliverer:
     async def _settled(self, request: DeliveryRequest, record: Record, origin: Origin) -> Outcome | None:
         """Tell what to do with a request that the ledger has something about; None is to send it."""
         entry = record.entry
-        position = position_of(request)
-        is_later_round = request.round > entry.position[0]
-        if entry.state is State.CANCELED or (entry.state is State.SENT and is_later_round):
-            # Who canceled it may have died before; and a round that begins has to have an end.
-            await self._announcer.announce(request, entry, origin)
+        step = step_of(request)
+        is_later_generation = request.generation > entry.step[0]
+        if entry.state is State.CANCELED or (entry.state is State.SENT and is_later_generation):
+            # Who canceled it may have died before; and a generation that begins has to have an end.
+            await self._events.publish(request, entry, origin)
             return Done()
-        if position > entry.position:
-            return Done() if entry.state.ends_round and not is_later_round else None
-        if position < entry.position:
+        if step > entry.step:
+            return Done() if entry.state.ends_generation and not is_later_generation else None
+        if step < entry.step:
             return Done()
         if entry.state is not State.CLAIMED:
             await self._announce(request, entry, origin)
@@ -154,7 +154,7 @@ class Deliverer:
     def _is_early(self, request: DeliveryRequest) -> bool:
         """Tell whether the message has to be put off until its time; when that has come, NATS decides."""
         send_at = request.message.send_at
-        is_first_look = (request.attempt, request.deferrals) == (1, 0)
+        is_first_look = (request.attempt, request.deferral_count) == (1, 0)
         return is_first_look and send_at is not None and self._policy.clock() < send_at
 
     async def _try_routes(
@@ -191,7 +191,7 @@ class Deliverer:
 
     def _may_resend(self, request: DeliveryRequest, record: Record, provider: str) -> bool:
         """Tell whether to send again what the provider may have; a replay is somebody's wish."""
-        is_replay = request.round > record.entry.position[0]
+        is_replay = request.generation > record.entry.step[0]
         return is_replay or self._is_repeatable(provider)
 
     def _is_repeatable(self, provider: str) -> bool:
@@ -204,13 +204,13 @@ class Deliverer:
         now = self._policy.clock()
         if now >= request.expires_at:
             return claim.becomes(State.EXPIRED, now, provider=None)
-        if suppression := await self._consents.suppression_of(request.message):
+        if suppression := await self._suppressions.suppression_of(request.message):
             return self._suppressed(request, claim, suppression)
         if blocked_until := route.blocked_until():
             return self._deferred(request, claim, blocked_until)
         return None
 
-    def _suppressed(self, request: DeliveryRequest, claim: Entry, suppression: ConsentChange) -> Entry:
+    def _suppressed(self, request: DeliveryRequest, claim: Entry, suppression: SuppressionChange) -> Entry:
         now = self._policy.clock()
         detail = f"the recipient opted out on {suppression.occurred_at.isoformat()}: {suppression.source}"
         error = AttemptError(attempt=request.attempt, code=_OPTED_OUT, detail=detail, at=now)
@@ -266,7 +266,7 @@ class Deliverer:
     ) -> Entry:
         now = self._policy.clock()
         due = next_look_at(
-            request.deferrals,
+            request.deferral_count,
             not_before=not_before,
             now=now,
             random=self._policy.random,
@@ -293,8 +293,8 @@ class Deliverer:
         error = entry.error
         if error and error.code == _OPTED_OUT and error.provider:
             change = _opt_out_at(error.provider, request.message, error.at)
-            await self._consents.record(change, unless_so=True)
-        await self._announcer.announce(request, entry, origin)
+            await self._suppressions.record(change, unless_so=True)
+        await self._events.publish(request, entry, origin)
 
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
     async def _record(self, request: DeliveryRequest, entry: Entry, *, after: Record | None) -> None:
@@ -309,22 +309,22 @@ class Deliverer:
             if found and found.entry == entry:
                 return
             is_claimed = (
-                found and found.entry.position == entry.position and found.entry.state is State.CLAIMED
+                found and found.entry.step == entry.step and found.entry.state is State.CLAIMED
             )
             if not (is_claimed and entry.state is State.SENT):
                 raise
             await self._ledger.write(message_id, entry, after=found)
 
 
-def _opt_out_at(provider: str, message: Message, at: datetime) -> ConsentChange:
+def _opt_out_at(provider: str, message: Message, at: datetime) -> SuppressionChange:
     """Make the change that a provider told us of, which knows of it for longer than we do."""
     channel = message.channel
-    return ConsentChange(
+    return SuppressionChange(
         channel=channel,
         ours=key_of(message.from_, channel),
         theirs=key_of(message.to, channel),
-        state=ConsentState.OPTED_OUT,
-        source=ConsentSource.PROVIDER,
+        state=SuppressionState.OPTED_OUT,
+        source=SuppressionSource.PROVIDER,
         detail=provider,
         occurred_at=at,
     )

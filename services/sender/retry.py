@@ -40,9 +40,9 @@ def next_attempt_at(
     return min(now + delay, expires_at)
 
 
-def next_look_at(deferrals: int, *, not_before: datetime, now: datetime, random: Random) -> datetime:
-    """Tell when a message that was put off `deferrals` times before should look at its provider again."""
-    delay = DEFERRAL_DELAYS[min(deferrals, len(DEFERRAL_DELAYS) - 1)]
+def next_look_at(deferral_count: int, *, not_before: datetime, now: datetime, random: Random) -> datetime:
+    """Tell when a message that was put off `deferral_count` times before should look at its provider again."""
+    delay = DEFERRAL_DELAYS[min(deferral_count, len(DEFERRAL_DELAYS) - 1)]
     return max(now, not_before) + _with_jitter(delay, random)
 
 

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, field_validator
 from pydantic_settings import NoDecode
 
 from services.sender.retry import DEFAULT_DELAYS
-from services.sender.route import Limits
+from services.sender.provider_client import Limits
 from shared.addresses import InvalidAddressError, parse_email, parse_phone
 from shared.channels import Channel
 from shared.settings import WorkerSettings

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from services.sender.delivery import Deliverer
-from shared import tracing
+from shared.observability import tracing
 from shared.bus.client import Bus
-from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
-from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.consumer import ConsumerLoop, StreamMessage, Done, Outcome
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.streams import Streams
 from shared.bus.topology import Consumer, sender_delayed, sender_lanes
@@ -27,9 +27,9 @@ _ATTEMPT_SECONDS = 5
 class Worker:
     """Hands what the consumers bring to `deliverer`, until it is stopped."""
 
-    def __init__(self, bus: Bus, deliverer: Deliverer, office: DeadLetterOffice) -> None:
+    def __init__(self, bus: Bus, deliverer: Deliverer, dead_letters: DeadLetterPublisher) -> None:
         self._deliverer = deliverer
-        self._office = office
+        self._dead_letters = dead_letters
         self._streams = Streams(bus)
         readers = [(channel, consumer) for channel in Channel for consumer in _readers(channel)]
         self._consumers = list(dict.fromkeys(consumer for _, consumer in readers))
@@ -59,17 +59,17 @@ class Worker:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    async def _handle(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def _handle(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         return [await self._handle_one(delivery) for delivery in deliveries]
 
-    async def _handle_one(self, delivery: Delivery) -> Outcome:
+    async def _handle_one(self, delivery: StreamMessage) -> Outcome:
         with tracing.processing(delivery.origin.stream, delivery.headers):
             try:
                 request = _request(delivery.payload)
                 _annotate(request)
                 return await self._deliverer.deliver(request, delivery.origin)
             except BadMessageError as exc:
-                await self._office.bury(delivery.payload, exc, delivery.origin, at=delivery.stored_at)
+                await self._dead_letters.publish(delivery.payload, exc, delivery.origin, at=delivery.stored_at)
                 return Done()
 
 
@@ -90,6 +90,6 @@ def _annotate(request: DeliveryRequest) -> None:
         message_id=message.id,
         conversation_key=message.conversation_key,
         channel=message.channel,
-        round=request.round,
+        generation=request.generation,
         attempt=request.attempt,
     )

@@ -37,7 +37,7 @@ _DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError,
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class StreamMessage:
     """A message as it came from a stream, where it is since `stored_at`."""
 
     payload: bytes
@@ -59,7 +59,7 @@ class HandBack:
 
 
 Outcome = Done | HandBack
-Handler = Callable[[Sequence[Delivery]], Awaitable[Sequence[Outcome]]]
+Handler = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[Outcome]]]
 
 
 class ConsumerLoop:
@@ -154,7 +154,7 @@ class ConsumerLoop:
             outcomes = [HandBack(timedelta(seconds=_ERROR_PAUSE))] * len(messages)
         await _settle_all(messages, outcomes)
 
-    async def _handle_when_possible(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def _handle_when_possible(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -180,12 +180,12 @@ async def _hand_back_late(subscription: JetStreamContext.PullSubscription) -> No
                 await _settle(message, HandBack())
 
 
-def _delivery(message: Msg, consumer: Consumer) -> Delivery:
+def _delivery(message: Msg, consumer: Consumer) -> StreamMessage:
     sequence = message.metadata.sequence.stream
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
     )
-    return Delivery(message.data, origin, message.metadata.timestamp, message.headers or {})
+    return StreamMessage(message.data, origin, message.metadata.timestamp, message.headers or {})
 
 
 async def _settle_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:

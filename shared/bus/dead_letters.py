@@ -8,19 +8,19 @@ from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, dead_letter_subject
 from shared.errors import BadMessageError
 from shared.events import DeadLettered, Origin, unreadable
-from shared.metrics import DEAD_LETTERS
+from shared.observability.metrics import DEAD_LETTERS
 
 _log = structlog.get_logger()
 
 
-class DeadLetterOffice:
+class DeadLetterPublisher:
     """Publishes dead letters of the service `name`; from their stream they get into the database."""
 
     def __init__(self, publisher: Publisher, name: str) -> None:
         self._publisher = publisher
         self._source = f"/{name}"
 
-    async def bury(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:
+    async def publish(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:
         """Give up what lay at `origin`: when this returns, its dead letter is stored.
 
         Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shared.bus.streams import Lag, Streams
 from shared.bus.topology import Consumer
 from shared.errors import BusUnavailableError
-from shared.metrics import CONSUMER_ACK_PENDING, CONSUMER_PENDING
+from shared.observability.metrics import CONSUMER_ACK_PENDING, CONSUMER_PENDING
 
 _INTERVAL = 5
 """Seconds."""

@@ -15,11 +15,11 @@ from uuid import uuid4
 import nats.errors
 from nats.aio.client import Client
 
-from shared import tracing
+from shared.observability import tracing
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.topology import Stream
 from shared.errors import BusUnavailableError
-from shared.identity import EventId
+from shared.ids import EventId
 
 _BATCH = 200
 """Messages; the server takes at most 1,000 in a batch."""

@@ -15,8 +15,8 @@ from enum import StrEnum
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
-from shared.identity import PARTITIONS, ConsentKey, ConversationKey, MessageId, partition_of
-from shared.status import Status
+from shared.ids import PARTITIONS, SuppressionKey, ConversationKey, MessageId, partition_of
+from shared.lifecycle import Status
 
 
 class Stream(StrEnum):
@@ -25,7 +25,7 @@ class Stream(StrEnum):
     DELAYED = "DELAYED"
     EVENTS = "EVENTS"
     DEADLETTER = "DEADLETTER"
-    CONSENT = "CONSENT"
+    SUPPRESSIONS = "SUPPRESSIONS"
     ADVISORIES = "ADVISORIES"
 
 
@@ -82,7 +82,7 @@ INGEST_CONSUMERS = (
     Consumer(Stream.OUTBOUND, "ingest-outbound"),
     Consumer(Stream.EVENTS, "ingest-events"),
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
-    Consumer(Stream.CONSENT, "ingest-consent"),
+    Consumer(Stream.SUPPRESSIONS, "ingest-suppressions"),
 )
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
@@ -177,7 +177,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         log(Stream.EVENTS, "events.*.*"),
         log(Stream.DEADLETTER, "deadletter.*.*", keep=timedelta(days=90)),
         # The last message of a subject is what holds, however old it is.
-        log(Stream.CONSENT, "consent.*.*", keep=None),
+        log(Stream.SUPPRESSIONS, "suppression.*.*", keep=None),
         log(
             Stream.ADVISORIES,
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
@@ -222,5 +222,5 @@ def dead_letter_resolved_subject(channel: Channel | None) -> str:
     return f"deadletter.resolved.{channel or 'unknown'}"
 
 
-def consent_subject(channel: Channel, key: ConsentKey) -> str:
-    return f"consent.{channel}.{key}"
+def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
+    return f"suppression.{channel}.{key}"

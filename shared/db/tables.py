@@ -187,8 +187,8 @@ class MessageEvent(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     message_id: Mapped[UUID]
     status: Mapped[str]
-    round: Mapped[int]
-    rank: Mapped[int]
+    generation: Mapped[int]
+    precedence: Mapped[int]
     attempt: Mapped[int]
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
@@ -215,7 +215,7 @@ class DeliveryReceipt(Base):
     provider: Mapped[str]
     provider_message_id: Mapped[str]
     status: Mapped[str]
-    rank: Mapped[int]
+    precedence: Mapped[int]
     error_code: Mapped[str | None]
     occurred_at: Mapped[datetime]
     message_id: Mapped[UUID | None]
@@ -225,7 +225,7 @@ class DeliveryReceipt(Base):
 class DeadLetter(Base):
     """Something that was given up: `content` is the whole dead letter as the stream has it.
 
-    What became of it since is no column: its resolutions say so, or a later round of its message.
+    What became of it since is no column: its resolutions say so, or a later generation of its message.
     """
 
     __tablename__ = "dead_letters"
@@ -241,7 +241,7 @@ class DeadLetter(Base):
     channel: Mapped[str | None]
     reason: Mapped[str]
     message_id: Mapped[UUID | None]
-    round: Mapped[int]
+    generation: Mapped[int]
     content: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 
@@ -265,7 +265,7 @@ class DeadLetterResolution(Base):
     resolved_at: Mapped[datetime]
 
 
-class ConsentChange(Base):
+class SuppressionChange(Base):
     """That somebody opted out, or in again; of the changes with one `key` the latest holds.
 
     Attributes:
@@ -274,7 +274,7 @@ class ConsentChange(Base):
         theirs: who opted out, as it compares.
     """
 
-    __tablename__ = "consent_changes"
+    __tablename__ = "suppression_changes"
     __table_args__ = (
         Index("ix_consent_changes_key_occurred_at", "key", "occurred_at"),
         Index("ix_consent_changes_theirs", "theirs"),

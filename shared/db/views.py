@@ -9,8 +9,8 @@ message_history = table(
     column("event_id", Uuid()),
     column("source", Text()),
     column("status", Text()),
-    column("round", Integer()),
-    column("rank", Integer()),
+    column("generation", Integer()),
+    column("precedence", Integer()),
     column("attempt", Integer()),
     column("provider", Text()),
     column("provider_message_id", Text()),
@@ -20,5 +20,5 @@ message_history = table(
 )
 """What happened to each message, by its events and its provider's receipts.
 
-What became of a message says the row of the highest (round, rank, attempt), and of several the earliest.
+What became of a message says the row of the highest (generation, precedence, attempt), and of several the earliest.
 """

@@ -114,7 +114,7 @@ async def test_a_message_is_replayed_by_the_commands_of_the_page(stack: Stack, t
     await stack.message_becomes(letter["message_id"], "sent")
     shown = await becomes(stack, letter, "replayed")
     assert (shown["resolution"]["by"], shown["resolution"]["reason"]) == ("ann", None)
-    assert [entry["round"] for entry in shown["history"]] == [0, 0, 1, 1]
+    assert [entry["generation"] for entry in shown["history"]] == [0, 0, 1, 1]
     assert [each["payload"]["body"] for each in await stack.sms.messages()] == ['"quoted" {{Count}} é']
     assert "\t" not in await terminal.run("list", "open")
     again = await stack.post(f"/api/dead-letters/{letter['id']}/replay", None)

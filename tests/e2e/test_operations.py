@@ -15,11 +15,11 @@ import prometheus_client
 import pytest
 from nats.js import JetStreamContext
 
-from chaos.cluster import running_cluster
-from shared import metrics
+from dev.chaos.cluster import running_cluster
+from shared.observability import metrics
 from shared.bus.topology import sender_lanes, streams
 from shared.channels import Channel
-from shared.identity import ConversationKey, partition_of
+from shared.ids import ConversationKey, partition_of
 from tests import documents, infrastructure
 from tests.documents import ROOT, Terminal
 from tests.e2e.stack import Stack, running_stack

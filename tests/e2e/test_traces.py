@@ -138,7 +138,7 @@ async def test_a_message_is_one_trace_from_the_client_to_the_provider(
         "conversation_key": message["conversation_key"],
         "channel": "sms",
         "provider": "generic_sms",
-        "round": 0,
+        "generation": 0,
         "attempt": 1,
         "outcome": "sent",
     }

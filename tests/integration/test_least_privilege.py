@@ -13,12 +13,12 @@ import nats
 import pytest
 from structlog.testing import capture_logs
 
-from local_stack.processes import Command
-from local_stack.readiness import NotReadyError, answers_jetstream
-from local_stack.servers import HOST, NatsServer
-from shared.bus.bucket import Bucket
+from dev.local_stack.processes import Command
+from dev.local_stack.readiness import NotReadyError, answers_jetstream
+from dev.local_stack.servers import HOST, NatsServer
+from shared.bus.key_value import Bucket
 from shared.bus.client import Bus, connect
-from shared.bus.consumer import ConsumerLoop, Delivery, Done, Outcome
+from shared.bus.consumer import ConsumerLoop, StreamMessage, Done, Outcome
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.streams import Streams
@@ -30,7 +30,7 @@ from shared.bus.topology import (
     INGEST_CONSUMERS,
     Consumer,
     Stream,
-    consent_subject,
+    suppression_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
@@ -43,16 +43,16 @@ from shared.bus.topology import (
     sender_lanes,
 )
 from shared.channels import Channel
-from shared.identity import (
+from shared.ids import (
     PARTITIONS,
     ConversationKey,
     EventId,
     MessageId,
-    consent_key,
+    suppression_key,
     new_message_id,
     partition_of,
 )
-from shared.status import Status
+from shared.lifecycle import Status
 from tests import messages
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -90,8 +90,8 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_subject("outbound", None): {INGEST, SENDER, GATEWAY},
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
-    Stream.CONSENT: {
-        consent_subject(Channel.SMS, consent_key(None, messages.BOB)): {GATEWAY, SENDER},
+    Stream.SUPPRESSIONS: {
+        suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)): {GATEWAY, SENDER},
     },
     Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
 }
@@ -232,7 +232,7 @@ def outgoing(subject: str) -> Outgoing:
     return Outgoing(subject, EventId(uuid4()), b"{}")
 
 
-async def settle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+async def settle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
     return [Done()] * len(deliveries)
 
 
@@ -286,7 +286,7 @@ async def test_a_bucket_is_its_services_own(server: ConfiguredNats, name: str, s
     [
         (Stream.INBOUND, inbound_message_subject(Channel.EMAIL, CONVERSATION), {GATEWAY}),
         (Stream.INBOUND, inbound_message_subject(Channel.SMS, CONVERSATION), set()),
-        (Stream.CONSENT, consent_subject(Channel.SMS, consent_key(None, messages.BOB)), {GATEWAY, SENDER}),
+        (Stream.SUPPRESSIONS, suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)), {GATEWAY, SENDER}),
     ],
 )
 async def test_the_newest_of_a_subject_is_for_who_needs_it(

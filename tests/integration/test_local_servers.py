@@ -13,11 +13,11 @@ import asyncpg
 import nats
 import pytest
 
-from local_stack import privileges
-from local_stack.errors import StackError
-from local_stack.ports import is_free
-from local_stack.readiness import NotReadyError, until
-from local_stack.servers import LocalServer, NatsServer, PostgresServer
+from dev.local_stack import privileges
+from dev.local_stack.errors import StackError
+from dev.local_stack.ports import is_free
+from dev.local_stack.readiness import NotReadyError, until
+from dev.local_stack.servers import LocalServer, NatsServer, PostgresServer
 from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 KILLED_STARTER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from local_stack.servers import NatsServer, PostgresServer
+from dev.local_stack.servers import NatsServer, PostgresServer
 
 async def main():
     folder, (first, second) = Path(sys.argv[1]), map(int, sys.argv[2:])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from local_stack import external
-from local_stack.__main__ import run
-from local_stack.data_folder import locked
-from local_stack.errors import StackError
-from local_stack.session import reporting_errors
+from dev.local_stack import external
+from dev.local_stack.__main__ import run
+from dev.local_stack.data_folder import locked
+from dev.local_stack.errors import StackError
+from dev.local_stack.session import reporting_errors
 from tests import infrastructure
 from tests.ports import free_port
 

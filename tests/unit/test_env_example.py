@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
-from services.sender.providers.registry import PROVIDERS
+from shared.providers.registry import PROVIDERS
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
 
@@ -33,7 +33,7 @@ def test_it_names_the_settings(settings: type[BaseSettings]) -> None:
 
 
 def test_it_names_what_the_local_stack_reads() -> None:
-    source = (ROOT / "local_stack" / "configuration.py").read_text()
+    source = (ROOT / "dev.local_stack" / "configuration.py").read_text()
     assert set(re.findall(r'"([A-Z]+(?:_[A-Z]+)*)"', source)) - NAMED == set()
 
 

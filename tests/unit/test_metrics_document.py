@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from shared import metrics
+from shared.observability import metrics
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 DECLARED = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]

@@ -10,14 +10,14 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.params import Depends
 from fastapi.security.base import SecurityBase
 
-from services.gateway.body import MAX_BODY, read_body
-from services.gateway.errors import ForbiddenError, ProblemError
+from services.gateway.http.body import MAX_BODY, read_body
+from services.gateway.http.errors import ForbiddenError, ProblemError
 from shared.errors import NotNowError
-from shared.metrics import WEBHOOKS_REFUSED
+from shared.observability.metrics import WEBHOOKS_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class StreamMessage:
     """A webhook as it came.
 
     Attributes:
@@ -54,7 +54,7 @@ _LARGE_BODIES = 8
 
 _BODY_SECONDS = 60
 
-Check = Callable[[Delivery], Refusal | None]
+Check = Callable[[StreamMessage], Refusal | None]
 """Tells why a webhook is not the provider's, or None if it is."""
 
 
@@ -112,5 +112,5 @@ class _RequireSignature(SecurityBase):
             return Refusal.UNSIGNED
         body = await self._body(request)
         return self._guard.check(
-            Delivery(request.scope["path"], request.scope["query_string"], request.headers, body)
+            StreamMessage(request.scope["path"], request.scope["query_string"], request.headers, body)
         )

@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 from structlog.testing import capture_logs
 
 from shared.bus.client import Bus
-from shared.bus.consumer import ConsumerLoop, Delivery, Done, HandBack, Handler, Outcome
+from shared.bus.consumer import ConsumerLoop, StreamMessage, Done, HandBack, Handler, Outcome
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
     INGEST_CONSUMERS,
@@ -21,7 +21,7 @@ from shared.bus.topology import (
 )
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
-from shared.identity import partition_of
+from shared.ids import partition_of
 from tests import messages
 from tests.waiting import eventually
 
@@ -52,7 +52,7 @@ async def fill(publisher: Publisher, count: int) -> list[bytes]:
 
 
 def collecting(into: list[bytes]) -> Handler:
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         into.extend(delivery.payload for delivery in deliveries)
         return [Done()] * len(deliveries)
 
@@ -80,7 +80,7 @@ async def test_a_batch_is_handed_over_in_order_and_settled(
 async def test_what_is_handed_back_comes_again(bus: Bus, publisher: Publisher) -> None:
     payloads, seen = await fill(publisher, 3), list[bytes]()
 
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         again = not seen
         seen.extend(delivery.payload for delivery in deliveries)
         return [HandBack(timedelta(milliseconds=10)) if again else Done() for _ in deliveries]
@@ -97,7 +97,7 @@ async def test_a_handler_that_raises_loses_nothing(bus: Bus, publisher: Publishe
     payloads, seen, calls = await fill(publisher, 2), list[bytes](), list[int]()
     collect = collecting(seen)
 
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         calls.append(len(deliveries))
         if len(calls) == 1:
             raise ValueError
@@ -117,7 +117,7 @@ async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, pub
     lanes = sender_lanes(Channel.SMS)
     lane = lanes[partition % len(lanes)]
 
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         at_work.append(1)
         assert len(at_work) == 1, "two readers have messages of one conversation at once"
         await asyncio.sleep(0)
@@ -236,7 +236,7 @@ async def test_a_handler_that_cannot_now_is_called_again_and_no_delivery_is_spen
     payloads, seen, refusals = await fill(publisher, 2), list[bytes](), list[int]()
     collect = collecting(seen)
 
-    async def handle(deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
         if len(refusals) < 2 * MAX_DELIVER:
             refusals.append(1)
             raise BusUnavailableError("not now")

@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from shared.bus.publisher import Outgoing, Publisher, RefusedError
 from shared.bus.topology import Stream, delayed_due_subject, delayed_wait_subject
 from shared.channels import Channel
-from shared.identity import EventId, event_id
+from shared.ids import EventId, event_id
 from tests import messages
 from tests.jetstream import JetStream
 from tests.waiting import eventually

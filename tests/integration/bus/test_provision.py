@@ -3,7 +3,7 @@ from nats.js.api import StreamConfig, SubjectTransform
 
 from shared.bus.provision import provision
 from shared.bus.topology import CONSUMERS, streams
-from shared.identity import PARTITIONS, partition_of
+from shared.ids import PARTITIONS, partition_of
 from tests import messages
 
 

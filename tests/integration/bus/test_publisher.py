@@ -3,12 +3,12 @@ import asyncio
 import pytest
 from nats.js import JetStreamContext
 
-from shared.bus.bucket import Bucket, ConflictError
+from shared.bus.key_value import Bucket, ConflictError
 from shared.bus.client import Bus
 from shared.bus.publisher import Outgoing, Publisher, RefusedError
 from shared.bus.topology import DELIVERIES_BUCKET, Stream, outbound_subject
 from shared.events import decode
-from shared.identity import EventId
+from shared.ids import EventId
 from tests import messages
 
 

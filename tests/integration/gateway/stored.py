@@ -20,8 +20,8 @@ from shared.db.tables import (
     MessageEvent,
     Participant,
 )
-from shared.identity import conversation_key
-from shared.status import Status
+from shared.ids import conversation_key
+from shared.lifecycle import Status
 
 START = datetime(2024, 11, 1, 14, tzinfo=UTC)
 
@@ -73,8 +73,8 @@ class Store:
             "id": uuid4(),
             "message_id": message,
             "status": status,
-            "rank": status.rank,
-            "round": 0,
+            "precedence": status.precedence,
+            "generation": 0,
             "attempt": 1,
             "occurred_at": START,
             **fields,
@@ -88,7 +88,7 @@ class Store:
             "provider": "generic_sms",
             "provider_message_id": provider_message_id,
             "status": status,
-            "rank": status.rank,
+            "precedence": status.precedence,
             "occurred_at": START,
             **fields,
         }
@@ -102,7 +102,7 @@ class Store:
             "channel": dead_letter.channel,
             "reason": dead_letter.reason,
             "message_id": dead_letter.message_id,
-            "round": dead_letter.round,
+            "generation": dead_letter.generation,
             "content": dead_letter.model_dump(mode="json", by_alias=True),
             "created_at": at,
         }

@@ -20,7 +20,7 @@ from shared.events import (
     decode,
     unreadable,
 )
-from shared.identity import dead_letter_id
+from shared.ids import dead_letter_id
 from tests import messages
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.stored import Store, minutes

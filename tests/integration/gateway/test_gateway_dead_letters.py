@@ -23,8 +23,8 @@ from shared.events import (
     decode,
     unreadable,
 )
-from shared.identity import dead_letter_id, event_id
-from shared.status import Status
+from shared.ids import dead_letter_id, event_id
+from shared.lifecycle import Status
 from tests import messages
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.stored import START, Store, minutes
@@ -35,9 +35,9 @@ PAYLOAD = b'{"type": "messaging.message.received.v9"}'
 SUBJECT = "inbound.message.sms.7.13db6b6e-2dbd-5c1c-b749-f90205e39fde"
 
 
-def undelivered(*, round_: int = 0, number: int = 1) -> DeadLetter:
+def undelivered(*, generation: int = 0, number: int = 1) -> DeadLetter:
     """Make the dead letter of a message that its provider would not take."""
-    request = messages.request(round=round_, attempt=8, deferrals=3, expires_at=START)
+    request = messages.request(generation=generation, attempt=8, deferral_count=3, expires_at=START)
     error = AttemptError(attempt=8, code="http_500", detail="no", at=START)
     return DeadLetter(
         id=dead_letter_id("a test", number),
@@ -46,7 +46,7 @@ def undelivered(*, round_: int = 0, number: int = 1) -> DeadLetter:
         reason="attempts_exhausted",
         detail="8 attempts failed",
         message_id=request.message.id,
-        round=round_,
+        generation=generation,
         attempts=8,
         errors=[error],
         request=request.model_copy(update={"errors": [error]}),
@@ -125,7 +125,7 @@ async def test_each_fact_alone_tells_the_state(
     for resolution in resolutions:
         await store.resolution(dead_letter, resolution, resolved_by=resolution)
     if later_round:
-        await store.event(request_of(dead_letter).message.id, Status.ACCEPTED, round=1)
+        await store.event(request_of(dead_letter).message.id, Status.ACCEPTED, generation=1)
     await store.dead_letter(dead_letter)
 
     shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
@@ -140,11 +140,11 @@ async def test_each_fact_alone_tells_the_state(
 async def test_dead_letters_are_listed_newest_first_and_can_be_searched(
     gateway: httpx.AsyncClient, store: Store
 ) -> None:
-    first, second, third = undelivered(number=1), not_understood(), undelivered(number=2, round_=1)
+    first, second, third = undelivered(number=1), not_understood(), undelivered(number=2, generation=1)
     for number, dead_letter in enumerate((first, second, third)):
         await store.dead_letter(dead_letter, at=minutes(number))
-    await store.event(request_of(first).message.id, Status.ACCEPTED, round=1)
-    await store.event(request_of(third).message.id, Status.ACCEPTED, round=1)
+    await store.event(request_of(first).message.id, Status.ACCEPTED, generation=1)
+    await store.event(request_of(third).message.id, Status.ACCEPTED, generation=1)
 
     assert await listed(gateway) == [third.id, second.id, first.id]
     assert await listed(gateway, "?direction=inbound") == [second.id]
@@ -175,7 +175,7 @@ async def test_pages_of_dead_letters(gateway: httpx.AsyncClient, store: Store) -
 async def test_a_replay_starts_the_next_round(
     gateway: httpx.AsyncClient, store: Store, jetstream: JetStreamContext
 ) -> None:
-    dead_letter = undelivered(round_=2)
+    dead_letter = undelivered(generation=2)
     await store.dead_letter(dead_letter)
 
     responses = [await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay") for _ in range(2)]
@@ -184,7 +184,7 @@ async def test_a_replay_starts_the_next_round(
     assert responses[0].json() == {
         "dead_letter_id": str(dead_letter.id),
         "message_id": str(dead_letter.message_id),
-        "round": 3,
+        "generation": 3,
     }
     # The second was asked for before ingest knew of the first, and is the same one.
     assert (await jetstream.stream_info(Stream.OUTBOUND)).state.messages == 1
@@ -192,7 +192,7 @@ async def test_a_replay_starts_the_next_round(
     assert isinstance(event, MessageAccepted)
     request = event.data
     assert request.message == request_of(dead_letter).message
-    assert (request.round, request.attempt, request.deferrals, request.errors) == (3, 1, 0, [])
+    assert (request.generation, request.attempt, request.deferral_count, request.errors) == (3, 1, 0, [])
     assert request.expires_at > datetime.now(UTC) + timedelta(hours=3)
 
 
@@ -271,7 +271,7 @@ async def test_what_only_ingest_gave_up_is_not_sent_again(
 
     response = await gateway.post(f"/api/dead-letters/{dead_letter.id}/replay")
 
-    assert (response.status_code, response.json()["round"]) == (202, None)
+    assert (response.status_code, response.json()["generation"]) == (202, None)
     assert (await jetstream.get_msg(Stream.OUTBOUND, 1)).data == event.encode()
 
 

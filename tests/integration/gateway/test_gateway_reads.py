@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from shared.channels import Direction, MessageType
-from shared.identity import conversation_key
-from shared.status import Status
+from shared.ids import conversation_key
+from shared.lifecycle import Status
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.stored import Store, minutes
 
@@ -57,7 +57,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
     message = await get(gateway, f"/api/messages/{id_}")
 
     assert message.pop("history") == [
-        {**entry, "source": entry.get("source", "event"), "round": 0}
+        {**entry, "source": entry.get("source", "event"), "generation": 0}
         for entry in [
             _entry("accepted", 0, attempt=0),
             _entry("retrying", 1, error={**ERROR, "provider": None}, next_attempt_at="2024-11-01T14:02:00Z"),
@@ -129,8 +129,8 @@ async def test_of_several_reports_the_higher_counts_and_then_the_earlier(
     gateway: httpx.AsyncClient, store: Store, reports: list[tuple[Status, int, int]], status: str
 ) -> None:
     id_ = await store.message(ALICE, BOB, direction=Direction.OUTBOUND)
-    for reported, round_, minute in reports:
-        await store.event(id_, reported, round=round_, occurred_at=minutes(minute))
+    for reported, generation, minute in reports:
+        await store.event(id_, reported, generation=generation, occurred_at=minutes(minute))
 
     assert (await get(gateway, f"/api/messages/{id_}"))["status"] == status
 

@@ -10,20 +10,20 @@ from nats.js import JetStreamContext
 from sqlalchemy import text
 
 from services.gateway import queries
-from services.gateway.errors import InvalidRequestError
-from services.gateway.idempotency import Memory
-from services.gateway.intake import Caller, Intake
+from services.gateway.http.errors import InvalidRequestError
+from services.gateway.messages.idempotency import Memory
+from services.gateway.messages.service import Caller, Intake
 from services.gateway.schemas import SmsSend
-from shared.bus.bucket import Bucket, Values
+from shared.bus.key_value import Bucket, Values
 from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.topology import IDEMPOTENCY_BUCKET, SEND_WINDOW, Stream
 from shared.channels import Channel, Direction, MessageType
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.events import MessageAccepted, StatusChanged
-from shared.identity import MessageId
+from shared.ids import MessageId
 from shared.ledger import Entry, Ledger, State
-from shared.status import Status
+from shared.lifecycle import Status
 from tests.integration.gateway.stored import START, Store, minutes
 from tests.integration.gateway.test_gateway_intake import SMS, published
 
@@ -84,7 +84,7 @@ async def test_a_repetition_after_its_time_is_the_same_message(bus: Bus, publish
     intake = Intake(
         publisher,
         memory,
-        Consents(bus, publisher),
+        SuppressionList(bus, publisher),
         Values(bus, publisher, Stream.INBOUND),
         timedelta(hours=4),
         lambda: clock[0],
@@ -133,10 +133,10 @@ async def test_what_waits_is_listed_the_next_one_first(gateway: httpx.AsyncClien
     await store_scheduled(store, now() - timedelta(hours=5))  # expired
     for status in (Status.SENT, Status.CANCELED, Status.RETRYING):
         await store.event(await store_scheduled(store, sooner), status)
-    await store.event(await store_scheduled(store, sooner), Status.ACCEPTED, round=1)
+    await store.event(await store_scheduled(store, sooner), Status.ACCEPTED, generation=1)
     replayed = await store_scheduled(store, sooner)
     await store.event(replayed, Status.FAILED)
-    await store.event(replayed, Status.SCHEDULED, round=1, next_attempt_at=later + timedelta(minutes=1))
+    await store.event(replayed, Status.SCHEDULED, generation=1, next_attempt_at=later + timedelta(minutes=1))
 
     assert await listed(gateway) == [overdue, *sorted(equals), last, replayed, email]
     assert await listed(gateway, "&channel=email") == [email]
@@ -158,10 +158,10 @@ async def test_among_many_that_were_sent_those_that_wait_are_found_by_an_index(s
         await connection.execute(
             text("""
                 INSERT INTO message_events
-                    (id, message_id, status, round, rank, attempt, next_attempt_at, occurred_at)
-                SELECT gen_random_uuid(), md5(number::text)::uuid, status, 0, rank, 1, '2024-01-01', now()
+                    (id, message_id, status, generation, precedence, attempt, next_attempt_at, occurred_at)
+                SELECT gen_random_uuid(), md5(number::text)::uuid, status, 0, precedence, 1, '2024-01-01', now()
                 FROM generate_series(1, 20000) AS number,
-                    (VALUES ('scheduled', 1), ('sent', 3)) AS reports (status, rank)
+                    (VALUES ('scheduled', 1), ('sent', 3)) AS reports (status, precedence)
             """)
         )
     async with store.engine.connect() as connection:
@@ -176,9 +176,9 @@ async def test_among_many_that_were_sent_those_that_wait_are_found_by_an_index(s
 
 
 async def record(
-    bus: Bus, publisher: Publisher, id_: UUID, state: State, position: tuple[int, int, int] = (0, 1, 0)
+    bus: Bus, publisher: Publisher, id_: UUID, state: State, step: tuple[int, int, int] = (0, 1, 0)
 ) -> None:
-    entry = Entry(position=position, state=state, at=now())
+    entry = Entry(step=step, state=state, at=now())
     await Ledger(bus, publisher).write(MessageId(id_), entry, after=None)
 
 
@@ -206,7 +206,7 @@ async def test_a_message_that_waits_can_be_canceled(
         assert response.json() == {**shown, "status": "canceled"}
     [event] = await published(bus.jetstream, Stream.EVENTS)
     assert isinstance(event, StatusChanged)
-    assert (event.data.status, event.data.round, event.data.attempt) == (Status.CANCELED, 0, attempt)
+    assert (event.data.status, event.data.generation, event.data.attempt) == (Status.CANCELED, 0, attempt)
 
 
 @pytest.mark.parametrize(

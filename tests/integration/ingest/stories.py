@@ -12,7 +12,7 @@ from shared.bus.client import connect
 from shared.bus.publisher import Outgoing, publishing
 from shared.bus.topology import (
     Stream,
-    consent_subject,
+    suppression_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     event_subject,
@@ -23,10 +23,10 @@ from shared.bus.topology import (
 from shared.channels import Channel, Direction
 from shared.events import (
     AttemptError,
-    ConsentChange,
-    ConsentChanged,
-    ConsentSource,
-    ConsentState,
+    SuppressionChange,
+    SuppressionChanged,
+    SuppressionSource,
+    SuppressionState,
     DeadLetter,
     DeadLettered,
     DeadLetterResolution,
@@ -44,7 +44,7 @@ from shared.events import (
     StatusChanged,
     StatusReport,
 )
-from shared.identity import (
+from shared.ids import (
     EventId,
     MessageId,
     conversation_key,
@@ -53,7 +53,7 @@ from shared.identity import (
     idempotent_message_id,
     inbound_message_id,
 )
-from shared.status import Status
+from shared.lifecycle import Status
 from tests import messages
 from tests.waiting import eventually
 
@@ -77,10 +77,10 @@ def message(number: int = 0, *, sender: str = OURS, recipient: str = THEIRS, bod
     )
 
 
-def accepted(message: Message, *, round_: int = 0) -> MessageAccepted:
+def accepted(message: Message, *, generation: int = 0) -> MessageAccepted:
     expires_at = message.created_at + timedelta(hours=4)
-    request = DeliveryRequest(message=message, round=round_, expires_at=expires_at)
-    return MessageAccepted.of(request, time=message.created_at + timedelta(minutes=round_))
+    request = DeliveryRequest(message=message, generation=generation, expires_at=expires_at)
+    return MessageAccepted.of(request, time=message.created_at + timedelta(minutes=generation))
 
 
 def received(number: int = 0, *, sender: str = THEIRS, recipient: str = OURS) -> MessageReceived:
@@ -97,14 +97,14 @@ def received(number: int = 0, *, sender: str = THEIRS, recipient: str = OURS) ->
     return MessageReceived.of(InboundMessage(message=inbound, raw={"body": inbound.body}))
 
 
-def status(message_id: MessageId, status_: Status, *, round_: int = 0, attempt: int = 1) -> StatusChanged:
+def status(message_id: MessageId, status_: Status, *, generation: int = 0, attempt: int = 1) -> StatusChanged:
     failed = status_ in {Status.RETRYING, Status.FAILED}
     error = AttemptError(attempt=attempt, code="provider_error", detail="503", at=NOON) if failed else None
     report = StatusReport(
         message_id=message_id,
         channel=Channel.SMS,
         status=status_,
-        round=round_,
+        generation=generation,
         attempt=attempt,
         provider=PROVIDER,
         provider_message_id=provider_message_id(message_id) if status_ is Status.SENT else None,
@@ -152,15 +152,15 @@ def resolved(
     return DeadLetterResolved.of(data, time=NOON + timedelta(hours=2))
 
 
-def consent_changed(minute: int, state: ConsentState, *, ours: str | None = OURS) -> ConsentChanged:
+def consent_changed(minute: int, state: SuppressionState, *, ours: str | None = OURS) -> SuppressionChanged:
     """The change of this minute, the same at every call."""
-    return ConsentChanged.of(
-        ConsentChange(
+    return SuppressionChanged.of(
+        SuppressionChange(
             channel=Channel.SMS,
             ours=ours,
             theirs=THEIRS,
             state=state,
-            source=ConsentSource.KEYWORD,
+            source=SuppressionSource.KEYWORD,
             detail="stop",
             occurred_at=NOON + timedelta(minutes=minute),
         )
@@ -184,23 +184,23 @@ def life_of(number: int) -> list[Event]:
 
 
 def lives() -> list[Event]:
-    """A delivered message with its answer, a failed one whose second round is sent, and one elsewhere."""
+    """A delivered message with its answer, a failed one whose second generation is sent, and one elsewhere."""
     failed, hopeless = message(1), message(3)
     return [
         *life_of(0),
         accepted(failed),
         status(failed.id, Status.FAILED),
         dead_letter(failed),
-        accepted(failed, round_=1),
-        status(failed.id, Status.SENT, round_=1),
+        accepted(failed, generation=1),
+        status(failed.id, Status.SENT, generation=1),
         resolved(dead_letter(failed), Resolution.REPLAYED),
         receipt(failed.id, Status.UNDELIVERED),
         dead_letter(hopeless),
         resolved(dead_letter(hopeless), Resolution.DISCARDED, "a test"),
         accepted(message(2, recipient="+18045550002")),
-        consent_changed(0, ConsentState.OPTED_OUT),
-        consent_changed(1, ConsentState.OPTED_IN),
-        consent_changed(2, ConsentState.OPTED_OUT, ours=None),
+        consent_changed(0, SuppressionState.OPTED_OUT),
+        consent_changed(1, SuppressionState.OPTED_IN),
+        consent_changed(2, SuppressionState.OPTED_OUT, ours=None),
     ]
 
 
@@ -221,8 +221,8 @@ def place_of(event: Event) -> tuple[Stream, str]:  # noqa: PLR0911 - a table
             return Stream.DEADLETTER, dead_letter_subject(event.data.direction, event.data.channel)
         case DeadLetterResolved():
             return Stream.DEADLETTER, dead_letter_resolved_subject(Channel.SMS)
-        case ConsentChanged():
-            return Stream.CONSENT, consent_subject(event.data.channel, event.data.key)
+        case SuppressionChanged():
+            return Stream.SUPPRESSIONS, suppression_subject(event.data.channel, event.data.key)
     raise TypeError(f"ingest does not read {event.type}")
 
 
@@ -256,7 +256,7 @@ _TABLES = (
     "delivery_receipts",
     "dead_letters",
     "dead_letter_resolutions",
-    "consent_changes",
+    "suppression_changes",
 )
 
 _MEANING = {
@@ -274,7 +274,7 @@ _MEANING = {
     "delivery_receipts": "SELECT * FROM delivery_receipts",
     "dead_letters": "SELECT * FROM dead_letters",
     "dead_letter_resolutions": "SELECT * FROM dead_letter_resolutions",
-    "consent_changes": "SELECT * FROM consent_changes",
+    "suppression_changes": "SELECT * FROM suppression_changes",
 }
 
 Dump = dict[str, list[str]]

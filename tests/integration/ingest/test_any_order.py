@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.gateway.archive import Archive
 from services.gateway.queries import DeadLetterFilter, SuppressionFilter
 from services.ingest.repository import Repository
-from services.ingest.rows import rows_of
-from shared.events import ConsentState, Event
-from shared.status import Status
+from services.ingest.projection import rows_of
+from shared.events import SuppressionState, Event
+from shared.lifecycle import Status
 from tests.integration.ingest.stories import (
     Dump,
     accepted,
@@ -39,9 +39,9 @@ OTHERS: list[Event] = [
     *(accepted(each) for each in MESSAGES),
     *(dead_letter(each) for each in MESSAGES),
     *ANSWERS,
-    consent_changed(0, ConsentState.OPTED_OUT),
-    consent_changed(1, ConsentState.OPTED_IN),
-    consent_changed(2, ConsentState.OPTED_OUT, ours=None),
+    consent_changed(0, SuppressionState.OPTED_OUT),
+    consent_changed(1, SuppressionState.OPTED_IN),
+    consent_changed(2, SuppressionState.OPTED_OUT, ours=None),
 ]
 
 Batch = tuple[int, list[Event]]

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.ingest.repository import Repository
-from services.ingest.rows import rows_of
+from services.ingest.projection import rows_of
 from services.ingest.settings import IngestSettings
 from shared.db.engine import make_engine
 from shared.errors import BadMessageError, DatabaseUnavailableError
@@ -104,7 +104,7 @@ async def test_what_a_message_says_is_what_is_stored(engine: AsyncEngine) -> Non
     [
         pytest.param(accepted(message(1, body="nul \0 in it")), id="a NUL byte"),
         pytest.param(accepted(message(1, recipient="x" * 321)), id="an address that is too long"),
-        pytest.param(accepted(message(1), round_=2**31), id="a number that is too large"),
+        pytest.param(accepted(message(1), generation=2**31), id="a number that is too large"),
     ],
 )
 async def test_what_the_database_will_never_take_is_a_bad_message(engine: AsyncEngine, event: Event) -> None:

@@ -142,16 +142,16 @@ async def add_history(connection: AsyncConnection) -> UUID:
     """A message that was sent at the second attempt, and of which the provider reported twice."""
     message_id = uuid4()
     nothing = {"provider": None, "provider_message_id": None, "error": None, "next_attempt_at": None}
-    event = {"message_id": message_id, "round": 1, "attempt": 0, "occurred_at": NOON, **nothing}
+    event = {"message_id": message_id, "generation": 1, "attempt": 0, "occurred_at": NOON, **nothing}
     sent = {"provider": "p", "provider_message_id": "m-1"}
     await connection.execute(
         insert(MessageEvent),
         [
-            {**event, "id": uuid4(), "status": "accepted", "rank": 0},
-            {**event, "id": uuid4(), "status": "sent", "rank": 3, "attempt": 2, **sent},
+            {**event, "id": uuid4(), "status": "accepted", "precedence": 0},
+            {**event, "id": uuid4(), "status": "sent", "precedence": 3, "attempt": 2, **sent},
         ],
     )
-    report = {**sent, "occurred_at": NOON, "rank": 4}
+    report = {**sent, "occurred_at": NOON, "precedence": 4}
     await connection.execute(
         insert(DeliveryReceipt),
         [
@@ -167,10 +167,10 @@ async def test_the_history_has_the_events_and_the_receipts_of_a_message(connecti
     message_id = await add_history(connection)
     await add_nothing_of_ours(connection)
 
-    query = text("SELECT * FROM message_history WHERE message_id = :id ORDER BY rank, status")
+    query = text("SELECT * FROM message_history WHERE message_id = :id ORDER BY precedence, status")
     rows = (await connection.execute(query, {"id": message_id})).all()
 
-    assert [(row.source, row.status, row.round, row.attempt, row.error) for row in rows] == [
+    assert [(row.source, row.status, row.generation, row.attempt, row.error) for row in rows] == [
         ("event", "accepted", 1, 0, None),
         ("event", "sent", 1, 2, None),
         ("receipt", "delivered", 1, 2, None),
@@ -182,7 +182,7 @@ async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncCo
     message_id = await add_history(connection)
     report = {
         "status": "delivered",
-        "rank": 4,
+        "precedence": 4,
         "occurred_at": NOON,
         "message_id": message_id,
         "provider": "p",
@@ -216,7 +216,7 @@ async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncCo
 
 async def add_nothing_of_ours(connection: AsyncConnection) -> None:
     """A receipt whose message is unknown: it belongs to no history until that turns up."""
-    row = {"id": uuid4(), "provider": "p", "provider_message_id": "m-2", "status": "delivered", "rank": 4}
+    row = {"id": uuid4(), "provider": "p", "provider_message_id": "m-2", "status": "delivered", "precedence": 4}
     await connection.execute(insert(DeliveryReceipt), [{**row, "occurred_at": NOON, "error_code": None}])
 
 
@@ -228,7 +228,7 @@ async def add_nothing_of_ours(connection: AsyncConnection) -> None:
         SELECT * FROM (SELECT id FROM messages WHERE conversation_id = 1 LIMIT 50) AS page
         LEFT JOIN LATERAL (
             SELECT status FROM message_history WHERE message_id = page.id
-            ORDER BY round DESC, rank DESC LIMIT 1
+            ORDER BY generation DESC, precedence DESC LIMIT 1
         ) AS state ON true
         """,
     ],
@@ -249,14 +249,14 @@ async def fill(connection: AsyncConnection) -> None:
     await connection.execute(
         text("""
             INSERT INTO message_events
-                (id, message_id, status, round, rank, attempt, provider, provider_message_id, occurred_at)
+                (id, message_id, status, generation, precedence, attempt, provider, provider_message_id, occurred_at)
             SELECT gen_random_uuid(), gen_random_uuid(), 'sent', 0, 3, 1, 'p', number::text, now()
             FROM generate_series(1, 50000) AS number
         """)
     )
     await connection.execute(
         text("""
-            INSERT INTO delivery_receipts (id, provider, provider_message_id, status, rank, occurred_at)
+            INSERT INTO delivery_receipts (id, provider, provider_message_id, status, precedence, occurred_at)
             SELECT gen_random_uuid(), 'p', number::text, 'delivered', 4, now()
             FROM generate_series(1, 50000) AS number
         """)

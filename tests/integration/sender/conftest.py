@@ -12,23 +12,23 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from mock_providers.sms import SMS
-from services.sender.announcer import Announcer
+from services.sender.event_publisher import EventPublisher
 from services.sender.attachments import fetching
-from services.sender.breaker import CircuitBreaker
+from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.providers.base import Provider
-from services.sender.providers.generic_sms import GenericSms, GenericSmsSettings
-from services.sender.providers.http import make_client
-from services.sender.route import Limits, Route
-from services.sender.routing import Routes
+from shared.providers.base import Provider
+from shared.providers.generic.sms import GenericSms, GenericSmsSettings
+from shared.providers.http import make_client
+from services.sender.provider_client import Limits, Route
+from services.sender.provider_selection import Routes
 from services.sender.settings import OnAmbiguous
 from services.sender.worker import Worker
 from shared.bus.client import Bus
-from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.events import DeliveryRequest
 from shared.ledger import Ledger
 from tests import messages, providers
@@ -44,7 +44,7 @@ class Harness:
     bus: Bus
     publisher: Publisher
     ledger: Ledger
-    consents: Consents
+    suppressions: SuppressionList
     provider: MockProvider
 
     async def accept(self, request: DeliveryRequest | None = None) -> DeliveryRequest:
@@ -110,7 +110,7 @@ async def provider() -> AsyncIterator[MockProvider]:
 
 @pytest.fixture
 def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
-    return Harness(bus, publisher, Ledger(bus, publisher), Consents(bus, publisher), provider)
+    return Harness(bus, publisher, Ledger(bus, publisher), SuppressionList(bus, publisher), provider)
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def sender(harness: Harness) -> SenderFactory:
                 for provider in (kind(client, settings), *(make(client) for make in then))
             ]
             by_channel = Routes({Channel.SMS: routes})
-            announcer = Announcer(harness.publisher)
-            deliverer = Deliverer(harness.ledger, harness.consents, announcer, by_channel, policy)
-            worker = Worker(harness.bus, deliverer, DeadLetterOffice(harness.publisher, "sender"))
+            events = EventPublisher(harness.publisher)
+            deliverer = Deliverer(harness.ledger, harness.suppressions, events, by_channel, policy)
+            worker = Worker(harness.bus, deliverer, DeadLetterPublisher(harness.publisher, "sender"))
             worker.start()
             try:
                 yield worker

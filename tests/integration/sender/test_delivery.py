@@ -9,7 +9,7 @@ from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
 from shared.events import DeliveryRequest
-from shared.ledger import Entry, State, position_of
+from shared.ledger import Entry, State, step_of
 from tests import messages
 from tests.integration.sender.conftest import DELAYS, ForgetfulSms, Harness, SenderFactory
 from tests.waiting import eventually
@@ -93,7 +93,7 @@ async def test_out_of_attempts_is_a_dead_letter_with_every_error_and_can_be_repl
         assert {error["status_code"] for error in letter["errors"]} == {503}
 
         await harness.provider.recover()
-        await harness.accept(request.model_copy(update={"round": 1}))
+        await harness.accept(request.model_copy(update={"generation": 1}))
         await status_becomes(harness, request, "sent")
     assert len(await harness.provider.messages()) == 1
 
@@ -196,7 +196,7 @@ async def test_a_provider_that_is_not_there_yet_is_tried_again(
 
 async def claim_of_a_dead_process(harness: Harness, request: DeliveryRequest) -> None:
     entry = Entry(
-        position=position_of(request),
+        step=step_of(request),
         state=State.CLAIMED,
         at=messages.now() - CLAIM_LEASE,
         provider="generic_sms",
@@ -232,7 +232,7 @@ async def test_what_was_recorded_and_not_announced_is_announced(
 ) -> None:
     request = messages.request()
     entry = Entry(
-        position=position_of(request),
+        step=step_of(request),
         state=State.RETRYING,
         at=messages.now(),
         provider="generic_sms",

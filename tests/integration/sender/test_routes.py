@@ -9,14 +9,14 @@ from structlog.testing import capture_logs
 
 from mock_providers.sms import SMS
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.providers.base import File, Provider
-from services.sender.providers.generic_sms import GenericSms, GenericSmsSettings
-from services.sender.providers.twilio import Twilio, TwilioSettings
+from shared.providers.base import File, Provider
+from shared.providers.generic.sms import GenericSms, GenericSmsSettings
+from shared.providers.twilio.send import Twilio, TwilioSettings
 from services.sender.settings import OnAmbiguous
 from shared.bus.topology import Stream
 from shared.events import DeliveryRequest, Message
-from shared.identity import new_message_id
-from shared.ledger import Entry, State, position_of
+from shared.ids import new_message_id
+from shared.ledger import Entry, State, step_of
 from tests import messages, providers
 from tests.integration.sender.conftest import ForgetfulSms, Harness, SenderFactory
 from tests.providers import MockProvider
@@ -76,7 +76,7 @@ async def asked(mock: MockProvider) -> int:
 async def claimed(harness: Harness, request: DeliveryRequest, provider: str) -> None:
     """Leave what a process leaves that died while it sent."""
     long_ago = messages.now() - CLAIM_LEASE
-    entry = Entry(position=position_of(request), state=State.CLAIMED, at=long_ago, provider=provider)
+    entry = Entry(step=step_of(request), state=State.CLAIMED, at=long_ago, provider=provider)
     await harness.ledger.write(request.message.id, entry, after=None)
 
 
@@ -175,7 +175,7 @@ async def test_it_stays_with_it_even_when_its_dead_letter_is_replayed(
         await status_becomes(harness, request, "failed")
     await harness.provider.recover()
     [letter] = await harness.dead_letters()
-    replayed = DeliveryRequest.model_validate({**letter["request"], "round": 1, "attempt": 1, "errors": []})
+    replayed = DeliveryRequest.model_validate({**letter["request"], "generation": 1, "attempt": 1, "errors": []})
     await harness.accept(replayed)
     async with sender(kind=Second, url=other.url, then=[at(harness.provider, GenericSms)]):
         await status_becomes(harness, request, "sent")
@@ -284,6 +284,6 @@ async def test_credentials_are_in_no_log_event_or_dead_letter(
 
 
 def test_entries_of_an_older_release_are_read() -> None:
-    old: Mapping[str, object] = {"position": (0, 1, 0), "state": "retrying", "at": messages.now().isoformat()}
+    old: Mapping[str, object] = {"step": (0, 1, 0), "state": "retrying", "at": messages.now().isoformat()}
     entry = Entry.model_validate_json(json.dumps(old))
     assert entry.may_be_at is None

@@ -6,15 +6,15 @@ from random import Random
 
 import pytest
 
-from services.gateway.cancellation import Canceler
-from services.gateway.errors import ConflictError
+from services.gateway.messages.cancellation import Canceler
+from services.gateway.http.errors import ConflictError
 from services.gateway.views import MessageView, MessageWithHistory
-from services.sender.announcer import Announcer
+from services.sender.event_publisher import EventPublisher
 from shared.bus.topology import Stream, sender_delayed
 from shared.channels import Channel
 from shared.events import DeliveryRequest, Origin
-from shared.ledger import Entry, State, position_of
-from shared.status import Status
+from shared.ledger import Entry, State, step_of
+from shared.lifecycle import Status
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory
 from tests.integration.sender.test_delivery import claim_of_a_dead_process, status_becomes
@@ -51,7 +51,7 @@ async def state_of(harness: Harness, request: DeliveryRequest) -> State | None:
 
 async def record(harness: Harness, request: DeliveryRequest, state: State, **what: object) -> None:
     entry = Entry.model_validate(
-        {"position": position_of(request), "state": state, "at": messages.now(), **what}
+        {"step": step_of(request), "state": state, "at": messages.now(), **what}
     )
     await harness.ledger.write(request.message.id, entry, after=None)
 
@@ -83,7 +83,7 @@ async def test_what_falls_due_while_no_sender_is_there_is_sent_by_the_next_one(
     found = await harness.ledger.look_up(request.message.id)
     assert found is not None
     origin = Origin(stream="OUTBOUND", sequence=1, subject="outbound.sms.0.x", consumer="sender-sms-00")
-    await Announcer(harness.publisher).announce(request, found.entry, origin)
+    await EventPublisher(harness.publisher).publish(request, found.entry, origin)
 
     async def is_due() -> bool:
         info = await harness.bus.jetstream.consumer_info(delayed.stream, delayed.name)
@@ -112,7 +112,7 @@ async def test_a_message_that_falls_due_before_an_open_breaker_waits_on(
 ) -> None:
     async def is_put_off_again() -> bool:
         found = await harness.ledger.look_up(request.message.id)
-        return found is not None and found.entry.position == (0, 1, 1)
+        return found is not None and found.entry.step == (0, 1, 1)
 
     await harness.provider.behave(status=401)
     async with sender():
@@ -141,7 +141,7 @@ async def test_a_canceled_message_is_not_sent_whatever_is_replayed(
         told = await harness.statuses(request)
 
         await harness.reset_consumers()
-        await harness.accept(request.model_copy(update={"deferrals": 1}))
+        await harness.accept(request.model_copy(update={"deferral_count": 1}))
         await eventually(harness.is_idle)
     assert told == ["scheduled", "canceled"][not seen :]
     assert await harness.statuses(request) == told
@@ -154,23 +154,23 @@ async def test_a_later_round_of_a_canceled_message_is_canceled_as_well(
 ) -> None:
     async def is_told_of_both() -> bool:
         events = await harness.stored(Stream.EVENTS)
-        reports = [(event["data"]["round"], event["data"]["status"]) for event in events]
+        reports = [(event["data"]["generation"], event["data"]["status"]) for event in events]
         return reports == [(0, "canceled"), (1, "canceled")]
 
     request = scheduled(IN_AN_HOUR)
     await cancel(harness, request)
     async with sender():
-        await harness.accept(request.model_copy(update={"round": 1}))
+        await harness.accept(request.model_copy(update={"generation": 1}))
         await eventually(is_told_of_both)
     assert await harness.provider.messages() == []
 
 
-@pytest.mark.parametrize("position", [(0, 1, 0), (0, 1, 1)])
+@pytest.mark.parametrize("step", [(0, 1, 0), (0, 1, 1)])
 async def test_a_cancellation_that_was_not_announced_is_announced_by_the_sender(
-    harness: Harness, sender: SenderFactory, position: tuple[int, int, int]
+    harness: Harness, sender: SenderFactory, step: tuple[int, int, int]
 ) -> None:
     request = scheduled(IN_AN_HOUR)
-    await record(harness, request, State.CANCELED, position=position)
+    await record(harness, request, State.CANCELED, step=step)
     await harness.accept(request)
     async with sender():
         await status_becomes(harness, request, "canceled")

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local_stack.processes import Command
-from local_stack.programs import Plan, Program, Stage
-from local_stack.readiness import NotReadyError
-from local_stack.session import carry_out, reporting_errors
+from dev.local_stack.processes import Command
+from dev.local_stack.programs import Plan, Program, Stage
+from dev.local_stack.readiness import NotReadyError
+from dev.local_stack.session import carry_out, reporting_errors
 
 FOLDER = Path(sys.argv[1])
 

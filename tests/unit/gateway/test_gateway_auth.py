@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook
 
 from services.gateway.app import create_app
-from services.gateway.auth import ApiKeys, WebhookSecrets
+from services.gateway.http.auth import ApiKeys, WebhookSecrets
 from services.gateway.settings import GatewaySettings
 from shared.settings import load
 

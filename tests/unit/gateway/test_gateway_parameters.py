@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.errors import InvalidRequestError
-from services.gateway.idempotency import PATTERN, parse_key
-from services.gateway.intake import trace_headers
-from services.gateway.parameters import as_conversation, as_participant
+from services.gateway.http.errors import InvalidRequestError
+from services.gateway.messages.idempotency import PATTERN, parse_key
+from services.gateway.messages.service import trace_headers
+from services.gateway.http.parameters import as_conversation, as_participant
 
 KEY = "13db6b6e-2dbd-5c1c-b749-f90205e39fde"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

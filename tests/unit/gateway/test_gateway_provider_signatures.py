@@ -24,8 +24,8 @@ from twilio.request_validator import RequestValidator
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
 from services.gateway.webhooks.guard import Delivery, Refusal
-from services.gateway.webhooks.sendgrid import SendgridKey
-from services.gateway.webhooks.twilio import TwilioSignatures
+from shared.providers.sendgrid.inbound import SendgridKey
+from shared.providers.twilio.receive import TwilioSignatures
 from tests.webhooks import (
     DELIVERED,
     FORM,

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from services.gateway.app import create_app
-from services.gateway.intake import Intake
+from services.gateway.messages.service import Intake
 from services.gateway.settings import GatewaySettings
 from shared.bus import topology
 from shared.bus.publisher import Outgoing
 from shared.channels import Channel, MessageType
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.events import (
-    ConsentChange,
-    ConsentChanged,
+    SuppressionChange,
+    SuppressionChanged,
     DeliveryReceipt,
     InboundMessage,
     Message,
@@ -30,7 +30,7 @@ from shared.events import (
     ReceiptReceived,
     decode,
 )
-from shared.status import Status
+from shared.lifecycle import Status
 from tests.jetstream import BusTo, JetStream, PublisherTo
 from tests.webhooks import (
     BOUNDARY,
@@ -78,9 +78,9 @@ class Gateway:
         self._server = server
         self.stream = stream
 
-    def changes(self) -> list[ConsentChange]:
-        stored = [decode(each.payload) for each in self._server.messages(topology.Stream.CONSENT)]
-        return [event.data for event in stored if isinstance(event, ConsentChanged)]
+    def changes(self) -> list[SuppressionChange]:
+        stored = [decode(each.payload) for each in self._server.messages(topology.Stream.SUPPRESSIONS)]
+        return [event.data for event in stored if isinstance(event, SuppressionChanged)]
 
     async def post(self, path: str, content: bytes, headers: Mapping[Any, Any]) -> httpx.Response:
         return await self._client.post(path, content=content, headers=headers)
@@ -113,10 +113,10 @@ async def running() -> AsyncIterator[Gateway]:
     stream: Any = Stream()
     nobody: Any = None
     server = JetStream(lambda: NOW)
-    consents = Consents(BusTo(server), PublisherTo(server))
-    intake = Intake(stream, nobody, consents, nobody, timedelta(hours=4), lambda: NOW)
+    suppressions = SuppressionList(BusTo(server), PublisherTo(server))
+    intake = Intake(stream, nobody, suppressions, nobody, timedelta(hours=4), lambda: NOW)
     app.state.gateway = SimpleNamespace(
-        default_region="US", intake=intake, consents=consents, clock=lambda: NOW
+        default_region="US", intake=intake, suppressions=suppressions, clock=lambda: NOW
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
@@ -659,7 +659,7 @@ async def test_a_bad_event_keeps_the_others_and_is_counted(gateway: Gateway, bad
 
     assert (response.status_code, response.json()) == (
         200,
-        {"receipts": 2, "consents": 0, "invalid": 1},
+        {"receipts": 2, "suppressions": 0, "invalid": 1},
     )
     assert len(gateway.stream.published) == 2
     assert counted() == before + 1

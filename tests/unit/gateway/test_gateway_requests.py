@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from services.gateway import compose
-from services.gateway.body import Model, validate
-from services.gateway.idempotency import fingerprint
+from services.gateway.messages import factory
+from services.gateway.http.body import Model, validate
+from services.gateway.messages.idempotency import fingerprint
 from services.gateway.schemas import (
     EmailReceipt,
     EmailSend,
@@ -19,8 +19,8 @@ from services.gateway.schemas import (
 )
 from shared.channels import Direction, MessageType
 from shared.events import Message
-from shared.identity import new_message_id
-from shared.status import Status
+from shared.ids import new_message_id
+from shared.lifecycle import Status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 SMS = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "text message"}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from services.ingest.handlers import IngestHandler
 from services.ingest.repository import Repository as RealRepository
-from services.ingest.rows import Rows
-from shared.bus.consumer import Delivery, Done, Outcome
-from shared.bus.dead_letters import DeadLetterOffice
+from services.ingest.projection import Rows
+from shared.bus.consumer import StreamMessage, Done, Outcome
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, BusUnavailableError, DatabaseUnavailableError
 from shared.events import Origin
 from tests.integration.ingest.stories import accepted, message
@@ -48,12 +48,12 @@ class Repository(RealRepository):
         self.stored += bodies
 
 
-class Office(DeadLetterOffice):
+class Office(DeadLetterPublisher):
     def __init__(self, *, is_open: bool) -> None:
         self.buried: list[tuple[int, str]] = []
         self._is_open = is_open
 
-    async def bury(
+    async def publish(
         self,
         payload: bytes,  # noqa: ARG002
         error: BadMessageError,
@@ -71,16 +71,16 @@ class Bench:
 
     def __init__(self, repository: Repository | None = None, *, office_is_open: bool = True) -> None:
         self.repository = repository or Repository()
-        self.office = Office(is_open=office_is_open)
-        self._handler = IngestHandler(self.repository, self.office)
+        self.dead_letters = Office(is_open=office_is_open)
+        self._handler = IngestHandler(self.repository, self.dead_letters)
 
     async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
         return await self._handler([delivery(number, payload) for number, payload in enumerate(payloads)])
 
 
-def delivery(sequence: int, payload: bytes) -> Delivery:
+def delivery(sequence: int, payload: bytes) -> StreamMessage:
     origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
-    return Delivery(payload, origin, NOW)
+    return StreamMessage(payload, origin, NOW)
 
 
 def payload(body: str) -> bytes:
@@ -103,7 +103,7 @@ async def test_exactly_the_bad_ones_are_given_up_and_all_others_stored(
     assert bench.repository.stored == [
         str(number) for number in range(40) if number not in refused | unreadable
     ]
-    assert sorted(bench.office.buried) == [
+    assert sorted(bench.dead_letters.buried) == [
         (number, "not_json" if number in unreadable else "not_storable")
         for number in sorted(refused | unreadable)
     ]
@@ -115,7 +115,7 @@ async def test_a_mistake_of_ours_holds_up_only_the_event_it_is_about() -> None:
     await bench.handle(PAYLOADS[:4])
 
     assert bench.repository.stored == ["0", "1", "3"]
-    assert bench.office.buried == [(2, "handler_failed")]
+    assert bench.dead_letters.buried == [(2, "handler_failed")]
 
 
 async def test_a_bad_one_is_not_done_with_before_its_dead_letter_is_stored() -> None:
@@ -130,7 +130,7 @@ async def test_while_the_database_is_away_nothing_is_given_up() -> None:
 
     with pytest.raises(DatabaseUnavailableError):
         await bench.handle([*PAYLOADS[:3], b"{"])
-    assert bench.office.buried == []
+    assert bench.dead_letters.buried == []
 
     assert await bench.handle(PAYLOADS[:3]) == [Done()] * 3
     assert bench.repository.stored == ["0", "1", "2"]
@@ -156,4 +156,4 @@ async def test_why_an_event_cannot_be_read(payload: bytes, reason: str) -> None:
 
     await bench.handle([payload])
 
-    assert bench.office.buried == [(0, reason)]
+    assert bench.dead_letters.buried == [(0, reason)]

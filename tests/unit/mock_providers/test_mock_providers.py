@@ -33,7 +33,7 @@ TEXT = {
     "timestamp": "2026-03-01T08:00:00Z",
 }
 LETTER = {
-    "from": "office@example.org",
+    "from": "dead_letters@example.org",
     "to": "[a@example.com](mailto:a@example.com)",
     "body": "<p>See you at nine</p>",
     "attachments": ["https://example.org/map.png"],

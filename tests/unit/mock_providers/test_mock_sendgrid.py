@@ -38,7 +38,7 @@ def mail(**changes: object) -> dict[str, Any]:
     """Without the fields that are changed to None."""
     fields = {
         "personalizations": [{"to": [PERSON]}],
-        "from": {"email": "office@example.org", "name": "The office"},
+        "from": {"email": "dead_letters@example.org", "name": "The dead_letters"},
         "subject": "Tomorrow",
         "content": [{"type": "text/html", "value": "<p>See you at nine</p>"}],
         "custom_args": {"message": uuid4().hex},
@@ -67,7 +67,7 @@ class TestSending:
 
     async def test_the_clients_own_mail(self, mocks: Mocks) -> None:
         response = await send(
-            mocks, Mail("office@example.org", "customer@example.com", "Hi", "text", "<p>html</p>")
+            mocks, Mail("dead_letters@example.org", "customer@example.com", "Hi", "text", "<p>html</p>")
         )
         assert response.status_code == 202
 
@@ -112,7 +112,7 @@ class TestErrors:
             ({"from": None, "personalizations": None, "content": None}, ["personalizations", "from.email"]),
             ({"from": {"name": "nobody"}}, ["from.email"]),
             ({"from": {"email": "nobody"}}, ["from.email"]),
-            ({"from": "office@example.org"}, ["from"]),
+            ({"from": "dead_letters@example.org"}, ["from"]),
             ({"personalizations": []}, ["personalizations"]),
             ({"personalizations": [{"to": [PERSON]}] * 1001}, ["personalizations"]),
             ({"personalizations": [{}]}, ["personalizations.0.to"]),
@@ -334,7 +334,7 @@ class TestInbound:
         texts = {name: part.get_payload(decode=True).decode() for name, part in parts.items()}
         assert texts.keys() >= {"headers", "from", "to", "subject", "text", "dkim", "SPF", "spam_score"}
         assert "attachment-info" not in texts
-        assert json.loads(texts["envelope"]) == {"to": ["office@example.org"], "from": "customer@example.com"}
+        assert json.loads(texts["envelope"]) == {"to": ["dead_letters@example.org"], "from": "customer@example.com"}
         assert json.loads(texts["charsets"])["text"] == "UTF-8"
         assert texts["attachments"] == "0"
         assert "Message-ID: <" in texts["headers"]

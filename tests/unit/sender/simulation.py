@@ -18,10 +18,10 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from services.sender.announcer import Announcer
-from services.sender.breaker import CircuitBreaker
+from services.sender.event_publisher import EventPublisher
+from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, Policy
-from services.sender.providers.base import (
+from shared.providers.base import (
     CredentialsError,
     File,
     NotReachedError,
@@ -29,21 +29,21 @@ from services.sender.providers.base import (
     TemporaryError,
     UnknownOutcomeError,
 )
-from services.sender.route import Limits, Route
-from services.sender.routing import Routes
+from services.sender.provider_client import Limits, Route
+from services.sender.provider_selection import Routes
 from services.sender.settings import OnAmbiguous
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, consent_subject, outbound_subject
+from shared.bus.topology import Stream, suppression_subject, outbound_subject
 from shared.channels import Channel
-from shared.consent import Consents
+from shared.suppressions import SuppressionList
 from shared.errors import BusUnavailableError, NotNowError, ServiceError
 from shared.events import (
-    ConsentChange,
-    ConsentChanged,
-    ConsentSource,
-    ConsentState,
+    SuppressionChange,
+    SuppressionChanged,
+    SuppressionSource,
+    SuppressionState,
     DeadLettered,
     DeliveryDue,
     DeliveryRequest,
@@ -54,10 +54,10 @@ from shared.events import (
     StatusChanged,
     decode,
 )
-from shared.identity import MessageId, idempotent_message_id
+from shared.ids import MessageId, idempotent_message_id
 from shared.ledger import Ledger, Record
 from shared.settings import Settings
-from shared.status import Status
+from shared.lifecycle import Status
 from tests import messages
 from tests.jetstream import JetStream, Stored
 from tests.virtual_time import VirtualTimeLoop
@@ -86,7 +86,7 @@ class Provider:
     """The provider itself.
 
     Attributes:
-        asked: the message and the round of every request that arrived.
+        asked: the message and the generation of every request that arrived.
         accepted: the same of what will reach somebody's phone.
     """
 
@@ -96,7 +96,7 @@ class Provider:
     accepted: list[tuple[MessageId, int]] = field(default_factory=list)
 
     def take(self, request: DeliveryRequest) -> str:
-        self.asked.append((request.message.id, request.round))
+        self.asked.append((request.message.id, request.generation))
         match self.behaviour:
             case Behaviour.FAILS:
                 raise TemporaryError("http_500", "no")
@@ -108,7 +108,7 @@ class Provider:
                 raise NotReachedError("not_reached", "no")
         known = any(id_ == request.message.id for id_, _ in self.accepted)
         if not (known and self.honours_keys):
-            self.accepted.append((request.message.id, request.round))
+            self.accepted.append((request.message.id, request.generation))
         return f"theirs-{request.message.id}"
 
 
@@ -222,8 +222,8 @@ class Process:
         publisher = _Publisher(self)
         self.deliverer = Deliverer(
             Ledger(_Bus(self), publisher),
-            Consents(_Bus(self), publisher),
-            Announcer(publisher),
+            SuppressionList(_Bus(self), publisher),
+            EventPublisher(publisher),
             Routes({Channel.SMS: [route]}),
             Policy(
                 DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, clock=world.now, random=Random(0)
@@ -342,11 +342,11 @@ class World:
         """List the requests of dead letters, and of what was sent: that may kill its sender too."""
         given_up = [event.data.request for event in self.dead_letters() if event.data.request]
         sent = {
-            (event.data.message_id, event.data.round)
+            (event.data.message_id, event.data.generation)
             for event in self.statuses()
             if event.data.status is Status.SENT
         }
-        return [*given_up, *(each for each in self.requests() if (each.message.id, each.round) in sent)]
+        return [*given_up, *(each for each in self.requests() if (each.message.id, each.generation) in sent)]
 
     def schedules(self) -> list[Stored]:
         return [each for each in self.server.messages(Stream.DELAYED) if each.due]
@@ -367,24 +367,24 @@ class World:
         """Tell whether no sender has a message in its hands, and the provider gets none that is late."""
         return not (self.on_the_wire() or any(process.handling for process in self.processes))
 
-    def change_consent(self, state: ConsentState) -> None:
+    def change_consent(self, state: SuppressionState) -> None:
         """Do what the gateway has done when it answers the webhook of a keyword."""
-        change = ConsentChange(
+        change = SuppressionChange(
             channel=Channel.SMS,
             ours=messages.ALICE,
             theirs=messages.BOB,
             state=state,
-            source=ConsentSource.KEYWORD,
+            source=SuppressionSource.KEYWORD,
             occurred_at=self.now(),
         )
-        event = ConsentChanged.of(change, cause=len(self.server.messages(Stream.CONSENT)))
-        subject = consent_subject(change.channel, change.key)
-        self.server.store(Stream.CONSENT, Outgoing(subject, event.id, event.encode()))
+        event = SuppressionChanged.of(change, cause=len(self.server.messages(Stream.SUPPRESSIONS)))
+        subject = suppression_subject(change.channel, change.key)
+        self.server.store(Stream.SUPPRESSIONS, Outgoing(subject, event.id, event.encode()))
 
     def replay(self, request: DeliveryRequest) -> None:
         """Do what the gateway does with the request of a dead letter."""
-        fresh = {"attempt": 1, "deferrals": 0, "errors": [], "expires_at": self.now() + VALIDITY}
-        self._publish_accepted(request.model_copy(update={"round": request.round + 1, **fresh}))
+        fresh = {"attempt": 1, "deferral_count": 0, "errors": [], "expires_at": self.now() + VALIDITY}
+        self._publish_accepted(request.model_copy(update={"generation": request.generation + 1, **fresh}))
 
     def _publish_accepted(self, request: DeliveryRequest) -> None:
         event = MessageAccepted.of(request, time=self.now())

@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import ConsentState, DeliveryDue, decode
-from shared.identity import MessageId
+from shared.events import SuppressionState, DeliveryDue, decode
+from shared.ids import MessageId
 from shared.ledger import State
-from shared.status import Status
+from shared.lifecycle import Status
 from tests.unit.sender.simulation import Behaviour, World
 
 T = TypeVar("T")
@@ -104,10 +104,10 @@ class AnyCourse(RuleBasedStateMachine):
         self.world.replay(one(which, self.world.replayable()))
 
     @precondition(lambda self: self.world.is_quiet())
-    @rule(state=st.sampled_from(ConsentState))
-    def recipient_decides(self, state: ConsentState) -> None:
+    @rule(state=st.sampled_from(SuppressionState))
+    def recipient_decides(self, state: SuppressionState) -> None:
         self.world.change_consent(state)
-        self.opted_out_after = len(self.world.provider.asked) if state is ConsentState.OPTED_OUT else None
+        self.opted_out_after = len(self.world.provider.asked) if state is SuppressionState.OPTED_OUT else None
 
     # --- What holds ---
 
@@ -126,14 +126,14 @@ class AnyCourse(RuleBasedStateMachine):
     @invariant()
     def what_leads_on_comes_after_the_report(self) -> None:
         reports = [event.data for event in self.world.statuses()]
-        told = {(each.message_id, each.status, each.round, each.attempt) for each in reports}
+        told = {(each.message_id, each.status, each.generation, each.attempt) for each in reports}
         for schedule in self.world.schedules():
             due = decode(schedule.payload)
             assert isinstance(due, DeliveryDue)
-            id_, round_, attempt = due.data.message.id, due.data.round, due.data.attempt
-            deferred = (id_, Status.SCHEDULED, round_, attempt)
-            retried = (id_, Status.RETRYING, round_, attempt - 1)
-            assert (deferred if due.data.deferrals else retried) in told
+            id_, generation, attempt = due.data.message.id, due.data.generation, due.data.attempt
+            deferred = (id_, Status.SCHEDULED, generation, attempt)
+            retried = (id_, Status.RETRYING, generation, attempt - 1)
+            assert (deferred if due.data.deferral_count else retried) in told
 
     @invariant()
     def what_is_told_again_is_the_same(self) -> None:
@@ -149,38 +149,38 @@ class AnyCourse(RuleBasedStateMachine):
             self.what_is_told_again_is_the_same()
             self.who_has_opted_out_is_sent_nothing()
             for request in self.world.requests():
-                self._ends_once(request.message.id, request.round)
+                self._ends_once(request.message.id, request.generation)
                 self._is_recorded_as_it_was_told(request.message.id)
             self._telling_all_again_changes_nothing()
         finally:
             self.world.close()
 
-    def _ends_once(self, message_id: MessageId, round_: int) -> None:
+    def _ends_once(self, message_id: MessageId, generation: int) -> None:
         reports = [
             event.data
             for event in self.world.statuses()
-            if (event.data.message_id, event.data.round) == (message_id, round_)
+            if (event.data.message_id, event.data.generation) == (message_id, generation)
         ]
         ends = {(report.status, report.attempt) for report in reports if report.status in ENDS.values()}
         letters = {
             event.id
             for event in self.world.dead_letters()
-            if (event.data.message_id, event.data.round) == (message_id, round_)
+            if (event.data.message_id, event.data.generation) == (message_id, generation)
         }
-        if self._was_sent_before(message_id, round_):
+        if self._was_sent_before(message_id, generation):
             assert {report.status for report in reports} == {Status.SENT}
-            assert (message_id, round_) not in self.world.provider.asked
+            assert (message_id, generation) not in self.world.provider.asked
             return
         [(status, attempt)] = ends
         assert len(letters) == (status is Status.FAILED)
         retried = {report.attempt for report in reports if report.status is Status.RETRYING}
         assert retried == set(range(1, attempt))
-        assert status is not Status.SENT or (message_id, round_) in self.world.provider.asked
+        assert status is not Status.SENT or (message_id, generation) in self.world.provider.asked
 
-    def _was_sent_before(self, message_id: MessageId, round_: int) -> bool:
+    def _was_sent_before(self, message_id: MessageId, generation: int) -> bool:
         return any(
             event.data.message_id == message_id
-            and event.data.round < round_
+            and event.data.generation < generation
             and event.data.status is Status.SENT
             for event in self.world.statuses()
         )
@@ -188,7 +188,7 @@ class AnyCourse(RuleBasedStateMachine):
     def _is_recorded_as_it_was_told(self, message_id: MessageId) -> None:
         record = self.world.recorded(message_id)
         told = [event.data for event in self.world.statuses() if event.data.message_id == message_id]
-        last = max(told, key=lambda report: (report.round, report.status.rank, report.attempt))
+        last = max(told, key=lambda report: (report.generation, report.status.precedence, report.attempt))
         assert record is not None
         assert ENDS[record.entry.state] is last.status
 

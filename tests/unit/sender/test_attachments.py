@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from services.sender import attachments
 from services.sender.attachments import Fetch, LookUp, fetching, file_name, is_public, media_type_of
-from services.sender.providers.base import File, ProviderError, RejectedError, TemporaryError
+from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
 from tests import messages
 from tests.stand_in import Answer, Asked, StandIn, standing_in
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from shared.ledger import State
-from shared.status import Status
+from shared.lifecycle import Status
 from tests.unit.sender.simulation import START, Asked, Behaviour, World
 
 
@@ -223,6 +223,6 @@ def test_what_was_sent_before_its_replay_is_sent_in_that_round_too(world: World)
     world.come_to_rest()
 
     reports = [event.data for event in world.statuses()]
-    assert [(report.round, report.status) for report in reports] == [(0, Status.SENT), (1, Status.SENT)]
+    assert [(report.generation, report.status) for report in reports] == [(0, Status.SENT), (1, Status.SENT)]
     assert len({report.provider_message_id for report in reports}) == 1
     assert len(world.provider.asked) == 1

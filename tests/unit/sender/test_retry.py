@@ -46,7 +46,7 @@ def test_never_before_the_provider_asked_nor_after_the_message_expires(
 
 @given(st.integers(0, 100), st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=1)))
 def test_a_deferred_message_looks_again_after_the_provider_may_be_asked(
-    deferrals: int, blocked: timedelta
+    deferral_count: int, blocked: timedelta
 ) -> None:
-    at = next_look_at(deferrals, not_before=NOW + blocked, now=NOW, random=Random(1))
+    at = next_look_at(deferral_count, not_before=NOW + blocked, now=NOW, random=Random(1))
     assert NOW + blocked < at <= NOW + blocked + timedelta(seconds=360)

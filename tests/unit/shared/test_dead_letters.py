@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.dead_letters import DeadLetterOffice
+from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import Outgoing
 from shared.bus.publisher import Publisher as RealPublisher
 from shared.bus.topology import Stream
@@ -36,7 +36,7 @@ class Publisher(RealPublisher):
 async def test_it_says_where_it_comes_from_and_why() -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(b"{", ERROR, ORIGIN, at=NOW)
+    await DeadLetterPublisher(publisher, "ingest").publish(b"{", ERROR, ORIGIN, at=NOW)
 
     [outgoing] = publisher.published
     event = decode(outgoing.payload)
@@ -48,17 +48,17 @@ async def test_it_says_where_it_comes_from_and_why() -> None:
 
 
 async def test_without_a_broker_nothing_is_given_up() -> None:
-    office = DeadLetterOffice(Publisher(up=False), "ingest")
+    dead_letters = DeadLetterPublisher(Publisher(up=False), "ingest")
 
     with pytest.raises(BusUnavailableError):
-        await office.bury(b"{", ERROR, ORIGIN, at=NOW)
+        await dead_letters.publish(b"{", ERROR, ORIGIN, at=NOW)
 
 
 @given(st.sampled_from([b"\x01", b"\xff", b"\x00", b'"', b"a", "é".encode(), "🎈".encode()]))
 async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN, at=NOW)
+    await DeadLetterPublisher(publisher, "ingest").publish(unit * (NATS_LIMIT // len(unit)), ERROR, ORIGIN, at=NOW)
 
     [outgoing] = publisher.published
     assert len(outgoing.payload) < NATS_LIMIT
@@ -71,7 +71,7 @@ async def test_however_large_the_payload_it_fits_into_a_message(unit: bytes) -> 
 async def test_what_is_no_text_is_kept_in_base64(payload: bytes) -> None:
     publisher = Publisher()
 
-    await DeadLetterOffice(publisher, "ingest").bury(payload, ERROR, ORIGIN, at=NOW)
+    await DeadLetterPublisher(publisher, "ingest").publish(payload, ERROR, ORIGIN, at=NOW)
 
     event = decode(publisher.published[0].payload)
     assert isinstance(event, DeadLettered)
@@ -81,13 +81,13 @@ async def test_what_is_no_text_is_kept_in_base64(payload: bytes) -> None:
 
 async def test_something_to_send_that_a_consumer_died_of_can_be_replayed_as_that() -> None:
     publisher = Publisher()
-    request = messages.request(round=2)
+    request = messages.request(generation=2)
 
-    await DeadLetterOffice(publisher, "ingest").bury(
+    await DeadLetterPublisher(publisher, "ingest").publish(
         messages.accepted(request).encode(), ERROR, ORIGIN, at=NOW
     )
 
     event = decode(publisher.published[0].payload)
     assert isinstance(event, DeadLettered)
-    assert (event.data.message_id, event.data.round) == (request.message.id, 2)
+    assert (event.data.message_id, event.data.generation) == (request.message.id, 2)
     assert event.data.request == request

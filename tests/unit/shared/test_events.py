@@ -19,8 +19,8 @@ from shared.events import (
     decode,
     unreadable,
 )
-from shared.identity import dead_letter_id, event_id
-from shared.status import Status
+from shared.ids import dead_letter_id, event_id
+from shared.lifecycle import Status
 from tests import messages
 
 ORIGIN = Origin(stream="OUTBOUND", sequence=7, subject="outbound.sms.1.x", consumer="sender-sms-01")
@@ -41,7 +41,7 @@ def test_events_are_cloudevents() -> None:
 
 def test_each_round_of_a_message_is_accepted_once() -> None:
     request = messages.request()
-    again, replayed = request, request.model_copy(update={"round": 1})
+    again, replayed = request, request.model_copy(update={"generation": 1})
     ids = {MessageAccepted.of(each, time=messages.now()).id for each in (request, again, replayed)}
     assert len(ids) == 2
 
@@ -49,7 +49,7 @@ def test_each_round_of_a_message_is_accepted_once() -> None:
 @pytest.mark.parametrize("status", [Status.SENT, Status.RETRYING, Status.FAILED, Status.EXPIRED])
 def test_the_type_of_a_status_event_says_which(status: Status) -> None:
     message = messages.message()
-    report = StatusReport(message_id=message.id, channel=message.channel, status=status, round=0, attempt=1)
+    report = StatusReport(message_id=message.id, channel=message.channel, status=status, generation=0, attempt=1)
     assert StatusChanged.of(report, time=messages.now()).type == f"messaging.message.{status}.v1"
 
 

@@ -5,7 +5,7 @@ import pytest
 
 PROGRAM = """
 import logging
-from shared.logging import configure
+from shared.observability.logging import configure
 from shared.settings import Settings
 
 def send(headers):

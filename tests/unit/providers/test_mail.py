@@ -1,0 +1,106 @@
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.providers.mail import is_html, parts_of, subject_of, text_of, threading_of
+from shared.ids import ConversationKey, MessageId
+from tests import messages
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("Hello", False),
+        ("1 < 2 and 3 > 2", False),
+        ("Write to <ann@example.com>", False),
+        ("<https://example.com>", False),
+        ("<3", False),
+        ("<b>Hi</b>", True),
+        ("Hi<br/>you", True),
+        ('<P CLASS="x">Hi', True),
+        ("<!DOCTYPE html><html>", True),
+        ('<a href="https://example.com">x</a>', True),
+    ],
+)
+def test_a_body_with_a_tag_is_html(body: str, expected: bool) -> None:  # noqa: FBT001 - a column of the table
+    assert is_html(body) is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("Plain\n\n\n\n text ", "Plain\n\n\n\n text "),
+        ("<p>One</p><p>Two</p>", "One\n\nTwo"),
+        ("<div>One<br>Two</div>", "One\nTwo"),
+        ("<b>a</b>\n  <i>b</i>", "a b"),
+        ("<ul><li>One</li><li>Two</li></ul>", "- One\n\n- Two"),
+        ("<html><head><title>T</title><style>p{}</style></head><p>Hi", "Hi"),
+        ("<script>alert('x')</script><p>Hi &amp; &lt;bye&gt;</p>", "Hi & <bye>"),
+        ('<a href="https://example.com/?a=1">here</a>', "here (https://example.com/?a=1)"),
+        ('<a href="https://example.com">https://example.com</a>', "https://example.com"),
+        ('<a href="javascript:x()">here</a>', "here"),
+        ('<img alt="A cat" src="x"> <p></p>', "A cat"),
+        ("<tr><td>1</td><td>2</td></tr>", "1 2"),
+        ("<p></a></td></script>Hi</p>", "Hi"),
+    ],
+)
+def test_the_text_is_what_a_reader_of_the_html_sees(body: str, text: str) -> None:
+    assert text_of(body) == text
+
+
+@pytest.mark.parametrize(
+    ("subject", "body", "expected"),
+    [
+        ("Greetings", "Hello", "Greetings"),
+        ("a\r\nBcc: b@c.d", "Hello", "a Bcc: b@c.d"),
+        ("  ", "Hello", "Hello"),
+        (None, "\n \nHello,\nAnn", "Hello,"),
+        (None, "<h1>Big</h1><p>news</p>", "Big"),
+        (None, "", "(no subject)"),
+        (None, "<img src='x'>", "(no subject)"),
+        (None, "word " * 20, "word " * 14 + "word…"),
+        (None, "x" * 100, "x" * 77 + "…"),
+    ],
+)
+def test_the_subject_is_the_beginning_of_the_text_where_none_is_given(
+    subject: str | None, body: str, expected: str
+) -> None:
+    assert subject_of(messages.email(subject=subject, body=body)) == expected
+
+
+@given(st.text(), st.none() | st.text())
+def test_any_text_makes_a_mail(body: str, subject: str | None) -> None:
+    message = messages.email(body=body, subject=subject)
+    assert 0 < len(subject_of(message).splitlines()) <= 1
+    assert all(text for _, text in parts_of(message))
+
+
+@given(
+    st.lists(st.sampled_from(["<p>", "</a>", "<a href=", "<script>", "<b", "&#0;", "x", "<!--", "]]>", "'"]))
+)
+def test_any_html_has_a_text(parts: list[str]) -> None:
+    text_of("<br>" + "".join(parts))
+
+
+@pytest.mark.parametrize(
+    ("in_reply_to", "more", "references"),
+    [
+        (None, {}, ""),
+        ("<1@b.c>", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
+        ("1@b.c", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
+        ("<1@b.c>\r\nBcc: x", {"In-Reply-To": "<1@b.c>Bcc:x>"}, " <1@b.c>Bcc:x>"),
+    ],
+)
+def test_the_mails_of_a_conversation_refer_to_the_same_one(
+    in_reply_to: str | None, more: dict[str, str], references: str
+) -> None:
+    message = messages.email(
+        id=MessageId(UUID(int=1)), conversation_key=ConversationKey(UUID(int=2)), in_reply_to=in_reply_to
+    )
+    assert threading_of(message) == {
+        "Message-ID": "<00000000-0000-0000-0000-000000000001@example.com>",
+        "References": f"<00000000-0000-0000-0000-000000000002@example.com>{references}",
+        **more,
+    }

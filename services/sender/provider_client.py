@@ -170,7 +170,7 @@ class Route:
     def _show(self) -> None:
         name = self.provider.name
         metrics.BREAKER_OPEN.labels(name).set(self._breaker.is_open)
-        metrics.ROUTE_PAUSED.labels(name).set(self._is_refused)
+        metrics.PROVIDER_PAUSED.labels(name).set(self._is_refused)
 
 
 def _out_of_time(*, was_asked: bool) -> ProviderError:

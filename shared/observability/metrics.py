@@ -1,79 +1,99 @@
-"""Prometheus metrics of the three services, declared once so that names and labels agree."""
+"""Prometheus metrics of the three services, declared in one place so that names and labels agree."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-READY = Gauge("messaging_ready", "1 while the service can do its work, as /readyz says")
+READY = Gauge("messaging_ready", "1 if the service is ready, as reported by /readyz, otherwise 0")
 
 ACCEPTED = Counter(
     "messaging_accepted_total",
-    "What the gateway accepted, by kind: send, replay, webhook or receipt",
+    "Requests accepted and stored by the gateway, by kind: send, replay, webhook or receipt",
     ["channel", "kind"],
 )
-RECEIPTS = Counter("messaging_receipts_total", "Delivery receipts, by what they say", ["channel", "status"])
+RECEIPTS = Counter(
+    "messaging_receipts_total", "Delivery receipts accepted, by the status they report", ["channel", "status"]
+)
 SUPPRESSION_CHANGES = Counter(
     "messaging_suppression_changes_total",
-    "Opt-outs and opt-ins, by what made them",
+    "Changes of the suppression list, by the new state and the source of the change",
     ["channel", "state", "source"],
 )
 SUPPRESSED = Counter(
     "messaging_suppressed_total",
-    "Sends that the gateway refused since their recipient has opted out",
+    "Sends rejected by the gateway because the recipient has opted out",
     ["channel"],
 )
-REFUSED = Counter("messaging_refused_total", "Requests that the gateway refused", ["status"])
+HTTP_ERRORS = Counter(
+    "messaging_http_errors_total",
+    "Requests that the gateway answered with a status of 400 or above",
+    ["status"],
+)
 WEBHOOKS_REFUSED = Counter(
     "messaging_webhooks_refused_total",
-    "Webhooks without a valid signature, and events in others that were not taken",
+    "Webhooks refused because of their signature, and webhook events skipped because they were invalid",
     ["provider", "reason"],
 )
 HTTP_SECONDS = Histogram(
-    "messaging_http_request_seconds",
-    "Time to answer a request, in seconds",
+    "messaging_http_request_duration_seconds",
+    "Time the gateway took to answer a request",
     ["method", "route", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
 PERSISTED = Counter(
-    "messaging_persisted_total", "Events that ingest stored, repetitions included", ["stream"]
+    "messaging_persisted_total", "Events stored in PostgreSQL by ingest, including duplicates", ["stream"]
 )
-PERSIST_SECONDS = Histogram("messaging_persist_batch_seconds", "Time to store a batch, in seconds")
+PERSIST_SECONDS = Histogram(
+    "messaging_persist_batch_duration_seconds", "Time ingest took to store a batch of events"
+)
 CONSUMER_PENDING = Gauge(
     "messaging_consumer_pending",
-    "Messages that no process was given yet; NaN if unknown",
+    "Messages not yet delivered to any process; NaN if unknown",
     ["stream", "consumer"],
 )
 CONSUMER_ACK_PENDING = Gauge(
     "messaging_consumer_ack_pending",
-    "Messages that a process is working on; NaN if unknown",
+    "Messages delivered to a process but not yet acknowledged; NaN if unknown",
     ["stream", "consumer"],
 )
 
-SENT = Counter("messaging_send_attempts_total", "Attempts to send", ["provider", "outcome"])
-SEND_SECONDS = Histogram("messaging_send_seconds", "Time a provider took to answer, in seconds", ["provider"])
+SENT = Counter(
+    "messaging_send_attempts_total",
+    "Attempts to send a message, by outcome: sent, or the code of the error",
+    ["provider", "outcome"],
+)
+SEND_SECONDS = Histogram(
+    "messaging_provider_request_duration_seconds", "Time a provider took to answer a send", ["provider"]
+)
 DELIVERY_SECONDS = Histogram(
     "messaging_accept_to_sent_seconds",
-    "Time from acceptance to the provider's acknowledgement with all retries, replays excepted, in seconds",
+    "Time from acceptance, or from the scheduled time, until the provider accepted the message; no replays",
     ["channel"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1_800),
 )
-RETRIES = Counter("messaging_retries_total", "Attempts that are to be made again", ["provider", "code"])
+RETRIES = Counter(
+    "messaging_retries_total", "Failed attempts that will be retried, by error code", ["provider", "code"]
+)
 DEFERRALS = Counter(
     "messaging_deferrals_total",
-    "Messages put off without an attempt spent: breaker_open, or what paused the route",
+    "Messages deferred without using up an attempt: breaker_open, or the error that paused the provider",
     ["provider", "code"],
 )
-EXPIRED = Counter("messaging_expired_total", "Messages whose time to be sent was over", ["channel"])
-BREAKER_OPEN = Gauge(
-    "messaging_breaker_open", "1 from when the provider is left alone until it answers again", ["provider"]
+EXPIRED = Counter(
+    "messaging_expired_total", "Messages not sent because they had passed their expiry time", ["channel"]
 )
-ROUTE_PAUSED = Gauge(
-    "messaging_route_paused",
-    "1 from when the provider refuses our credentials until it takes them",
+BREAKER_OPEN = Gauge(
+    "messaging_breaker_open",
+    "1 while the circuit breaker of the provider is open, otherwise 0",
+    ["provider"],
+)
+PROVIDER_PAUSED = Gauge(
+    "messaging_provider_paused",
+    "1 while the provider is paused because it rejects our credentials, otherwise 0",
     ["provider"],
 )
 
 DEAD_LETTERS = Counter(
     "messaging_dead_letters_total",
-    "What was given up, by each service that did so",
+    "Dead letters published, counted by the service that published them",
     ["direction", "channel", "reason"],
 )

@@ -1,4 +1,4 @@
-"""docs/metrics.md tells of the metrics that there are."""
+"""docs/metrics.md describes the metrics that the services export."""
 
 import re
 from pathlib import Path
@@ -19,19 +19,27 @@ def name_of(metric: MetricWrapperBase) -> str:
 
 def row_of(metric: MetricWrapperBase) -> str:
     [described] = metric.describe()
-    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - it tells them no other way
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - not public
     return f"| `{name_of(metric)}` | {described.type} | {labels} | {described.documentation} |"
 
 
-def test_the_table_is_that_of_the_declarations() -> None:
+def test_the_table_matches_the_declarations() -> None:
     assert re.findall(r"(?m)^\| `.*$", DOCUMENT) == [row_of(metric) for metric in DECLARED]
 
 
+@pytest.mark.parametrize("metric", DECLARED, ids=name_of)
+def test_names_follow_the_conventions_of_prometheus(metric: MetricWrapperBase) -> None:
+    assert re.fullmatch(r"messaging(_[a-z]+)+", name_of(metric))
+    [described] = metric.describe()
+    if described.type == "histogram":
+        assert described.name.endswith("_seconds")
+
+
 @pytest.mark.parametrize("expression", re.findall(r"expr: (.+)", DOCUMENT))
-def test_an_alert_asks_for_metrics_and_labels_that_there_are(expression: str) -> None:
-    labels = {name_of(metric): set(metric._labelnames) for metric in DECLARED}  # noqa: SLF001 - as above
-    labels["up"] = {"job", "instance"}  # is Prometheus' own
-    asked = re.findall(r"\b(messaging_\w+|up)\b(?:\{([^}]*)\})?", expression)
-    assert asked
-    for name, matchers in asked:
+def test_an_alert_uses_existing_metrics_and_labels(expression: str) -> None:
+    labels = {name_of(metric): set(metric._labelnames) for metric in DECLARED}  # noqa: SLF001 - not public
+    labels["up"] = {"job", "instance"}  # Prometheus itself adds this metric
+    used = re.findall(r"\b(messaging_\w+|up)\b(?:\{([^}]*)\})?", expression)
+    assert used
+    for name, matchers in used:
         assert set(re.findall(r"(\w+)=", matchers)) <= labels[name]

@@ -5,7 +5,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.observability import tracing
-from shared.observability.metrics import HTTP_SECONDS, REFUSED
+from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 
 _FIRST_ERROR = 400
 
@@ -37,7 +37,7 @@ class Measure:
                 HTTP_SECONDS.labels(scope["method"], route, status).observe(time.perf_counter() - started)
                 tracing.served(scope["method"], route, status)
                 if status >= _FIRST_ERROR:
-                    REFUSED.labels(status).inc()
+                    HTTP_ERRORS.labels(status).inc()
 
 
 def _span(scope: Scope) -> AbstractContextManager[None]:

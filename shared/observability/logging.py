@@ -1,51 +1,137 @@
-"""Structured logs: one JSON object a line, or text for a person.
+"""Structured logs with one event a line: JSON for programs, or text for people.
 
-A message can be followed through all services by its `message_id`.
+A call names an event and its fields: `log.info("message_sent", provider="twilio")`. Messages that libraries
+log through the standard library are written in the same format. Fields without a value are left out.
 """
 
 import logging
+import os
+import re
+import stat
 import sys
+from collections.abc import Iterator
+from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared.settings import Settings
 
+_FIRST_FIELDS = ("timestamp", "level", "service", "event", "message_id")
+_NO_VALUES: tuple[object, ...] = (None, "", [], (), {})
+_NOISY_LIBRARIES = ("httpx", "httpcore", "nats", "uvicorn")
+
+_LONGEST_LIST = 5
+_UNQUOTED = re.compile(r"""[^\s'"=]+""")
+_COLORS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
+_RESET = "\x1b[0m"
+
 
 def configure(settings: Settings, *, service: str) -> None:
-    """Set up logging of the process; every line carries the name of the `service`."""
-    structlog.contextvars.bind_contextvars(service=service)
-    shared: list[structlog.typing.Processor] = [
+    """Configure logging for this process, in which every line belongs to `service`."""
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    as_text = settings.log_format == "text"
+    common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if as_text else "iso", utc=not as_text),
+        _add_service(service),
     ]
-    renderer: list[structlog.typing.Processor] = (
-        [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                # Where Rich is installed, the default shows local variables, and so credentials and texts.
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ]
-        if settings.log_format == "text"
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
+    last: list[Processor] = [
+        _arrange_fields,
+        # It formats the traceback alone; other formatters add local variables, and so credentials and texts.
+        structlog.processors.format_exc_info,
+        _TextRenderer(sys.stderr) if as_text else structlog.processors.JSONRenderer(default=str),
+    ]
     structlog.configure(
-        processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log_level]
-        ),
+        processors=[*common, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # What libraries log through the standard library comes out in the same form.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            foreign_pre_chain=[*common, structlog.stdlib.add_logger_name, _split_message],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "nats", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    for name in _NOISY_LIBRARIES:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _add_service(service: str) -> Processor:
+    """Return a processor that adds the service in every thread, which a context variable would not do."""
+
+    def add(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+        fields["service"] = service
+        return fields
+
+    return add
+
+
+def _split_message(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """Keep one line of a library's message as the event."""
+    message = str(fields["event"]).strip()
+    if message.startswith("Traceback "):  # uvicorn logs the traceback of a failed start as a message
+        fields["event"] = message.rpartition("\n")[2]
+        fields["exception"] = message
+    else:
+        fields["event"], _, fields["details"] = message.partition("\n")
+    return fields
+
+
+def _arrange_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """Return the fields that have a value, with the common ones first."""
+    arranged = {**dict.fromkeys(_FIRST_FIELDS), **fields}
+    return {name: value for name, value in arranged.items() if value not in _NO_VALUES}
+
+
+class _TextRenderer:
+    """Renders an event as one line, with long lists cut short, and its traceback below.
+
+    The name of the service is left out where the output is a pipe: the program at its other end, such as a
+    supervisor or a container runtime, already marks every line with the process that wrote it.
+    """
+
+    def __init__(self, output: TextIO) -> None:
+        self._shows_service = not _is_pipe(output)
+        self._colors = _COLORS if output.isatty() else {}
+
+    def __call__(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> str:
+        details = [str(fields.pop(name)).rstrip() for name in ("details", "exception") if name in fields]
+        columns = list(self._columns(fields))
+        pairs = [f"{name}={_text(value)}" for name, value in fields.items()]
+        return "\n".join([" ".join(columns + pairs).rstrip(), *details])
+
+    def _columns(self, fields: EventDict) -> Iterator[str]:
+        yield fields.pop("timestamp")[: len("00:00:00.000")]
+        level = fields.pop("level")
+        color = self._colors.get(level)
+        yield f"{color}{level:<8}{_RESET}" if color else f"{level:<8}"
+        service = fields.pop("service")
+        if self._shows_service:
+            yield f"{service:<8}"
+        yield f"{_escape(fields.pop('event', '')):<20}"
+
+
+def _is_pipe(output: TextIO) -> bool:
+    try:
+        mode = os.fstat(output.fileno()).st_mode
+    except OSError:  # not a file of the operating system
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        more = len(value) - _LONGEST_LIST
+        return ",".join(map(_text, value[:_LONGEST_LIST])) + (f",…(+{more})" if more > 0 else "")
+    text = str(value)
+    return text if _UNQUOTED.fullmatch(text) and text.isprintable() else repr(text)
+
+
+def _escape(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]

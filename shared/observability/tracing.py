@@ -1,13 +1,14 @@
-"""Traces by OpenTelemetry, as far as its environment variables say where to export them.
+"""Tracing with OpenTelemetry, configured by the standard `OTEL_*` environment variables.
 
-Without an endpoint nothing is traced and the SDK is not even imported. The names and attributes are those of
-the semantic conventions, and of a message its id, conversation key and the like under `messaging_service`:
-never texts, addresses or credentials, and so no exceptions' messages and no URLs either.
+Without an endpoint nothing is traced, and the SDK is not even imported. Span names and attributes follow the
+semantic conventions. Attributes under `messaging_service` identify the message (its id, conversation key and
+the like). Spans never contain texts, addresses or credentials, and therefore no exception messages and no
+URLs.
 
-The context travels in the headers `traceparent` and `tracestate` (W3C). They survive the delay of a retry,
-so that all attempts are one trace. Events do not carry it, although CloudEvents has an extension for that:
-what an event says follows from what happened alone, so that it can be told again, and something that an
-operator puts into a stream without headers is rightly the beginning of another trace.
+The context travels in the W3C headers `traceparent` and `tracestate` of a message. A delayed retry keeps
+them, so that all attempts belong to one trace. Events do not carry the context, although CloudEvents has an
+extension for it: the content of an event depends only on what happened, so that publishing it again yields
+the same event. A message that an operator publishes without these headers starts a new trace.
 """
 
 import asyncio
@@ -33,11 +34,11 @@ _log = structlog.get_logger()
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _FLUSH_SECONDS = 1
-_SILENCE = 60
-"""Seconds between complaints of one kind."""
+_WARNING_INTERVAL = 60
+"""Seconds between two warnings of the same kind."""
 
-_LONGEST_TRACESTATE = 512
-"""Characters; longer ones, which strangers may send, need not be propagated."""
+_MAX_TRACESTATE = 512
+"""Characters; W3C Trace Context allows a longer value, which any client may send, to be discarded."""
 
 _FIRST_CLIENT_ERROR = 400
 _FIRST_SERVER_ERROR = 500
@@ -50,13 +51,16 @@ Attributes = Mapping[str, str | int]
 
 @asynccontextmanager
 async def exporting(service: str) -> AsyncIterator[None]:
-    """Trace while inside, if an endpoint is configured, as `service` unless the environment says otherwise.
+    """Export spans inside the context if an endpoint is configured.
 
-    Whatever becomes of the endpoint does not matter to the service: spans wait in a queue of limited size
-    for a thread of their own, and when left have a second to be gone.
+    An endpoint that is slow or unavailable does not affect the service: a background thread exports spans
+    from a queue of limited size, and has one second for the rest when the context ends.
+
+    Args:
+        service: name of the service, unless the environment sets another.
     """
-    global _tracer  # noqa: PLW0603 - a process has one, as it has one log
-    provider = _make_provider(service)
+    global _tracer  # noqa: PLW0603 - a process has one tracer, as it has one log
+    provider = _create_provider(service)
     if provider is None:
         yield
         return
@@ -71,57 +75,58 @@ async def exporting(service: str) -> AsyncIterator[None]:
 
 
 def is_on() -> bool:
+    """Return whether spans are exported."""
     return _tracer is not None
 
 
 def headers() -> dict[str, str]:
-    """Tell what has to go along for the present span to be continued elsewhere."""
+    """Return the headers that let the receiver continue the current trace."""
     carrier: dict[str, str] = {}
     if _tracer is not None:
         _propagator.inject(carrier)
     return carrier
 
 
-def annotate(**what: object) -> None:
-    """Add to the present span what is known of its message; None is left out."""
+def annotate(**attributes: object) -> None:
+    """Add attributes of the message to the current span, except those that are None."""
     if _tracer is not None:
         trace.get_current_span().set_attributes(
             {
                 f"messaging_service.{name}": value if isinstance(value, int) else str(value)
-                for name, value in what.items()
+                for name, value in attributes.items()
                 if value is not None
             }
         )
 
 
 def serving(method: str, request_headers: Mapping[str, str]) -> AbstractContextManager[None]:
-    """Span a request to us, as part of the trace that its client tells of."""
+    """Start a span for a request to this service, as part of the trace of its client."""
     return _span(method, SpanKind.SERVER, {"http.request.method": method}, parent=request_headers)
 
 
 def served(method: str, route: str, status: int) -> None:
-    """Tell of the present span what was asked for, by the path of its route, and what was answered."""
+    """Record the route and the response status of the current server span."""
     if _tracer is not None:
         span = trace.get_current_span()
         span.update_name(f"{method} {route}")
         span.set_attribute("http.route", route)
-        _answered(span, status, _FIRST_SERVER_ERROR)
+        _set_response(span, status, _FIRST_SERVER_ERROR)
 
 
 def calling(method: str, host: str, port: int) -> AbstractContextManager[None]:
-    """Span a request of ours."""
+    """Start a span for a request to another service."""
     attributes: Attributes = {"http.request.method": method, "server.address": host, "server.port": port}
     return _span(method, SpanKind.CLIENT, attributes)
 
 
 def called(status: int) -> None:
-    """Tell of the present span what we were answered."""
+    """Record the response status of the current client span."""
     if _tracer is not None:
-        _answered(trace.get_current_span(), status, _FIRST_CLIENT_ERROR)
+        _set_response(trace.get_current_span(), status, _FIRST_CLIENT_ERROR)
 
 
 def publishing(stream: str, event_id: object | None) -> AbstractContextManager[None]:
-    """Span a publication, whose message is to take `headers` along."""
+    """Start a span for publishing a message, which should carry the result of `headers`."""
     attributes = dict(_messaging("publish", "send", stream))
     if event_id is not None:
         attributes["messaging.message.id"] = str(event_id)
@@ -129,7 +134,7 @@ def publishing(stream: str, event_id: object | None) -> AbstractContextManager[N
 
 
 def processing(stream: str, message_headers: Mapping[str, str]) -> AbstractContextManager[None]:
-    """Span what is done with one message, as part of the trace it was published in."""
+    """Start a span for processing a message, as part of the trace in which it was published."""
     attributes = _messaging("process", "process", stream)
     return _span(f"process {stream}", SpanKind.CONSUMER, attributes, parent=message_headers)
 
@@ -137,7 +142,7 @@ def processing(stream: str, message_headers: Mapping[str, str]) -> AbstractConte
 def processing_batch(
     stream: str, messages: Iterable[Mapping[str, str]], count: int
 ) -> AbstractContextManager[None]:
-    """Span what is done with several messages at once: a trace of its own with links to theirs."""
+    """Start a span for processing several messages: a new trace with links to the traces of the messages."""
     attributes = {**_messaging("process", "process", stream), "messaging.batch.message_count": count}
     return _span(f"process {stream}", SpanKind.CONSUMER, attributes, linked=messages)
 
@@ -182,7 +187,7 @@ def _span(
 
 def _context(carrier: Mapping[str, str]) -> Context:
     known = {name: carrier.get(name, "") for name in _propagator.fields}
-    if len(known["tracestate"]) > _LONGEST_TRACESTATE:
+    if len(known["tracestate"]) > _MAX_TRACESTATE:
         del known["tracestate"]
     return _propagator.extract(known, Context())
 
@@ -192,43 +197,43 @@ def _link(carrier: Mapping[str, str]) -> Link | None:
     return Link(context) if context.is_valid else None
 
 
-def _answered(span: Span, status: int, first_error: int) -> None:
+def _set_response(span: Span, status: int, first_error: int) -> None:
     span.set_attribute("http.response.status_code", status)
     if status >= first_error:
         span.set_attribute("error.type", str(status))
         span.set_status(StatusCode.ERROR)
 
 
-def _make_provider(service: str) -> "TracerProvider | None":
+def _create_provider(service: str) -> "TracerProvider | None":
     if not any(os.environ.get(variable, "").strip() for variable in _ENDPOINTS):
         return None
-    # Here, since they take time and memory that only those who trace should spend.
+    # Imported here, because these modules cost time and memory that are wasted without tracing.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
     logger = logging.getLogger("opentelemetry")
-    logger.handlers, logger.propagate = [_Sparingly()], False
+    logger.handlers, logger.propagate = [_RateLimitedHandler()], False
     try:
         resource = Resource.create({"service.name": service}).merge(OTELResourceDetector().detect())
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    except Exception as exc:  # noqa: BLE001 - a mistake in its variables is no reason not to serve
-        _log.error("tracing_off", error=repr(exc))
+    except Exception as exc:  # noqa: BLE001 - a wrong variable must not keep the service from starting
+        _log.error("tracing_disabled", error=repr(exc))
         return None
     return provider
 
 
-class _Sparingly(logging.Handler):
-    """Logs a complaint of one kind once a minute: while the endpoint is away there is one every second."""
+class _RateLimitedHandler(logging.Handler):
+    """Logs each warning of the SDK once a minute, because it warns every second while the endpoint is down."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._silent_until: dict[str, float] = {}
+        self._suppressed_until: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         now = time.monotonic()
-        if now >= self._silent_until.get(record.msg, 0):
-            self._silent_until[record.msg] = now + _SILENCE
-            _log.warning("tracing_disturbed", error=record.getMessage())
+        if now >= self._suppressed_until.get(record.msg, 0):
+            self._suppressed_until[record.msg] = now + _WARNING_INTERVAL
+            _log.warning("tracing_degraded", error=record.getMessage())

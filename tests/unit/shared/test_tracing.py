@@ -1,4 +1,4 @@
-"""What tracing does to a service: as configured, misconfigured, and not configured at all."""
+"""Tracing in a process: configured, misconfigured, and not configured."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ async def headers_of_a_request(**received: str) -> dict[str, str]:
             return tracing.headers()
 
 
-async def test_a_trace_is_continued_and_nothing_else_is_passed_on() -> None:
+async def test_only_the_trace_context_is_propagated() -> None:
     sent = await headers_of_a_request(traceparent=TRACEPARENT, tracestate="a=b", baggage="user=ann")
     assert sent.keys() == {"traceparent", "tracestate"}
     assert sent["traceparent"].split("-")[1] == TRACE
@@ -30,24 +30,24 @@ async def test_a_trace_is_continued_and_nothing_else_is_passed_on() -> None:
 
 
 @pytest.mark.parametrize("traceparent", ["", "x", TRACEPARENT.replace("0af7", "ZZZZ"), f"00-{'0' * 32}-1-01"])
-async def test_what_is_no_trace_is_not_continued(traceparent: str) -> None:
+async def test_an_invalid_traceparent_starts_a_new_trace(traceparent: str) -> None:
     sent = await headers_of_a_request(traceparent=traceparent)
     assert sent.keys() == {"traceparent"}
     assert sent["traceparent"].split("-")[1] != TRACE
 
 
-async def test_a_state_of_any_length_goes_no_further() -> None:
+async def test_a_long_tracestate_is_not_propagated() -> None:
     state = ",".join(f"{name}={'x' * 200}" for name in "abc")
     sent = await headers_of_a_request(traceparent=TRACEPARENT, tracestate=state)
     assert sent.keys() == {"traceparent"}
 
 
-async def test_a_client_that_is_not_sampled_is_not_and_says_so() -> None:
+async def test_the_sampling_decision_of_the_client_is_kept() -> None:
     sent = await headers_of_a_request(traceparent=TRACEPARENT.removesuffix("1") + "0")
     assert sent["traceparent"].endswith("-00")
 
 
-async def test_a_mistake_in_the_variables_turns_tracing_off_and_no_more(
+async def test_an_invalid_variable_only_disables_tracing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "0")
@@ -60,6 +60,6 @@ async def test_without_an_endpoint_there_are_no_spans(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("service", ["gateway", "ingest", "sender"])
-def test_the_sdk_is_imported_by_those_who_trace_only(service: str) -> None:
+def test_the_sdk_is_not_imported_without_tracing(service: str) -> None:
     program = f"import sys, services.{service}.app; sys.exit('opentelemetry.sdk.trace' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -226,7 +226,7 @@ def _create_provider(service: str) -> "TracerProvider | None":
 
 
 class _RateLimitedHandler(logging.Handler):
-    """Logs each warning of the SDK once a minute, because it warns every second while the endpoint is down."""
+    """Logs each warning of the SDK once a minute; it warns every second while the endpoint is down."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What every service has: a process that ends on a signal, and HTTP endpoints that tell how it is."""
+"""Code that every service needs: health endpoints, and a server that stops on a signal."""
 
 import gc
 import socket
@@ -8,20 +8,21 @@ from typing import Any
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.observability.metrics import READY
 
 _GRACE_SECONDS = 5
 
-Check = Callable[[], Awaitable[str | None]]
-"""Tells what is missing, or None when all is well."""
+ReadinessCheck = Callable[[], Awaitable[str | None]]
+"""Returns the reason why the service is not ready, or None if it is ready."""
 
-Notes = Callable[[], Awaitable[Mapping[str, str]]]
-"""Tells more about how things are, by name."""
+ReadinessNotes = Callable[[], Awaitable[Mapping[str, str]]]
+"""Returns the state of dependencies that the service can work without, by name."""
 
-_NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "Something is missing", "model": dict[str, str]}
+_UNREADY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "The service is not ready, for the given `reason`", "model": dict[str, str]}
 }
 
 
@@ -29,29 +30,43 @@ async def _no_notes() -> Mapping[str, str]:
     return {}
 
 
-def health_router(check_ready: Check, notes: Notes = _no_notes) -> APIRouter:
-    """Make `/healthz` (the process runs), `/readyz` (it can do its work) and `/metrics` (Prometheus).
+def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes) -> APIRouter:
+    """Return the routes `/healthz`, `/readyz` and `/metrics`.
 
     Args:
-        check_ready: decides about `/readyz`.
-        notes: what `/readyz` tells beside that.
+        check_ready: decides whether the service is ready.
+        notes: further fields of the response of `/readyz`, which do not affect its status.
     """
-    router = APIRouter(tags=["operation"])
+    router = APIRouter(tags=["operations"])
 
-    @router.get("/healthz", summary="Whether the process runs")
+    @router.get(
+        "/healthz",
+        summary="Check that the process is running",
+        description="Always succeeds while the process answers requests. Use it as a liveness probe.",
+    )
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/readyz", summary="Whether the service can do its work", responses=_NOT_READY)
+    @router.get(
+        "/readyz",
+        summary="Check that the service is ready",
+        description="Succeeds while the service can do its work. Use it as a readiness probe.",
+        responses=_UNREADY,
+    )
     async def readyz(response: Response) -> dict[str, str]:
-        missing = await check_ready()
-        noted = await notes()
-        if missing is None:
-            return {"status": "ready", **noted}
+        unready_reason = await check_ready()
+        more = await notes()
+        if unready_reason is None:
+            return {"status": "ready", **more}
         response.status_code = 503
-        return {"status": "not ready", "missing": missing, **noted}
+        return {"status": "not ready", "reason": unready_reason, **more}
 
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Get the metrics",
+        description="Returns the metrics of this process in the Prometheus text format.",
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         READY.set(await check_ready() is None)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -60,7 +75,11 @@ def health_router(check_ready: Check, notes: Notes = _no_notes) -> APIRouter:
 
 
 def serve(app: FastAPI, *, host: str, port: int, program: str) -> None:
-    """Serve until SIGTERM or SIGINT; ends the program with one line if the port is in use."""
+    """Serve the app until SIGTERM or SIGINT.
+
+    Raises:
+        SystemExit: the address cannot be used; the exit message says why.
+    """
     try:
         listener = socket.create_server((host, port), backlog=2_048)
     except OSError as exc:
@@ -72,7 +91,8 @@ def serve(app: FastAPI, *, host: str, port: int, program: str) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=30,
     )
-    # What was made so far stays. Not looking through it again and again saves a quarter of the processor.
+    # The objects that exist now live as long as the process. Keeping the garbage collector from scanning them
+    # saves a quarter of the CPU time.
     gc.collect()
     gc.freeze()
     uvicorn.Server(config).run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""Addresses of participants: phone numbers and e-mail addresses, normalised so that they compare.
+"""Addresses of participants: phone numbers and e-mail addresses, normalised so that they can be compared.
 
 Phone numbers become E.164; short codes and alphanumeric sender ids stay as they are. An e-mail address
-keeps the spelling it was given, for sending, and compares by its key.
+keeps the spelling that it was given, for sending, and is compared by its key.
 """
 
 import re
@@ -10,8 +10,6 @@ from functools import lru_cache
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-
-from shared.channels import Channel
 
 MAX_ADDRESS_LENGTH = 320
 """Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
@@ -22,44 +20,19 @@ _SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+.-]{1,11}")
 
 
 class InvalidAddressError(ValueError):
-    """The text is no address of the channel; its message says why, in words for a person."""
+    """The text is not an address of the expected kind; the message gives the reason to a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address as it is shown and sent to (`spelling`), and as it is compared (`key`)."""
+    """An address as it is displayed and sent to (`spelling`), and as it is compared (`key`)."""
 
     spelling: str
     key: str
 
 
-def parse_address(text: str, channel: Channel, *, default_region: str) -> Address:
-    """Normalise an address of `channel`.
-
-    Args:
-        text: as a person or a provider wrote it.
-        channel: what kind of address it has to be.
-        default_region: ISO 3166 country of phone numbers in national form.
-
-    Raises:
-        InvalidAddressError: it is none.
-    """
-    if len(text) > MAX_ADDRESS_LENGTH:
-        raise InvalidAddressError(f"is longer than {MAX_ADDRESS_LENGTH} characters")
-    if not text.isprintable():
-        raise InvalidAddressError("contains control characters")
-    if channel is Channel.EMAIL:
-        return parse_email(text)
-    return parse_phone(text, default_region)
-
-
-def key_of(spelling: str, channel: Channel) -> str:
-    """Return the key of an address that was normalised before."""
-    return spelling.casefold() if channel is Channel.EMAIL else spelling
-
-
 def is_sender_id(address: Address) -> bool:
-    """Whether a phone address is alphanumeric: it can send, and nobody can answer it."""
+    """Return whether a phone address is an alphanumeric sender id, which nobody can reply to."""
     return _SENDER_ID.fullmatch(address.key) is not None
 
 
@@ -69,9 +42,14 @@ def parse_phone(text: str, default_region: str) -> Address:
 
     A number has to be possible, not necessarily assigned: numbering plans change faster than libraries.
 
+    Args:
+        text: as a person or a provider wrote it.
+        default_region: ISO 3166 country of phone numbers in national form.
+
     Raises:
-        InvalidAddressError: it is none of these.
+        InvalidAddressError: the text is none of these.
     """
+    _require_plausible(text)
     text = text.strip()
     if _SHORT_CODE.fullmatch(text) or _SENDER_ID.fullmatch(text):
         return Address(text, text)
@@ -80,7 +58,7 @@ def parse_phone(text: str, default_region: str) -> Address:
     except phonenumbers.NumberParseException as exc:
         raise InvalidAddressError("is not a phone number") from exc
     if number.extension:
-        raise InvalidAddressError("has an extension, which no message can be sent to")
+        raise InvalidAddressError("has an extension, which messages cannot be sent to")
     possible = phonenumbers.is_possible_number_with_reason(number)
     if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
         raise InvalidAddressError("is not a possible phone number")
@@ -90,11 +68,12 @@ def parse_phone(text: str, default_region: str) -> Address:
 
 @lru_cache(maxsize=65_536)
 def parse_email(text: str) -> Address:
-    """Take the address out of `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`; no DNS is asked.
+    """Extract the address from `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`, without asking DNS.
 
     Raises:
-        InvalidAddressError: it is none.
+        InvalidAddressError: the text is none of these.
     """
+    _require_plausible(text)
     text = text.strip()
     if link := _MARKDOWN_LINK.fullmatch(text):
         text = link["address"]
@@ -104,4 +83,11 @@ def parse_email(text: str) -> Address:
         )
     except EmailNotValidError as exc:
         raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
-    return Address(email.normalized, key_of(email.normalized, Channel.EMAIL))
+    return Address(email.normalized, email.normalized.casefold())
+
+
+def _require_plausible(text: str) -> None:
+    if len(text) > MAX_ADDRESS_LENGTH:
+        raise InvalidAddressError(f"is longer than {MAX_ADDRESS_LENGTH} characters")
+    if not text.isprintable():
+        raise InvalidAddressError("contains control characters")

@@ -1,13 +1,20 @@
-"""The words for what is sent: channels, types, directions."""
+"""Channels, and everything that differs from one channel to another.
 
+A channel is added here: a member of `Channel`, its message types, and its `ChannelRules`. The rest of the
+code asks the rules and compares with no particular channel.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
+from shared.addresses import Address, parse_email, parse_phone
+from shared.lifecycle import Status
 
-class Channel(StrEnum):
-    """A way to reach people; SMS and MMS share one, since they share numbers and conversations."""
 
-    SMS = "sms"
-    EMAIL = "email"
+class Direction(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
 
 
 class MessageType(StrEnum):
@@ -16,10 +23,100 @@ class MessageType(StrEnum):
     EMAIL = "email"
 
     @property
-    def channel(self) -> Channel:
-        return Channel.EMAIL if self is MessageType.EMAIL else Channel.SMS
+    def channel(self) -> "Channel":
+        return _CHANNEL_OF[self]
 
 
-class Direction(StrEnum):
-    INBOUND = "inbound"
-    OUTBOUND = "outbound"
+class Channel(StrEnum):
+    """A way to reach people. SMS and MMS are one channel, since they share numbers and conversations."""
+
+    SMS = "sms"
+    EMAIL = "email"
+
+    @property
+    def rules(self) -> "ChannelRules":
+        return RULES[self]
+
+    def parse_address(self, text: str, *, default_region: str) -> Address:
+        """Normalise an address of this channel.
+
+        Args:
+            text: as a person or a provider wrote it.
+            default_region: ISO 3166 country of phone numbers in national form.
+
+        Raises:
+            InvalidAddressError: the text is not an address of this channel.
+        """
+        return self.rules.parse_address(text, default_region)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRules:
+    """What a channel is.
+
+    Attributes:
+        types: the message types that belong to the channel.
+        parse_address: normalises an address; takes the text and the default region.
+        accepts: returns whether a text, as it stands in a URL or a setting, is meant as an address of the
+            channel. The channels are asked in the order of their declaration.
+        max_body: characters in the body of an outbound message; None for no limit but that of a request.
+        has_keywords: whether replies such as STOP opt out, and START in again.
+        is_threaded: whether an outbound message names the newest inbound one as its parent.
+        receipt_statuses: the words of delivery receipts, and the status that each stands for.
+        default_provider: the provider that sends unless the settings name others.
+    """
+
+    types: frozenset[MessageType]
+    parse_address: Callable[[str, str], Address]
+    accepts: Callable[[str], bool]
+    max_body: int | None
+    has_keywords: bool
+    is_threaded: bool
+    receipt_statuses: Mapping[str, Status]
+    default_provider: str
+
+
+_RECEIPT_STATUSES = {
+    "accepted": Status.SENT,
+    "queued": Status.SENT,
+    "sending": Status.SENT,
+    "sent": Status.SENT,
+    "delivered": Status.DELIVERED,
+    "read": Status.DELIVERED,
+    "undelivered": Status.UNDELIVERED,
+    "bounced": Status.UNDELIVERED,
+    "rejected": Status.UNDELIVERED,
+    "failed": Status.FAILED,
+    "expired": Status.EXPIRED,
+    "canceled": Status.CANCELED,
+}
+
+RULES: Mapping[Channel, ChannelRules] = {
+    Channel.SMS: ChannelRules(
+        types=frozenset({MessageType.SMS, MessageType.MMS}),
+        parse_address=parse_phone,
+        accepts=lambda text: "@" not in text,
+        max_body=1_600,  # what the providers take
+        has_keywords=True,
+        is_threaded=False,
+        receipt_statuses=_RECEIPT_STATUSES,
+        default_provider="generic_sms",
+    ),
+    Channel.EMAIL: ChannelRules(
+        types=frozenset({MessageType.EMAIL}),
+        parse_address=lambda text, _: parse_email(text),
+        accepts=lambda text: "@" in text,
+        max_body=None,
+        has_keywords=False,  # e-mails carry links for this, and words in them are only words
+        is_threaded=True,
+        receipt_statuses=_RECEIPT_STATUSES,
+        default_provider="generic_email",
+    ),
+}
+
+_CHANNEL_OF = {type_: channel for channel, rules in RULES.items() for type_ in rules.types}
+
+
+def channel_of_address(text: str) -> Channel:
+    """Return the channel that an address in a URL or a setting is meant for, whether it is valid or not."""
+    return next(channel for channel, rules in RULES.items() if rules.accepts(text))

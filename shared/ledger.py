@@ -1,26 +1,26 @@
-"""The memory of what was done with each message, which makes a redelivery or a replay harmless.
+"""The ledger: what was done with each message, which makes a redelivery or a replay harmless.
 
-One entry a message, changed by compare-and-set only. An entry tells the step in the message's course
-that was claimed last, and what came of it.
+There is one entry for each message, changed by compare-and-set only. It contains the step that was claimed
+last, and the outcome of that step.
 """
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, Field
 
-from shared.bus.key_value import Bucket
 from shared.bus.client import Bus
+from shared.bus.key_value import KeyValueStore, Versioned
 from shared.bus.publisher import Publisher
 from shared.bus.topology import DELIVERIES_BUCKET
-from shared.events import AttemptError, DeliveryRequest
 from shared.ids import MessageId
+from shared.lifecycle import Step
+from shared.message import AttemptError, DeliveryRequest, FrozenModel
 
 
-class State(StrEnum):
-    """What came of a step; of a `CLAIMED` one that is not known yet."""
+class DeliveryState(StrEnum):
+    """The outcome of a step; that of a `CLAIMED` one is not known yet."""
 
     CLAIMED = "claimed"
     SENT = "sent"
@@ -32,81 +32,65 @@ class State(StrEnum):
 
     @property
     def ends_generation(self) -> bool:
-        return self in {State.SENT, State.FAILED, State.EXPIRED, State.CANCELED}
+        return self in _ENDS
 
 
-Step = tuple[int, int, int]
-"""Round, attempt, deferral_count: each step of a message's course is greater than the one before."""
+_ENDS = {DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.EXPIRED, DeliveryState.CANCELED}
 
 
-def step_of(request: DeliveryRequest) -> Step:
-    return request.generation, request.attempt, request.deferral_count
-
-
-class Entry(BaseModel):
-    """What is known of a message.
+class LedgerEntry(FrozenModel):
+    """What is known about the delivery of a message.
 
     Attributes:
-        at: when it came to this.
-        provider: who was asked.
-        in_doubt_at: a provider that was asked before this and may have the message, for it never answered.
+        at: when the step had this outcome.
+        provider: the provider that was asked.
+        in_doubt_at: the provider that was asked earlier, did not answer, and may have the message.
         error: of the attempt, if it failed.
         due: when the next step is to be taken; of `RETRYING` and `DEFERRED`.
-        errors, expires_at: of the request that led to it.
+        errors, expires_at: of the request that led to the step.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     step: Step
-    state: State
+    state: DeliveryState
     at: AwareDatetime
     provider: str | None = None
     provider_message_id: str | None = None
     error: AttemptError | None = None
     in_doubt_at: str | None = None
     due: AwareDatetime | None = None
-    errors: list[AttemptError] = []
+    errors: list[AttemptError] = Field(default_factory=list)
     expires_at: AwareDatetime | None = None
 
     @classmethod
-    def of(cls, request: DeliveryRequest, state: State, at: datetime, **what: object) -> Self:
-        """Make the entry of a request that came to this."""
+    def of(cls, request: DeliveryRequest, state: DeliveryState, at: AwareDatetime, **fields: object) -> Self:
+        """Create the entry of a request."""
         known = {"errors": request.errors, "expires_at": request.expires_at}
-        return cls(step=step_of(request), state=state, at=at, **known, **what)
+        return cls(step=request.step, state=state, at=at, **known, **fields)
 
     @property
     def next_step(self) -> Step:
-        """The step that comes next, if one does."""
-        generation, attempt, deferral_count = self.step
-        return (generation, attempt, deferral_count + 1) if self.state is State.DEFERRED else (generation, attempt + 1, 0)
+        """The step that follows, if there is one."""
+        return self.step.deferred if self.state is DeliveryState.DEFERRED else self.step.next_attempt
 
     @property
     def may_be_at(self) -> str | None:
-        """The provider that may have the message: one that was asked, and nobody knows what it did."""
-        return self.provider if self.state is State.CLAIMED else self.in_doubt_at
+        """The provider that may have the message: it was asked, and its answer is not known."""
+        return self.provider if self.state is DeliveryState.CLAIMED else self.in_doubt_at
 
     def catch_up(self, request: DeliveryRequest) -> DeliveryRequest:
-        """Make of a request that is behind this entry the one that the entry is of, unless its generation is over.
+        """Return the request of this entry in place of an older one, unless its generation has ended.
 
-        DELAYED has one step of each message. A step that is told late, by a process that was held up, takes
-        the place of the one that the message has come to, and so has to stand for it.
+        DELAYED keeps one step of each message. A step that is scheduled late, by a process that was held up,
+        replaces the step that the message has reached by then, and so has to stand for it.
         """
-        if step_of(request) >= self.step or self.state.ends_generation or self.expires_at is None:
+        if request.step >= self.step or self.state.ends_generation or self.expires_at is None:
             return request
-        generation, attempt, deferral_count = self.step
-        step = {"generation": generation, "attempt": attempt, "deferral_count": deferral_count}
-        return request.model_copy(update={**step, "errors": self.errors, "expires_at": self.expires_at})
+        return request.model_copy(
+            update={**self.step._asdict(), "errors": self.errors, "expires_at": self.expires_at}
+        )
 
-    def becomes(self, state: State, at: datetime, **what: object) -> Self:
-        return self.model_copy(update={"state": state, "at": at, **what})
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An entry as it was read or written, with the revision that a change has to name."""
-
-    entry: Entry
-    revision: int
+    def becomes(self, state: DeliveryState, at: AwareDatetime, **fields: object) -> Self:
+        return self.model_copy(update={"state": state, "at": at, **fields})
 
 
 class Ledger:
@@ -114,25 +98,22 @@ class Ledger:
 
     def __init__(self, bus: Bus, publisher: Publisher) -> None:
         self._bus = bus
-        self._bucket = Bucket(bus, publisher, DELIVERIES_BUCKET)
+        self._entries = KeyValueStore.bucket(bus, publisher, DELIVERIES_BUCKET, LedgerEntry)
 
     @property
     def connected_for(self) -> timedelta:
-        """How long it could be read and written without a break."""
+        """How long the ledger could be read and written without an interruption."""
         return self._bus.connected_for
 
-    async def look_up(self, message_id: MessageId) -> Record | None:
-        value = await self._bucket.get(str(message_id))
-        if value is None:
-            return None
-        return Record(Entry.model_validate_json(value.data), value.revision)
+    async def look_up(self, message_id: MessageId) -> Versioned[LedgerEntry] | None:
+        return await self._entries.get(str(message_id))
 
-    async def write(self, message_id: MessageId, entry: Entry, *, after: Record | None) -> Record:
-        """Write the entry if it still is as it was read: as `after`, or not there at all.
+    async def write(
+        self, message_id: MessageId, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
+    ) -> Versioned[LedgerEntry]:
+        """Write the entry if the present one is still `after`, or absent if that is None.
 
         Raises:
-            ConflictError: it is not.
+            RevisionConflictError: it is not.
         """
-        data = entry.model_dump_json().encode()
-        revision = await self._bucket.put(str(message_id), data, revision=after.revision if after else 0)
-        return Record(entry, revision)
+        return await self._entries.put(str(message_id), entry, after=after)

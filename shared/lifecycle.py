@@ -1,11 +1,12 @@
-"""What can become of a message, and which of two reports about it counts.
+"""The life of a message: its statuses, their order, and the steps of its delivery.
 
-A report has a generation (0, and one more with each replay of a dead letter), a precedence within it, and an attempt.
-The highest (generation, precedence, attempt) counts, so a status only moves forward and the order of arrival
-does not matter; of two that are equal in all of them the one that happened first stands.
+A report on a message has a replay generation (0, and one more with each replay of its dead letter), a status
+with a precedence, and an attempt. The highest (generation, precedence, attempt) counts, so that a status only
+moves forward and the order of arrival does not matter; of several equal reports the earliest counts.
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Status(StrEnum):
@@ -38,3 +39,25 @@ _PRECEDENCE = {
     Status.EXPIRED: _FINAL,
     Status.CANCELED: _FINAL,
 }
+
+
+class Step(NamedTuple):
+    """A step in the delivery of a message; each step is greater than the one before.
+
+    Attributes:
+        generation: 0, and one more with each replay of the message's dead letter.
+        attempt: number of the attempt, from 1.
+        deferral_count: how often this attempt was deferred without being spent.
+    """
+
+    generation: int
+    attempt: int
+    deferral_count: int
+
+    @property
+    def next_attempt(self) -> "Step":
+        return Step(self.generation, self.attempt + 1, 0)
+
+    @property
+    def deferred(self) -> "Step":
+        return self._replace(deferral_count=self.deferral_count + 1)

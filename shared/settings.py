@@ -1,11 +1,26 @@
-"""Settings come from the environment, and from `.env` in the working folder for what it does not have."""
+"""Settings are read from the environment, and from `.env` in the working directory where that has none."""
 
 import sys
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import ServiceError
+
+
+class SettingsError(ServiceError):
+    """Some settings are missing or invalid.
+
+    Attributes:
+        faults: a sentence for each, with the name of the variable.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 def _web_url(value: str) -> str:
@@ -33,17 +48,14 @@ def _credential(value: SecretStr) -> SecretStr:
 NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 WebUrl = Annotated[NonEmpty, AfterValidator(_web_url)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
-UnsubscribeSecret = Annotated[SecretStr, Field(min_length=16)]
-"""Signs links, which anybody may try to guess from; the gateway and the sender share it."""
-
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class Settings(BaseSettings):
-    """Base of all settings: an empty variable counts as one that is not set.
+    """Base of all settings. An empty variable counts as one that is not set.
 
     Attributes:
-        log_level: least severe level that is logged.
+        log_level: the least severe level that is logged.
         log_format: JSON for programs that read logs, text for people.
     """
 
@@ -54,22 +66,53 @@ class Settings(BaseSettings):
 
 
 class BusSettings(Settings):
-    """For whoever talks to NATS."""
+    """Settings of every program that connects to NATS.
+
+    Attributes:
+        nats_url: `nats://user:password@host:port`, or several servers of a cluster separated by commas.
+    """
 
     nats_url: NonEmpty
 
 
 class DatabaseSettings(Settings):
-    """For whoever talks to PostgreSQL: `postgresql+asyncpg://user:password@host:port/database`."""
+    """Settings of every program that connects to PostgreSQL.
+
+    Attributes:
+        database_url: `postgresql+asyncpg://user:password@host:port/database`.
+        sql_debug: whether every SQL statement is logged.
+    """
 
     database_url: NonEmpty
     sql_debug: bool = False
 
 
-class WorkerSettings(BusSettings):
-    """For services without an API of their own: where they serve their health and metrics.
+class PublicUrlSettings(Settings):
+    """Settings of everything that refers to the gateway in public.
 
-    Port 0 is any free one.
+    Attributes:
+        public_base_url: the URL at which providers and recipients reach the gateway.
+    """
+
+    public_base_url: WebUrl | None = None
+
+
+class UnsubscribeSettings(PublicUrlSettings):
+    """Settings of the links in e-mails by which recipients unsubscribe.
+
+    Attributes:
+        unsubscribe_secret: signs the links, at least 16 characters; without it there are no links.
+    """
+
+    unsubscribe_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+
+
+class WorkerSettings(BusSettings):
+    """Settings of services without an API of their own.
+
+    Attributes:
+        health_host: where the health endpoints and the metrics are served.
+        health_port: their port; 0 for any free one.
     """
 
     health_host: str = "127.0.0.1"
@@ -79,17 +122,49 @@ class WorkerSettings(BusSettings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(kind: type[S], *, program: str) -> S:
-    """Read the settings, or end the program with a line on what is wrong with which variable."""
+def read(kind: type[S], *, required: Sequence[str] = (), **values: Any) -> S:  # noqa: ANN401 - fields
+    """Read settings.
+
+    Args:
+        kind: the class of the settings.
+        required: further fields that must be set.
+        values: used instead of the environment.
+
+    Raises:
+        SettingsError: some are missing or invalid.
+    """
     try:
-        return kind()
+        settings = kind(**values)
     except ValidationError as exc:
-        faults = exc.errors(include_url=False, include_input=False)
-    for fault in faults:
-        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
-        if fault["type"] == "missing":
-            complaint = f"{name} is not set; .env.example shows how"
-        else:
-            complaint = f"{name}: {fault['msg'].removeprefix('Value error, ')}"
-        print(f"{program}: {complaint}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        raise SettingsError(*map(_complaint, exc.errors(include_url=False, include_input=False))) from None
+    if missing := [name for name in required if getattr(settings, name) is None]:
+        raise SettingsError(*(_missing(name) for name in missing))
+    return settings
+
+
+def load(kind: type[S], *, program: str) -> S:
+    """Read settings, or end the program with a line for each fault."""
+    try:
+        return read(kind)
+    except SettingsError as exc:
+        exit_with(exc, program=program)
+
+
+def exit_with(error: SettingsError, *, program: str) -> NoReturn:
+    """End the program with a line for each fault."""
+    for fault in error.faults:
+        print(f"{program}: {fault}", file=sys.stderr)  # noqa: T201 - there is no log yet
     sys.exit(1)
+
+
+def _complaint(fault: Any) -> str:  # noqa: ANN401 - as pydantic lists it
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    if fault["type"] == "missing":
+        return _missing(name)
+    return f"{name.upper()}: {str(fault['msg']).removeprefix('Value error, ')}"
+
+
+def _missing(name: str) -> str:
+    return f"{name.upper()} is not set; see .env.example"

@@ -1,73 +1,89 @@
-"""Who wants nothing more from us: of each pair of addresses the last change in the stream SUPPRESSIONS holds.
+"""Opt-outs and opt-ins: the changes that the suppression list consists of."""
 
-The stream is never purged and can be asked for one pair in one request, so that the gateway and the sender
-know without PostgreSQL. A change is written by compare-and-set and only if it is later than the one that is
-there, so that it does not matter in which order changes are heard of, or how often.
-"""
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
 
-import asyncio
+from pydantic import AwareDatetime, Field
 
-import structlog
-
-from shared.addresses import key_of
-from shared.bus.key_value import ConflictError, Value, Values
-from shared.bus.client import Bus
-from shared.bus.publisher import Publisher
-from shared.bus.topology import Stream, suppression_subject
 from shared.channels import Channel
-from shared.events import SuppressionChange, SuppressionChanged, SuppressionState, Message
-from shared.ids import suppression_key
-from shared.observability.metrics import SUPPRESSION_CHANGES
+from shared.ids import SuppressionKey, suppression_key
+from shared.keywords import Keyword
+from shared.message import FrozenModel, IncomingMessage
+from shared.text import single_line
 
-_log = structlog.get_logger()
-
-
-class SuppressionList:
-    """What holds of all pairs; the methods raise BusUnavailableError when NATS does not answer."""
-
-    def __init__(self, bus: Bus, publisher: Publisher) -> None:
-        self._changes = Values(bus, publisher, Stream.SUPPRESSIONS)
-
-    async def suppression_of(self, message: Message) -> SuppressionChange | None:
-        """Return by what the recipient of an outbound message opted out, of its sender or of all of ours."""
-        channel = message.channel
-        ours, theirs = key_of(message.from_, channel), key_of(message.to, channel)
-        changes = await asyncio.gather(
-            self.latest(channel, ours, theirs),
-            self.latest(channel, None, theirs),
-        )
-        return next((each for each in changes if each and each.state is SuppressionState.OPTED_OUT), None)
-
-    async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
-        """Return the change that holds of a pair of address keys; who never made one has not opted out."""
-        return _change_in(await self._changes.get(suppression_subject(channel, suppression_key(ours, theirs))))
-
-    async def record(
-        self, change: SuppressionChange, *, cause: object = None, unless_so: bool = False
-    ) -> SuppressionChange | None:
-        """Write a change down, unless a later one is known; return what holds then.
-
-        Args:
-            change: to be written.
-            cause: names what brought the change about, if that may be heard of again at another time.
-            unless_so: not if the state is this one already: for what is no report of a certain moment.
-        """
-        event, subject = SuppressionChanged.of(change, cause=cause), suppression_subject(change.channel, change.key)
-        while True:
-            value = await self._changes.get(subject)
-            known = _change_in(value)
-            is_so = (known.state if known else SuppressionState.OPTED_IN) is change.state
-            if (known and not change.supersedes(known)) or (unless_so and is_so):
-                return known
-            try:
-                revision = value.revision if value else 0
-                await self._changes.put(subject, event.encode(), revision=revision, id_=event.id)
-            except ConflictError:
-                continue  # somebody else made a change meanwhile
-            SUPPRESSION_CHANGES.labels(change.channel, change.state, change.source).inc()
-            _log.info(f"recipient_{change.state}", consent=str(change.key), source=change.source)
-            return change
+MAX_SUPPRESSION_DETAIL = 500
+"""Characters."""
 
 
-def _change_in(value: Value | None) -> SuppressionChange | None:
-    return SuppressionChanged.model_validate_json(value.data).data if value else None
+class SuppressionState(StrEnum):
+    OPTED_OUT = "opted_out"
+    OPTED_IN = "opted_in"
+
+
+class SuppressionSource(StrEnum):
+    """The cause of an opt-out or an opt-in.
+
+    Attributes:
+        KEYWORD: a text message such as STOP.
+        PROVIDER: the provider refused a message because it knew of an opt-out.
+        BOUNCE: the mailbox does not exist.
+        UNSUBSCRIBE, RESUBSCRIBE: a link in an e-mail, ours or the provider's.
+    """
+
+    KEYWORD = "keyword"
+    PROVIDER = "provider"
+    BOUNCE = "bounce"
+    SPAM_REPORT = "spam_report"
+    UNSUBSCRIBE = "unsubscribe"
+    RESUBSCRIBE = "resubscribe"
+    API = "api"
+
+
+class SuppressionChange(FrozenModel):
+    """A recipient's opt-out or opt-in.
+
+    Attributes:
+        ours: key of the address of ours that the change concerns; None for all of them.
+        theirs: key of the recipient's address.
+        detail: the text message, the provider's reason, or that of the API's caller.
+        by: name of the caller's API key.
+    """
+
+    channel: Channel
+    ours: str | None = None
+    theirs: str
+    state: SuppressionState
+    source: SuppressionSource
+    detail: str | None = Field(default=None, max_length=MAX_SUPPRESSION_DETAIL)
+    by: str | None = None
+    occurred_at: AwareDatetime
+
+    @property
+    def key(self) -> SuppressionKey:
+        return suppression_key(self.channel, self.ours, self.theirs)
+
+    def supersedes(self, other: Self) -> bool:
+        """Return whether this change counts instead of the other: the later one does, or else the opt-out."""
+        return self._order > other._order
+
+    @property
+    def _order(self) -> tuple[datetime, bool]:
+        return self.occurred_at, self.state is SuppressionState.OPTED_OUT
+
+
+def change_by_keyword(incoming: IncomingMessage) -> SuppressionChange | None:
+    """Return the change that the author of a message requests by a keyword, if there is one."""
+    message, keyword = incoming.message, incoming.keyword
+    if keyword is None or keyword is Keyword.HELP:
+        return None
+    return SuppressionChange(
+        channel=message.channel,
+        ours=message.our_key,
+        theirs=message.their_key,
+        state=SuppressionState.OPTED_OUT if keyword is Keyword.STOP else SuppressionState.OPTED_IN,
+        source=SuppressionSource.KEYWORD,
+        detail=single_line(message.body, limit=MAX_SUPPRESSION_DETAIL),
+        # A change from the future would prevail over all that follow.
+        occurred_at=min(message.timestamp, message.created_at),
+    )

@@ -1,39 +1,41 @@
-"""The fields of requests: what is accepted in each, and what it becomes.
+"""Types of the fields in requests and webhooks: what each accepts, and what it becomes.
 
-Each type says the same thing twice, to pydantic and to the readers of the OpenAPI document.
+Each type states its rule twice, for pydantic and for the readers of the OpenAPI document. Addresses need the
+validation context of `context_of`.
 """
 
+import json
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Never
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id, parse_address
-from shared.channels import Channel
-from shared.events import MAX_SUPPRESSION_DETAIL, MAX_RESOLUTION_REASON
+from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id
+from shared.channels import RULES, Channel
+from shared.dead_letters import MAX_RESOLUTION_REASON
 from shared.lifecycle import Status
+from shared.suppressions import MAX_SUPPRESSION_DETAIL
+from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_text
 
-MAX_SMS_BODY = 1_600
-"""Characters; providers take no more."""
+MAX_BODY = 256 * 1024
+"""Bytes of a request. A message and its accompanying data have to fit into a NATS message of 1 MiB."""
 
 MAX_SUBJECT = 998
-"""Characters: a line of a mail (RFC 5322)."""
+"""Characters: a line of an e-mail (RFC 5322)."""
 
 _MAX_ATTACHMENTS = 10
 _MAX_URL = 2_048
 _MAX_PROVIDER_ID = 255
 _MAX_ERROR_CODE = 64
 _MAX_NUMBER = 2**53
+_MAX_FAULTS = 20
+_MAX_FIELD_NAME = 100
 
-# Lone surrogates are refused as well: they are no characters, and cannot be written as UTF-8.
-_CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
-_SURROGATES = r"\ud800-\udfff"
-_BREAKS = r"\t\n\r"
-_NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}]")
-_NOT_A_LINE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_BREAKS}]")
-_TEXT_SCHEMA = {"pattern": f"^[^{_CONTROLS}]*$"}
-_LINE_SCHEMA = {"pattern": f"^[^{_CONTROLS}{_BREAKS}]*$"}
+_TEXT_SCHEMA = {"pattern": TEXT_PATTERN}
+_LINE_SCHEMA = {"pattern": LINE_PATTERN}
 
 _URL = (
     r"(?:[hH][tT][tT][pP][sS]?://(?=[^/?#])"  # of the web, with a host
@@ -48,25 +50,55 @@ _TIMESTAMP = re.compile(
 
 _OFFSET = re.compile(r"([Zz]|[+-]\d\d:\d\d)\Z", flags=re.ASCII)
 
-RECEIPT_STATUSES = {
-    "accepted": Status.SENT,
-    "queued": Status.SENT,
-    "sending": Status.SENT,
-    "sent": Status.SENT,
-    "delivered": Status.DELIVERED,
-    "read": Status.DELIVERED,
-    "undelivered": Status.UNDELIVERED,
-    "bounced": Status.UNDELIVERED,
-    "rejected": Status.UNDELIVERED,
-    "failed": Status.FAILED,
-    "expired": Status.EXPIRED,
-    "canceled": Status.CANCELED,
+_RECEIPT_STATUSES = {
+    word: status for rules in RULES.values() for word, status in rules.receipt_statuses.items()
 }
-"""What providers say in receipts, and what we call it."""
+
+_DETAILS = {
+    "extra_forbidden": "is not a field of this request",
+    "missing": "is required",
+    "model_type": "must be a JSON object",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a field: a path such as `attachments.0`, a query parameter or a header."""
+
+    field: str
+    detail: str
+
+
+def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> list[Fault]:
+    """Translate pydantic's errors, without repeating the values.
+
+    Args:
+        errors: as `ValidationError.errors()` lists them.
+        whole: the name for a fault that concerns no particular field.
+    """
+    return [Fault(_field_name(error["loc"]) or whole, _detail(error)) for error in list(errors)[:_MAX_FAULTS]]
+
+
+def _detail(error: Mapping[str, Any]) -> str:
+    return _DETAILS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+
+
+def _field_name(location: Iterable[object]) -> str:
+    # The client names an unknown field, and may have put anything into its name.
+    return ".".join(map(str, location))[:_MAX_FIELD_NAME].encode(errors="replace").decode()
+
+
+def context_of(default_region: str) -> dict[str, str]:
+    """Return the validation context that addresses need.
+
+    Args:
+        default_region: ISO 3166 country of phone numbers in national form.
+    """
+    return {"default_region": default_region}
 
 
 def _text(value: str) -> str:
-    if _NOT_TEXT.search(value):
+    if NOT_TEXT.search(value):
         raise ValueError("contains control characters or lone surrogates")
     return value
 
@@ -78,23 +110,13 @@ def _not_blank(value: str) -> str:
 
 
 def _line(value: str) -> str:
-    if _NOT_A_LINE.search(value):
+    if NOT_A_LINE.search(value):
         raise ValueError("contains control characters, line breaks or lone surrogates")
     return value
 
 
-def readable(text: str) -> str:
-    """Replace what `Text` refuses: a provider cannot be asked for another text."""
-    return _NOT_TEXT.sub("\ufffd", text)
-
-
-def on_one_line(text: str, *, limit: int) -> str:
-    """Make a line of what may have breaks, of `limit` characters at most."""
-    return " ".join(readable(text[: limit * 2]).split())[:limit]
-
-
 def _url(value: str) -> str:
-    if _NOT_A_LINE.search(value) or not _URL_PATTERN.fullmatch(value):
+    if NOT_A_LINE.search(value) or not _URL_PATTERN.fullmatch(value):
         raise ValueError("is neither an http or https URL nor a relative one")
     return value
 
@@ -106,13 +128,13 @@ def _timestamp(value: object) -> datetime:
         moment = datetime.fromisoformat(value.upper())
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise ValueError("is not a time that exists") from exc
+        raise ValueError("is not an existing time") from exc
 
 
 def _moment(value: object) -> datetime:
     moment = _timestamp(value)
     if not _OFFSET.search(str(value)):
-        raise ValueError("names no offset from UTC, such as Z or +01:00")
+        raise ValueError("has no offset from UTC, such as Z or +01:00")
     return moment
 
 
@@ -123,7 +145,7 @@ def _phone(value: object, info: ValidationInfo) -> Address:
 def _recipient_phone(value: object, info: ValidationInfo) -> Address:
     address = _phone(value, info)
     if is_sender_id(address):
-        raise ValueError("is an alphanumeric sender id, which nothing can be sent to")
+        raise ValueError("is an alphanumeric sender id, which messages cannot be sent to")
     return address
 
 
@@ -134,13 +156,13 @@ def _email(value: object, info: ValidationInfo) -> Address:
 def _address(value: object, channel: Channel, info: ValidationInfo) -> Address:
     if not isinstance(value, str):
         raise ValueError("should be a string")  # noqa: TRY004 - pydantic collects ValueErrors
-    return parse_address(value, channel, default_region=(info.context or {})["default_region"])
+    return channel.parse_address(value, default_region=(info.context or {})["default_region"])
 
 
 def _receipt_status(value: object) -> Status:
-    if not isinstance(value, str) or value not in RECEIPT_STATUSES:
-        raise ValueError(f"is none of {', '.join(RECEIPT_STATUSES)}")
-    return RECEIPT_STATUSES[value]
+    if not isinstance(value, str) or value not in _RECEIPT_STATUSES:
+        raise ValueError(f"must be one of {', '.join(_RECEIPT_STATUSES)}")
+    return _RECEIPT_STATUSES[value]
 
 
 def _number_as_text(value: object) -> object:
@@ -168,29 +190,35 @@ Phone = Annotated[
     PlainValidator(_phone),
     _address_schema(
         "phone-number",
-        "A number in E.164 or national form, a short code, or an alphanumeric sender id",
+        "A phone number in E.164 or national form, a short code, or an alphanumeric sender id",
         "+12016661234",
     ),
 ]
 RecipientPhone = Annotated[
     Address,
     PlainValidator(_recipient_phone),
-    _address_schema("phone-number", "A number in E.164 or national form, or a short code", "+18045551234"),
+    _address_schema(
+        "phone-number", "A phone number in E.164 or national form, or a short code", "+18045551234"
+    ),
 ]
 Email = Annotated[
     Address,
     PlainValidator(_email),
     _address_schema(
         "email-address",
-        "An address, which may also come as `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`",
+        "An e-mail address, also in the forms `Name <a@b.c>` and `[a@b.c](mailto:a@b.c)`",
         "user@usehatchapp.com",
     ),
 ]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
-ProviderText = Annotated[str, AfterValidator(readable)]
+ProviderText = Annotated[str, AfterValidator(clean_text)]
+"""A text with unacceptable characters replaced: a provider cannot be asked for another one."""
+
 SmsText = Annotated[
-    str, Field(max_length=MAX_SMS_BODY, json_schema_extra=_TEXT_SCHEMA), AfterValidator(_text)
+    str,
+    Field(max_length=Channel.SMS.rules.max_body, json_schema_extra=_TEXT_SCHEMA),
+    AfterValidator(_text),
 ]
 Subject = Annotated[str, Field(max_length=MAX_SUBJECT, json_schema_extra=_LINE_SCHEMA), AfterValidator(_line)]
 Attachments = Annotated[
@@ -210,7 +238,7 @@ Timestamp = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "RFC 3339; in UTC where it names no offset",
+            "description": "RFC 3339; in UTC if there is no offset",
             "examples": ["2024-11-01T14:00:00Z"],
         }
     ),
@@ -237,7 +265,7 @@ ResolutionReason = Annotated[
     str,
     Field(
         max_length=MAX_RESOLUTION_REASON,
-        json_schema_extra={"minLength": 1, "pattern": _TEXT_SCHEMA["pattern"]},
+        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
     ),
     AfterValidator(_text),
     AfterValidator(_not_blank),
@@ -246,7 +274,7 @@ SuppressionReason = Annotated[
     str,
     Field(
         max_length=MAX_SUPPRESSION_DETAIL,
-        json_schema_extra={"minLength": 1, "pattern": _TEXT_SCHEMA["pattern"]},
+        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
     ),
     AfterValidator(_text),
     AfterValidator(_not_blank),
@@ -254,7 +282,7 @@ SuppressionReason = Annotated[
 ReceiptStatus = Annotated[
     Status,
     PlainValidator(_receipt_status),
-    WithJsonSchema({"type": "string", "enum": list(RECEIPT_STATUSES)}),
+    WithJsonSchema({"type": "string", "enum": list(_RECEIPT_STATUSES)}),
 ]
 ErrorCode = Annotated[
     str,
@@ -270,3 +298,37 @@ ErrorCode = Annotated[
         }
     ),
 ]
+
+_MAX_DEPTH = 64
+"""Arrays and objects within one another. Readers of the streams have limits of their own, further up."""
+
+
+def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Parse JSON. Strings in it may still contain lone surrogates, so that their field can be named.
+
+    Raises:
+        ValueError: the body is not UTF-8, not JSON, or nested too deeply.
+    """
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as exc:
+        raise ValueError("The body is not UTF-8") from exc
+    except RecursionError as exc:
+        raise ValueError("The body is nested too deeply") from exc
+    except ValueError as exc:
+        raise ValueError(f"The body is not JSON: {exc}") from exc
+    if _is_deeper(value, _MAX_DEPTH):
+        raise ValueError("The body is nested too deeply")
+    return value
+
+
+def _refuse_constant(constant: str) -> Never:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in value)

@@ -20,8 +20,8 @@ from nats.js import JetStreamContext
 
 from shared.bus.client import Bus
 from shared.bus.topology import ACK_WAIT, Consumer
+from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, NotNowError
-from shared.events import Origin
 
 _log = structlog.get_logger()
 

@@ -1,48 +1,104 @@
-"""Where every service puts what it cannot use."""
+"""Publishing dead letters: messages that a service cannot process."""
 
+import base64
 from datetime import datetime
 
 import structlog
 
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, dead_letter_subject
+from shared.channels import Channel, Direction
+from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BadMessageError
-from shared.events import DeadLettered, Origin, unreadable
+from shared.events import dead_letter_created, decode
+from shared.ids import dead_letter_id
+from shared.message import DeliveryRequest
 from shared.observability.metrics import DEAD_LETTERS
 
 _log = structlog.get_logger()
 
+_MAX_COPY = 128 * 1024
+"""Bytes of a payload that a dead letter keeps: JSON may use six bytes to spell one."""
+
 
 class DeadLetterPublisher:
-    """Publishes dead letters of the service `name`; from their stream they get into the database."""
+    """Publishes dead letters of the service `name`; ingest stores them in the database."""
 
     def __init__(self, publisher: Publisher, name: str) -> None:
         self._publisher = publisher
         self._source = f"/{name}"
 
     async def publish(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:
-        """Give up what lay at `origin`: when this returns, its dead letter is stored.
+        """Dead-letter the message at `origin`; the dead letter is stored when this method returns.
 
         Args:
-            payload: of what lay there.
+            payload: of the message.
             error: what is wrong with it.
-            origin: where it lay.
-            at: when that which is given up, or the verdict on it, was stored. A replay, which gives it up
-                again, then tells the same.
+            origin: its place in the streams.
+            at: when the message, or the verdict on it, was stored, so that a replay, which dead-letters it
+                again, publishes the same event.
 
         Raises:
-            BusUnavailableError: it is not.
+            BusUnavailableError: the dead letter is not stored.
         """
         dead_letter = unreadable(payload, error, origin)
-        event = DeadLettered.of(dead_letter, source=self._source, time=at)
+        event = dead_letter_created(dead_letter, source=self._source, time=at)
         subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
         DEAD_LETTERS.labels(dead_letter.direction, dead_letter.channel or "unknown", error.code).inc()
         message_id = dead_letter.message_id and str(dead_letter.message_id)
         _log.error(
-            "dead_letter",
+            "message_dead_lettered",
             message_id=message_id,
             reason=error.code,
             detail=str(error),
             **origin.model_dump(),
         )
+
+
+def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLetter:
+    """Create the dead letter of a message that could not be read or applied.
+
+    Its id depends on the place in the stream alone, so that two consumers that fail on the same message
+    create one dead letter. If the payload is a request to send after all, because a consumer crashed on it,
+    the dead letter can be found and replayed as one.
+    """
+    tokens = origin.subject.split(".")
+    channel = next((Channel(token) for token in tokens if token in set(Channel)), None)
+    text, encoded = _as_text(payload[:_MAX_COPY])
+    request = _request_in(payload)
+    return DeadLetter(
+        id=dead_letter_id(origin.stream, origin.sequence),
+        direction=Direction.INBOUND if origin.stream == Stream.INBOUND else Direction.OUTBOUND,
+        channel=channel,
+        reason=error.code,
+        detail=str(error),
+        message_id=request and request.message.id,
+        generation=request.generation if request else 0,
+        attempts=request.attempt if request else 0,
+        request=request,
+        payload=text,
+        payload_base64=encoded,
+        is_cut=len(payload) > _MAX_COPY,
+        origin=origin,
+    )
+
+
+def _request_in(payload: bytes) -> DeliveryRequest | None:
+    if rb"\u0000" in payload:
+        return None  # PostgreSQL has no such character, and would not store the dead letter either
+    try:
+        data = decode(payload).data
+    except BadMessageError:
+        return None
+    return data if isinstance(data, DeliveryRequest) else None
+
+
+def _as_text(payload: bytes) -> tuple[str | None, str | None]:
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return None, base64.b64encode(payload).decode("ascii")
+    return text, None

@@ -1,79 +1,96 @@
-"""The last message of each subject as a value, changed by compare-and-set.
+"""Versioned values in JetStream: the last message of each subject, changed by compare-and-set.
 
-A key-value bucket of JetStream is spoken to as the stream that it is: no binding to renew when the connection
-changes, two rights on the server are enough, and what is written at the same time is written together.
+A key-value bucket is addressed as the stream that it is: there is no binding to renew when the connection
+changes, two permissions on the server are enough, and values that are written at the same time are written
+together.
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import nats.errors
 import nats.js.errors
+from pydantic import BaseModel
 
 from shared.bus.client import Bus
-from shared.bus.publisher import Outgoing, Publisher, RefusedError
+from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.errors import BusUnavailableError
 from shared.ids import EventId
 
 _WRONG_LAST_SEQUENCE = {10_071, 10_164}
 
+Model = TypeVar("Model", bound=BaseModel)
 
-class ConflictError(Exception):
-    """Somebody else changed the value meanwhile."""
+
+class RevisionConflictError(Exception):
+    """Somebody else has changed the value in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A value as it was read, with the revision that a change has to name."""
+class Versioned(Generic[Model]):
+    """A value as it was read or written, with the revision that a change has to name."""
 
-    data: bytes
+    value: Model
     revision: int
 
 
-class Values:
-    """Those of a stream, by subject; every method raises BusUnavailableError when NATS does not answer."""
+class KeyValueStore(Generic[Model]):
+    """The values of a stream, by key; its methods raise BusUnavailableError when NATS does not answer.
 
-    def __init__(self, bus: Bus, publisher: Publisher, stream: str) -> None:
+    Args:
+        bus: the connection.
+        publisher: writes the values.
+        stream: the stream whose last messages are the values.
+        model: what the values are.
+        prefix: the beginning of the subjects, which the keys follow.
+    """
+
+    def __init__(
+        self, bus: Bus, publisher: Publisher, stream: str, model: type[Model], *, prefix: str = ""
+    ) -> None:
         self._bus = bus
         self._publisher = publisher
         self._stream = stream
+        self._model = model
+        self._prefix = prefix
 
-    async def get(self, subject: str) -> Value | None:
+    @classmethod
+    def bucket(cls, bus: Bus, publisher: Publisher, name: str, model: type[Model]) -> "KeyValueStore[Model]":
+        """Return the store of a key-value bucket."""
+        return cls(bus, publisher, f"KV_{name}", model, prefix=f"$KV.{name}.")
+
+    async def get(self, key: str) -> Versioned[Model] | None:
         jetstream = self._bus.jetstream
         try:
-            found = await jetstream.get_last_msg(self._stream, subject, direct=True)
+            found = await jetstream.get_last_msg(self._stream, self._prefix + key, direct=True)
         except nats.js.errors.NotFoundError:
             return None
         except (nats.errors.Error, TimeoutError, OSError) as exc:
             raise BusUnavailableError(f"{self._stream}: {exc!r}") from exc
-        return Value(found.data or b"", found.seq or 0)
+        return Versioned(self._model.model_validate_json(found.data or b""), found.seq or 0)
 
-    async def put(self, subject: str, data: bytes, *, revision: int, id_: EventId | None = None) -> int:
-        """Write a value if it still has `revision` (0: if there is none), and return its new revision.
+    async def put(
+        self, key: str, value: Model, *, after: Versioned[Model] | None, id_: EventId | None = None
+    ) -> Versioned[Model]:
+        """Write a value if the present one still is `after`, or if there is none and that is None.
 
-        Of an event, `id_` makes a repetition recognisable, which then changes nothing.
+        Args:
+            key: names the value.
+            value: the value.
+            after: the value as it was read.
+            id_: id of the event that the value is; publishing an event again changes nothing.
 
         Raises:
-            ConflictError: it does not.
+            RevisionConflictError: the value has changed.
         """
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        outgoing = Outgoing(subject, id_, data, headers)
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(after.revision if after else 0)}
+        data = value.model_dump_json(by_alias=True).encode()
         try:
-            return await self._publisher.publish(self._stream, outgoing)
-        except RefusedError as exc:
+            revision = await self._publisher.publish(
+                self._stream, Outgoing(self._prefix + key, id_, data, headers)
+            )
+        except PublishRejectedError as exc:
             if exc.code in _WRONG_LAST_SEQUENCE:
-                raise ConflictError from exc
+                raise RevisionConflictError from exc
             raise
-
-
-class Bucket(Values):
-    """The values of the bucket `name`, by key."""
-
-    def __init__(self, bus: Bus, publisher: Publisher, name: str) -> None:
-        super().__init__(bus, publisher, f"KV_{name}")
-        self._subjects = f"$KV.{name}."
-
-    async def get(self, key: str) -> Value | None:
-        return await super().get(self._subjects + key)
-
-    async def put(self, key: str, data: bytes, *, revision: int, id_: EventId | None = None) -> int:
-        return await super().put(self._subjects + key, data, revision=revision, id_=id_)
+        return Versioned(value, revision)

@@ -15,11 +15,11 @@ from uuid import uuid4
 import nats.errors
 from nats.aio.client import Client
 
-from shared.observability import tracing
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.topology import Stream
 from shared.errors import BusUnavailableError
 from shared.ids import EventId
+from shared.observability import tracing
 
 _BATCH = 200
 """Messages; the server takes at most 1,000 in a batch."""
@@ -54,7 +54,7 @@ class Outgoing:
         return {**self.headers, "Nats-Msg-Id": str(self.id)} if self.id else dict(self.headers)
 
 
-class RefusedError(BusUnavailableError):
+class PublishRejectedError(BusUnavailableError):
     """The server answered that it does not store the message.
 
     Attributes:
@@ -77,7 +77,7 @@ class Publisher:
         """Return once `stream`, to which the subject belongs, has stored the message: its sequence there.
 
         Raises:
-            RefusedError: it answered that it does not, for lack of room for example.
+            PublishRejectedError: it answered that it does not, for lack of room for example.
             BusUnavailableError: it did not answer within 4 seconds, or there is no connection. It may have
                 stored the message all the same; publishing an event again does no harm.
         """
@@ -145,7 +145,7 @@ class _Line:
         if len(batch) >= _SMALLEST_BATCH:
             try:
                 last = await self._until_lost(self._store_batch(batch))
-            except RefusedError:
+            except PublishRejectedError:
                 pass  # all for one, mostly one that is there already: each is told by itself
             except BusUnavailableError as exc:
                 return [exc] * len(batch)
@@ -196,7 +196,7 @@ class _Line:
             )
         answer = json.loads(reply.data)
         if error := answer.get("error"):
-            raise RefusedError(error.get("err_code", 0), error.get("description", "refused"))
+            raise PublishRejectedError(error.get("err_code", 0), error.get("description", "refused"))
         return int(answer["seq"])
 
     async def aclose(self) -> None:
@@ -211,7 +211,7 @@ def _check_size(outgoing: Outgoing, client: Client) -> None:
     """Refuse what the server would: it cuts the connection, and with it all that others are publishing."""
     size = len(outgoing.payload) + _ROOM_FOR_HEADERS
     if size > client.max_payload:
-        raise RefusedError(_TOO_LARGE, f"{size} bytes are more than NATS takes in a message")
+        raise PublishRejectedError(_TOO_LARGE, f"{size} bytes are more than NATS takes in a message")
 
 
 @contextmanager

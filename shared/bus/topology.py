@@ -15,7 +15,7 @@ from enum import StrEnum
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
-from shared.ids import PARTITIONS, SuppressionKey, ConversationKey, MessageId, partition_of
+from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
 from shared.lifecycle import Status
 
 

@@ -20,5 +20,6 @@ message_history = table(
 )
 """What happened to each message, by its events and its provider's receipts.
 
-What became of a message says the row of the highest (generation, precedence, attempt), and of several the earliest.
+What became of a message says the row of the highest (generation, precedence, attempt), and of several the
+earliest.
 """

@@ -1,35 +1,43 @@
-"""What the sender knows of a provider: that it takes a message, and in which ways it may not.
+"""What a provider consists of: an adapter that sends, and webhooks that receive.
 
     ProviderError
-    ├── NotReachedError       no connection was made, so it has nothing: try again at once
-    ├── TemporaryError        it asks to be tried later
-    ├── UnknownOutcomeError   it was asked and did not answer: it may have the message, or not
-    ├── RejectedError         it will never take this message
-    └── CredentialsError      it does not take anything from us
+    ├── NotReachedError       no connection was made, so the provider has nothing: try again at once
+    ├── TemporaryError        the provider asks to be tried later
+    ├── UnknownOutcomeError   the provider was asked and did not answer: it may have the message
+    ├── RejectedError         the provider will never accept this message
+    └── CredentialsError      the provider accepts nothing from us
 
-An adapter reports which of them it met; what follows from it is the sender's business.
+An adapter reports which of these it met; the sender decides what follows.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ClassVar, Protocol, TypeGuard
+from typing import Any, ClassVar, Generic, Self, TypeVar
+from urllib.parse import urlencode
 
-import httpx
+import orjson
 
 from shared.channels import Channel
 from shared.errors import ServiceError
-from shared.events import Message
+from shared.message import Message
+from shared.providers.webhooks import SignatureScheme, Webhook
 from shared.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+OPTED_OUT = "opted_out"
+"""Code of the error when a recipient has opted out, according to us or to the provider."""
 
 
 class ProviderError(ServiceError):
-    """The provider did not take the message.
+    """The provider did not accept the message.
 
     Attributes:
         code: short and stable, such as `http_503`.
         status_code: of the HTTP answer, if there was one.
-        retry_after: how long the provider asks to be left alone.
+        retry_after: how long the provider asks us to wait.
     """
 
     def __init__(
@@ -66,54 +74,117 @@ class CredentialsError(ProviderError):
     pass
 
 
-_LONGEST_ID = 255
-
-
-def is_provider_id(value: object) -> TypeGuard[str]:
-    """Tell whether something in an answer can be a provider's id of a message."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable()
-
-
 @dataclass(frozen=True, slots=True)
 class File:
     """An attachment that was fetched: a name without a path, a media type without parameters, the bytes."""
 
     name: str
     type: str
-    content: bytes
+    content: bytes = field(repr=False)
 
 
-class Provider(Protocol):
-    """An adapter to a provider.
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A POST request to a provider."""
 
-    Attributes:
-        name: as it stands in settings, events and metrics; of `[A-Za-z0-9_-]`.
-        channel: what it carries.
-        settings: what it needs from the environment, in upper case there; read if a route names it.
-        honours_idempotency_keys: whether a request with a key that it has seen is not a second message.
-        takes_files: whether it wants attachments as files, and not as URLs.
-    """
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
-    name: ClassVar[str]
-    channel: ClassVar[Channel]
-    settings: ClassVar[type[Settings]]
-    honours_idempotency_keys: ClassVar[bool]
-    takes_files: ClassVar[bool]
+    @classmethod
+    def json(cls, url: str, payload: object, headers: Mapping[str, str]) -> Self:
+        return cls(url, {"Content-Type": "application/json", **headers}, orjson.dumps(payload))
 
-    # Each adapter has settings of its own kind, which no signature for all of them can tell.
-    def __init__(self, client: httpx.AsyncClient, settings: Any) -> None: ...  # noqa: ANN401
+    @classmethod
+    def form(cls, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Self:
+        """Create the request of a form, in which a field may have a list of values."""
+        content_type = {"Content-Type": "application/x-www-form-urlencoded"}
+        return cls(url, {**content_type, **headers}, urlencode(fields, doseq=True).encode())
 
-    async def send(self, message: Message, files: Sequence[File]) -> str:
-        """Hand over the message, with its id as the idempotency key.
 
-        Args:
-            message: with its attachments as URLs.
-            files: the same attachments, for a provider that takes files.
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer of a provider; the names of the headers are in lower case."""
 
-        Returns:
-            The provider's own id of the message.
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON may be anything
+        """Parse the body.
 
         Raises:
-            ProviderError: one of its kinds.
+            ValueError: it is not JSON.
         """
-        ...
+        return orjson.loads(self.body)
+
+    def field(self, name: str) -> object:
+        """Return a field of the JSON object in the body, or None if there is none."""
+        try:
+            value = self.json()
+        except ValueError:
+            return None
+        return value.get(name) if isinstance(value, dict) else None
+
+
+class Adapter(ABC, Generic[S]):
+    """Builds the requests that send messages through a provider, and reads the answers. It does no I/O.
+
+    Attributes:
+        honours_idempotency_keys: whether a repeated request with the same key does not cause a second
+            message.
+        takes_files: whether the provider takes attachments as files and not as URLs.
+        secrets: what no error may repeat, even if the provider does.
+    """
+
+    honours_idempotency_keys: ClassVar[bool]
+    takes_files: ClassVar[bool] = False
+    secrets: Sequence[str] = ()
+
+    @abstractmethod
+    def __init__(self, settings: S) -> None:
+        """Prepare for sending.
+
+        Raises:
+            ValueError: the settings do not fit together; the message names the variables.
+        """
+
+    @abstractmethod
+    def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
+        """Build the request that sends a message, with the id of the message as the idempotency key.
+
+        Args:
+            message: the message, with its attachments as URLs.
+            files: the same attachments, if the provider takes files.
+        """
+
+    @abstractmethod
+    def message_id(self, answer: HttpAnswer) -> object:
+        """Return the provider's id of the message from a 2xx answer; anything but a short text is an error."""
+
+    def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:  # noqa: ARG002 - for adapters
+        """Return a more precise error for an answer that is not a 2xx."""
+        return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider(Generic[S]):
+    """A provider, as the registry lists it.
+
+    Attributes:
+        name: as it appears in settings, events and metrics; of `[A-Za-z0-9_-]`.
+        channel: the channel that it serves.
+        settings: its settings, which both services read from the environment.
+        required_to_send: the fields of the settings that sending needs.
+        adapter: sends messages.
+        webhooks: receive messages and receipts.
+        signature: how the provider signs its webhooks.
+    """
+
+    name: str
+    channel: Channel
+    settings: type[S]
+    required_to_send: Sequence[str] = ()
+    adapter: type[Adapter[S]]
+    webhooks: Sequence[Webhook] = ()
+    signature: SignatureScheme[S] | None = None

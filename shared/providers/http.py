@@ -1,6 +1,6 @@
-"""HTTP as all adapters speak it: which answer or failure is which error is told here, once."""
+"""HTTP as all adapters need it: this module decides which answer or failure is which error."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import cycle
@@ -8,45 +8,54 @@ from typing import Any
 
 import httpx
 
+from shared.message import Message
+from shared.observability import tracing
 from shared.providers.base import (
+    Adapter,
     CredentialsError,
+    File,
+    HttpAnswer,
+    HttpRequest,
     NotReachedError,
     ProviderError,
     RejectedError,
     TemporaryError,
     UnknownOutcomeError,
 )
-from shared.observability import tracing
 
 _MAX_DETAIL = 500
 """Characters of an answer that are kept to explain an error."""
+
+_MAX_ID = 255
 
 _POOLS = 12
 
 _UNAVAILABLE = 503
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
-_LONGEST_RETRY_AFTER = timedelta(days=1)
-_FIRST_EPOCH_SECOND = 1_000_000_000
-"""What is less than this is no moment of our days, but a time to wait."""
+_SUCCESS = range(200, 300)
+_FIRST_SERVER_ERROR = 500
+_MAX_RETRY_AFTER = timedelta(days=1)
+_MIN_EPOCH_SECOND = 1_000_000_000
+"""A smaller number is a duration and not a time in our days."""
 
 
 def make_client(*, timeout: float) -> httpx.AsyncClient:
-    """Make the client that an adapter keeps; a provider has `timeout` seconds to answer."""
+    """Create the client for a provider, which has `timeout` seconds to answer."""
     return httpx.AsyncClient(
         timeout=httpx.Timeout(timeout, connect=2.0),
         transport=_SpreadTransport(),
         follow_redirects=False,
-        # The environment's proxies and .netrc are not for providers unless someone says so.
+        # Proxies and .netrc of the environment do not apply to providers unless somebody says so.
         trust_env=False,
     )
 
 
 class _SpreadTransport(httpx.AsyncBaseTransport):
-    """Takes several connection pools in turn, and traces what goes through them.
+    """Uses several connection pools in turn, and traces the requests.
 
-    A pool looks at each of its connections at every request, which at thirty of them costs more than the
-    request itself.
+    A pool looks at each of its connections at every request, which costs more than the request itself once
+    there are thirty of them.
     """
 
     def __init__(self) -> None:
@@ -68,50 +77,39 @@ class _SpreadTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
-async def post_json(
-    client: httpx.AsyncClient, url: str, payload: Mapping[str, Any], *, headers: Mapping[str, str]
-) -> dict[str, Any]:
-    """POST, and return the object that a 2xx answer holds.
+async def send(
+    client: httpx.AsyncClient, adapter: Adapter[Any], message: Message, files: Sequence[File] = ()
+) -> str:
+    """Send a message through a provider and return the provider's id of it.
+
+    A failure of the server (5xx) leaves open whether the provider has the message; only a 503 of a provider
+    that honours idempotency keys is trusted to mean that it has not. Without keys, a 2xx that breaks off
+    means that it has.
 
     Raises:
-        ProviderError: any other answer, or none.
+        ProviderError: any answer but a 2xx with an id, or none.
     """
-    response = await post(client, url, repeatable=True, json=payload, headers=dict(headers))
-    return object_of(response)
+    answer = await _post(client, adapter, adapter.request(message, files))
+    if answer.status not in _SUCCESS:
+        raise adapter.explain(_error_of(answer, adapter), answer)
+    id_ = adapter.message_id(answer)
+    if not (isinstance(id_, str) and 0 < len(id_) <= _MAX_ID and id_.isprintable()):
+        detail = f"unreadable answer: {_excerpt(answer, adapter.secrets)}"
+        raise RejectedError("unreadable_answer", detail, status_code=answer.status)
+    return id_
 
 
-async def post(
-    client: httpx.AsyncClient,
-    url: str,
-    *,
-    repeatable: bool,
-    secrets: Sequence[str] = (),
-    explain: Callable[[ProviderError, httpx.Response], ProviderError] = lambda error, _: error,
-    **request: Any,  # noqa: ANN401 - whatever httpx takes
-) -> httpx.Response:
-    """POST, and return the answer if it is a 2xx.
-
-    Args:
-        client: asks.
-        url: what is asked.
-        repeatable: whether the provider honours the idempotency key of the request. A failure of the server
-            (5xx) leaves open whether it has the message; only of 503 one with keys is believed that it has
-            not. Without keys a 2xx that breaks off tells that it has.
-        secrets: what no error may repeat, even if the provider does.
-        explain: may make another error of one, knowing the answer.
-        request: the rest of the request.
-
-    Raises:
-        ProviderError: any other answer, or none.
-    """
+async def _post(client: httpx.AsyncClient, adapter: Adapter[Any], request: HttpRequest) -> HttpAnswer:
     response = None
     try:
-        async with client.stream("POST", url, **request) as response:
-            await response.aread()
+        async with client.stream(
+            "POST", request.url, content=request.body, headers=request.headers
+        ) as response:
+            body = await response.aread()
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
         raise NotReachedError("not_reached", _describe(exc)) from exc
     except (httpx.TransportError, httpx.DecodingError) as exc:
-        if response is not None and response.is_success and not repeatable:
+        if response is not None and response.is_success and not adapter.honours_idempotency_keys:
             raise RejectedError(
                 "unreadable_answer", _describe(exc), status_code=response.status_code
             ) from exc
@@ -120,67 +118,49 @@ async def post(
         raise UnknownOutcomeError("connection_lost", _describe(exc)) from exc
     except httpx.InvalidURL as exc:
         raise CredentialsError("invalid_url", _describe(exc)) from exc
-    if not response.is_success:
-        raise explain(_error_of(response, repeatable=repeatable, secrets=secrets), response)
-    return response
+    return HttpAnswer(response.status_code, response.headers, body)
 
 
-def _error_of(response: httpx.Response, *, repeatable: bool, secrets: Sequence[str]) -> ProviderError:
-    status = response.status_code
+def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
+    status = answer.status
     code = f"http_{status}"
-    detail = _excerpt(response, secrets)
-    if status in _TEMPORARY or response.is_server_error:
-        retry_after = _retry_after(response)
-        is_refused = status in _TEMPORARY or (repeatable and status == _UNAVAILABLE)
+    detail = _excerpt(answer, adapter.secrets)
+    if status in _TEMPORARY or status >= _FIRST_SERVER_ERROR:
+        is_refused = status in _TEMPORARY or (status == _UNAVAILABLE and adapter.honours_idempotency_keys)
         kind = TemporaryError if is_refused else UnknownOutcomeError
-        return kind(code, detail, status_code=status, retry_after=retry_after)
+        return kind(code, detail, status_code=status, retry_after=_retry_after(answer.headers))
     if status in _CREDENTIALS:
         return CredentialsError(code, detail, status_code=status)
     return RejectedError(code, detail, status_code=status)
 
 
-def object_of(response: httpx.Response, *, secrets: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the JSON object that a 2xx answer holds, or raise RejectedError."""
-    try:
-        body = response.json()
-    except ValueError as exc:
-        raise unreadable(response, secrets=secrets) from exc
-    if not isinstance(body, dict):
-        raise unreadable(response, secrets=secrets)
-    return body
-
-
-def unreadable(response: httpx.Response, *, secrets: Sequence[str] = ()) -> RejectedError:
-    """Make the error of a 2xx answer that is not what the provider's contract says."""
-    detail = f"unreadable answer: {_excerpt(response, secrets)}"
-    return RejectedError("unreadable_answer", detail, status_code=response.status_code)
-
-
-def _excerpt(response: httpx.Response, secrets: Sequence[str]) -> str:
-    text = (response.text or response.reason_phrase).replace("\0", "")
+def _excerpt(answer: HttpAnswer, secrets: Sequence[str]) -> str:
+    text = answer.body.decode(errors="replace").replace("\0", "") or httpx.codes.get_reason_phrase(
+        answer.status
+    )
     for secret in secrets:
         text = text.replace(secret, "***")
     return text[:_MAX_DETAIL]
 
 
-def _retry_after(response: httpx.Response) -> timedelta | None:
+def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
     now = datetime.now(UTC)
-    asked = parse_retry_after(response.headers.get("Retry-After"), now=now)
-    return parse_reset(response.headers.get("X-RateLimit-Reset"), now=now) if asked is None else asked
+    asked = parse_retry_after(headers.get("retry-after"), now=now)
+    return parse_reset(headers.get("x-ratelimit-reset"), now=now) if asked is None else asked
 
 
 def parse_reset(value: str | None, *, now: datetime) -> timedelta | None:
-    """Read an X-RateLimit-Reset header: seconds of the epoch at some providers, from now on at others."""
+    """Parse an X-RateLimit-Reset header: seconds since the epoch at some providers, from now on at others."""
     if value is None or not (value.isascii() and value.isdigit()):
         return None
     seconds = float(value[:15])
-    if seconds >= _FIRST_EPOCH_SECOND:
+    if seconds >= _MIN_EPOCH_SECOND:
         seconds -= now.timestamp()
-    return timedelta(seconds=min(max(seconds, 0), _LONGEST_RETRY_AFTER.total_seconds()))
+    return timedelta(seconds=min(max(seconds, 0), _MAX_RETRY_AFTER.total_seconds()))
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
+    """Parse a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
 
     The past counts as now, and more than a day as a day.
     """
@@ -188,14 +168,14 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        asked = timedelta(seconds=min(int(value[:9]), _LONGEST_RETRY_AFTER.total_seconds()))
+        asked = timedelta(seconds=min(int(value[:9]), _MAX_RETRY_AFTER.total_seconds()))
     else:
         try:
             date = parsedate_to_datetime(value)
         except ValueError:
             return None
         asked = (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
-    return min(max(asked, timedelta(0)), _LONGEST_RETRY_AFTER)
+    return min(max(asked, timedelta(0)), _MAX_RETRY_AFTER)
 
 
 def _describe(exc: Exception) -> str:

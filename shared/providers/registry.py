@@ -1,14 +1,58 @@
-"""Which providers there are: an adapter is one file and one line here."""
+"""The providers. Each one is a folder of this package and a line in `PROVIDERS`."""
 
-from shared.providers.base import Provider
-from shared.providers.generic.email import GenericEmail
-from shared.providers.generic.sms import GenericSms
-from shared.providers.sendgrid.send import SendGrid
-from shared.providers.twilio.send import Twilio
+from collections.abc import Mapping
+from typing import Any
 
-PROVIDERS: dict[str, type[Provider]] = {
-    GenericSms.name: GenericSms,
-    GenericEmail.name: GenericEmail,
-    Twilio.name: Twilio,
-    SendGrid.name: SendGrid,
+from shared.providers.base import Adapter, Provider
+from shared.providers.generic.email import GENERIC_EMAIL
+from shared.providers.generic.sms import GENERIC_SMS
+from shared.providers.sendgrid import SENDGRID
+from shared.providers.twilio import TWILIO
+from shared.providers.webhooks import Verifier
+from shared.settings import SettingsError, read
+
+PROVIDERS: Mapping[str, Provider[Any]] = {
+    provider.name: provider
+    for provider in (
+        GENERIC_SMS,
+        GENERIC_EMAIL,
+        TWILIO,
+        SENDGRID,
+    )
 }
+
+
+def create_adapter(provider: Provider[Any], **values: Any) -> Adapter[Any]:  # noqa: ANN401 - fields of the settings
+    """Create the adapter that sends through a provider.
+
+    Args:
+        provider: the provider.
+        values: settings that are used instead of the environment.
+
+    Raises:
+        SettingsError: some settings of the provider are missing or invalid.
+    """
+    settings = read(provider.settings, required=provider.required_to_send, **values)
+    try:
+        return provider.adapter(settings)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from exc
+
+
+def create_verifier(provider: Provider[Any], **values: Any) -> Verifier | None:  # noqa: ANN401
+    """Create the verifier of a provider's webhooks, or return None if its settings are not set.
+
+    Args:
+        provider: the provider.
+        values: settings that are used instead of the environment.
+
+    Raises:
+        SettingsError: some settings of the provider are invalid.
+    """
+    if provider.signature is None:
+        return None
+    settings = read(provider.settings, **values)
+    try:
+        return provider.signature.verifier(settings)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from exc

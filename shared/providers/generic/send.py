@@ -1,29 +1,23 @@
-"""What the two generic providers have in common: a JSON payload, an idempotency key, an id in return."""
+"""The generic providers' send API: a JSON payload, an idempotency key, an id in return."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import httpx
-
-from shared.providers.base import File, Provider, RejectedError, is_provider_id
-from shared.providers.http import post_json
-from shared.events import Message
+from shared.message import Message
+from shared.providers.base import Adapter, File, HttpAnswer, HttpRequest, S
 
 
-class GenericProvider(Provider):
-    """POSTs a message to `{url}/messages`.
+class GenericAdapter(Adapter[S]):
+    """Posts a message to `{url}/messages`.
 
     Attributes:
-        id_field: where the answer has the provider's id of the message.
+        url: the base URL of the provider.
+        id_field: the field of the answer that has the provider's id of the message.
     """
 
-    id_field: ClassVar[str]
     honours_idempotency_keys = True
-    takes_files = False
-
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client = client
-        self._url = f"{url.rstrip('/')}/messages"
+    url: str
+    id_field: ClassVar[str]
 
     def payload(self, message: Message) -> dict[str, Any]:
         return {
@@ -34,14 +28,9 @@ class GenericProvider(Provider):
             "timestamp": message.timestamp.isoformat().replace("+00:00", "Z"),
         }
 
-    async def send(self, message: Message, files: Sequence[File]) -> str:  # noqa: ARG002 - it fetches URLs
-        answer = await post_json(
-            self._client,
-            self._url,
-            self.payload(message),
-            headers={"Idempotency-Key": str(message.id)},
-        )
-        provider_message_id = answer.get(self.id_field)
-        if not is_provider_id(provider_message_id):
-            raise RejectedError("unreadable_answer", f"the answer has no usable {self.id_field}")
-        return provider_message_id
+    def request(self, message: Message, files: Sequence[File]) -> HttpRequest:  # noqa: ARG002 - it fetches URLs
+        headers = {"Idempotency-Key": str(message.id)}
+        return HttpRequest.json(f"{self.url.rstrip('/')}/messages", self.payload(message), headers)
+
+    def message_id(self, answer: HttpAnswer) -> object:
+        return answer.field(self.id_field)

@@ -1,27 +1,94 @@
-from typing import Any
+"""The generic provider of SMS and MMS."""
 
-import httpx
+from typing import Any, Literal
 
-from shared.providers.generic.send import GenericProvider
+from pydantic import Field
+
 from shared.channels import Channel
-from shared.events import Message
-from shared.settings import Settings, WebUrl
+from shared.message import Message
+from shared.providers.base import Provider
+from shared.providers.generic.receive import (
+    SIGNATURE,
+    InboundPayload,
+    ReceiptPayload,
+    Received,
+    documented,
+    documented_message,
+    message_parser,
+    receipt_parser,
+    respond_to_message,
+    respond_to_receipt,
+)
+from shared.providers.generic.send import GenericAdapter
+from shared.providers.generic.settings import GenericSmsSettings
+from shared.providers.webhooks import Webhook
+from shared.validation import Phone, ProviderId
+
+_NAME = "generic_sms"
 
 
-class GenericSmsSettings(Settings):
-    sms_provider_url: WebUrl = "http://localhost:8001"
+class SmsWebhook(InboundPayload):
+    """An SMS or MMS that was sent to us."""
+
+    model_config = documented_message(
+        {
+            "from": "+18045551234",
+            "to": "+12016661234",
+            "type": "sms",
+            "messaging_provider_id": "message-1",
+            "body": "Hello!",
+            "attachments": None,
+        }
+    )
+
+    from_: Phone = Field(alias="from")
+    to: Phone
+    type: Literal["sms", "mms"]
+    provider_message_id: ProviderId = Field(alias="messaging_provider_id")
 
 
-class GenericSms(GenericProvider):
-    """A provider of SMS and MMS."""
+class SmsReceipt(ReceiptPayload):
+    """What happened to an SMS or MMS that the provider had accepted."""
 
-    name = "generic_sms"
-    channel = Channel.SMS
-    settings = GenericSmsSettings
+    model_config = documented({"messaging_provider_id": "SM1", "status": "delivered"})
+
+    provider_message_id: ProviderId = Field(alias="messaging_provider_id")
+
+
+class GenericSmsAdapter(GenericAdapter[GenericSmsSettings]):
     id_field = "messaging_provider_id"
 
-    def __init__(self, client: httpx.AsyncClient, settings: GenericSmsSettings) -> None:
-        super().__init__(client, settings.sms_provider_url)
+    def __init__(self, settings: GenericSmsSettings) -> None:
+        self.url = settings.sms_provider_url
 
     def payload(self, message: Message) -> dict[str, Any]:
         return {**super().payload(message), "type": message.type}
+
+
+GENERIC_SMS = Provider(
+    name=_NAME,
+    channel=Channel.SMS,
+    settings=GenericSmsSettings,
+    adapter=GenericSmsAdapter,
+    signature=SIGNATURE,
+    webhooks=(
+        Webhook(
+            name="receive_sms",
+            path="sms",
+            summary="Receive an SMS or MMS",
+            body=SmsWebhook,
+            parse=message_parser(_NAME, Channel.SMS, SmsWebhook),
+            respond=respond_to_message,
+            response=Received,
+        ),
+        Webhook(
+            name="report_sms",
+            path="sms/status",
+            summary="Receive the delivery receipt of an SMS or MMS",
+            body=SmsReceipt,
+            parse=receipt_parser(_NAME, Channel.SMS, SmsReceipt),
+            respond=respond_to_receipt,
+            response=Received,
+        ),
+    ),
+)

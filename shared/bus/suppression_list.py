@@ -1,0 +1,77 @@
+"""The suppression list: of each pair of addresses, the last change in the stream SUPPRESSIONS counts.
+
+The stream is never purged, and one request reads the state of a pair, so that the gateway and the sender do
+not need PostgreSQL. A change is written by compare-and-set and only if it is later than the present one, so
+that neither the order of arrival nor repetitions matter.
+"""
+
+import asyncio
+
+import structlog
+
+from shared.bus.client import Bus
+from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.publisher import Publisher
+from shared.bus.topology import Stream, suppression_subject
+from shared.channels import Channel
+from shared.events import Event, suppression_changed
+from shared.ids import suppression_key
+from shared.message import Message
+from shared.observability.metrics import SUPPRESSION_CHANGES
+from shared.suppressions import SuppressionChange, SuppressionState
+
+_log = structlog.get_logger()
+
+_LOG_EVENTS = {
+    SuppressionState.OPTED_OUT: "recipient_opted_out",
+    SuppressionState.OPTED_IN: "recipient_opted_in",
+}
+
+
+class SuppressionList:
+    """The state of all pairs; its methods raise BusUnavailableError when NATS does not answer."""
+
+    def __init__(self, bus: Bus, publisher: Publisher) -> None:
+        self._changes = KeyValueStore(bus, publisher, Stream.SUPPRESSIONS, Event[SuppressionChange])
+
+    async def suppression_of(self, message: Message) -> SuppressionChange | None:
+        """Return the opt-out that forbids a message, from its sender's address or from all of ours."""
+        changes = await asyncio.gather(
+            self.latest(message.channel, message.our_key, message.their_key),
+            self.latest(message.channel, None, message.their_key),
+        )
+        return next((each for each in changes if each and each.state is SuppressionState.OPTED_OUT), None)
+
+    async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
+        """Return the change that counts for a pair of address keys, or None if there was none."""
+        found = await self._changes.get(suppression_subject(channel, suppression_key(channel, ours, theirs)))
+        return found.value.data if found else None
+
+    async def record(
+        self, change: SuppressionChange, *, cause: object = None, unless_so: bool = False
+    ) -> SuppressionChange:
+        """Record a change unless a later one is known; return the change that counts now.
+
+        Args:
+            change: the change.
+            cause: identifies what caused the change, if that may be reported again at another time.
+            unless_so: record nothing if the pair already is in that state. It is for a wish that is not the
+                report of a certain moment.
+        """
+        event = suppression_changed(change, cause=cause)
+        subject = suppression_subject(change.channel, change.key)
+        while True:
+            found = await self._changes.get(subject)
+            known = found.value.data if found else None
+            state = known.state if known else SuppressionState.OPTED_IN
+            if known and not change.supersedes(known):
+                return known
+            if unless_so and state is change.state:
+                return known or change
+            try:
+                await self._changes.put(subject, event, after=found, id_=event.id)
+            except RevisionConflictError:
+                continue  # somebody else recorded a change in the meantime
+            SUPPRESSION_CHANGES.labels(change.channel, change.state, change.source).inc()
+            _log.info(_LOG_EVENTS[change.state], suppression=str(change.key), source=change.source)
+            return change

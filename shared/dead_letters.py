@@ -1,0 +1,78 @@
+"""Dead letters: messages that a service could not process, and how people resolve them."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from shared.channels import Channel, Direction
+from shared.ids import DeadLetterId, MessageId
+from shared.message import AttemptError, DeliveryRequest, FrozenModel
+
+MAX_RESOLUTION_REASON = 1_000
+"""Characters."""
+
+
+class Origin(FrozenModel):
+    """The place in the streams that a dead letter comes from."""
+
+    stream: str
+    sequence: int
+    subject: str
+    consumer: str
+
+
+class DeadLetter(FrozenModel):
+    """A message that could not be processed, with everything needed to understand it and to try again.
+
+    Attributes:
+        reason: a short stable code.
+        detail: the reason in words.
+        generation: the replay generation of the message.
+        request: the request to send the message; only if it was to be sent.
+        payload: the payload from the stream, if the message could not be read (`payload_base64` if it is not
+            text).
+        is_cut: whether only the beginning of the payload is kept, since a NATS message holds 1 MiB.
+    """
+
+    id: DeadLetterId
+    direction: Direction
+    channel: Channel | None
+    reason: str
+    detail: str
+    message_id: MessageId | None = None
+    generation: int = 0
+    attempts: int = 0
+    errors: list[AttemptError] = Field(default_factory=list)
+    request: DeliveryRequest | None = None
+    payload: str | None = None
+    payload_base64: str | None = None
+    is_cut: bool = False
+    origin: Origin
+
+
+class Resolution(StrEnum):
+    """What a person decided about a dead letter."""
+
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+class DeadLetterResolution(FrozenModel):
+    """A decision about a dead letter.
+
+    Attributes:
+        reason: in words; every discard has one.
+        by: name of the API key, or of the person who used the NATS CLI.
+    """
+
+    dead_letter_id: DeadLetterId
+    resolution: Resolution
+    reason: str | None = Field(default=None, min_length=1, max_length=MAX_RESOLUTION_REASON)
+    by: str = Field(min_length=1, max_length=255)
+
+    @model_validator(mode="after")
+    def _require_reason(self) -> Self:
+        if self.resolution is Resolution.DISCARDED and self.reason is None:
+            raise ValueError("a discard has no reason")
+        return self

@@ -1,0 +1,203 @@
+"""The message and what accompanies it on its way: a request to deliver it, reports, and receipts."""
+
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from shared.addresses import Address
+from shared.channels import Channel, Direction, MessageType
+from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
+from shared.keywords import Keyword
+from shared.lifecycle import Status, Step
+
+
+class FrozenModel(BaseModel):
+    """A value; it is created with the names of its fields and serialised with their aliases."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Message(FrozenModel):
+    """A message of either direction, normalised.
+
+    Attributes:
+        from_key: `from_` as it is compared with other addresses; `to_key` likewise.
+        timestamp: when the message was written, according to its sender.
+        created_at: when the gateway accepted the message.
+        send_at: the time before which the message must not be sent; only of an outbound message.
+        email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
+        in_reply_to: Message-ID of the e-mail that this one answers.
+        provider: the provider that delivered the message to us; only of an inbound message.
+        provider_message_id: that provider's id of the message.
+    """
+
+    id: MessageId
+    conversation_key: ConversationKey
+    channel: Channel
+    direction: Direction
+    type: MessageType
+    from_: str = Field(alias="from")
+    to: str
+    from_key: str
+    to_key: str
+    subject: str | None = None
+    body: str
+    attachments: list[str]
+    timestamp: AwareDatetime
+    created_at: AwareDatetime
+    send_at: AwareDatetime | None = None
+    email_id: str | None = None
+    in_reply_to: str | None = None
+    provider: str | None = None
+    provider_message_id: str | None = None
+
+    @classmethod
+    def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model
+        """Create a message; the fields that follow from its type and its addresses are filled in."""
+        channel = type.channel
+        return cls(
+            conversation_key=conversation_key(channel, (from_.key, to.key)),
+            channel=channel,
+            type=type,
+            from_=from_.spelling,
+            to=to.spelling,
+            from_key=from_.key,
+            to_key=to.key,
+            **fields,
+        )
+
+    @property
+    def participants(self) -> list[str]:
+        """The keys of the addresses in the conversation, sorted and unique."""
+        return sorted({self.from_key, self.to_key})
+
+    @property
+    def our_key(self) -> str:
+        return self.from_key if self.direction is Direction.OUTBOUND else self.to_key
+
+    @property
+    def their_key(self) -> str:
+        return self.to_key if self.direction is Direction.OUTBOUND else self.from_key
+
+    def expiry(self, validity: timedelta, now: datetime) -> datetime:
+        """Return the time until which the message may be sent if it is accepted or replayed now."""
+        return max(now, self.send_at or now) + validity
+
+
+class AttemptError(FrozenModel):
+    """The reason why an attempt to send a message failed."""
+
+    attempt: int
+    code: str
+    detail: str
+    provider: str | None = None
+    status_code: int | None = None
+    at: AwareDatetime
+
+
+class DeliveryRequest(FrozenModel):
+    """A message to be handed to a provider.
+
+    Attributes:
+        generation: 0, and one more with each replay of the message's dead letter.
+        attempt: number of the attempt that is due, from 1.
+        deferral_count: how often this attempt was deferred without being spent.
+        errors: of the attempts before, oldest first.
+    """
+
+    message: Message
+    generation: int = Field(default=0, ge=0)
+    attempt: int = Field(default=1, ge=1)
+    deferral_count: int = Field(default=0, ge=0)
+    errors: list[AttemptError] = Field(default_factory=list)
+    expires_at: AwareDatetime
+
+    @property
+    def step(self) -> Step:
+        return Step(self.generation, self.attempt, self.deferral_count)
+
+
+class StatusReport(FrozenModel):
+    """What happened to an outbound message, as the sender saw it."""
+
+    message_id: MessageId
+    channel: Channel
+    status: Status
+    generation: int = Field(ge=0)
+    attempt: int = Field(ge=1)
+    provider: str | None = None
+    provider_message_id: str | None = None
+    error: AttemptError | None = None
+    next_attempt_at: AwareDatetime | None = None
+
+
+class IncomingMessage(FrozenModel):
+    """A message that a provider delivered to us.
+
+    Attributes:
+        keyword: the request that the message consists of, such as STOP.
+        raw: the provider's payload, from which a later release can parse the message again.
+    """
+
+    message: Message
+    keyword: Keyword | None = None
+    raw: Any
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        provider: str,
+        provider_message_id: str,
+        from_: Address,
+        to: Address,
+        raw: object,
+        keyword: Keyword | None = None,
+        **fields: Any,  # noqa: ANN401 - further fields of the message
+    ) -> Self:
+        """Create an incoming message; each delivery of the same webhook creates the same one.
+
+        Args:
+            provider: the provider's name.
+            provider_message_id: the provider's id of the message.
+            from_: the address of its author.
+            to: the address of ours that it was sent to.
+            raw: the provider's payload.
+            keyword: the request that the message consists of.
+            fields: further fields of the message: its `type`, `body` and `attachments`, `timestamp` and
+                `created_at`, and optional ones.
+        """
+        message = Message.between(
+            from_,
+            to,
+            id=inbound_message_id(provider, provider_message_id),
+            direction=Direction.INBOUND,
+            provider=provider,
+            provider_message_id=provider_message_id,
+            **fields,
+        )
+        return cls(message=message, keyword=keyword, raw=raw)
+
+
+class IncomingReceipt(FrozenModel):
+    """What happened to an outbound message, as its provider reports. The message need not be known to us.
+
+    Attributes:
+        provider_message_id: the provider's id of the message.
+        message_id: our id of the message, if the provider returns it.
+        key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
+        occurred_at: when it happened, according to the provider, or else when the receipt came.
+        raw: the provider's payload.
+    """
+
+    channel: Channel
+    provider: str
+    provider_message_id: str
+    message_id: MessageId | None = None
+    key: str
+    status: Status
+    error_code: str | None = None
+    error_detail: str | None = None
+    occurred_at: AwareDatetime
+    raw: Any

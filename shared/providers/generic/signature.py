@@ -1,0 +1,58 @@
+"""Signatures by Standard Webhooks 1.0."""
+
+import base64
+import binascii
+from typing import Self
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from shared.providers.webhooks import Refusal, WebhookRequest
+
+HEADER = "webhook-signature"
+
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - makes secrets recognisable and is not one
+
+
+class WebhookSecrets:
+    """The secrets that providers sign with. Any of several is sufficient, so that they can be rotated."""
+
+    def __init__(self, webhooks: list[Webhook]) -> None:
+        self._webhooks = webhooks
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `whsec_…`, or several secrets separated by spaces or commas.
+
+        Raises:
+            ValueError: one is not a secret; the message repeats none.
+        """
+        return cls([_webhook(secret) for secret in text.replace(",", " ").split()])
+
+    def __bool__(self) -> bool:
+        return bool(self._webhooks)
+
+    def verify(self, request: WebhookRequest) -> Refusal | None:
+        """Check that one of the secrets signed the body within the last 5 minutes."""
+        if any(_verifies(webhook, request) for webhook in self._webhooks):
+            return None
+        return Refusal.WRONG_SIGNATURE
+
+
+def _webhook(secret: str) -> Webhook:
+    encoded = secret.removeprefix(_SECRET_PREFIX)
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except binascii.Error:
+        key = b""
+    if encoded == secret or not key:
+        raise ValueError(f"must be {_SECRET_PREFIX} and base64")
+    return Webhook(key)
+
+
+def _verifies(webhook: Webhook, request: WebhookRequest) -> bool:
+    try:
+        webhook.verify(request.body, dict(request.headers), json_parse=False)
+    except (WebhookVerificationError, ValueError):
+        # The library raises ValueError for a malformed signature, or a body that is not UTF-8.
+        return False
+    return True

@@ -1,0 +1,224 @@
+"""SendGrid's Event Webhook: what happened to our e-mails, and who has opted out."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from shared.channels import Channel
+from shared.ids import MessageId
+from shared.lifecycle import Status
+from shared.message import IncomingReceipt
+from shared.providers.sendgrid.inbound import NAME
+from shared.providers.webhooks import (
+    InvalidWebhookError,
+    UnreadableWebhookError,
+    Webhook,
+    WebhookContent,
+    WebhookRequest,
+    require_storable,
+    validate,
+)
+from shared.suppressions import (
+    MAX_SUPPRESSION_DETAIL,
+    SuppressionChange,
+    SuppressionSource,
+    SuppressionState,
+)
+from shared.text import single_line
+from shared.validation import MAX_BODY, Email, Fault, ProviderId, parse_json
+
+_MAX_EVENTS = 1024 * 1024
+"""Bytes; SendGrid collects up to 768 KB."""
+
+_MAX_DETAIL = 500
+_MAX_CODE = 64
+
+_STATUSES = {
+    "delivered": Status.DELIVERED,
+    "bounce": Status.UNDELIVERED,
+    "dropped": Status.UNDELIVERED,
+}
+"""The events that change the status of a message; others are not kept."""
+
+_SOURCES = {
+    "bounce": SuppressionSource.BOUNCE,
+    "spamreport": SuppressionSource.SPAM_REPORT,
+    "unsubscribe": SuppressionSource.UNSUBSCRIBE,
+    "group_unsubscribe": SuppressionSource.UNSUBSCRIBE,
+    "group_resubscribe": SuppressionSource.RESUBSCRIBE,
+}
+"""The events that change the suppression list."""
+
+_SOURCES_OF_DROPS = {
+    "bounced address": SuppressionSource.BOUNCE,
+    "spam reporting address": SuppressionSource.SPAM_REPORT,
+    "unsubscribed address": SuppressionSource.UNSUBSCRIBE,
+}
+"""Reasons for dropping an e-mail: SendGrid has known of the opt-out for longer than we do."""
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("is not a number of seconds")  # noqa: TRY004 - pydantic collects ValueErrors
+    try:
+        return datetime.fromtimestamp(value, UTC)
+    except (OverflowError, OSError) as exc:
+        raise ValueError("is not an existing time") from exc
+
+
+def _own_id(value: object) -> MessageId | None:
+    """Return our id from `custom_args`, where other users of the account may put anything."""
+    try:
+        return MessageId(UUID(str(value)))
+    except ValueError:
+        return None
+
+
+class _ReceiptEvent(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    sg_message_id: ProviderId
+    sg_event_id: ProviderId | None = None
+    message_id: Annotated[MessageId | None, PlainValidator(_own_id)] = None
+    timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
+
+
+class _Recipient(BaseModel):
+    email: Email
+    timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
+
+
+class AcceptedEvents(BaseModel):
+    """The acknowledgement of events, which are stored."""
+
+    receipts: int = Field(description="The number of events that were stored as delivery receipts")
+    suppressions: int = Field(description="The number of events that were opt-outs or opt-ins")
+    invalid: int = Field(description="The number of events that are not valid; repeating them is useless")
+
+
+def parse_events(request: WebhookRequest) -> WebhookContent:
+    """Parse the events, each by itself.
+
+    Raises:
+        UnreadableWebhookError: the body is not JSON.
+        InvalidWebhookError: the body is not an array.
+    """
+    try:
+        events = parse_json(request.body)
+    except ValueError as exc:
+        raise UnreadableWebhookError(str(exc)) from exc
+    if not isinstance(events, list):
+        raise InvalidWebhookError(Fault("body", "must be a JSON array"))
+    content = WebhookContent()
+    for event in events:
+        try:
+            _require_event(event)
+            if change := _change_of(event, request):
+                content.suppressions.append(change)
+            if receipt := _receipt_of(event, request):
+                content.receipts.append(receipt)
+        except InvalidWebhookError as exc:
+            content.invalid.append(exc.faults)
+    return content
+
+
+def _require_event(event: object) -> None:
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise InvalidWebhookError(Fault("event", "is required"))
+    if len(require_storable(event, "event")) > MAX_BODY:
+        raise InvalidWebhookError(Fault("event", "is too large"))
+
+
+def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingReceipt | None:
+    status = _STATUSES.get(event["event"])
+    if status is None:
+        return None
+    # Late bounces may lack sg_message_id.
+    sent_id = _sent_id(event.get("sg_message_id") or event.get("message_id"))
+    fields = validate(
+        {**event, "sg_message_id": sent_id}, _ReceiptEvent, default_region=request.default_region
+    )
+    is_failure = status is Status.UNDELIVERED
+    code = single_line(str(event.get("status") or event["event"]), limit=_MAX_CODE)
+    detail = single_line(str(event.get("reason") or ""), limit=_MAX_DETAIL) or None
+    return IncomingReceipt(
+        channel=Channel.EMAIL,
+        provider=NAME,
+        provider_message_id=fields.sg_message_id,
+        message_id=fields.message_id,
+        key=fields.sg_event_id or status,
+        status=status,
+        error_code=code if is_failure else None,
+        error_detail=detail if is_failure else None,
+        occurred_at=fields.timestamp or request.received_at,
+        raw=event,
+    )
+
+
+def _sent_id(value: object) -> object:
+    """Return the part of an event's id that the answer to our request contained."""
+    return value.partition(".")[0] if isinstance(value, str) else value
+
+
+def _change_of(event: Mapping[str, Any], request: WebhookRequest) -> SuppressionChange | None:
+    """Return the opt-out or opt-in of an event. It concerns all our addresses, as SendGrid's own lists do."""
+    source = _source_of(event)
+    if source is None:
+        return None
+    recipient = validate(event, _Recipient, default_region=request.default_region)
+    now = request.received_at
+    is_resubscription = source is SuppressionSource.RESUBSCRIBE
+    return SuppressionChange(
+        channel=Channel.EMAIL,
+        theirs=recipient.email.key,
+        state=SuppressionState.OPTED_IN if is_resubscription else SuppressionState.OPTED_OUT,
+        source=source,
+        detail=single_line(str(event.get("reason") or event["event"]), limit=MAX_SUPPRESSION_DETAIL),
+        occurred_at=min(recipient.timestamp or now, now),
+    )
+
+
+def _source_of(event: Mapping[str, Any]) -> SuppressionSource | None:
+    word = event["event"]
+    if word == "bounce" and event.get("type") == "blocked":
+        return None  # temporarily, by the recipient's server; the mailbox exists
+    if word == "dropped":
+        return _SOURCES_OF_DROPS.get(str(event.get("reason")).casefold())
+    return _SOURCES.get(word)
+
+
+_EVENTS: Mapping[str, Any] = {
+    "type": "array",
+    "items": {},
+    "examples": [
+        [
+            {
+                "event": "delivered",
+                "timestamp": 1730469600,
+                "sg_event_id": "event-1",
+                "sg_message_id": "message-1.recvd-1",
+                "message_id": "0198c0de-0000-7000-8000-000000000001",
+            }
+        ]
+    ],
+}
+
+EVENTS = Webhook(
+    name="receive_sendgrid_events",
+    path="sendgrid/events",
+    summary="Receive events from SendGrid's Event Webhook",
+    body=_EVENTS,
+    parse=parse_events,
+    respond=lambda content: AcceptedEvents(
+        receipts=len(content.receipts),
+        suppressions=len(content.suppressions),
+        invalid=len(content.invalid),
+    ),
+    response=AcceptedEvents,
+    max_size=_MAX_EVENTS,
+)

@@ -1,0 +1,21 @@
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, InstanceOf
+from pydantic_settings import NoDecode
+
+from shared.providers.sendgrid.signature import SendGridKey
+from shared.settings import Credential, UnsubscribeSettings, WebUrl
+
+
+class SendGridSettings(UnsubscribeSettings):
+    """Settings of SendGrid.
+
+    Attributes:
+        sendgrid_webhook_public_key: verifies the signatures of SendGrid's webhooks.
+    """
+
+    sendgrid_api_key: Credential | None = None
+    sendgrid_url: WebUrl = "https://api.sendgrid.com"
+    sendgrid_webhook_public_key: Annotated[
+        InstanceOf[SendGridKey] | None, NoDecode, BeforeValidator(SendGridKey.parse)
+    ] = Field(default=None, validate_default=False)

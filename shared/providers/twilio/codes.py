@@ -1,0 +1,17 @@
+"""Twilio's error codes that mean something to us; any other code is only reported."""
+
+OPTED_OUT = 21610
+"""The recipient has opted out. It may answer a request, or come later with a status callback."""
+
+NOT_FOUND = 20404
+"""Of a request to send: the account does not exist."""
+
+ALL = range(10_000, 100_000)
+
+ACCOUNT = range(20_000, 21_000)
+"""These are about the account and the request as such; other codes are about one message."""
+
+
+def name_of(code: int) -> str:
+    """Return our name for a code, as errors and the message's history show it."""
+    return "opted_out" if code == OPTED_OUT else f"twilio_{code}"

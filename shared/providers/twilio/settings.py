@@ -1,0 +1,16 @@
+from shared.settings import Credential, NonEmpty, PublicUrlSettings, WebUrl
+
+
+class TwilioSettings(PublicUrlSettings):
+    """Settings of Twilio.
+
+    Attributes:
+        twilio_auth_token: the account's password, which also signs Twilio's webhooks.
+        twilio_messaging_service_sid: the Messaging Service that sends; the number that a message is from must
+            belong to it.
+    """
+
+    twilio_account_sid: Credential | None = None
+    twilio_auth_token: Credential | None = None
+    twilio_messaging_service_sid: NonEmpty | None = None
+    twilio_url: WebUrl = "https://api.twilio.com"

@@ -1,0 +1,170 @@
+"""What a provider declares about its webhooks, and the values that pass between it and the gateway.
+
+The gateway mounts each `Webhook`, checks the signature, lets the provider parse the request, and publishes
+the content.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from shared.errors import ServiceError
+from shared.message import IncomingMessage, IncomingReceipt
+from shared.settings import Settings
+from shared.suppressions import SuppressionChange
+from shared.validation import MAX_BODY, Fault, context_of, faults_of, parse_json
+
+S = TypeVar("S", bound=Settings)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class UnreadableWebhookError(ServiceError):
+    """The body is not in the format of the webhook; the gateway answers 400."""
+
+
+class InvalidWebhookError(ServiceError):
+    """Some fields are not valid; the gateway answers 422."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("The webhook is not valid")
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRequest:
+    """A request to a webhook.
+
+    Attributes:
+        path: below the public URL of the gateway.
+        query: as it stands behind the `?`.
+        headers: their names are compared without regard to case.
+        received_at: when the request arrived.
+        default_region: ISO 3166 country of phone numbers in national form.
+    """
+
+    path: str = ""
+    query: bytes = b""
+    headers: Mapping[str, str]
+    body: bytes
+    received_at: datetime
+    default_region: str
+
+
+@dataclass(slots=True)
+class WebhookContent:
+    """What a webhook brings.
+
+    Attributes:
+        invalid: the faults of each part that could not be understood, where a webhook consists of several
+            parts.
+    """
+
+    messages: list[IncomingMessage] = field(default_factory=list)
+    receipts: list[IncomingReceipt] = field(default_factory=list)
+    suppressions: list[SuppressionChange] = field(default_factory=list)
+    invalid: list[Sequence[Fault]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """An endpoint that a provider posts to.
+
+    Attributes:
+        name: the operation id in the OpenAPI document.
+        path: below `/api/webhooks/`.
+        summary: for the OpenAPI document.
+        media_type: the content type that the provider posts; requests with another one are refused.
+        body: the model or the JSON schema of the body, for the OpenAPI document.
+        parse: returns the content of a request; raises UnreadableWebhookError or InvalidWebhookError.
+        respond: returns the body of the answer: a model, a text, or None for an answer without a body.
+        response: the model that `respond` returns, or the media type of its text.
+        max_size: bytes of a request.
+    """
+
+    name: str
+    path: str
+    summary: str
+    media_type: str = "application/json"
+    body: type[BaseModel] | Mapping[str, Any]
+    parse: Callable[[WebhookRequest], WebhookContent]
+    respond: Callable[[WebhookContent], BaseModel | str | None] = lambda _: None
+    response: type[BaseModel] | str | None = None
+    max_size: int = MAX_BODY
+
+
+class Refusal(StrEnum):
+    """The reason why a webhook is not accepted as the provider's, as the metrics name it."""
+
+    UNSIGNED = "unsigned"
+    EXPIRED = "expired"
+    WRONG_SIGNATURE = "wrong_signature"
+    NO_SECRET = "no_secret"  # noqa: S105 - the name of a reason
+
+
+Verifier = Callable[[WebhookRequest], Refusal | None]
+"""Returns why a webhook is not the provider's, or None if it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureScheme(Generic[S]):
+    """How a provider signs its webhooks.
+
+    Attributes:
+        name: of the security scheme in the OpenAPI document.
+        header: carries the signature.
+        description: for the OpenAPI document.
+        verifier: returns the verifier for some settings, or None if they do not have what it needs. Raises
+            ValueError if the settings do not fit together; the message names the variables.
+        challenge: for `WWW-Authenticate`; a refusal is a 401 with it, and a 403 without.
+    """
+
+    name: str
+    header: str
+    description: str
+    verifier: Callable[[S], Verifier | None]
+    challenge: str | None = None
+
+
+def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Return the JSON value of a request.
+
+    Raises:
+        UnreadableWebhookError: the body is not JSON.
+        InvalidWebhookError: there are lone surrogates in it, which cannot be stored.
+    """
+    try:
+        value = parse_json(request.body)
+    except ValueError as exc:
+        raise UnreadableWebhookError(str(exc)) from exc
+    require_storable(value, "body")
+    return value
+
+
+def require_storable(value: object, name: str) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        InvalidWebhookError: it contains lone surrogates.
+    """
+    try:
+        return to_json(value)
+    except PydanticSerializationError as exc:
+        raise InvalidWebhookError(Fault(name, "contains lone surrogates")) from exc
+
+
+def validate(value: object, model: type[Model], *, default_region: str) -> Model:
+    """Validate a parsed value.
+
+    Raises:
+        InvalidWebhookError: with every field at fault.
+    """
+    try:
+        return model.model_validate(value, context=context_of(default_region))
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidWebhookError(*faults_of(errors)) from exc

@@ -160,7 +160,7 @@ class Adapter(ABC, Generic[S]):
 
     @abstractmethod
     def message_id(self, answer: HttpAnswer) -> object:
-        """Return the provider's id of the message from a 2xx answer; anything but a short text is an error."""
+        """Return the provider's id of the message from a 2xx answer, which must be a short text."""
 
     def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:  # noqa: ARG002 - for adapters
         """Return a more precise error for an answer that is not a 2xx."""

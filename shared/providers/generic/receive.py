@@ -19,7 +19,7 @@ from shared.providers.generic.signature import HEADER
 from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, json_of, validate
 from shared.validation import Attachments, ErrorCode, ReceiptStatus, Text, Timestamp
 
-SIGNATURE = SignatureScheme[Any](
+SIGNATURE: SignatureScheme[Any] = SignatureScheme(
     name="WebhookSignature",
     header=HEADER,
     description="Standard Webhooks 1.0, with `webhook-id` and `webhook-timestamp`.",

@@ -1,37 +1,40 @@
-"""Starts both providers; SIGTERM or SIGINT stops them."""
+"""Serve all channels until SIGTERM or SIGINT."""
 
 import asyncio
 import logging
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from random import Random
+from typing import TypeVar
 
 import httpx
 import uvloop
 from pydantic import ValidationError
 
+from mock_providers.api import Channel
 from mock_providers.app import create_app
-from mock_providers.contract import Contract
-from mock_providers.email import EMAIL
+from mock_providers.registry import EMAIL, SMS
 from mock_providers.server import listen, serving, url_of
-from mock_providers.settings import Settings
-from mock_providers.sms import SMS
+from mock_providers.settings import MockSettings, Settings
 from mock_providers.webhooks import Gateway
 
 GATEWAY_TIMEOUT = 10.0
-"""Seconds that the gateway gets to answer a webhook."""
+"""Seconds that the gateway has to respond to a webhook."""
+
+SettingsT = TypeVar("SettingsT", bound=MockSettings)
 
 logger = logging.getLogger("mock_providers")
 
 
 class StartError(Exception):
-    """The providers can't start; the message says why, to the person who started them."""
+    """The mock providers cannot start. The message explains why to the person who started them."""
 
 
-def _settings() -> Settings:
+def _read(settings_class: type[SettingsT]) -> SettingsT:
     try:
-        return Settings()
+        return settings_class()
     except ValidationError as exc:
         reasons = (f"{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors())
         raise StartError("; ".join(reasons)) from exc
@@ -44,33 +47,38 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
 
 
-async def _run(settings: Settings, listeners: dict[socket.socket, Contract]) -> None:
+async def _run(
+    settings: Settings, api_settings: Iterable[MockSettings], listeners: dict[socket.socket, Channel]
+) -> None:
     stopped = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stopped.set)
 
-    # Without trust_env, so that no proxy from the environment comes between.
+    # Without `trust_env`, so that webhooks are not sent through a proxy of the environment.
     async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT, trust_env=False) as client:
         gateway = Gateway(
             client,
             str(settings.gateway_url).rstrip("/"),
-            settings.webhook_secret,
             str(settings.gateway_public_url or settings.gateway_url).rstrip("/"),
         )
-        random, credentials = Random(), settings.credentials
+        random = Random()
         apps = {
-            listener: create_app(contract, gateway, random, credentials)
-            for listener, contract in listeners.items()
+            listener: create_app(channel, gateway, random, api_settings)
+            for listener, channel in listeners.items()
         }
         async with serving(apps):
-            for listener, contract in listeners.items():
-                logger.info("%s on %s", contract.title, url_of(listener))
+            for listener, channel in listeners.items():
+                logger.info("mock_started: %s on %s", channel.title, url_of(listener))
             await stopped.wait()
 
 
 def main() -> None:
     try:
-        settings = _settings()
+        settings = _read(Settings)
+        api_settings = [
+            _read(settings_class)
+            for settings_class in {api.settings_class for channel in (SMS, EMAIL) for api in channel.apis}
+        ]
         listeners = {
             _listen(settings.mock_providers_host, settings.sms_provider_port): SMS,
             _listen(settings.mock_providers_host, settings.email_provider_port): EMAIL,
@@ -78,8 +86,8 @@ def main() -> None:
     except StartError as exc:
         sys.exit(f"mock_providers: {exc}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every webhook
-    uvloop.run(_run(settings, listeners))
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs each webhook
+    uvloop.run(_run(settings, api_settings, listeners))
 
 
 if __name__ == "__main__":

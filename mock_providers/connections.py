@@ -1,4 +1,4 @@
-"""Breaking a connection from inside an ASGI application, which ASGI has no message for."""
+"""Delaying a response and closing a connection from inside an ASGI application."""
 
 import asyncio
 from contextlib import suppress
@@ -9,11 +9,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from mock_providers.behaviour import Behaviour
 
 SHUTDOWN_GRACE = 0.25
-"""Seconds that open requests get to end once the server stops; then their connections break."""
+"""Seconds that open requests have to finish when the server stops; then their connections are closed."""
 
 
 class BreakableProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also hands each request its transport, in the ASGI `state`."""
+    """uvicorn's protocol, which also passes its transport to each request, in the ASGI `state`.
+
+    ASGI has no message that closes a connection, so the application has to reach the transport itself.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -24,24 +27,20 @@ class BreakableProtocol(HttpToolsProtocol):
         self.loop.call_later(SHUTDOWN_GRACE, self.transport.abort)
 
 
-async def linger(request: Request, behaviour: Behaviour) -> None:
-    """Return when the answer is due, or when nobody is left to get it. The body must have been read."""
+async def delay_response(request: Request, behaviour: Behaviour) -> None:
+    """Return when the response is due, or when the client is gone. The body must have been read."""
     if behaviour.latency_ms:
-        await client_gone(request, within=behaviour.latency_ms / 1000)
+        await _client_gone(request, within=behaviour.latency_ms / 1000)
     if behaviour.hang:
-        await client_gone(request)
-    elif behaviour.breaks:
-        await break_connection(request)
+        await _client_gone(request)
+    elif behaviour.breaks_connection:
+        # uvicorn discards a response to a connection that is closed.
+        request.state.transport.abort()
+        await _client_gone(request)
 
 
-async def break_connection(request: Request) -> None:
-    """Close the request's connection at once. uvicorn throws away what is answered after that."""
-    request.state.transport.abort()
-    await client_gone(request)
-
-
-async def client_gone(request: Request, within: float | None = None) -> None:
-    """Wait until the connection is closed, or for so many seconds. The body must have been read."""
+async def _client_gone(request: Request, within: float | None = None) -> None:
+    """Wait until the connection is closed, or for `within` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(within):
             while (await request.receive())["type"] != "http.disconnect":

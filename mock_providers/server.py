@@ -1,4 +1,4 @@
-"""Serving applications inside a running event loop: for `__main__`, and for tests."""
+"""Serving applications inside a running event loop, for `__main__` and for tests."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from mock_providers.connections import BreakableProtocol
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone: they are the process's affair, and it has more than one server."""
+        """Do not handle signals: the process does, as it runs more than one server."""
         yield
 
 
@@ -29,7 +29,8 @@ def _server(app: FastAPI) -> _Server:
             access_log=False,
             log_config=None,
             log_level="warning",
-            # Longer than clients keep idle connections, so that it is the client that closes them.
+            # Longer than clients keep idle connections open, so that the client closes them and never finds
+            # one closed that it was about to use.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
@@ -37,10 +38,10 @@ def _server(app: FastAPI) -> _Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that already listens; port 0 is any free one. Raises OSError."""
+    """Return a socket that is already listening; port 0 picks a free port. Raises OSError."""
     listener = socket.create_server((host, port), backlog=2048)
-    # Connections inherit it. asyncio would not set it on them, as their protocol number is 0 and
-    # not IPPROTO_TCP, and each answer would then wait some 40 ms for an acknowledgement.
+    # Connections inherit the option. asyncio does not set it on them, because their protocol number is 0
+    # and not IPPROTO_TCP, and each response would then be delayed by about 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -52,7 +53,7 @@ def url_of(listener: socket.socket) -> str:
 
 @asynccontextmanager
 async def serving(apps: Mapping[socket.socket, FastAPI]) -> AsyncIterator[None]:
-    """Serve each application on its listener while inside. Leaving takes two seconds at most."""
+    """Serve each application on its listener. Leaving the context takes two seconds at most."""
     servers = {listener: _server(app) for listener, app in apps.items()}
     tasks = [asyncio.create_task(server.serve(sockets=[listener])) for listener, server in servers.items()]
     try:

@@ -1,4 +1,4 @@
-"""Inbound Parse: a mail that SendGrid received, as the form that it makes of it."""
+"""Inbound Parse: a received mail, as the form that SendGrid posts."""
 
 import codecs
 from base64 import b64decode
@@ -12,7 +12,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _decoded(content: object) -> bytes:
+def _decode_base64(content: object) -> bytes:
     if not isinstance(content, str):
         raise ValueError("must be base64")  # noqa: TRY004 - pydantic expects a ValueError
     return b64decode(content, validate=True)
@@ -22,21 +22,19 @@ def _charset(name: str) -> str:
     try:
         codecs.lookup(name)
     except LookupError as exc:
-        raise ValueError("no such charset") from exc
+        raise ValueError("unknown charset") from exc
     return name
 
 
-class ReceivedFile(BaseModel):
-    """An attachment."""
-
+class ReceivedAttachment(BaseModel):
     filename: str
     type: str = "application/octet-stream"
-    content: Annotated[bytes, BeforeValidator(_decoded)] = Field(description="In base64")
+    content: Annotated[bytes, BeforeValidator(_decode_base64)] = Field(description="In base64")
     content_id: str | None = None
 
 
 class ReceivedMail(BaseModel):
-    """Fields of the form; what is left out is made up. Others may come along, and are sent, too."""
+    """Fields of the form, with examples as defaults. Other fields are added to the form."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -46,18 +44,18 @@ class ReceivedMail(BaseModel):
     text: str | None = "Is tomorrow at nine still free?\n"
     headers: str | None = None
     charsets: dict[str, Annotated[str, AfterValidator(_charset)]] = Field(
-        default={}, description="Of fields that aren't in UTF-8"
+        default={}, description="Charsets of the fields that are not in UTF-8"
     )
     envelope: str | None = Field(default=None, description="JSON")
-    attachments: list[ReceivedFile] = []
+    attachments: list[ReceivedAttachment] = []
 
 
 Part = tuple[str, tuple[str | None, bytes] | tuple[str | None, bytes, str]]
-"""A field's name, then its file name, its bytes, and their type."""
+"""The name of a field, then its file name, its content, and its media type."""
 
 
-def parts(mail: ReceivedMail) -> Iterator[Part]:
-    """The parts of the form, each text in the charset that `charsets` names."""
+def form_parts(mail: ReceivedMail) -> Iterator[Part]:
+    """Yield the parts of the form, each text in the charset that `charsets` names."""
     given = mail.model_dump(by_alias=True, exclude={"attachments", "charsets"}, exclude_none=True)
     texts: dict[str, str] = {
         "headers": _headers(mail),
@@ -76,20 +74,20 @@ def parts(mail: ReceivedMail) -> Iterator[Part]:
         yield name, (None, text.encode(charsets.get(name, "UTF-8"), errors="replace"))
     yield "charsets", (None, orjson.dumps(charsets))
     yield "attachments", (None, str(len(mail.attachments)).encode())
-    yield from _files(mail.attachments)
+    yield from _attachment_parts(mail.attachments)
 
 
-def _files(files: list[ReceivedFile]) -> Iterator[Part]:
-    if not files:
+def _attachment_parts(attachments: list[ReceivedAttachment]) -> Iterator[Part]:
+    if not attachments:
         return
     info = {
-        f"attachment{number}": file.model_dump(exclude={"content"}, exclude_none=True)
-        | {"name": file.filename}
-        for number, file in enumerate(files, 1)
+        f"attachment{number}": attachment.model_dump(exclude={"content"}, exclude_none=True)
+        | {"name": attachment.filename}
+        for number, attachment in enumerate(attachments, 1)
     }
     yield "attachment-info", (None, orjson.dumps(info))
-    for number, file in enumerate(files, 1):
-        yield f"attachment{number}", (file.filename, file.content, file.type)
+    for number, attachment in enumerate(attachments, 1):
+        yield f"attachment{number}", (attachment.filename, attachment.content, attachment.type)
 
 
 def _headers(mail: ReceivedMail) -> str:
@@ -105,7 +103,7 @@ def _headers(mail: ReceivedMail) -> str:
 
 
 def _envelope(mail: ReceivedMail) -> str:
-    """Who the mail was for, in fact: `To` may say something else."""
+    """Return the SMTP envelope, which names the actual recipients; here they are those in `To`."""
     to = [address for _, address in getaddresses([mail.to])]
     ((_, sender),) = getaddresses([mail.from_])[:1] or [("", "")]
     return orjson.dumps({"to": to, "from": sender}).decode()

@@ -1,4 +1,4 @@
-"""What `POST /v3/mail/send` takes, and what it has to say against it."""
+"""The body of `POST /v3/mail/send`, and its validation with SendGrid's error messages."""
 
 import re
 from base64 import b64decode
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 MAX_RECIPIENTS = 1000
 MAX_CUSTOM_ARGS = 10_000
-"""Bytes of all the custom arguments of a message together."""
+"""The total size of the custom arguments of one personalization, in bytes."""
 
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 _HELP = "http://sendgrid.com/docs/API_Reference/Web_API_v3/Mail/errors.html#message."
@@ -91,70 +91,74 @@ class Mail(_Part):
 
 
 @dataclass(frozen=True)
-class Fault:
+class Problem:
     message: str
     field: str | None = None
 
     @property
     def body(self) -> dict[str, str | None]:
-        """`help` points to a chapter on the field, without the positions in lists."""
-        chapter = re.sub(r"\.\d+", "", self.field or "")
-        return {**asdict(self), "help": _HELP + chapter if chapter else None}
+        """The problem in an error response. `help` links to the field, without positions in lists."""
+        anchor = re.sub(r"\.\d+", "", self.field or "")
+        return {**asdict(self), "help": _HELP + anchor if anchor else None}
 
 
-class RefusedError(Exception):
-    """A request that gets an error.
+class SendGridError(Exception):
+    """An error response.
 
     Attributes:
-        status: Of HTTP.
-        faults: All that was found.
+        status: The HTTP status.
+        problems: All problems of the request.
     """
 
-    def __init__(self, status: int, *faults: Fault) -> None:
-        super().__init__(status, faults)
+    def __init__(self, status: int, *problems: Problem) -> None:
+        super().__init__(status, problems)
         self.status = status
-        self.faults = faults
+        self.problems = problems
 
 
 def parse_mail(body: bytes) -> Mail:
-    """Raises RefusedError with all that is wrong with the body."""
+    """Return the mail in a body.
+
+    Raises:
+        SendGridError: The body is not valid. The error lists all problems.
+    """
     try:
         mail = Mail.model_validate_json(body)
     except ValidationError as exc:
-        raise RefusedError(400, *map(_fault, exc.errors(include_url=False))) from exc
-    if faults := [*_faults(mail)]:
-        raise RefusedError(400, *faults)
+        raise SendGridError(400, *map(_translate, exc.errors(include_url=False))) from exc
+    if problems := [*_problems(mail)]:
+        raise SendGridError(400, *problems)
     return mail
 
 
-def _fault(error: ErrorDetails) -> Fault:
-    """A fault of the shape, from pydantic's words to SendGrid's."""
-    place = ".".join(map(str, error["loc"]))
+def _translate(error: ErrorDetails) -> Problem:
+    """Return one of pydantic's errors in SendGrid's words."""
+    field = ".".join(map(str, error["loc"]))
     match error["type"]:
         case "json_invalid":
-            return Fault("Bad Request")
+            return Problem("Bad Request")
         case "missing" | "too_short" | "string_too_short":
-            field = "from.email" if place == "from" else place
-            return Fault(f"The {field.rpartition('.')[2]} parameter is required.", field)
+            field = "from.email" if field == "from" else field
+            return Problem(f"The {field.rpartition('.')[2]} parameter is required.", field)
         case "value_error":
-            return Fault(error["msg"].removeprefix("Value error, "), place)
+            return Problem(error["msg"].removeprefix("Value error, "), field)
         case _:
-            return Fault(error["msg"], place)
+            return Problem(error["msg"], field)
 
 
-def _faults(mail: Mail) -> Iterator[Fault]:
-    """What is wrong although each part has the right shape."""
+def _problems(mail: Mail) -> Iterator[Problem]:
+    """Yield the problems that concern more than one field."""
     if not (mail.template_id or mail.subject or all(part.subject for part in mail.personalizations)):
-        yield Fault("The subject is required.", "subject")
-    yield from _content_faults(mail)
+        yield Problem("The subject is required.", "subject")
+    yield from _content_problems(mail)
     if sum(len(part.recipients) for part in mail.personalizations) > MAX_RECIPIENTS:
-        yield Fault(
+        yield Problem(
             "There is a limit of 1000 total recipients (to + cc + bcc) per request.", "personalizations"
         )
     for position, part in enumerate(mail.personalizations):
         ((address, times),) = Counter(map(str.lower, part.recipients)).most_common(1)
         if times > 1:
-            yield Fault(
+            yield Problem(
                 f"Each email address should be unique between to, cc, and bcc: [{address}] is not.",
                 f"personalizations.{position}",
             )
@@ -162,23 +166,23 @@ def _faults(mail: Mail) -> Iterator[Fault]:
             len(name.encode()) + len(value.encode()) for name, value in custom_args(mail, part).items()
         )
         if size > MAX_CUSTOM_ARGS:
-            yield Fault(
+            yield Problem(
                 "The custom_args are limited to 10000 bytes.", f"personalizations.{position}.custom_args"
             )
 
 
-def _content_faults(mail: Mail) -> Iterator[Fault]:
+def _content_problems(mail: Mail) -> Iterator[Problem]:
     if not mail.content:
         if not mail.template_id:
-            yield Fault(
+            yield Problem(
                 "Unless a valid template_id is provided, the content parameter is required.", "content"
             )
         return
     types = [content.type for content in mail.content]
     if "text/plain" in types[1:]:
-        yield Fault("If present, text/plain must be first, and be there once.", "content")
+        yield Problem("If present, text/plain must be first, and must not be repeated.", "content")
 
 
 def custom_args(mail: Mail, part: Personalization) -> dict[str, str]:
-    """Those that a personalization has of its own go first."""
+    """Return the custom arguments of a personalization, which override those of the mail."""
     return {**mail.custom_args, **part.custom_args}

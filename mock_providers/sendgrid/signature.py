@@ -1,5 +1,6 @@
 """SendGrid's signature of its webhooks: ECDSA over the timestamp and the body."""
 
+import time
 from base64 import b64decode, b64encode
 
 from cryptography.hazmat.primitives import hashes
@@ -10,19 +11,29 @@ SIGNATURE_HEADER = "X-Twilio-Email-Event-Webhook-Signature"
 TIMESTAMP_HEADER = "X-Twilio-Email-Event-Webhook-Timestamp"
 
 
-def sign(key: ec.EllipticCurvePrivateKey, timestamp: str, body: bytes) -> str:
-    """The signature of a body that is sent at `timestamp` (seconds since 1970), DER in base64."""
-    return b64encode(key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))).decode()
+def signature_headers(key: ec.EllipticCurvePrivateKey, body: bytes) -> dict[str, str]:
+    """Return the headers that sign a body which is sent now."""
+    timestamp = str(int(time.time()))
+    signature = key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
+    return {TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: b64encode(signature).decode()}
+
+
+def new_private_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def encode_public_key(key: ec.EllipticCurvePrivateKey) -> str:
-    """What the receiver checks signatures with, SPKI in base64."""
+    """Return the public key, which verifies signatures, as SPKI in base64."""
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return b64encode(spki).decode()
 
 
 def decode_private_key(encoded: str) -> ec.EllipticCurvePrivateKey:
-    """A P-256 key, from DER in base64. Raises ValueError when it is anything else."""
+    """Return the key in a setting.
+
+    Raises:
+        ValueError: The setting is not a P-256 key as DER in base64.
+    """
     try:
         key = load_der_private_key(b64decode(encoded, validate=True), password=None)
     except (ValueError, TypeError):

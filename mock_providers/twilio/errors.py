@@ -1,11 +1,11 @@
-"""Twilio's errors: numbers that people can look up, and texts that may change at any time."""
+"""Twilio's error codes. The codes are stable; Twilio may change the messages at any time."""
 
 from http import HTTPStatus
 
-TEXTS = {
+MESSAGES = {
     20001: "Unknown parameters",
     20003: "Authenticate",
-    20009: "This can't be done to the message before it is complete",
+    20009: "Resource not complete",
     20404: "The requested resource was not found",
     20429: "Too Many Requests",
     20500: "Internal Server Error",
@@ -35,17 +35,17 @@ TEXTS = {
     30006: "Landline or unreachable carrier",
     30007: "Message filtered",
     30008: "Unknown error",
-    30409: "The message is not in a state that allows this",
+    30409: "Message is not in a cancelable state",
     90007: "Invalid validity period value",
 }
 
 
-class RefusedError(Exception):
-    """A request that gets an error.
+class TwilioError(Exception):
+    """An error response.
 
     Attributes:
-        code: Twilio's.
-        status: Of HTTP.
+        code: Twilio's error code.
+        status: The HTTP status.
     """
 
     def __init__(self, code: int, status: int = HTTPStatus.BAD_REQUEST) -> None:
@@ -57,7 +57,7 @@ class RefusedError(Exception):
     def body(self) -> dict[str, object]:
         return {
             "code": self.code,
-            "message": TEXTS.get(self.code, f"Error {self.code}"),
+            "message": MESSAGES.get(self.code, f"Error {self.code}"),
             "more_info": f"https://www.twilio.com/docs/errors/{self.code}",
             "status": self.status,
         }

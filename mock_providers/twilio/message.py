@@ -1,7 +1,7 @@
-"""The Message resource: the form that creates one, and what the API tells of it."""
+"""The Message resource: validation of the form that creates a message, and its representation."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import format_datetime
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -9,7 +9,7 @@ from uuid import uuid4
 import orjson
 
 from mock_providers.ledger import AcceptedMessage, Progress
-from mock_providers.twilio.errors import TEXTS, RefusedError
+from mock_providers.twilio.errors import MESSAGES, TwilioError
 from mock_providers.twilio.segments import segment_count
 
 Form = dict[str, list[str]]
@@ -19,13 +19,13 @@ MAX_BODY = 1600
 MAX_MEDIA = 10
 MAX_VALIDITY = 36_000
 POOLED_NUMBER = "+15005550006"
-"""What a Messaging Service sends from."""
+"""The number from which a Messaging Service sends."""
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")
 _SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 +&_-]{1,11}")
 _SERVICE = re.compile("MG[0-9a-fA-F]{32}")
 
-# The numbers that Twilio's own test credentials give a meaning to.
+# Twilio's test credentials respond with these errors to these numbers.
 _MAGIC_TO = {
     "+15005550001": 21211,
     "+15005550002": 21612,
@@ -41,24 +41,24 @@ def parse_form(body: bytes) -> Form:
 
 
 def first(form: Form, name: str) -> str:
-    """The value of a field; empty when it has none."""
+    """Return the first value of a field, or an empty string."""
     return form.get(name, [""])[0]
 
 
-def check(form: Form) -> None:
-    """Raise RefusedError for the first thing that is wrong with a new message."""
-    _check_addresses(form)
-    _check_content(form)
+def validate(form: Form) -> None:
+    """Raise a TwilioError for the first problem of a new message."""
+    _validate_addresses(form)
+    _validate_content(form)
     callback, validity = first(form, "StatusCallback"), first(form, "ValidityPeriod")
     if callback and not _is_url(callback):
-        raise RefusedError(21609)
+        raise TwilioError(21609)
     if validity and not (validity.isdecimal() and 1 <= int(validity) <= MAX_VALIDITY):
-        raise RefusedError(90007)
+        raise TwilioError(90007)
 
 
-def _check_addresses(form: Form) -> None:
+def _validate_addresses(form: Form) -> None:
     to, sender, service = (first(form, name) for name in ("To", "From", "MessagingServiceSid"))
-    faults = (
+    problems = (
         (not to, 21604),
         (not sender and not service, 21603),
         (not _E164.fullmatch(to), 21211),
@@ -68,22 +68,24 @@ def _check_addresses(form: Form) -> None:
         (to in _MAGIC_TO, _MAGIC_TO.get(to, 0)),
         (sender in _MAGIC_FROM, _MAGIC_FROM.get(sender, 0)),
     )
-    for wrong, code in faults:
-        if wrong:
-            raise RefusedError(code)
+    _raise_first(problems)
 
 
-def _check_content(form: Form) -> None:
+def _validate_content(form: Form) -> None:
     media = form.get("MediaUrl", [])
-    faults = (
+    problems = (
         (not first(form, "Body") and not media, 21602),
         (len(first(form, "Body")) > MAX_BODY, 21617),
         (len(media) > MAX_MEDIA, 21623),
         (not all(map(_is_url, media)), 21620),
     )
-    for wrong, code in faults:
-        if wrong:
-            raise RefusedError(code)
+    _raise_first(problems)
+
+
+def _raise_first(problems: tuple[tuple[bool, int], ...]) -> None:
+    for is_present, code in problems:
+        if is_present:
+            raise TwilioError(code)
 
 
 def _is_url(text: str) -> bool:
@@ -94,18 +96,18 @@ def _is_url(text: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
-def created(form: Form) -> AcceptedMessage:
-    now = datetime.now(UTC)
-    sid = f"{'MM' if form.get('MediaUrl') else 'SM'}{uuid4().hex}"
-    status = "accepted" if first(form, "MessagingServiceSid") else "queued"
-    return AcceptedMessage(sid, None, now, recorded(form), Progress(status, now))
+def new_sid(*, has_media: bool) -> str:
+    return f"{'MM' if has_media else 'SM'}{uuid4().hex}"
 
 
-def recorded(form: Form) -> orjson.Fragment:
-    """The form as the ledger keeps it: a list only for what can be repeated."""
-    return orjson.Fragment(
-        orjson.dumps({name: values if name == "MediaUrl" else values[0] for name, values in form.items()})
-    )
+def initial_status(form: Form) -> str:
+    """Return the status of a new message: a Messaging Service still has to pick a number for it."""
+    return "accepted" if first(form, "MessagingServiceSid") else "queued"
+
+
+def encode_form(form: Form) -> bytes:
+    """Return the form as the ledger keeps it: a list only for the field that can be repeated."""
+    return orjson.dumps({name: values if name == "MediaUrl" else values[0] for name, values in form.items()})
 
 
 def form_of(message: AcceptedMessage) -> Form:
@@ -118,29 +120,29 @@ def progress_of(message: AcceptedMessage) -> Progress:
 
 
 def sender_of(message: AcceptedMessage) -> str | None:
-    """None until a Messaging Service has picked one."""
+    """Return the sender, or None until a Messaging Service has picked one."""
     if sender := first(form_of(message), "From"):
         return sender
     return None if progress_of(message).status == "accepted" else POOLED_NUMBER
 
 
 def resource(message: AcceptedMessage, account_sid: str) -> dict[str, object]:
-    """What the API answers."""
+    """Return the representation of a message in responses."""
     form, progress, sender = form_of(message), progress_of(message), sender_of(message)
     uri = f"/{API_VERSION}/Accounts/{account_sid}/Messages/{message.id}"
     body, media = first(form, "Body"), form.get("MediaUrl", [])
     segments = 1 if media else segment_count(body)
-    waiting = progress.status in {"accepted", "queued", "canceled"}
+    is_unsent = progress.status in {"accepted", "queued", "canceled"}
     return {
         "account_sid": account_sid,
         "api_version": API_VERSION,
         "body": body,
         "date_created": _rfc2822(message.accepted_at),
-        "date_sent": None if waiting else _rfc2822(progress.updated_at),
+        "date_sent": None if is_unsent else _rfc2822(progress.updated_at),
         "date_updated": _rfc2822(progress.updated_at),
         "direction": "outbound-api",
         "error_code": progress.error_code,
-        "error_message": TEXTS.get(progress.error_code or 0),
+        "error_message": MESSAGES.get(progress.error_code or 0),
         "from": sender,
         "messaging_service_sid": first(form, "MessagingServiceSid") or None,
         "num_media": str(len(media)),

@@ -1,28 +1,29 @@
-"""How many segments a text message takes: GSM 03.38 septets, or else UTF-16 units."""
+"""The number of segments of a text message: in GSM 03.38 septets if possible, in UTF-16 units otherwise."""
 
 _BASIC = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_ESCAPED = frozenset("\f^{}\\[~]|€")
+_EXTENDED = frozenset("\f^{}\\[~]|€")
+_MAX_CODE_UNIT = 0xFFFF
 
 
 def segment_count(text: str) -> int:
-    """At least 1, also for an empty text."""
-    if set(text) <= _BASIC | _ESCAPED:
-        widths = [2 if character in _ESCAPED else 1 for character in text]
-        alone, joined = 160, 153
+    """Return the number of segments, which is 1 for an empty text."""
+    if set(text) <= _BASIC | _EXTENDED:
+        widths = [2 if character in _EXTENDED else 1 for character in text]
+        single, part = 160, 153
     else:
-        widths = [2 if ord(character) > 0xFFFF else 1 for character in text]  # noqa: PLR2004 - the end of UTF-16's single units
-        alone, joined = 70, 67
-    return 1 if sum(widths) <= alone else _packed(widths, joined)
+        widths = [2 if ord(character) > _MAX_CODE_UNIT else 1 for character in text]
+        single, part = 70, 67
+    return 1 if sum(widths) <= single else _count_parts(widths, part)
 
 
-def _packed(widths: list[int], room: int) -> int:
-    """Segments of so much room each, where no character may lie across a border."""
-    segments, left = 1, room
+def _count_parts(widths: list[int], size: int) -> int:
+    """Return the number of parts of a size, where no character is split between two parts."""
+    parts, left = 1, size
     for width in widths:
         if width > left:
-            segments, left = segments + 1, room
+            parts, left = parts + 1, size
         left -= width
-    return segments
+    return parts

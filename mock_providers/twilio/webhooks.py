@@ -1,11 +1,6 @@
-"""What Twilio sends: status callbacks and inbound messages, with its signature."""
+"""Twilio's webhooks: status callbacks and inbound messages, as signed forms."""
 
-import hmac
-import logging
 import mimetypes
-from base64 import b64encode
-from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -13,75 +8,42 @@ from uuid import uuid4
 import httpx
 from pydantic import JsonValue
 
-from mock_providers.backend import Backend
-from mock_providers.behaviour import Behaviour
-from mock_providers.ledger import AcceptedMessage, Progress
-from mock_providers.twilio.message import API_VERSION, first, form_of, sender_of
+from mock_providers.ledger import AcceptedMessage
+from mock_providers.twilio.message import API_VERSION, first, form_of, new_sid, sender_of
 from mock_providers.twilio.segments import segment_count
-from mock_providers.webhooks import GatewayUnreachableError, NotConnectedError, Payload
+from mock_providers.twilio.signature import SIGNATURE_HEADER, sign
+from mock_providers.webhooks import Gateway, NotConnectedError, Payload
 
 INBOUND_PATH = "/api/webhooks/twilio/messages"
-COURSES: dict[str, tuple[str, ...]] = {
-    "queued": (),
-    "sent": ("sent",),
-    "delivered": ("sent", "delivered"),
-    "undelivered": ("sent", "undelivered"),
-    "failed": ("failed",),
-}
-"""What is reported of a message, for each outcome. The status at its creation isn't."""
 
-_FAILURES = {"undelivered": 30003, "failed": 30008}
-_PLACE = ("City", "State", "Zip", "Country")
+_GEOGRAPHY = ("City", "State", "Zip", "Country")
 
 Params = list[tuple[str, str]]
 
-logger = logging.getLogger(__name__)
 
+async def post(gateway: Gateway, auth_token: str, url: str, params: Params) -> httpx.Response:
+    """Post a signed form, and try once more if no connection is made.
 
-def sign(token: str, url: str, params: Iterable[tuple[str, str]]) -> str:
-    """The `X-Twilio-Signature` of a form that is posted to a URL."""
-    signed = url + "".join(name + value for name, value in sorted(set(params)))
-    return b64encode(hmac.digest(token.encode(), signed.encode(), "sha1")).decode()
-
-
-async def post(backend: Backend, url: str, params: Params) -> httpx.Response:
-    """Post a signed form, once more if there is no connection. Raises GatewayUnreachableError."""
+    Raises:
+        GatewayUnreachableError: There was no response.
+    """
     content = urlencode(params).encode()
     headers = {
         "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
         "User-Agent": "TwilioProxy/1.1",
         "I-Twilio-Idempotency-Token": str(uuid4()),
-        "X-Twilio-Signature": sign(backend.credentials.twilio_auth_token, url, params),
+        SIGNATURE_HEADER: sign(auth_token, url, params),
     }
     try:
-        return await backend.gateway.post(url, content, headers)
+        return await gateway.post(url, content, headers)
     except NotConnectedError:
-        return await backend.gateway.post(url, content, headers)
+        return await gateway.post(url, content, headers)
 
 
-async def report(backend: Backend, sid: str, behaviour: Behaviour) -> None:
-    """Let a message take its course, with a status callback for each step."""
-    outcome = behaviour.outcome or "delivered"
-    for status in COURSES[outcome]:
-        message = backend.ledger.get(sid)
-        if message is None or (message.progress and message.progress.status == "canceled"):
-            return
-        code = (behaviour.error_code or _FAILURES[status]) if status in _FAILURES else None
-        message = replace(message, progress=Progress(status, datetime.now(UTC), code))
-        backend.ledger.replace(message)
-        if url := first(form_of(message), "StatusCallback"):
-            await _try(backend, url, callback(message, backend.credentials.twilio_account_sid, status, code))
-
-
-async def _try(backend: Backend, url: str, params: Params) -> None:
-    try:
-        await post(backend, url, params)
-    except GatewayUnreachableError as exc:
-        logger.warning("status callback lost: %s", exc)
-
-
-def callback(message: AcceptedMessage, account_sid: str, status: str, code: int | None) -> Params:
-    """The form of a status callback."""
+def status_callback(
+    message: AcceptedMessage, account_sid: str, status: str, error_code: int | str | None
+) -> Params:
+    """Return the form of a status callback."""
     form = form_of(message)
     params = {
         "ApiVersion": API_VERSION,
@@ -95,22 +57,22 @@ def callback(message: AcceptedMessage, account_sid: str, status: str, code: int 
     }
     if service := first(form, "MessagingServiceSid"):
         params["MessagingServiceSid"] = service
-    if code is not None:
-        params["ErrorCode"] = str(code)
+    if error_code is not None:
+        params["ErrorCode"] = str(error_code)
     if status in {"delivered", "undelivered"}:
         params["RawDlrDoneDate"] = datetime.now(UTC).strftime("%y%m%d%H%M")
     return list(params.items())
 
 
-def inbound(given: Payload, account_sid: str) -> Params:
-    """The form of an inbound message: what is given goes out as it is, and the rest is made up.
+def inbound_message(given: Payload, account_sid: str) -> Params:
+    """Return the form of an inbound message: the given fields unchanged, and examples for the others.
 
-    A list becomes a repeated field, and null leaves a field out.
+    A list repeats a field, and null omits it.
     """
     media = sorted(name for name in given if name.startswith("MediaUrl"))
-    sid = str(given.get("MessageSid") or f"{'MM' if media else 'SM'}{uuid4().hex}")
+    sid = str(given.get("MessageSid") or new_sid(has_media=bool(media)))
     fields: Payload = {
-        **{f"{end}{part}": "" for end in ("To", "From") for part in _PLACE},
+        **{f"{end}{part}": "" for end in ("To", "From") for part in _GEOGRAPHY},
         "SmsMessageSid": sid,
         "SmsSid": sid,
         "SmsStatus": "received",
@@ -125,10 +87,10 @@ def inbound(given: Payload, account_sid: str) -> Params:
         "ApiVersion": API_VERSION,
         **given,
     }
-    return [(name, str(value)) for name, values in fields.items() for value in _several(values)]
+    return [(name, str(value)) for name, values in fields.items() for value in _as_list(values)]
 
 
-def _several(values: JsonValue) -> list[JsonValue]:
+def _as_list(values: JsonValue) -> list[JsonValue]:
     if values is None:
         return []
     return values if isinstance(values, list) else [values]

@@ -1,4 +1,4 @@
-"""Both providers and a gateway that only listens, over real HTTP, for the providers' own clients."""
+"""Both channels and a gateway that only receives, over real HTTP, for the providers' own SDKs."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ import pytest_asyncio
 from fastapi import FastAPI, Request, Response
 
 from mock_providers.app import create_app
-from mock_providers.backend import Credentials
-from mock_providers.email import EMAIL
+from mock_providers.registry import EMAIL, SMS
+from mock_providers.sendgrid.settings import SendGridSettings
 from mock_providers.server import listen, serving, url_of
-from mock_providers.sms import SMS
+from mock_providers.twilio.settings import TwilioSettings
 from mock_providers.webhooks import Gateway
 from tests.providers import MockProvider
 from tests.waiting import eventually
@@ -29,7 +29,7 @@ class Webhook:
 
 @dataclass
 class Receiver:
-    """Keeps the webhooks, and answers with the status that it is told."""
+    """Keeps the webhooks, and responds with the status that `answer` returns."""
 
     answer: Callable[[Webhook], int] = lambda _: 200
     received: list[Webhook] = field(default_factory=list)
@@ -40,11 +40,11 @@ class Receiver:
         self.received.append(webhook)
         return Response(status_code=self.answer(webhook))
 
-    async def those(self, count: int, about: Callable[[Webhook], bool]) -> list[Webhook]:
-        """The webhooks that are about something, once there are so many."""
+    async def wait_for(self, count: int, matches: Callable[[Webhook], bool]) -> list[Webhook]:
+        """Return the webhooks that match, as soon as there are enough of them."""
 
         async def found() -> list[Webhook]:
-            webhooks = [webhook for webhook in self.received if about(webhook)]
+            webhooks = [webhook for webhook in self.received if matches(webhook)]
             return webhooks if len(webhooks) >= count else []
 
         return await eventually(found)
@@ -56,26 +56,28 @@ class Mocks:
     sms: MockProvider
     email: MockProvider
     http: httpx.AsyncClient
-    credentials: Credentials
+    twilio: TwilioSettings
+    sendgrid: SendGridSettings
 
 
 @pytest_asyncio.fixture(scope="session")
 async def running_mocks() -> AsyncIterator[Mocks]:
-    receiver, credentials = Receiver(), Credentials()
+    receiver = Receiver()
+    twilio, sendgrid = TwilioSettings.model_construct(), SendGridSettings.model_construct()
     app = FastAPI()
     app.add_api_route("/{path:path}", receiver.__call__, methods=["POST"])
     gateway_at, sms_at, email_at = (listen("127.0.0.1", 0) for _ in range(3))
     async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
         gateway = Gateway(http, url_of(gateway_at), public_url=PUBLIC_URL)
-        sms, email = (create_app(contract, gateway, Random(1), credentials) for contract in (SMS, EMAIL))
+        sms, email = (create_app(channel, gateway, Random(1), [twilio, sendgrid]) for channel in (SMS, EMAIL))
         async with serving({gateway_at: app, sms_at: sms, email_at: email}):
             handles = [MockProvider(http, url_of(at)) for at in (sms_at, email_at)]
-            yield Mocks(receiver, handles[0], handles[1], http, credentials)
+            yield Mocks(receiver, handles[0], handles[1], http, twilio, sendgrid)
 
 
 @pytest_asyncio.fixture
 async def mocks(running_mocks: Mocks) -> Mocks:
-    """The running providers as if just started."""
+    """Return the running providers in the state in which they started."""
     running_mocks.receiver.received.clear()
     running_mocks.receiver.answer = Receiver.answer
     for provider in (running_mocks.sms, running_mocks.email):

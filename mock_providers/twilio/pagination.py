@@ -1,24 +1,24 @@
-"""Pages of a list, as Twilio cuts them."""
+"""Pages of a list, in Twilio's format."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from mock_providers.ledger import AcceptedMessage
-from mock_providers.twilio.errors import RefusedError
+from mock_providers.twilio.errors import TwilioError
 
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
 
 
-def page_of(
+def paginate(
     query: Mapping[str, str], messages: Sequence[AcceptedMessage], path: str
 ) -> tuple[Sequence[AcceptedMessage], dict[str, object]]:
-    """The messages of the page that a query asks for, and where that page is among the others.
+    """Return the messages of the page that a query asks for, and the fields that describe the page.
 
     Raises:
-        RefusedError: The query is no good.
+        TwilioError: The query is not valid.
     """
-    number, size = _whole(query, "Page", 0), min(_whole(query, "PageSize", PAGE_SIZE), MAX_PAGE_SIZE) or 1
-    # A token names the list's first message, so that what comes after it doesn't shift the pages.
+    number, size = _integer(query, "Page", 0), min(_integer(query, "PageSize", PAGE_SIZE), MAX_PAGE_SIZE) or 1
+    # A page token names the first message of the list, so that newer messages do not shift the pages.
     tokens = [f"PA{message.id}" for message in messages]
     token = query.get("PageToken", tokens[0] if tokens else "")
     start = (tokens.index(token) if token in tokens else 0) + number * size
@@ -41,8 +41,8 @@ def page_of(
     }
 
 
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+def _integer(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, str(default))
     if not text.isdecimal():
-        raise RefusedError(20001)
+        raise TwilioError(20001)
     return int(text)

@@ -1,4 +1,4 @@
-"""Both providers over real HTTP; only the gateway they send webhooks to is made up."""
+"""The generic APIs over real HTTP, with a fake gateway as the recipient of their webhooks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,11 +13,15 @@ import pytest_asyncio
 from standardwebhooks import Webhook
 
 from mock_providers.app import create_app
-from mock_providers.contract import Contract
-from mock_providers.email import EMAIL
+from mock_providers.behaviour import BehaviourSwitch
+from mock_providers.generic.api import GenericApi
+from mock_providers.generic.email import GenericEmail
+from mock_providers.generic.settings import GenericSettings
+from mock_providers.generic.signature import decode_secret
+from mock_providers.generic.sms import GenericSms
+from mock_providers.registry import EMAIL, SMS
 from mock_providers.server import listen, serving, url_of
-from mock_providers.sms import SMS
-from mock_providers.webhooks import Gateway, decode_secret
+from mock_providers.webhooks import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,7 +37,7 @@ TEXT = {
     "timestamp": "2026-03-01T08:00:00Z",
 }
 LETTER = {
-    "from": "dead_letters@example.org",
+    "from": "office@example.org",
     "to": "[a@example.com](mailto:a@example.com)",
     "body": "<p>See you at nine</p>",
     "attachments": ["https://example.org/map.png"],
@@ -43,7 +47,7 @@ LETTER = {
 
 @dataclass
 class FakeGateway:
-    """Keeps the webhooks, and answers as told."""
+    """Keeps the webhooks, and responds with what `answer` returns."""
 
     answer: Callable[[], httpx.Response] = lambda: httpx.Response(200, json={"ok": True})
     received: list[httpx.Request] = field(default_factory=list)
@@ -54,12 +58,12 @@ class FakeGateway:
 
 
 class ProviderClient:
-    """A provider as a client of it sees it."""
+    """A client of a generic API and of the controls."""
 
     _keys = count()
 
-    def __init__(self, contract: Contract, http: httpx.AsyncClient, message: dict[str, Any]) -> None:
-        self.contract = contract
+    def __init__(self, api: type[GenericApi], http: httpx.AsyncClient, message: dict[str, Any]) -> None:
+        self.api = api
         self.http = http
         self.message = message
 
@@ -79,7 +83,7 @@ class ProviderClient:
         return counts
 
     async def until(self, **expected: int) -> None:
-        """Wait until the stats say so."""
+        """Wait until the statistics have these counts."""
         while not expected.items() <= (await self.stats()).items():
             pass
 
@@ -100,16 +104,20 @@ async def running() -> AsyncIterator[World]:
         httpx.AsyncClient(base_url=url_of(sms), trust_env=False) as sms_http,
         httpx.AsyncClient(base_url=url_of(email), trust_env=False) as email_http,
     ):
-        gateway = Gateway(webhooks, "http://gateway", decode_secret(SECRET))
-        random = Random(1)
-        apps = {sms: create_app(SMS, gateway, random), email: create_app(EMAIL, gateway, random)}
+        gateway, random = Gateway(webhooks, "http://gateway"), Random(1)
+        settings = [GenericSettings.model_construct(webhook_secret=decode_secret(SECRET))]
+        apps = {
+            sms: create_app(SMS, gateway, random, settings),
+            email: create_app(EMAIL, gateway, random, settings),
+        }
         async with serving(apps):
-            yield World(fake, ProviderClient(SMS, sms_http, TEXT), ProviderClient(EMAIL, email_http, LETTER))
+            sms_client = ProviderClient(GenericSms, sms_http, TEXT)
+            yield World(fake, sms_client, ProviderClient(GenericEmail, email_http, LETTER))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def world(running: World) -> World:
-    """The running providers as if just started."""
+    """Return the running providers in the state in which they started."""
     running.gateway.received.clear()
     running.gateway.answer = FakeGateway.answer
     for provider in (running.sms, running.email):
@@ -133,9 +141,9 @@ class TestMessages:
     async def test_accepted(self, provider: ProviderClient) -> None:
         response = await provider.send("key-of-mine")
         assert response.status_code == 202
-        assert list(response.json()) == [provider.contract.id_field]
+        assert list(response.json()) == [provider.api.id_field]
         (item,) = await provider.accepted()
-        assert item["id"] == response.json()[provider.contract.id_field]
+        assert item["id"] == response.json()[provider.api.id_field]
         assert item["idempotency_key"] == "key-of-mine"
         assert item["payload"] == provider.message
         assert item["accepted_at"].endswith("Z")
@@ -277,7 +285,7 @@ class TestBehaviour:
         with pytest.raises(BROKEN):
             await provider.send("key")
         (item,) = await provider.accepted()
-        assert (await provider.send("key")).json() == {provider.contract.id_field: item["id"]}
+        assert (await provider.send("key")).json() == {provider.api.id_field: item["id"]}
         assert await provider.stats() == {"requests": 2, "accepted": 1, "refused": 0, "repeated_keys": 1}
 
     async def test_broken_connections_by_the_dozen(self, sms: ProviderClient) -> None:
@@ -298,7 +306,7 @@ class TestBehaviour:
         waiting = asyncio.create_task(sms.send("key"))
         await sms.until(accepted=1)
         assert not waiting.done()
-        # The client gives up and comes again, as after any ambiguous failure.
+        # The client times out and retries, as after any ambiguous failure.
         waiting.cancel()
         assert (await sms.send("key")).status_code == 202
         assert await sms.stats() == {"requests": 2, "accepted": 1, "refused": 0, "repeated_keys": 1}
@@ -310,7 +318,7 @@ class TestBehaviour:
         assert put.status_code == 200
         assert put.json() == normal | wanted
         assert (await sms.http.get("/mock/behaviour")).json() == normal | wanted
-        # A PUT says everything: what it leaves out is normal again.
+        # A PUT replaces the behaviour: omitted fields return to normal.
         assert (await sms.http.put("/mock/behaviour", json={"hang": True})).json() == normal | {"hang": True}
         assert (await sms.http.delete("/mock/behaviour")).status_code == 204
         assert (await sms.http.get("/mock/behaviour")).json() == normal
@@ -333,14 +341,14 @@ class TestWebhooks:
         response = await provider.http.post("/mock/inbound")
         assert response.status_code == 200
         (webhook,) = world.gateway.received
-        assert str(webhook.url) == f"http://gateway{provider.contract.webhook_path}"
+        assert str(webhook.url) == f"http://gateway{provider.api.webhook_path}"
         payload = Webhook(SECRET).verify(webhook.content, dict(webhook.headers))
         assert response.json() == {"status": 200, "payload": payload, "response": {"ok": True}}
-        assert payload.keys() == provider.message.keys() | {provider.contract.id_field}
+        assert payload.keys() == provider.message.keys() | {provider.api.id_field}
         assert payload["timestamp"].endswith("Z")
 
     async def test_given_fields_are_sent_as_they_are(self, world: World, provider: ProviderClient) -> None:
-        given = {"from": 5, "body": "Grüße 👋", provider.contract.id_field: "ü-1", "carrier": {"name": None}}
+        given = {"from": 5, "body": "Grüße 👋", provider.api.id_field: "ü-1", "carrier": {"name": None}}
         response = await provider.http.post("/mock/inbound", json=given)
         assert given.items() <= response.json()["payload"].items()
         Webhook(SECRET).verify(world.gateway.received[0].content, dict(world.gateway.received[0].headers))
@@ -364,7 +372,7 @@ class TestWebhooks:
         self, world: World, provider: ProviderClient
     ) -> None:
         for provider_id in ("message-1", "message-1", "message-2"):
-            await provider.http.post("/mock/inbound", json={provider.contract.id_field: provider_id})
+            await provider.http.post("/mock/inbound", json={provider.api.id_field: provider_id})
         first, again, other = (webhook.headers["webhook-id"] for webhook in world.gateway.received)
         assert first == again != other
 
@@ -387,8 +395,8 @@ class TestWebhooks:
         (webhook,) = world.gateway.received
         payload = Webhook(SECRET).verify(webhook.content, dict(webhook.headers))
         assert response.json() == {"status": 200, "payload": payload, "response": {"ok": True}}
-        assert webhook.url.path == f"{provider.contract.webhook_path}/status"
-        assert payload == {"timestamp": payload["timestamp"], provider.contract.id_field: "m-1"} | sent
+        assert webhook.url.path == f"{provider.api.webhook_path}/status"
+        assert payload == {"timestamp": payload["timestamp"], provider.api.id_field: "m-1"} | sent
 
     @pytest.mark.parametrize("receipt", [{}, {"status": "delivered"}, {"provider_message_id": "m-1"}])
     async def test_receipts_need_a_message_and_a_status(self, world: World, receipt: dict[str, Any]) -> None:
@@ -427,7 +435,12 @@ class TestWebhooks:
     async def test_without_a_secret_nothing_is_signed(self) -> None:
         fake = FakeGateway()
         async with httpx.AsyncClient(transport=httpx.MockTransport(fake)) as client:
-            await Gateway(client, "http://gateway").deliver("/api/webhooks/sms", "m-1", {})
+            api = GenericSms(
+                GenericSettings.model_construct(),
+                Gateway(client, "http://gateway"),
+                BehaviourSwitch(Random(1)),
+            )
+            await api.send_inbound({})
         assert "webhook-signature" not in fake.received[0].headers
         assert fake.received[0].headers["webhook-id"]
 

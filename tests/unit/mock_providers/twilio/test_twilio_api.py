@@ -1,10 +1,9 @@
-"""Twilio's contract, with its own client and its own validator of signatures as the oracles."""
+"""Twilio's API, as its official SDK and the SDK's signature validator see it."""
 
 import asyncio
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from random import Random
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import uuid4
@@ -19,11 +18,9 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from mock_providers.backend import Backend, Credentials, Errands
-from mock_providers.behaviour import BehaviourSwitch
-from mock_providers.ledger import Ledger
-from mock_providers.twilio.webhooks import INBOUND_PATH, post, sign
-from mock_providers.webhooks import Gateway
+from mock_providers.twilio.signature import sign
+from mock_providers.twilio.webhooks import INBOUND_PATH, post
+from mock_providers.webhooks import Gateway, GatewayUnreachableError
 from tests.unit.mock_providers.conftest import PUBLIC_URL, Mocks, Webhook
 from tests.waiting import eventually
 
@@ -36,8 +33,8 @@ MESSAGE: dict[str, Any] = {"from_": OURS, "to": THEIRS, "body": "See you at nine
 
 def client_of(mocks: Mocks, **replaced: str) -> Client:
     given = {
-        "username": mocks.credentials.twilio_account_sid,
-        "password": mocks.credentials.twilio_auth_token,
+        "username": mocks.twilio.twilio_account_sid,
+        "password": mocks.twilio.twilio_auth_token,
     }
     client = Client(**given | replaced)
     client.api.base_url = mocks.sms.url
@@ -91,11 +88,11 @@ class Multi:
 class TestSending:
     async def test_what_is_answered(self, mocks: Mocks) -> None:
         await mocks.sms.behave(outcome="queued")
-        sid = mocks.credentials.twilio_account_sid
+        sid = mocks.twilio.twilio_account_sid
         response = await mocks.http.post(
             f"{mocks.sms.url}/2010-04-01/Accounts/{sid}/Messages.json",
             data={"From": OURS, "To": THEIRS, "Body": "Grüße"},
-            auth=(sid, mocks.credentials.twilio_auth_token),
+            auth=(sid, mocks.twilio.twilio_auth_token),
         )
         message = response.json()
         assert response.status_code == 201
@@ -168,9 +165,7 @@ class TestSending:
 
     async def test_the_asynchronous_client(self, mocks: Mocks) -> None:
         async with AsyncTwilioHttpClient() as http:
-            client = Client(
-                mocks.credentials.twilio_account_sid, mocks.credentials.twilio_auth_token, http_client=http
-            )
+            client = Client(mocks.twilio.twilio_account_sid, mocks.twilio.twilio_auth_token, http_client=http)
             client.api.base_url = mocks.sms.url
             sent = await client.messages.create_async(**MESSAGE)
             assert (await client.messages(sent.sid).fetch_async()).body == MESSAGE["body"]
@@ -264,7 +259,7 @@ class TestErrors:
 
     async def test_the_shape_of_an_error(self, mocks: Mocks) -> None:
         await mocks.sms.behave(status=429, retry_after=7)
-        sid = mocks.credentials.twilio_account_sid
+        sid = mocks.twilio.twilio_account_sid
         response = await mocks.http.post(f"{mocks.sms.url}/2010-04-01/Accounts/{sid}/Messages.json")
         assert response.headers["retry-after"] == "7"
         assert response.json() == {
@@ -319,7 +314,7 @@ class TestReading:
             f"{mocks.sms.url}/messages",
             json={"from": OURS, "to": THEIRS, "type": "sms", "body": "", "timestamp": "2026-03-01T08:00:00Z"},
         )
-        # A message of the generic contract is none of Twilio's.
+        # A message of the generic API is not one of Twilio's.
         for sid in ("SM" + "0" * 32, answer.json()["messaging_provider_id"]):
             assert await refusal(client.messages(sid).fetch) == (404, 20404)
         assert await asyncio.to_thread(client.messages.list) == []
@@ -394,14 +389,14 @@ class TestCallbacks:
         await mocks.sms.behave(**behaviour)
         url = callback_url()
         sent = await send(client, status_callback=url)
-        forms = [form(webhook) for webhook in await mocks.receiver.those(len(reported), posted_to(url))]
+        forms = [form(webhook) for webhook in await mocks.receiver.wait_for(len(reported), posted_to(url))]
         assert [(fields["MessageStatus"], fields.get("ErrorCode")) for fields in forms] == reported
         for fields in forms:
             assert fields == fields | {
                 "MessageSid": sent.sid,
                 "SmsSid": sent.sid,
                 "SmsStatus": fields["MessageStatus"],
-                "AccountSid": mocks.credentials.twilio_account_sid,
+                "AccountSid": mocks.twilio.twilio_account_sid,
                 "From": OURS,
                 "To": THEIRS,
                 "ApiVersion": "2010-04-01",
@@ -413,7 +408,7 @@ class TestCallbacks:
     async def test_a_service_picks_its_number(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         await send(client, from_=None, messaging_service_sid=SERVICE, status_callback=url)
-        forms = [form(webhook) for webhook in await mocks.receiver.those(2, posted_to(url))]
+        forms = [form(webhook) for webhook in await mocks.receiver.wait_for(2, posted_to(url))]
         assert {(fields["From"], fields["MessagingServiceSid"]) for fields in forms} == {
             ("+15005550006", SERVICE)
         }
@@ -429,25 +424,25 @@ class TestCallbacks:
                 auth=(client.username, client.password),
             )
         )
-        await mocks.receiver.those(2, posted_to(url))
+        await mocks.receiver.wait_for(2, posted_to(url))
         assert not waiting.done()
         waiting.cancel()
 
     async def test_signed(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         await send(client, status_callback=url)
-        for webhook in await mocks.receiver.those(2, posted_to(url)):
+        for webhook in await mocks.receiver.wait_for(2, posted_to(url)):
             assert_only_this_is_accepted(mocks, url, webhook)
 
     async def test_sent_on_demand_in_any_order(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         sent = await send(client, status_callback=url)
-        await mocks.receiver.those(2, posted_to(url))
+        await mocks.receiver.wait_for(2, posted_to(url))
         answer = await mocks.http.post(
             f"{mocks.sms.url}/mock/twilio/receipts",
             json={"message_sid": sent.sid, "status": "sent", "error_code": 30005},
         )
-        *_, late = await mocks.receiver.those(3, posted_to(url))
+        *_, late = await mocks.receiver.wait_for(3, posted_to(url))
         assert answer.json() == {"status": 200, "payload": form(late), "response": ""}
         assert (form(late)["MessageStatus"], form(late)["ErrorCode"]) == ("sent", "30005")
         assert_only_this_is_accepted(mocks, url, late)
@@ -473,15 +468,9 @@ class TestCallbacks:
             raise failure
 
         async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as http:
-            backend = Backend(
-                BehaviourSwitch(Random(1)),
-                Ledger(),
-                Gateway(http, "http://gateway"),
-                Errands(),
-                Credentials(),
-            )
-            with pytest.raises(Exception, match="http://gateway/callback"):
-                await post(backend, "http://gateway/callback", [("MessageSid", "SM1")])
+            gateway = Gateway(http, "http://gateway")
+            with pytest.raises(GatewayUnreachableError, match="http://gateway/callback"):
+                await post(gateway, "token", "http://gateway/callback", [("MessageSid", "SM1")])
         assert len(seen) == tries
         assert len({request.headers["i-twilio-idempotency-token"] for request in seen}) == 1
 
@@ -496,7 +485,7 @@ class TestInbound:
     async def receive(self, mocks: Mocks, given: Mapping[str, object]) -> Webhook:
         answer = await mocks.http.post(f"{mocks.sms.url}/mock/twilio/inbound", json=given)
         assert (answer.status_code, answer.json()["status"]) == (200, 200)
-        (webhook,) = await mocks.receiver.those(1, posted_to(PUBLIC_URL + INBOUND_PATH))
+        (webhook,) = await mocks.receiver.wait_for(1, posted_to(PUBLIC_URL + INBOUND_PATH))
         return webhook
 
     async def test_made_up(self, mocks: Mocks) -> None:
@@ -504,7 +493,7 @@ class TestInbound:
         given = form(webhook)
         assert given["MessageSid"] == given["SmsSid"] == given["SmsMessageSid"]
         assert re.fullmatch("SM[0-9a-f]{32}", given["MessageSid"])
-        assert given["AccountSid"] == mocks.credentials.twilio_account_sid
+        assert given["AccountSid"] == mocks.twilio.twilio_account_sid
         assert (given["NumMedia"], given["NumSegments"], given["FromCity"]) == ("0", "1", "")
         assert webhook.headers["content-type"].startswith("application/x-www-form-urlencoded")
 
@@ -536,7 +525,7 @@ class TestInbound:
         pairs = parse_qsl(webhook.body.decode(), keep_blank_values=True)
         assert "ApiVersion" not in dict(pairs)
         assert [value for name, value in pairs if name == "Tag"] == ["b", "a", "a"]
-        validator = RequestValidator(mocks.credentials.twilio_auth_token)
+        validator = RequestValidator(mocks.twilio.twilio_auth_token)
         signature = webhook.headers["x-twilio-signature"]
         assert validator.validate(PUBLIC_URL + INBOUND_PATH, Multi(pairs), signature)
         assert not validator.validate(PUBLIC_URL + INBOUND_PATH, dict(pairs), signature)
@@ -545,7 +534,7 @@ class TestInbound:
 def assert_only_this_is_accepted(mocks: Mocks, url: str, webhook: Webhook) -> None:
     """The validator takes the webhook as it is, and not with anything changed."""
     signature, fields = webhook.headers["x-twilio-signature"], form(webhook)
-    right, wrong = (RequestValidator(mocks.credentials.twilio_auth_token + end) for end in ("", "x"))
+    right, wrong = (RequestValidator(mocks.twilio.twilio_auth_token + end) for end in ("", "x"))
     assert right.validate(url, fields, signature)
     assert not wrong.validate(url, fields, signature)
     assert not right.validate(f"{url}x", fields, signature)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 @asynccontextmanager
 async def started(folder: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process, in a folder without a `.env`, on free ports unless told otherwise."""
+    """Start the process in a folder without a `.env`, on free ports by default."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -42,7 +42,7 @@ async def started(folder: Path, **environment: str) -> AsyncIterator[asyncio.sub
 
 
 async def urls(process: asyncio.subprocess.Process) -> list[str]:
-    """Where the providers say they listen, the SMS provider first."""
+    """Return the addresses in the log, that of the SMS provider first."""
     assert process.stderr
     lines = [(await process.stderr.readline()).decode() for _ in range(2)]
     return [match[0] for line in lines if (match := re.search(r"http://\S+", line))]
@@ -110,7 +110,7 @@ async def test_reports_under_way_do_not_hold_up_the_stop(tmp_path: Path) -> None
         )
         assert sent.status_code == 202
         assert process.stderr
-        assert b"events not taken: no connection" in await process.stderr.readline()
+        assert b"events_not_accepted: no connection" in await process.stderr.readline()
         process.terminate()
         _, stderr = await process.communicate()
     assert (process.returncode, stderr) == (0, b"")

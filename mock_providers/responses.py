@@ -1,4 +1,4 @@
-"""Answers to a client, in the form that a behaviour asks for."""
+"""Responses to a client, in the form that a behaviour asks for."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,20 +8,20 @@ from fastapi import Response
 
 from mock_providers.behaviour import Behaviour
 
-_BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+_WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
-def answer(
+def make_response(
     status: int,
     content: Mapping[str, object] | None,
     behaviour: Behaviour,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The content as JSON, or an empty body for None; a page of HTML when the behaviour wants one."""
+    """Return the content as JSON (or no body for None), unless the behaviour asks for an HTML page."""
     headers = dict(headers or {})
     if behaviour.retry_after is not None:
         headers["Retry-After"] = str(behaviour.retry_after)
-    if status in _BODILESS:
+    if status in _WITHOUT_BODY:
         return Response(status_code=status, headers=headers)
     if behaviour.html:
         page = f"<!DOCTYPE html>\n<html><body><h1>Status {status}</h1></body></html>\n"

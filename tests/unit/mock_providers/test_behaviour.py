@@ -1,21 +1,16 @@
-"""Which requests a behaviour affects, and what a provider remembers: without a server."""
+"""Which requests a behaviour affects, and how a request ends."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from random import Random
 
-import orjson
 import pytest
 from pydantic import ValidationError
 
 from mock_providers.behaviour import NORMAL, Behaviour, BehaviourSwitch
-from mock_providers.ledger import AcceptedMessage, Ledger
 
 
 def switched_to(behaviour: Behaviour) -> BehaviourSwitch:
-    switch = BehaviourSwitch(Random(1))
-    switch.current = behaviour
-    return switch
+    return BehaviourSwitch(Random(1), behaviour)
 
 
 def affected(behaviour: Behaviour, requests: int) -> list[bool]:
@@ -69,8 +64,8 @@ def test_times_counts_only_the_requests_that_rate_picked() -> None:
     ],
 )
 def test_endings(behaviour: Mapping[str, object], accepts: bool, breaks: bool) -> None:  # noqa: FBT001
-    told = Behaviour.model_validate(behaviour)
-    assert (told.accepts, told.breaks) == (accepts, breaks)
+    validated = Behaviour.model_validate(behaviour)
+    assert (validated.accepts, validated.breaks_connection) == (accepts, breaks)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +101,3 @@ def test_retry_after(given: int | str, sent: int | str) -> None:
 def test_what_a_behaviour_cannot_be(wrong: Mapping[str, object]) -> None:
     with pytest.raises(ValidationError):
         Behaviour.model_validate(wrong)
-
-
-def test_a_full_ledger_forgets_the_oldest_with_its_key() -> None:
-    ledger = Ledger(limit=2)
-    for key in ("a", None, "c", "d"):
-        ledger.add(AcceptedMessage(f"id-{key}", key, datetime.now(UTC), orjson.Fragment(b"{}")))
-    assert [message.id for message in ledger.messages()] == ["id-c", "id-d"]
-    assert ledger.find("a") is None
-    assert ledger.find("d") is not None
-    assert ledger.counts.accepted == 4

@@ -1,4 +1,4 @@
-"""SendGrid's contract, with its own client and its own verifier of signatures as the oracles."""
+"""SendGrid's API, as its official SDK and the SDK's signature verifier see it."""
 
 import asyncio
 import json
@@ -22,11 +22,9 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from sendgrid.helpers.mail import Mail
 
 from mock_providers.app import create_app
-from mock_providers.backend import Credentials
-from mock_providers.email import EMAIL
-from mock_providers.sendgrid import webhooks
-from mock_providers.sendgrid.api import MAX_BYTES
-from mock_providers.sendgrid.signature import decode_private_key, encode_public_key
+from mock_providers.registry import EMAIL
+from mock_providers.sendgrid import api
+from mock_providers.sendgrid.signature import decode_private_key, encode_public_key, new_private_key
 from mock_providers.server import listen, serving, url_of
 from mock_providers.webhooks import Gateway
 from tests.unit.mock_providers.conftest import Mocks, Webhook
@@ -38,7 +36,7 @@ def mail(**changes: object) -> dict[str, Any]:
     """Without the fields that are changed to None."""
     fields = {
         "personalizations": [{"to": [PERSON]}],
-        "from": {"email": "dead_letters@example.org", "name": "The dead_letters"},
+        "from": {"email": "office@example.org", "name": "The office"},
         "subject": "Tomorrow",
         "content": [{"type": "text/html", "value": "<p>See you at nine</p>"}],
         "custom_args": {"message": uuid4().hex},
@@ -48,7 +46,7 @@ def mail(**changes: object) -> dict[str, Any]:
 
 
 async def send(mocks: Mocks, message: object, key: str | None = None) -> Any:  # noqa: ANN401 - the client has no types
-    client = SendGridAPIClient(key or mocks.credentials.sendgrid_api_key, host=mocks.email.url)
+    client = SendGridAPIClient(key or mocks.sendgrid.sendgrid_api_key, host=mocks.email.url)
     return await asyncio.to_thread(client.send, message)
 
 
@@ -67,7 +65,7 @@ class TestSending:
 
     async def test_the_clients_own_mail(self, mocks: Mocks) -> None:
         response = await send(
-            mocks, Mail("dead_letters@example.org", "customer@example.com", "Hi", "text", "<p>html</p>")
+            mocks, Mail("office@example.org", "customer@example.com", "Hi", "text", "<p>html</p>")
         )
         assert response.status_code == 202
 
@@ -101,7 +99,7 @@ class TestSending:
         response = await send(mocks, sandboxed)
         assert (response.status_code, response.body, response.headers["X-Message-Id"]) == (200, b"", None)
         await send(mocks, later)
-        await mocks.receiver.those(2, events_of(later))
+        await mocks.receiver.wait_for(2, events_of(later))
         assert not [*filter(events_of(sandboxed), mocks.receiver.received)]
 
 
@@ -112,7 +110,7 @@ class TestErrors:
             ({"from": None, "personalizations": None, "content": None}, ["personalizations", "from.email"]),
             ({"from": {"name": "nobody"}}, ["from.email"]),
             ({"from": {"email": "nobody"}}, ["from.email"]),
-            ({"from": "dead_letters@example.org"}, ["from"]),
+            ({"from": "office@example.org"}, ["from"]),
             ({"personalizations": []}, ["personalizations"]),
             ({"personalizations": [{"to": [PERSON]}] * 1001}, ["personalizations"]),
             ({"personalizations": [{}]}, ["personalizations.0.to"]),
@@ -162,7 +160,7 @@ class TestErrors:
     async def test_not_a_request(
         self, mocks: Mocks, content: bytes, headers: dict[str, Any], status: int
     ) -> None:
-        authorized = {"authorization": f"Bearer {mocks.credentials.sendgrid_api_key}"} | headers
+        authorized = {"authorization": f"Bearer {mocks.sendgrid.sendgrid_api_key}"} | headers
         response = await mocks.http.post(
             f"{mocks.email.url}/v3/mail/send", content=content, headers=authorized
         )
@@ -177,7 +175,7 @@ class TestErrors:
 
     async def test_too_large(self, mocks: Mocks) -> None:
         with pytest.raises(exceptions.PayloadTooLargeError) as caught:
-            await send(mocks, mail(subject="x" * MAX_BYTES))
+            await send(mocks, mail(subject="x" * api.MAX_BYTES))
         assert caught.value.headers["Content-Type"].startswith("text/html")
         assert b"<html>" in caught.value.body
 
@@ -259,8 +257,8 @@ class TestEvents:
         )
         message["custom_args"] |= {"place": "there"}
         response = await send(mocks, message)
-        webhooks_ = await mocks.receiver.those(len(reported), events_of(message))
-        batches = [json.loads(webhook.body) for webhook in webhooks_]
+        webhooks = await mocks.receiver.wait_for(len(reported), events_of(message))
+        batches = [json.loads(webhook.body) for webhook in webhooks]
         assert [[event["event"] for event in batch] for batch in batches] == [[kind] * 3 for kind in reported]
         for batch in batches:
             assert [(event["email"], event["place"]) for event in batch] == [
@@ -274,23 +272,23 @@ class TestEvents:
         assert len({event["sg_event_id"] for event in events}) == len(events)
         begin = response.headers["X-Message-Id"]
         assert {event["sg_message_id"].startswith(begin) for event in events} == {outcome != "dropped"}
-        assert {webhook.path for webhook in webhooks_} == {f"/{webhooks.EVENTS_PATH.lstrip('/')}"}
+        assert {webhook.path for webhook in webhooks} == {api.EVENTS_PATH}
 
     async def test_signed(self, mocks: Mocks) -> None:
         message = mail()
         await send(mocks, message)
         key = (await mocks.http.get(f"{mocks.email.url}/mock/sendgrid/public-key")).text
-        for webhook in await mocks.receiver.those(2, events_of(message)):
+        for webhook in await mocks.receiver.wait_for(2, events_of(message)):
             assert_only_this_is_accepted(key, webhook)
 
     async def test_sent_again_until_taken(self, mocks: Mocks, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(webhooks, "RETRY_DELAYS", (0, 0, 0))
+        monkeypatch.setattr(api, "RETRY_DELAYS", (0, 0, 0))
         await mocks.email.behave(outcome="processed")
         message, statuses = mail(), [503, 500]
         mine = events_of(message)
         mocks.receiver.answer = lambda webhook: statuses.pop(0) if mine(webhook) and statuses else 200
         await send(mocks, message)
-        sent = await mocks.receiver.those(3, mine)
+        sent = await mocks.receiver.wait_for(3, mine)
         assert len({webhook.body for webhook in sent}) == 1
 
     async def test_the_reports_end_with_the_provider(self) -> None:
@@ -302,7 +300,7 @@ class TestEvents:
                 answer = await http.post(
                     f"{url_of(listener)}/v3/mail/send",
                     json=mail(),
-                    headers={"Authorization": f"Bearer {Credentials.sendgrid_api_key}"},
+                    headers={"Authorization": "Bearer SG.mock"},
                 )
                 assert answer.status_code == 202
             assert asyncio.all_tasks() <= before
@@ -310,12 +308,12 @@ class TestEvents:
     async def test_sent_on_demand(self, mocks: Mocks) -> None:
         given = [{"event": "bounce", "type": "blocked", "sg_event_id": "1"}, {"email": 5}]
         answer = await mocks.http.post(f"{mocks.email.url}/mock/sendgrid/events", json=given)
-        (webhook,) = await mocks.receiver.those(1, lambda webhook: b"blocked" in webhook.body)
+        (webhook,) = await mocks.receiver.wait_for(1, lambda webhook: b"blocked" in webhook.body)
         assert answer.json() == {"status": 200, "payload": json.loads(webhook.body), "response": ""}
         bounced, made_up = json.loads(webhook.body)
         assert bounced == bounced | given[0]
         assert (made_up["event"], made_up["email"]) == ("delivered", 5)
-        assert_only_this_is_accepted(encode_public_key(mocks.credentials.sendgrid_key), webhook)
+        assert_only_this_is_accepted(encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook)
 
 
 class TestInbound:
@@ -323,7 +321,7 @@ class TestInbound:
         """The webhook, and the parts of its form."""
         answer = await mocks.http.post(f"{mocks.email.url}/mock/sendgrid/inbound", json=given)
         assert (answer.status_code, answer.json()["status"]) == (200, 200)
-        (webhook,) = await mocks.receiver.those(1, lambda webhook: webhook.path == webhooks.INBOUND_PATH)
+        (webhook,) = await mocks.receiver.wait_for(1, lambda webhook: webhook.path == api.INBOUND_PATH)
         head = f"Content-Type: {webhook.headers['content-type']}\r\n\r\n".encode()
         parts = message_from_bytes(head + webhook.body).get_payload()
         assert isinstance(parts, list)
@@ -334,11 +332,11 @@ class TestInbound:
         texts = {name: part.get_payload(decode=True).decode() for name, part in parts.items()}
         assert texts.keys() >= {"headers", "from", "to", "subject", "text", "dkim", "SPF", "spam_score"}
         assert "attachment-info" not in texts
-        assert json.loads(texts["envelope"]) == {"to": ["dead_letters@example.org"], "from": "customer@example.com"}
+        assert json.loads(texts["envelope"]) == {"to": ["office@example.org"], "from": "customer@example.com"}
         assert json.loads(texts["charsets"])["text"] == "UTF-8"
         assert texts["attachments"] == "0"
         assert "Message-ID: <" in texts["headers"]
-        assert_only_this_is_accepted(encode_public_key(mocks.credentials.sendgrid_key), webhook)
+        assert_only_this_is_accepted(encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook)
 
     async def test_given(self, mocks: Mocks) -> None:
         given = {
@@ -371,7 +369,7 @@ class TestInbound:
         webhook, _ = await self.receive(mocks, {"text": "Grüße", "charsets": {"text": "iso-8859-1"}})
         timestamp = webhook.headers["x-twilio-email-event-webhook-timestamp"].encode()
         signature = b64decode(webhook.headers["x-twilio-email-event-webhook-signature"])
-        key = mocks.credentials.sendgrid_key.public_key()
+        key = mocks.sendgrid.sendgrid_webhook_private_key.public_key()
         key.verify(signature, timestamp + webhook.body, ec.ECDSA(hashes.SHA256()))
         with pytest.raises(InvalidSignature):
             key.verify(signature, timestamp + webhook.body.replace(b"\xfc", b"u"), ec.ECDSA(hashes.SHA256()))
@@ -416,7 +414,7 @@ class TestInbound:
 
 def assert_only_this_is_accepted(key: str, webhook: Webhook) -> None:
     """The verifier takes the webhook as it is, and not with anything changed."""
-    body, stranger = webhook.body.decode(), encode_public_key(Credentials().sendgrid_key)
+    body, stranger = webhook.body.decode(), encode_public_key(new_private_key())
     timestamp = webhook.headers["x-twilio-email-event-webhook-timestamp"]
     signature = webhook.headers["x-twilio-email-event-webhook-signature"]
     verified = EventWebhook(key).verify_signature
@@ -430,7 +428,7 @@ def assert_only_this_is_accepted(key: str, webhook: Webhook) -> None:
 class TestKeys:
     @pytest.mark.parametrize("layout", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
     def test_a_key_from_the_environment(self, layout: PrivateFormat) -> None:
-        key = Credentials().sendgrid_key
+        key = new_private_key()
         encoded = b64encode(key.private_bytes(Encoding.DER, layout, NoEncryption())).decode()
         assert encode_public_key(decode_private_key(encoded)) == encode_public_key(key)
 

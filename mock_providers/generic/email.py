@@ -1,0 +1,24 @@
+from mock_providers.generic.api import GenericApi, OutboundMessage
+from mock_providers.webhooks import Payload
+
+
+class EmailMessage(OutboundMessage):
+    subject: str | None = None
+
+
+class GenericEmail(GenericApi):
+    """The generic API for e-mail."""
+
+    name = "generic_email"
+    id_field = "xillio_id"
+    id_prefix = "email-"
+    message_model = EmailMessage
+    webhook_path = "/api/webhooks/email"
+
+    def example_inbound(self, fields: Payload) -> Payload:  # noqa: ARG002 - only SMS and MMS differ by it
+        return {
+            "from": "customer@example.com",
+            "to": "office@example.org",
+            "body": "<p>Is tomorrow at nine <b>still</b> free?</p>",
+            "attachments": [],
+        }

@@ -1,4 +1,4 @@
-"""A message can be followed through the logs of all services by its id."""
+"""A message can be followed by its id through the logs of all services."""
 
 import json
 
@@ -15,7 +15,7 @@ def lines_with(stack: Stack, service: str, message_id: str) -> list[JSON]:
     ]
 
 
-async def test_every_service_logs_the_message(stack: Stack) -> None:
+async def test_every_service_logs_the_id_of_the_message(stack: Stack) -> None:
     await stack.sms.behave(status=500, times=1)
     message_id = (await stack.send())["id"]
     await stack.message_becomes(message_id, "sent")
@@ -33,7 +33,7 @@ async def test_every_service_logs_the_message(stack: Stack) -> None:
     assert streams == {"OUTBOUND", "EVENTS"}
 
 
-async def test_a_receipt_is_found_by_the_id_that_the_sender_logged(stack: Stack) -> None:
+async def test_a_receipt_is_logged_with_the_provider_message_id_of_the_send(stack: Stack) -> None:
     message_id = (await stack.send())["id"]
     await stack.message_becomes(message_id, "sent")
     [sent] = lines_with(stack, "sender", message_id)

@@ -1,4 +1,4 @@
-"""Each metric moves when the thing happens that it tells of."""
+"""The services update their metrics."""
 
 import math
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ FAILED = {"direction": "outbound", "channel": "sms"}
 
 
 class Metrics:
-    """What the services tell of themselves over HTTP."""
+    """Reads the metrics of the services over HTTP."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -40,18 +40,18 @@ class Metrics:
     async def becomes(self, expected: float, service: str, name: str, **labels: str) -> None:
         seen: float | None = None
 
-        async def is_there() -> bool:
+        async def is_expected() -> bool:
             nonlocal seen
             seen = await self.value(service, name, **labels)
             return seen == expected
 
         try:
-            await eventually(is_there)
+            await eventually(is_expected)
         except AssertionError as exc:
             raise AssertionError(f"{service}: {name} {labels} is {seen}, not {expected}") from exc
 
     async def lags(self) -> dict[str, float]:
-        """What is pending, by consumer."""
+        """Return the number of pending messages by consumer."""
         return {
             dict(labels)["consumer"]: value
             for service in ("ingest", "sender")
@@ -74,11 +74,11 @@ def metrics(stack: Stack) -> Metrics:
     return Metrics(stack)
 
 
-async def test_what_may_be_alerted_on_is_there_from_the_start(metrics: Metrics) -> None:
+async def test_the_series_that_alerts_use_exist_from_the_start(metrics: Metrics) -> None:
     for service in ("gateway", "ingest", "sender"):
         await metrics.becomes(1, service, "ready")
     for provider in ("generic_sms", "generic_email"):
-        for name in ("breaker_open", "route_paused"):
+        for name in ("breaker_open", "provider_paused"):
             await metrics.becomes(0, "sender", name, provider=provider)
         await metrics.becomes(0, "sender", "send_attempts_total", provider=provider, outcome="sent")
     for stream in ("INBOUND", "OUTBOUND", "EVENTS", "DEADLETTER"):
@@ -90,11 +90,11 @@ async def test_what_may_be_alerted_on_is_there_from_the_start(metrics: Metrics) 
     await eventually(every_consumer)
 
 
-async def test_a_message_is_counted_all_along_its_way(stack: Stack, metrics: Metrics) -> None:
+async def test_every_step_of_a_message_is_counted(stack: Stack, metrics: Metrics) -> None:
     message = await stack.send()
     await metrics.becomes(1, "gateway", "accepted_total", channel="sms", kind="send")
     await metrics.becomes(1, "sender", "send_attempts_total", **PROVIDER, outcome="sent")
-    await metrics.becomes(1, "sender", "send_seconds_count", **PROVIDER)
+    await metrics.becomes(1, "sender", "provider_request_duration_seconds_count", **PROVIDER)
     await metrics.becomes(1, "sender", "accept_to_sent_seconds_count", channel="sms")
     await metrics.becomes(1, "ingest", "persisted_total", stream="OUTBOUND")
     await metrics.becomes(1, "ingest", "persisted_total", stream="EVENTS")
@@ -109,7 +109,7 @@ async def test_a_message_is_counted_all_along_its_way(stack: Stack, metrics: Met
     await metrics.becomes(1, "gateway", "receipts_total", channel="sms", status="undelivered")
 
 
-async def test_a_retry_is_counted_and_part_of_the_time_to_send(stack: Stack, metrics: Metrics) -> None:
+async def test_a_retry_is_counted_and_adds_to_the_time_to_send(stack: Stack, metrics: Metrics) -> None:
     await stack.sms.behave(status=500, times=1)
     await stack.send()
     await metrics.becomes(1, "sender", "retries_total", **PROVIDER, code="http_500")
@@ -120,7 +120,7 @@ async def test_a_retry_is_counted_and_part_of_the_time_to_send(stack: Stack, met
     assert waited > 0.15
 
 
-async def test_a_dead_letter_is_counted_and_its_replay_is_no_slow_delivery(
+async def test_a_dead_letter_is_counted_and_its_replay_does_not_count_as_a_slow_send(
     stack: Stack, metrics: Metrics
 ) -> None:
     await stack.sms.behave(status=400, times=1)
@@ -137,22 +137,18 @@ async def test_a_dead_letter_is_counted_and_its_replay_is_no_slow_delivery(
     assert await metrics.value("sender", "accept_to_sent_seconds_count", channel="sms") is None
 
 
-async def test_a_paused_route_shows_until_the_provider_takes_something(
-    stack: Stack, metrics: Metrics
-) -> None:
+async def test_a_provider_is_paused_until_it_accepts_a_message(stack: Stack, metrics: Metrics) -> None:
     await stack.sms.behave(status=401, times=1)
     await stack.send()
-    await metrics.becomes(1, "sender", "route_paused", **PROVIDER)
+    await metrics.becomes(1, "sender", "provider_paused", **PROVIDER)
     await metrics.becomes(1, "sender", "breaker_open", **PROVIDER)
     await metrics.becomes(1, "sender", "deferrals_total", **PROVIDER, code="http_401")
-    # The message comes again by itself, and gets through.
-    await metrics.becomes(0, "sender", "route_paused", **PROVIDER)
+    # The message is redelivered and accepted.
+    await metrics.becomes(0, "sender", "provider_paused", **PROVIDER)
     await metrics.becomes(0, "sender", "breaker_open", **PROVIDER)
 
 
-async def test_what_cannot_be_read_and_what_is_too_late_is_counted(
-    metrics: Metrics, publisher: Publisher
-) -> None:
+async def test_unreadable_and_expired_messages_are_counted(metrics: Metrics, publisher: Publisher) -> None:
     event = messages.accepted(messages.request(expires_at=messages.now()))
     message = event.data.message
     subject = outbound_subject(message.channel, message.conversation_key)
@@ -160,7 +156,7 @@ async def test_what_cannot_be_read_and_what_is_too_late_is_counted(
     await metrics.becomes(1, "sender", "expired_total", channel="sms")
 
     await publisher.publish(Stream.OUTBOUND, Outgoing(subject, None, b"poison"))
-    for service in ("sender", "ingest"):  # each has to give it up for itself
+    for service in ("sender", "ingest"):  # each of them reads the stream
         await metrics.becomes(1, service, "dead_letters_total", **FAILED, reason="not_json")
 
 
@@ -168,7 +164,9 @@ async def _publish(publisher: Publisher, subject: str, event: MessageAccepted) -
     await publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
 
 
-async def test_without_nats_the_lag_is_unknown_and_nobody_is_ready(tmp_path: Path, database_url: str) -> None:
+async def test_without_nats_the_lag_is_unknown_and_no_service_is_ready(
+    tmp_path: Path, database_url: str
+) -> None:
     async with infrastructure.nats(tmp_path / "nats") as server:
         client = await nats_client.connect(server.url)
         await provision(client.jetstream())

@@ -1,4 +1,4 @@
-"""What the services export of a message, received as a collector does, and what they do without one."""
+"""The spans that the services export to a collector, and their behaviour without one."""
 
 import asyncio
 import signal
@@ -26,11 +26,13 @@ SECRETS = ("Hello", "12016661234", "18045551234", "s3cret")
 
 @dataclass
 class Outside:
-    """A collector of spans, and a provider that keeps the headers of its requests.
+    """A collector of spans, and a provider that records the headers of its requests.
 
     Attributes:
-        spans: with the name of the service that each is from.
-        answers: status codes that the provider gives before it takes anything.
+        spans: exported spans, each with the name of its service.
+        exports: export requests as text.
+        answers: status codes of the next responses of the provider, before it accepts messages.
+        requests: headers of the requests to the provider.
     """
 
     url: str
@@ -40,16 +42,16 @@ class Outside:
     requests: list[dict[str, str]] = field(default_factory=list)
 
     def named(self, *names: str) -> list[Span]:
-        """The spans of these names (service, and name of the span), in the order in which they began."""
+        """Return the spans with these names (`service: span`), in the order of their start."""
         found = [span for service, span in self.spans if f"{service}: {span.name}" in names]
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
     async def exported(self, count: int, *names: str) -> list[Span]:
-        async def look() -> list[Span] | None:
+        async def find() -> list[Span] | None:
             found = self.named(*names)
             return found if len(found) == count else None
 
-        found = await eventually(look)
+        found = await eventually(find)
         assert found is not None
         return found
 
@@ -150,7 +152,7 @@ async def test_a_message_is_one_trace_from_the_client_to_the_provider(
     assert not [secret for secret in SECRETS if secret in "".join(outside.exports)]
 
 
-async def test_a_retry_goes_on_with_the_trace(traced: Stack, outside: Outside) -> None:
+async def test_a_retry_continues_the_trace(traced: Stack, outside: Outside) -> None:
     outside.answers = [503]
     await traced.send()
     first, again = await outside.exported(2, "sender: POST")
@@ -165,7 +167,7 @@ async def test_a_retry_goes_on_with_the_trace(traced: Stack, outside: Outside) -
     assert first.status.code == first.status.STATUS_CODE_ERROR
 
 
-async def test_what_is_asked_without_a_trace_begins_one_and_probes_do_not(
+async def test_a_request_without_a_trace_starts_one_and_probes_are_not_traced(
     traced: Stack, outside: Outside
 ) -> None:
     await traced.client.get(f"{traced.gateway_url}/metrics")
@@ -176,10 +178,10 @@ async def test_what_is_asked_without_a_trace_begins_one_and_probes_do_not(
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
-async def test_an_endpoint_that_is_away_disturbs_nobody(
+async def test_an_unavailable_endpoint_does_not_affect_the_services(
     tmp_path: Path, database_url: str, nats_url: str, *, hangs: bool
 ) -> None:
-    # What listens and never accepts takes requests and does not answer.
+    # A socket that listens but never accepts a connection lets requests time out.
     listener = socket.create_server(("127.0.0.1", 0)) if hangs else None
     port = listener.getsockname()[1] if listener else free_port()
     settings = {
@@ -193,10 +195,12 @@ async def test_an_endpoint_that_is_away_disturbs_nobody(
         sent = [await stack.send() for _ in range(20)]
         await asyncio.gather(*(stack.message_becomes(message["id"], "sent") for message in sent))
         for service in SERVICES:
-            # Fails if one does not end within 20 seconds.
+            # This fails if the service does not stop within 20 seconds.
             await stack.processes[service].end(signal.SIGTERM)
-            complaints = [line for line in stack.processes[service].log().splitlines() if "disturbed" in line]
-            assert len(complaints) <= 3, complaints
+            warnings = [
+                line for line in stack.processes[service].log().splitlines() if "tracing_degraded" in line
+            ]
+            assert len(warnings) <= 3, warnings
             assert "Traceback" not in stack.processes[service].log()
     if listener:
         listener.close()

@@ -1,4 +1,4 @@
-"""Fixtures over real servers: one PostgreSQL and one NATS a worker, cleared for each test."""
+"""Fixtures with real servers: one PostgreSQL and one NATS per worker, emptied for each test."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start three workers for two cores: tests spend a third of their time waiting."""
+    """Start three workers for two cores, since tests spend a third of their time waiting."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
@@ -37,16 +37,16 @@ def sqlalchemy_url(url: str) -> str:
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infrastructure.Postgres]:
-    """The worker's PostgreSQL. A test that mistreats its server starts one of its own."""
+    """Run the PostgreSQL of this worker. A test that stops or kills a server starts its own."""
     async with infrastructure.postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 async def migrated_template(postgres: infrastructure.Postgres) -> AsyncIterator[str]:
-    """Name of a database with the newest schema, which others are copied from."""
+    """Create the database with the newest schema from which others are copied; yield its name."""
     async with postgres.database() as url:
-        subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
+        subprocess.run(  # noqa: ASYNC221 - nothing else runs in the meantime
             [sys.executable, "-m", "alembic", "upgrade", "head"],
             cwd=ROOT,
             env={**os.environ, "DATABASE_URL": sqlalchemy_url(url)},
@@ -58,28 +58,28 @@ async def migrated_template(postgres: infrastructure.Postgres) -> AsyncIterator[
 
 @pytest.fixture
 async def empty_database_url(postgres: infrastructure.Postgres) -> AsyncIterator[str]:
-    """A fresh database without a schema; `postgresql+asyncpg://…`."""
+    """Create an empty database; yield its `postgresql+asyncpg://…` URL."""
     async with postgres.database() as url:
         yield sqlalchemy_url(url)
 
 
 @pytest.fixture
 async def database_url(postgres: infrastructure.Postgres, migrated_template: str) -> AsyncIterator[str]:
-    """A fresh database with the newest schema; `postgresql+asyncpg://…`."""
+    """Create a database with the newest schema; yield its `postgresql+asyncpg://…` URL."""
     async with postgres.database(migrated_template) as url:
         yield sqlalchemy_url(url)
 
 
 @pytest.fixture(scope="session")
 async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infrastructure.Server]:
-    """The worker's NATS. A test that mistreats its server starts one of its own."""
+    """Run the NATS of this worker. A test that stops or kills a server starts its own."""
     async with infrastructure.nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
 @pytest.fixture
 async def nats_url(nats_server: infrastructure.Server) -> str:
-    """A NATS with the declared streams, and nothing in them."""
+    """Return the URL of a NATS with the declared streams, all of them empty."""
     client = await nats_client.connect(nats_server.url)
     jetstream = client.jetstream()
     for stream in await jetstream.streams_info():

@@ -75,10 +75,9 @@ async def _run(
 def main() -> None:
     try:
         settings = _read(Settings)
-        api_settings = [
-            _read(settings_class)
-            for settings_class in {api.settings_class for channel in (SMS, EMAIL) for api in channel.apis}
-        ]
+        # A class that several APIs share is read once.
+        classes = dict.fromkeys(api.settings_class for api in (*SMS.apis, *EMAIL.apis))
+        api_settings = [_read(settings_class) for settings_class in classes]
         listeners = {
             _listen(settings.mock_providers_host, settings.sms_provider_port): SMS,
             _listen(settings.mock_providers_host, settings.email_provider_port): EMAIL,

@@ -1,4 +1,4 @@
-"""Which requests a behaviour affects, and how a request ends."""
+"""The requests that a behaviour affects, and how they end."""
 
 from collections.abc import Mapping
 from random import Random
@@ -26,7 +26,7 @@ def test_times_counts_down_to_normal() -> None:
     assert affected(Behaviour(status=500, times=2), 4) == [True, True, False, False]
 
 
-def test_what_is_left_of_times_shows() -> None:
+def test_the_current_behaviour_has_the_times_that_are_left() -> None:
     switch = switched_to(Behaviour(status=500, times=3))
     switch.next()
     assert switch.current == Behaviour(status=500, times=2)
@@ -40,7 +40,7 @@ def test_rate_is_the_share_of_requests(rate: float) -> None:
     assert sum(affected(Behaviour(status=500, rate=rate), 2000)) == pytest.approx(2000 * rate, abs=60)
 
 
-def test_times_counts_only_the_requests_that_rate_picked() -> None:
+def test_times_counts_only_the_requests_that_rate_picks() -> None:
     hits = affected(Behaviour(status=500, rate=0.2, times=3), 100)
     assert sum(hits) == 3
     assert hits[:3] != [True] * 3
@@ -57,13 +57,13 @@ def test_times_counts_only_the_requests_that_rate_picked() -> None:
         ({"hang": True}, False, False),
         ({"drop_connection": True}, False, True),
         ({"ambiguous": True}, True, True),
-        # Of several, the first of hang, drop_connection, ambiguous and status counts.
+        # The first of hang, drop_connection, ambiguous and status applies.
         ({"hang": True, "drop_connection": True}, False, False),
         ({"drop_connection": True, "ambiguous": True}, False, True),
         ({"ambiguous": True, "status": 500}, True, True),
     ],
 )
-def test_endings(behaviour: Mapping[str, object], accepts: bool, breaks: bool) -> None:  # noqa: FBT001
+def test_how_a_request_ends(behaviour: Mapping[str, object], accepts: bool, breaks: bool) -> None:  # noqa: FBT001
     validated = Behaviour.model_validate(behaviour)
     assert (validated.accepts, validated.breaks_connection) == (accepts, breaks)
 
@@ -98,6 +98,6 @@ def test_retry_after(given: int | str, sent: int | str) -> None:
         {"delay": 5},
     ],
 )
-def test_what_a_behaviour_cannot_be(wrong: Mapping[str, object]) -> None:
+def test_invalid_behaviours(wrong: Mapping[str, object]) -> None:
     with pytest.raises(ValidationError):
         Behaviour.model_validate(wrong)

@@ -55,7 +55,7 @@ def taken_port() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-async def test_both_providers_start_and_stop(tmp_path: Path, sig: signal.Signals) -> None:
+async def test_both_channels_start_and_stop(tmp_path: Path, sig: signal.Signals) -> None:
     async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
         sms, email = await urls(process)
         for url in (sms, email):
@@ -68,7 +68,7 @@ async def test_both_providers_start_and_stop(tmp_path: Path, sig: signal.Signals
 
 
 @pytest.mark.parametrize("behaviour", [{"hang": True}, {"latency_ms": 600_000}])
-async def test_open_requests_do_not_hold_up_the_stop(tmp_path: Path, behaviour: dict[str, object]) -> None:
+async def test_open_requests_do_not_delay_the_shutdown(tmp_path: Path, behaviour: dict[str, object]) -> None:
     message = {
         "from": "a@example.com",
         "to": "b@example.com",
@@ -88,7 +88,7 @@ async def test_open_requests_do_not_hold_up_the_stop(tmp_path: Path, behaviour: 
     assert (process.returncode, stderr) == (0, b"")
 
 
-async def test_reports_under_way_do_not_hold_up_the_stop(tmp_path: Path) -> None:
+async def test_running_reports_do_not_delay_the_shutdown(tmp_path: Path) -> None:
     mail = {
         "personalizations": [{"to": [{"email": "b@example.com"}]}],
         "from": {"email": "a@example.com"},
@@ -116,7 +116,7 @@ async def test_reports_under_way_do_not_hold_up_the_stop(tmp_path: Path) -> None
     assert (process.returncode, stderr) == (0, b"")
 
 
-async def test_the_settings_are_also_read_from_dotenv(tmp_path: Path) -> None:
+async def test_settings_are_also_read_from_a_dotenv_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("GATEWAY_URL=http://127.0.0.1:1/\nWEBHOOK_SECRET=\nAPI_KEYS=a:b\n")
     async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
         sms, _ = await urls(process)
@@ -137,7 +137,7 @@ async def test_the_settings_are_also_read_from_dotenv(tmp_path: Path) -> None:
         ({"MOCK_PROVIDERS_HOST": "host.invalid"}, r"cannot listen on host\.invalid:0: .*"),
     ],
 )
-async def test_what_it_cannot_start_with(tmp_path: Path, environment: dict[str, str], complaint: str) -> None:
+async def test_invalid_settings(tmp_path: Path, environment: dict[str, str], complaint: str) -> None:
     async with started(tmp_path, **environment) as process:
         _, stderr = await process.communicate()
     assert process.returncode == 1

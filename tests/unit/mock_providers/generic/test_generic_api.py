@@ -138,7 +138,7 @@ def provider(world: World, request: pytest.FixtureRequest) -> ProviderClient:
 
 
 class TestMessages:
-    async def test_accepted(self, provider: ProviderClient) -> None:
+    async def test_a_message_is_accepted(self, provider: ProviderClient) -> None:
         response = await provider.send("key-of-mine")
         assert response.status_code == 202
         assert list(response.json()) == [provider.api.id_field]
@@ -149,13 +149,15 @@ class TestMessages:
         assert item["accepted_at"].endswith("Z")
 
     @pytest.mark.parametrize("repeat", ["order-7", '"order-7"'])
-    async def test_a_repeated_key_gets_the_first_answer(self, provider: ProviderClient, repeat: str) -> None:
+    async def test_a_repeated_key_gets_the_first_message_id(
+        self, provider: ProviderClient, repeat: str
+    ) -> None:
         first, again = await provider.send("order-7"), await provider.send(repeat)
         assert (again.status_code, again.json()) == (202, first.json())
         assert len(await provider.accepted()) == 1
         assert await provider.stats() == {"requests": 2, "accepted": 1, "refused": 0, "repeated_keys": 1}
 
-    async def test_repeats_at_the_same_moment_are_one_message(self, sms: ProviderClient) -> None:
+    async def test_simultaneous_requests_with_a_key_are_one_message(self, sms: ProviderClient) -> None:
         responses = await asyncio.gather(*(sms.send("same") for _ in range(20)))
         assert len({response.text for response in responses}) == 1
         assert await sms.stats() == {"requests": 20, "accepted": 1, "refused": 0, "repeated_keys": 19}
@@ -165,14 +167,14 @@ class TestMessages:
             assert (await sms.http.post("/messages", json=TEXT)).status_code == 202
         assert [item["idempotency_key"] for item in await sms.accepted()] == [None, None]
 
-    async def test_listed_in_the_order_of_acceptance_or_by_key(self, sms: ProviderClient) -> None:
+    async def test_messages_are_listed_in_order_or_by_key(self, sms: ProviderClient) -> None:
         for key in ("c", "a", "b"):
             await sms.send(key)
         assert [item["idempotency_key"] for item in await sms.accepted()] == ["c", "a", "b"]
         assert [item["idempotency_key"] for item in await sms.accepted(idempotency_key="a")] == ["a"]
         assert await sms.accepted(idempotency_key="d") == []
 
-    async def test_forgotten_keys_are_accepted_anew(self, sms: ProviderClient) -> None:
+    async def test_forgotten_keys_can_be_used_again(self, sms: ProviderClient) -> None:
         first = await sms.send("again")
         await sms.http.delete("/mock/messages")
         assert await sms.accepted() == []
@@ -181,7 +183,7 @@ class TestMessages:
     @pytest.mark.parametrize(
         "extra", [{"subject": "Tomorrow"}, {"callback": "https://example.org"}, {"media": [{"n": 1.5}]}]
     )
-    async def test_further_fields_are_recorded(self, provider: ProviderClient, extra: dict[str, Any]) -> None:
+    async def test_other_fields_are_recorded(self, provider: ProviderClient, extra: dict[str, Any]) -> None:
         assert (await provider.send(json=provider.message | extra)).status_code == 202
         (item,) = await provider.accepted()
         assert item["payload"] == provider.message | extra
@@ -214,20 +216,20 @@ class TestMessages:
             ),
         ],
     )
-    async def test_unusable(self, sms: ProviderClient, content: bytes) -> None:
+    async def test_invalid_messages(self, sms: ProviderClient, content: bytes) -> None:
         response = await sms.send(json=None, content=content)
         assert response.status_code == 400
         assert response.json()["error"] == "invalid_message"
         assert await sms.accepted() == []
         assert await sms.stats() == {"requests": 1, "accepted": 0, "refused": 1, "repeated_keys": 0}
 
-    async def test_a_key_that_was_refused_can_still_be_used(self, sms: ProviderClient) -> None:
+    async def test_a_refused_request_does_not_use_up_its_key(self, sms: ProviderClient) -> None:
         assert (await sms.send("key", json={})).status_code == 400
         assert (await sms.send("key")).status_code == 202
 
 
 class TestBehaviour:
-    async def test_status_for_some_times(self, provider: ProviderClient) -> None:
+    async def test_a_status_for_some_requests(self, provider: ProviderClient) -> None:
         await provider.behave(status=503, times=2, retry_after=7)
         refusals = [await provider.send("key") for _ in range(2)]
         assert [(r.status_code, r.headers["retry-after"]) for r in refusals] == [(503, "7")] * 2
@@ -260,7 +262,7 @@ class TestBehaviour:
             ({"rate": 0.0, "status": 500}, 202, "application/json", 1),
         ],
     )
-    async def test_answers(
+    async def test_responses(
         self,
         sms: ProviderClient,
         behaviour: dict[str, Any],
@@ -280,7 +282,7 @@ class TestBehaviour:
         assert await provider.accepted() == []
         assert (await provider.send("key")).status_code == 202
 
-    async def test_an_ambiguous_failure_has_accepted_the_message(self, provider: ProviderClient) -> None:
+    async def test_an_ambiguous_failure_accepts_the_message(self, provider: ProviderClient) -> None:
         await provider.behave(ambiguous=True, times=1)
         with pytest.raises(BROKEN):
             await provider.send("key")
@@ -288,20 +290,20 @@ class TestBehaviour:
         assert (await provider.send("key")).json() == {provider.api.id_field: item["id"]}
         assert await provider.stats() == {"requests": 2, "accepted": 1, "refused": 0, "repeated_keys": 1}
 
-    async def test_broken_connections_by_the_dozen(self, sms: ProviderClient) -> None:
+    async def test_many_closed_connections(self, sms: ProviderClient) -> None:
         await sms.behave(ambiguous=True)
         results = await asyncio.gather(*(sms.send() for _ in range(24)), return_exceptions=True)
         assert all(isinstance(result, BROKEN) for result in results)
         assert len(await sms.accepted()) == 24
 
-    async def test_a_hanging_request_is_never_answered(self, sms: ProviderClient) -> None:
+    async def test_a_hanging_request_gets_no_response(self, sms: ProviderClient) -> None:
         await sms.behave(hang=True, times=1)
         with pytest.raises(httpx.ReadTimeout):
             await sms.send("key", timeout=0.1)
         assert await sms.accepted() == []
         assert (await sms.send("key")).status_code == 202
 
-    async def test_with_latency_the_message_is_accepted_before_the_answer(self, sms: ProviderClient) -> None:
+    async def test_a_delayed_response_does_not_delay_acceptance(self, sms: ProviderClient) -> None:
         await sms.behave(latency_ms=600_000, times=1)
         waiting = asyncio.create_task(sms.send("key"))
         await sms.until(accepted=1)
@@ -311,7 +313,7 @@ class TestBehaviour:
         assert (await sms.send("key")).status_code == 202
         assert await sms.stats() == {"requests": 2, "accepted": 1, "refused": 0, "repeated_keys": 1}
 
-    async def test_put_get_delete(self, sms: ProviderClient) -> None:
+    async def test_a_behaviour_is_set_returned_and_reset(self, sms: ProviderClient) -> None:
         normal = (await sms.http.get("/mock/behaviour")).json()
         wanted = {"status": 500, "times": 3, "rate": 1, "retry_after": 2, "latency_ms": 5}
         put = await sms.http.put("/mock/behaviour", json=wanted)
@@ -328,7 +330,7 @@ class TestBehaviour:
         assert (await sms.http.put("/mock/behaviour", json={"status": 42})).status_code == 422
         assert (await sms.http.get("/mock/behaviour")).json()["status"] == 500
 
-    async def test_only_messages_are_affected(self, world: World) -> None:
+    async def test_only_requests_that_send_messages_are_affected(self, world: World) -> None:
         await world.sms.behave(drop_connection=True)
         for path in ("/healthz", "/mock/behaviour", "/mock/messages", "/mock/stats", "/openapi.json"):
             assert (await world.sms.http.get(path)).status_code == 200
@@ -337,7 +339,7 @@ class TestBehaviour:
 
 
 class TestWebhooks:
-    async def test_an_inbound_message_made_up(self, world: World, provider: ProviderClient) -> None:
+    async def test_an_example_of_an_inbound_message(self, world: World, provider: ProviderClient) -> None:
         response = await provider.http.post("/mock/inbound")
         assert response.status_code == 200
         (webhook,) = world.gateway.received
@@ -347,7 +349,7 @@ class TestWebhooks:
         assert payload.keys() == provider.message.keys() | {provider.api.id_field}
         assert payload["timestamp"].endswith("Z")
 
-    async def test_given_fields_are_sent_as_they_are(self, world: World, provider: ProviderClient) -> None:
+    async def test_given_fields_are_sent_unchanged(self, world: World, provider: ProviderClient) -> None:
         given = {"from": 5, "body": "Grüße 👋", provider.api.id_field: "ü-1", "carrier": {"name": None}}
         response = await provider.http.post("/mock/inbound", json=given)
         assert given.items() <= response.json()["payload"].items()
@@ -412,7 +414,7 @@ class TestWebhooks:
         ],
         ids=["json", "text", "empty"],
     )
-    async def test_what_the_gateway_answers(
+    async def test_the_response_of_the_gateway_is_returned(
         self, world: World, answer: httpx.Response, content: object
     ) -> None:
         world.gateway.answer = lambda: answer
@@ -422,7 +424,7 @@ class TestWebhooks:
         assert response.json()["response"] == content
 
     @pytest.mark.parametrize("path", ["/mock/inbound", "/mock/receipts"])
-    async def test_no_gateway(self, world: World, provider: ProviderClient, path: str) -> None:
+    async def test_an_unreachable_gateway(self, world: World, provider: ProviderClient, path: str) -> None:
         def refuse() -> httpx.Response:
             raise httpx.ConnectError("connection refused")
 
@@ -432,7 +434,7 @@ class TestWebhooks:
         assert response.json()["error"] == "gateway_unreachable"
         assert "http://gateway/api/webhooks/" in response.json()["message"]
 
-    async def test_without_a_secret_nothing_is_signed(self) -> None:
+    async def test_webhooks_are_not_signed_without_a_secret(self) -> None:
         fake = FakeGateway()
         async with httpx.AsyncClient(transport=httpx.MockTransport(fake)) as client:
             api = GenericSms(
@@ -445,7 +447,7 @@ class TestWebhooks:
         assert fake.received[0].headers["webhook-id"]
 
 
-async def test_the_api_documents_itself(provider: ProviderClient) -> None:
+async def test_the_api_is_documented(provider: ProviderClient) -> None:
     document = (await provider.http.get("/openapi.json")).json()
     operation = document["paths"]["/messages"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]

@@ -33,7 +33,7 @@ PERSON = {"email": "customer@example.com", "name": "Casey"}
 
 
 def mail(**changes: object) -> dict[str, Any]:
-    """Without the fields that are changed to None."""
+    """Return a mail, without the fields that are changed to None."""
     fields = {
         "personalizations": [{"to": [PERSON]}],
         "from": {"email": "office@example.org", "name": "The office"},
@@ -55,7 +55,7 @@ def events_of(message: dict[str, Any]) -> Callable[[Webhook], bool]:
 
 
 class TestSending:
-    async def test_accepted(self, mocks: Mocks) -> None:
+    async def test_a_mail_is_accepted(self, mocks: Mocks) -> None:
         message = mail()
         response = await send(mocks, message)
         assert (response.status_code, response.body) == (202, b"")
@@ -63,13 +63,13 @@ class TestSending:
         assert (item["id"], item["payload"]) == (response.headers["X-Message-Id"], message)
         assert item["idempotency_key"] is None
 
-    async def test_the_clients_own_mail(self, mocks: Mocks) -> None:
+    async def test_a_mail_built_by_the_sdk(self, mocks: Mocks) -> None:
         response = await send(
             mocks, Mail("office@example.org", "customer@example.com", "Hi", "text", "<p>html</p>")
         )
         assert response.status_code == 202
 
-    async def test_the_same_again_is_another_mail(self, mocks: Mocks) -> None:
+    async def test_a_repeated_request_is_another_mail(self, mocks: Mocks) -> None:
         message = mail()
         assert len({(await send(mocks, message)).headers["X-Message-Id"] for _ in range(3)}) == 3
         assert await mocks.email.stats() == {"requests": 3, "accepted": 3, "refused": 0, "repeated_keys": 0}
@@ -90,11 +90,11 @@ class TestSending:
             {"send_at": 1_900_000_000, "tracking_settings": {"click_tracking": {"enable": False}}},
         ],
     )
-    async def test_usable(self, mocks: Mocks, changes: dict[str, Any]) -> None:
+    async def test_valid_mails(self, mocks: Mocks, changes: dict[str, Any]) -> None:
         await mocks.email.behave(outcome="processed")
         assert (await send(mocks, mail(**changes))).status_code == 202
 
-    async def test_the_sandbox_sends_nothing(self, mocks: Mocks) -> None:
+    async def test_sandbox_mode_reports_nothing(self, mocks: Mocks) -> None:
         sandboxed, later = mail(mail_settings={"sandbox_mode": {"enable": True}}), mail()
         response = await send(mocks, sandboxed)
         assert (response.status_code, response.body, response.headers["X-Message-Id"]) == (200, b"", None)
@@ -137,7 +137,7 @@ class TestErrors:
             ({"subject": None, "content": None}, ["subject", "content"]),
         ],
     )
-    async def test_unusable(self, mocks: Mocks, changes: dict[str, Any], fields: list[str]) -> None:
+    async def test_invalid_mails(self, mocks: Mocks, changes: dict[str, Any], fields: list[str]) -> None:
         with pytest.raises(exceptions.BadRequestsError) as caught:
             await send(mocks, mail(**changes))
         errors = caught.value.to_dict["errors"]
@@ -157,7 +157,7 @@ class TestErrors:
             (b"{}", {"content-type": "application/json", "authorization": "Bearer ü".encode()}, 401),
         ],
     )
-    async def test_not_a_request(
+    async def test_invalid_requests(
         self, mocks: Mocks, content: bytes, headers: dict[str, Any], status: int
     ) -> None:
         authorized = {"authorization": f"Bearer {mocks.sendgrid.sendgrid_api_key}"} | headers
@@ -168,12 +168,12 @@ class TestErrors:
         (error,) = response.json()["errors"]
         assert error == {"message": error["message"], "field": None, "help": None}
 
-    async def test_a_wrong_key(self, mocks: Mocks) -> None:
+    async def test_a_wrong_api_key(self, mocks: Mocks) -> None:
         with pytest.raises(exceptions.UnauthorizedError) as caught:
             await send(mocks, mail(), key="SG.guess")
         assert caught.value.to_dict["errors"][0]["field"] is None
 
-    async def test_too_large(self, mocks: Mocks) -> None:
+    async def test_a_mail_that_is_too_large(self, mocks: Mocks) -> None:
         with pytest.raises(exceptions.PayloadTooLargeError) as caught:
             await send(mocks, mail(subject="x" * api.MAX_BYTES))
         assert caught.value.headers["Content-Type"].startswith("text/html")
@@ -192,7 +192,9 @@ class TestErrors:
             (504, exceptions.GatewayTimeoutError),
         ],
     )
-    async def test_steered(self, mocks: Mocks, status: int, error: type[exceptions.HTTPError]) -> None:
+    async def test_simulated_errors(
+        self, mocks: Mocks, status: int, error: type[exceptions.HTTPError]
+    ) -> None:
         await mocks.email.behave(status=status, times=1)
         with pytest.raises(error) as caught:
             await send(mocks, mail())
@@ -201,7 +203,7 @@ class TestErrors:
         assert (await send(mocks, mail())).status_code == 202
         assert await mocks.email.stats() == {"requests": 2, "accepted": 1, "refused": 1, "repeated_keys": 0}
 
-    async def test_steered_to_html(self, mocks: Mocks) -> None:
+    async def test_simulated_html_errors(self, mocks: Mocks) -> None:
         for behaviour in ({"status": 413}, {"status": 500, "html": True}):
             await mocks.email.behave(**behaviour)
             with pytest.raises(exceptions.HTTPError) as caught:
@@ -209,7 +211,7 @@ class TestErrors:
             assert caught.value.headers["Content-Type"].startswith("text/html")
 
     @pytest.mark.parametrize("given", [None, 7, "Wed, 21 Oct 2026 07:28:00 GMT"])
-    async def test_a_rate_limit_tells_when_it_is_lifted(self, mocks: Mocks, given: int | str | None) -> None:
+    async def test_a_rate_limit_says_when_it_resets(self, mocks: Mocks, given: int | str | None) -> None:
         await mocks.email.behave(status=429, retry_after=given)
         before = int(time.time())
         with pytest.raises(exceptions.TooManyRequestsError) as caught:
@@ -221,7 +223,7 @@ class TestErrors:
         first, last = (1792567680,) * 2 if isinstance(wait, str) else (before + wait, int(time.time()) + wait)
         assert first <= int(headers["X-RateLimit-Reset"]) <= last
 
-    async def test_an_ambiguous_failure_has_accepted_the_mail(self, mocks: Mocks) -> None:
+    async def test_an_ambiguous_failure_accepts_the_mail(self, mocks: Mocks) -> None:
         await mocks.email.behave(ambiguous=True, times=1)
         with pytest.raises(ConnectionError):
             await send(mocks, mail())
@@ -242,7 +244,9 @@ class TestEvents:
             ("unsubscribe", ["processed", "delivered", "unsubscribe"]),
         ],
     )
-    async def test_reported(self, mocks: Mocks, outcome: str | None, reported: list[str]) -> None:
+    async def test_the_events_of_each_outcome(
+        self, mocks: Mocks, outcome: str | None, reported: list[str]
+    ) -> None:
         await mocks.email.behave(outcome=outcome)
         message = mail(
             personalizations=[
@@ -274,14 +278,16 @@ class TestEvents:
         assert {event["sg_message_id"].startswith(begin) for event in events} == {outcome != "dropped"}
         assert {webhook.path for webhook in webhooks} == {api.EVENTS_PATH}
 
-    async def test_signed(self, mocks: Mocks) -> None:
+    async def test_events_are_signed(self, mocks: Mocks) -> None:
         message = mail()
         await send(mocks, message)
         key = (await mocks.http.get(f"{mocks.email.url}/mock/sendgrid/public-key")).text
         for webhook in await mocks.receiver.wait_for(2, events_of(message)):
-            assert_only_this_is_accepted(key, webhook)
+            assert_signature_covers_everything(key, webhook)
 
-    async def test_sent_again_until_taken(self, mocks: Mocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_events_are_sent_until_the_gateway_accepts_them(
+        self, mocks: Mocks, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(api, "RETRY_DELAYS", (0, 0, 0))
         await mocks.email.behave(outcome="processed")
         message, statuses = mail(), [503, 500]
@@ -291,7 +297,7 @@ class TestEvents:
         sent = await mocks.receiver.wait_for(3, mine)
         assert len({webhook.body for webhook in sent}) == 1
 
-    async def test_the_reports_end_with_the_provider(self) -> None:
+    async def test_reports_stop_with_the_server(self) -> None:
         listener = listen("127.0.0.1", 0)
         async with httpx.AsyncClient(trust_env=False) as http:
             app = create_app(EMAIL, Gateway(http, "http://127.0.0.1:1"), Random(1))
@@ -305,7 +311,7 @@ class TestEvents:
                 assert answer.status_code == 202
             assert asyncio.all_tasks() <= before
 
-    async def test_sent_on_demand(self, mocks: Mocks) -> None:
+    async def test_events_on_request(self, mocks: Mocks) -> None:
         given = [{"event": "bounce", "type": "blocked", "sg_event_id": "1"}, {"email": 5}]
         answer = await mocks.http.post(f"{mocks.email.url}/mock/sendgrid/events", json=given)
         (webhook,) = await mocks.receiver.wait_for(1, lambda webhook: b"blocked" in webhook.body)
@@ -313,12 +319,60 @@ class TestEvents:
         bounced, made_up = json.loads(webhook.body)
         assert bounced == bounced | given[0]
         assert (made_up["event"], made_up["email"]) == ("delivered", 5)
-        assert_only_this_is_accepted(encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook)
+        assert_signature_covers_everything(
+            encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook
+        )
+
+    async def test_a_receipt_is_an_event_for_each_recipient(self, mocks: Mocks) -> None:
+        await mocks.email.behave(outcome="processed")
+        message = mail(personalizations=[{"to": [PERSON], "cc": [{"email": "b@example.com"}]}])
+        message_id = (await send(mocks, message)).headers["X-Message-Id"]
+        await mocks.receiver.wait_for(1, events_of(message))
+        events = await self.receipt(
+            mocks,
+            provider_message_id=message_id,
+            status="bounce",
+            error_code="5.2.2",
+            timestamp="2026-03-01T08:00:00Z",
+        )
+        assert [event["email"] for event in events] == [PERSON["email"], "b@example.com"]
+        for event in events:
+            assert event["sg_message_id"].startswith(message_id)
+            assert event == event | {
+                "event": "bounce",
+                "status": "5.2.2",
+                "timestamp": 1772352000,
+                "message": message["custom_args"]["message"],
+            }
+
+    async def test_a_receipt_of_an_unknown_mail_is_one_event(self, mocks: Mocks) -> None:
+        (event,) = await self.receipt(mocks, provider_message_id="unknown", status="delivered")
+        assert event["event"] == "delivered"
+        assert event["sg_message_id"].startswith("unknown")
+        assert event["timestamp"] == pytest.approx(time.time(), abs=60)
+
+    async def receipt(self, mocks: Mocks, **receipt: object) -> list[dict[str, Any]]:
+        answer = await mocks.http.post(
+            f"{mocks.email.url}/mock/receipts", params={"provider": "sendgrid"}, json=receipt
+        )
+        assert (answer.status_code, answer.json()["status"]) == (200, 200)
+        events: list[dict[str, Any]] = answer.json()["payload"]
+        assert json.loads(mocks.receiver.received[-1].body) == events
+        return events
+
+    @pytest.mark.parametrize("timestamp", ["yesterday", "2026-03-01T08:00:00"])
+    async def test_a_receipt_needs_a_timestamp_with_an_offset(self, mocks: Mocks, timestamp: str) -> None:
+        answer = await mocks.http.post(
+            f"{mocks.email.url}/mock/receipts",
+            params={"provider": "sendgrid"},
+            json={"provider_message_id": "1", "status": "delivered", "timestamp": timestamp},
+        )
+        assert answer.status_code == 422
 
 
 class TestInbound:
     async def receive(self, mocks: Mocks, given: dict[str, Any]) -> tuple[Webhook, dict[str, Any]]:
-        """The webhook, and the parts of its form."""
+        """Return the webhook and the parts of its form."""
         answer = await mocks.http.post(f"{mocks.email.url}/mock/sendgrid/inbound", json=given)
         assert (answer.status_code, answer.json()["status"]) == (200, 200)
         (webhook,) = await mocks.receiver.wait_for(1, lambda webhook: webhook.path == api.INBOUND_PATH)
@@ -327,7 +381,7 @@ class TestInbound:
         assert isinstance(parts, list)
         return webhook, {part.get_param("name", header="content-disposition"): part for part in parts}  # type: ignore[union-attr, misc]  # a multipart message has messages
 
-    async def test_made_up(self, mocks: Mocks) -> None:
+    async def test_an_example_mail(self, mocks: Mocks) -> None:
         webhook, parts = await self.receive(mocks, {})
         texts = {name: part.get_payload(decode=True).decode() for name, part in parts.items()}
         assert texts.keys() >= {"headers", "from", "to", "subject", "text", "dkim", "SPF", "spam_score"}
@@ -336,9 +390,11 @@ class TestInbound:
         assert json.loads(texts["charsets"])["text"] == "UTF-8"
         assert texts["attachments"] == "0"
         assert "Message-ID: <" in texts["headers"]
-        assert_only_this_is_accepted(encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook)
+        assert_signature_covers_everything(
+            encode_public_key(mocks.sendgrid.sendgrid_webhook_private_key), webhook
+        )
 
-    async def test_given(self, mocks: Mocks) -> None:
+    async def test_given_fields_are_sent_unchanged(self, mocks: Mocks) -> None:
         given = {
             "from": "Jürgen <j@example.com>",
             "to": "A <a@example.org>, b@example.org",
@@ -365,7 +421,7 @@ class TestInbound:
         for name in ("headers", "envelope", "spam_report"):
             assert raw[name].decode() == given[name]
 
-    async def test_a_body_in_another_charset_is_signed_as_it_is(self, mocks: Mocks) -> None:
+    async def test_a_body_in_another_charset_is_signed(self, mocks: Mocks) -> None:
         webhook, _ = await self.receive(mocks, {"text": "Grüße", "charsets": {"text": "iso-8859-1"}})
         timestamp = webhook.headers["x-twilio-email-event-webhook-timestamp"].encode()
         signature = b64decode(webhook.headers["x-twilio-email-event-webhook-signature"])
@@ -407,13 +463,22 @@ class TestInbound:
             {"charsets": {"text": "klingon"}},
         ],
     )
-    async def test_what_cannot_be_sent(self, mocks: Mocks, wrong: dict[str, Any]) -> None:
-        answer = await mocks.http.post(f"{mocks.email.url}/mock/sendgrid/inbound", json=wrong)
-        assert answer.status_code == 422
+    async def test_invalid_inbound_mails(self, mocks: Mocks, wrong: dict[str, Any]) -> None:
+        for path in ("/mock/sendgrid/inbound", "/mock/inbound?provider=sendgrid"):
+            answer = await mocks.http.post(mocks.email.url + path, json=wrong)
+            assert answer.status_code == 422
+
+    async def test_an_inbound_mail_by_the_common_control(self, mocks: Mocks) -> None:
+        answer = await mocks.http.post(
+            f"{mocks.email.url}/mock/inbound", params={"provider": "sendgrid"}, json={"subject": "Grüße"}
+        )
+        (webhook,) = await mocks.receiver.wait_for(1, lambda webhook: webhook.path == api.INBOUND_PATH)
+        assert answer.json()["payload"]["subject"] == "Grüße"
+        assert "Grüße".encode() in webhook.body
 
 
-def assert_only_this_is_accepted(key: str, webhook: Webhook) -> None:
-    """The verifier takes the webhook as it is, and not with anything changed."""
+def assert_signature_covers_everything(key: str, webhook: Webhook) -> None:
+    """Check that the verifier accepts the webhook, and refuses it with any change."""
     body, stranger = webhook.body.decode(), encode_public_key(new_private_key())
     timestamp = webhook.headers["x-twilio-email-event-webhook-timestamp"]
     signature = webhook.headers["x-twilio-email-event-webhook-signature"]
@@ -433,12 +498,12 @@ class TestKeys:
         assert encode_public_key(decode_private_key(encoded)) == encode_public_key(key)
 
     @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP256K1()])
-    def test_other_curves(self, curve: ec.EllipticCurve) -> None:
+    def test_keys_of_other_curves(self, curve: ec.EllipticCurve) -> None:
         der = ec.generate_private_key(curve).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         with pytest.raises(ValueError, match="must be a P-256 private key"):
             decode_private_key(b64encode(der).decode())
 
     @pytest.mark.parametrize("malformed", ["", "ä", "c2VjcmV0", "MIG*"])
-    def test_malformed(self, malformed: str) -> None:
+    def test_malformed_keys(self, malformed: str) -> None:
         with pytest.raises(ValueError, match="must be a P-256 private key"):
             decode_private_key(malformed)

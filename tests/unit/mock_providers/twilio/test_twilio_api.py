@@ -47,20 +47,20 @@ def client(mocks: Mocks) -> Client:
 
 
 async def send(client: Client, **changes: object) -> Any:  # noqa: ANN401 - the client has no types
-    """Without the fields that are changed to None."""
+    """Send a message, without the fields that are changed to None."""
     fields = {name: value for name, value in (MESSAGE | changes).items() if value is not None}
     return await asyncio.to_thread(client.messages.create, **fields)
 
 
 async def refusal(call: Callable[[], object]) -> tuple[int, int]:
-    """The HTTP status and the code that the client raises."""
+    """Return the HTTP status and the error code that the SDK raises."""
     with pytest.raises(TwilioRestException) as caught:
         await asyncio.to_thread(call)
     return caught.value.status, caught.value.code
 
 
 def callback_url() -> str:
-    """One that belongs to one message only."""
+    """Return a URL that belongs to one message only."""
     return f"{PUBLIC_URL}/callbacks/{uuid4().hex}?by=test"
 
 
@@ -72,8 +72,8 @@ def form(webhook: Webhook) -> dict[str, str]:
     return dict(parse_qsl(webhook.body.decode(), keep_blank_values=True, strict_parsing=True))
 
 
-class Multi:
-    """Parameters as web frameworks hold them, several of one name included."""
+class MultiDict:
+    """Parameters as web frameworks represent them, with several values of a name."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._pairs = pairs
@@ -86,7 +86,7 @@ class Multi:
 
 
 class TestSending:
-    async def test_what_is_answered(self, mocks: Mocks) -> None:
+    async def test_the_response_to_a_new_message(self, mocks: Mocks) -> None:
         await mocks.sms.behave(outcome="queued")
         sid = mocks.twilio.twilio_account_sid
         response = await mocks.http.post(
@@ -141,12 +141,14 @@ class TestSending:
             ({"validity_period": 36000}, {"status": "queued"}),
         ],
     )
-    async def test_accepted(self, client: Client, changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    async def test_valid_messages(
+        self, client: Client, changes: dict[str, Any], expected: dict[str, Any]
+    ) -> None:
         message = await send(client, **changes)
         assert {name: getattr(message, name) for name in expected} == expected
         assert message.sid.startswith("MM" if "media_url" in changes else "SM")
 
-    async def test_recorded(self, mocks: Mocks, client: Client) -> None:
+    async def test_the_form_is_recorded(self, mocks: Mocks, client: Client) -> None:
         media = ["https://example.org/1.png", "https://example.org/2.png"]
         message = await send(client, media_url=media, validity_period=60, status_callback=callback_url())
         (item,) = await mocks.sms.messages()
@@ -159,18 +161,18 @@ class TestSending:
             "ValidityPeriod": "60",
         }
 
-    async def test_the_same_again_is_another_message(self, mocks: Mocks, client: Client) -> None:
+    async def test_a_repeated_request_is_another_message(self, mocks: Mocks, client: Client) -> None:
         assert len({(await send(client)).sid for _ in range(3)}) == 3
         assert await mocks.sms.stats() == {"requests": 3, "accepted": 3, "refused": 0, "repeated_keys": 0}
 
-    async def test_the_asynchronous_client(self, mocks: Mocks) -> None:
+    async def test_the_asynchronous_sdk(self, mocks: Mocks) -> None:
         async with AsyncTwilioHttpClient() as http:
             client = Client(mocks.twilio.twilio_account_sid, mocks.twilio.twilio_auth_token, http_client=http)
             client.api.base_url = mocks.sms.url
             sent = await client.messages.create_async(**MESSAGE)
             assert (await client.messages(sent.sid).fetch_async()).body == MESSAGE["body"]
 
-    async def test_what_a_client_gets_to_know_of_limits(self, mocks: Mocks) -> None:
+    async def test_headers_about_requests(self, mocks: Mocks) -> None:
         response = await mocks.http.post(f"{mocks.sms.url}/2010-04-01/Accounts/AC1/Messages.json")
         assert response.headers["twilio-concurrent-requests"] == "1"
         assert re.fullmatch("RQ[0-9a-f]{32}", response.headers["twilio-request-id"])
@@ -197,7 +199,7 @@ class TestErrors:
             ({"status_callback": "ftp://example.org"}, 21609),
             ({"validity_period": 0}, 90007),
             ({"validity_period": 36001}, 90007),
-            # The numbers that mean something.
+            # Numbers that cause an error.
             ({"to": "+15005550001"}, 21211),
             ({"to": "+15005550002"}, 21612),
             ({"to": "+15005550003"}, 21408),
@@ -208,7 +210,9 @@ class TestErrors:
             ({"from_": "+15005550008"}, 21611),
         ],
     )
-    async def test_unusable(self, mocks: Mocks, client: Client, changes: dict[str, Any], code: int) -> None:
+    async def test_invalid_messages(
+        self, mocks: Mocks, client: Client, changes: dict[str, Any], code: int
+    ) -> None:
         fields = {name: value for name, value in (MESSAGE | changes).items() if value is not None}
         assert await refusal(lambda: client.messages.create(**fields)) == (400, code)
         assert await mocks.sms.messages() == []
@@ -245,11 +249,11 @@ class TestErrors:
             ({"status": 599}, (599, 20599)),
             ({"status": 400, "error_code": 21610}, (400, 21610)),
             ({"status": 429, "error_code": 30001}, (429, 30001)),
-            # No JSON, so the client takes the status for the code.
+            # The response is not JSON, so the SDK uses the status as the code.
             ({"status": 502, "html": True}, (502, 502)),
         ],
     )
-    async def test_steered(
+    async def test_simulated_errors(
         self, mocks: Mocks, client: Client, behaviour: dict[str, Any], expected: tuple[int, int]
     ) -> None:
         await mocks.sms.behave(**behaviour, times=1)
@@ -257,7 +261,7 @@ class TestErrors:
         await send(client)
         assert await mocks.sms.stats() == {"requests": 2, "accepted": 1, "refused": 1, "repeated_keys": 0}
 
-    async def test_the_shape_of_an_error(self, mocks: Mocks) -> None:
+    async def test_the_format_of_an_error(self, mocks: Mocks) -> None:
         await mocks.sms.behave(status=429, retry_after=7)
         sid = mocks.twilio.twilio_account_sid
         response = await mocks.http.post(f"{mocks.sms.url}/2010-04-01/Accounts/{sid}/Messages.json")
@@ -269,7 +273,7 @@ class TestErrors:
             "status": 429,
         }
 
-    async def test_an_ambiguous_failure_has_accepted_the_message(self, mocks: Mocks, client: Client) -> None:
+    async def test_an_ambiguous_failure_accepts_the_message(self, mocks: Mocks, client: Client) -> None:
         await mocks.sms.behave(ambiguous=True, times=1)
         with pytest.raises(requests.ConnectionError):
             await send(client)
@@ -282,7 +286,7 @@ class TestErrors:
             await send(client)
         assert await mocks.sms.messages() == []
 
-    async def test_a_hanging_request_is_never_answered(self, mocks: Mocks, client: Client) -> None:
+    async def test_a_hanging_request_gets_no_response(self, mocks: Mocks, client: Client) -> None:
         await mocks.sms.behave(hang=True)
         client.http_client.timeout = 0.2
         with pytest.raises(requests.ReadTimeout):
@@ -297,7 +301,7 @@ class TestErrors:
 
 
 class TestReading:
-    async def test_fetched(self, client: Client) -> None:
+    async def test_a_message_is_fetched(self, client: Client) -> None:
         sent = await send(client)
 
         async def fetched() -> Any:  # noqa: ANN401 - the client has no types
@@ -309,7 +313,7 @@ class TestReading:
         assert sent.date_sent is None
         assert sent.date_created <= message.date_sent <= datetime.now(UTC)
 
-    async def test_unknown(self, mocks: Mocks, client: Client) -> None:
+    async def test_unknown_messages(self, mocks: Mocks, client: Client) -> None:
         answer = await mocks.http.post(
             f"{mocks.sms.url}/messages",
             json={"from": OURS, "to": THEIRS, "type": "sms", "body": "", "timestamp": "2026-03-01T08:00:00Z"},
@@ -319,7 +323,7 @@ class TestReading:
             assert await refusal(client.messages(sid).fetch) == (404, 20404)
         assert await asyncio.to_thread(client.messages.list) == []
 
-    async def test_listed_by_pages_the_newest_first(self, client: Client) -> None:
+    async def test_pages_start_with_the_newest_message(self, client: Client) -> None:
         bodies = [str(number) for number in range(7)]
         for body in bodies:
             await send(client, body=body)
@@ -342,21 +346,23 @@ class TestReading:
     @pytest.mark.parametrize(
         ("wanted", "count"), [({"to": THEIRS}, 2), ({"from_": OURS}, 1), ({"to": THEIRS, "from_": OURS}, 1)]
     )
-    async def test_listed_by_number(self, client: Client, wanted: dict[str, str], count: int) -> None:
+    async def test_lists_are_filtered_by_number(
+        self, client: Client, wanted: dict[str, str], count: int
+    ) -> None:
         await send(client)
         await send(client, from_="+12025550119")
         assert len(await asyncio.to_thread(lambda: client.messages.list(**wanted))) == count
 
 
 class TestUpdating:
-    async def test_redacted(self, mocks: Mocks, client: Client) -> None:
+    async def test_a_sent_message_is_redacted(self, mocks: Mocks, client: Client) -> None:
         await mocks.sms.behave(outcome="sent")
         sent = await send(client)
-        await eventually(lambda: _is(mocks, "sent"))
+        await eventually(lambda: _has_status(mocks, "sent"))
         assert (await asyncio.to_thread(lambda: sent.update(body=""))).body == ""
         assert (await mocks.sms.messages())[0]["payload"]["Body"] == ""
 
-    async def test_canceled_while_it_waits(self, mocks: Mocks, client: Client) -> None:
+    async def test_a_queued_message_is_canceled(self, mocks: Mocks, client: Client) -> None:
         await mocks.sms.behave(outcome="queued")
         sent = await send(client)
         assert await refusal(lambda: sent.update(body="")) == (400, 20009)
@@ -364,8 +370,8 @@ class TestUpdating:
         assert await refusal(lambda: sent.update(status="canceled")) == (400, 30409)
 
 
-async def _is(mocks: Mocks, status: str) -> bool:
-    """Whether the one message has come so far."""
+async def _has_status(mocks: Mocks, status: str) -> bool:
+    """Return whether the only message has this status."""
     (item,) = await mocks.sms.messages()
     return bool(item["progress"]["status"] == status)
 
@@ -383,7 +389,7 @@ class TestCallbacks:
             ({"outcome": "failed", "error_code": 30007}, [("failed", "30007")]),
         ],
     )
-    async def test_reported(
+    async def test_the_callbacks_of_each_outcome(
         self, mocks: Mocks, client: Client, behaviour: dict[str, Any], reported: list[tuple[str, str | None]]
     ) -> None:
         await mocks.sms.behave(**behaviour)
@@ -405,7 +411,7 @@ class TestCallbacks:
         code = reported[-1][1]
         assert (message.status, message.error_code) == (reported[-1][0], code and int(code))
 
-    async def test_a_service_picks_its_number(self, mocks: Mocks, client: Client) -> None:
+    async def test_a_messaging_service_picks_its_number(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         await send(client, from_=None, messaging_service_sid=SERVICE, status_callback=url)
         forms = [form(webhook) for webhook in await mocks.receiver.wait_for(2, posted_to(url))]
@@ -413,7 +419,7 @@ class TestCallbacks:
             ("+15005550006", SERVICE)
         }
 
-    async def test_they_do_not_wait_for_the_answer(self, mocks: Mocks, client: Client) -> None:
+    async def test_callbacks_do_not_wait_for_the_response(self, mocks: Mocks, client: Client) -> None:
         await mocks.sms.behave(latency_ms=600_000, times=1)
         url = callback_url()
         client.http_client.timeout = 20
@@ -428,13 +434,13 @@ class TestCallbacks:
         assert not waiting.done()
         waiting.cancel()
 
-    async def test_signed(self, mocks: Mocks, client: Client) -> None:
+    async def test_callbacks_are_signed(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         await send(client, status_callback=url)
         for webhook in await mocks.receiver.wait_for(2, posted_to(url)):
-            assert_only_this_is_accepted(mocks, url, webhook)
+            assert_signature_covers_everything(mocks, url, webhook)
 
-    async def test_sent_on_demand_in_any_order(self, mocks: Mocks, client: Client) -> None:
+    async def test_callbacks_on_request_in_any_order(self, mocks: Mocks, client: Client) -> None:
         url = callback_url()
         sent = await send(client, status_callback=url)
         await mocks.receiver.wait_for(2, posted_to(url))
@@ -445,10 +451,10 @@ class TestCallbacks:
         *_, late = await mocks.receiver.wait_for(3, posted_to(url))
         assert answer.json() == {"status": 200, "payload": form(late), "response": ""}
         assert (form(late)["MessageStatus"], form(late)["ErrorCode"]) == ("sent", "30005")
-        assert_only_this_is_accepted(mocks, url, late)
+        assert_signature_covers_everything(mocks, url, late)
 
     @pytest.mark.parametrize("known", [True, False])
-    async def test_none_without_a_message_or_its_url(
+    async def test_no_callback_without_a_message_and_its_url(
         self, mocks: Mocks, client: Client, *, known: bool
     ) -> None:
         sid = (await send(client)).sid if known else "SM1"
@@ -460,7 +466,9 @@ class TestCallbacks:
     @pytest.mark.parametrize(
         ("failure", "tries"), [(httpx.ConnectError("refused"), 2), (httpx.ReadTimeout("slow"), 1)]
     )
-    async def test_tried_again_only_without_a_connection(self, failure: httpx.HTTPError, tries: int) -> None:
+    async def test_a_webhook_is_retried_only_without_a_connection(
+        self, failure: httpx.HTTPError, tries: int
+    ) -> None:
         seen: list[httpx.Request] = []
 
         def refuse(request: httpx.Request) -> httpx.Response:
@@ -475,7 +483,7 @@ class TestCallbacks:
         assert len({request.headers["i-twilio-idempotency-token"] for request in seen}) == 1
 
     @pytest.mark.parametrize("outcome", ["bounce", "nonsense"])
-    async def test_what_no_message_can_come_to(self, mocks: Mocks, outcome: str) -> None:
+    async def test_unknown_outcomes(self, mocks: Mocks, outcome: str) -> None:
         answer = await mocks.http.put(f"{mocks.sms.url}/mock/behaviour", json={"outcome": outcome})
         assert answer.status_code == 422
         assert (await mocks.http.get(f"{mocks.sms.url}/mock/behaviour")).json()["outcome"] is None
@@ -488,7 +496,7 @@ class TestInbound:
         (webhook,) = await mocks.receiver.wait_for(1, posted_to(PUBLIC_URL + INBOUND_PATH))
         return webhook
 
-    async def test_made_up(self, mocks: Mocks) -> None:
+    async def test_an_example_message(self, mocks: Mocks) -> None:
         webhook = await self.receive(mocks, {})
         given = form(webhook)
         assert given["MessageSid"] == given["SmsSid"] == given["SmsMessageSid"]
@@ -515,24 +523,26 @@ class TestInbound:
             ),
         ],
     )
-    async def test_given(self, mocks: Mocks, given: dict[str, Any], sent: dict[str, str]) -> None:
+    async def test_given_fields_are_sent_unchanged(
+        self, mocks: Mocks, given: dict[str, Any], sent: dict[str, str]
+    ) -> None:
         webhook = await self.receive(mocks, given)
         assert sent.items() <= form(webhook).items()
-        assert_only_this_is_accepted(mocks, PUBLIC_URL + INBOUND_PATH, webhook)
+        assert_signature_covers_everything(mocks, PUBLIC_URL + INBOUND_PATH, webhook)
 
-    async def test_left_out_and_repeated(self, mocks: Mocks) -> None:
+    async def test_omitted_and_repeated_fields(self, mocks: Mocks) -> None:
         webhook = await self.receive(mocks, {"ApiVersion": None, "Tag": ["b", "a", "a"]})
         pairs = parse_qsl(webhook.body.decode(), keep_blank_values=True)
         assert "ApiVersion" not in dict(pairs)
         assert [value for name, value in pairs if name == "Tag"] == ["b", "a", "a"]
         validator = RequestValidator(mocks.twilio.twilio_auth_token)
         signature = webhook.headers["x-twilio-signature"]
-        assert validator.validate(PUBLIC_URL + INBOUND_PATH, Multi(pairs), signature)
+        assert validator.validate(PUBLIC_URL + INBOUND_PATH, MultiDict(pairs), signature)
         assert not validator.validate(PUBLIC_URL + INBOUND_PATH, dict(pairs), signature)
 
 
-def assert_only_this_is_accepted(mocks: Mocks, url: str, webhook: Webhook) -> None:
-    """The validator takes the webhook as it is, and not with anything changed."""
+def assert_signature_covers_everything(mocks: Mocks, url: str, webhook: Webhook) -> None:
+    """Check that the validator accepts the webhook, and refuses it with any change."""
     signature, fields = webhook.headers["x-twilio-signature"], form(webhook)
     right, wrong = (RequestValidator(mocks.twilio.twilio_auth_token + end) for end in ("", "x"))
     assert right.validate(url, fields, signature)

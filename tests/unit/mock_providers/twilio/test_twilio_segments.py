@@ -1,4 +1,4 @@
-"""Segments, as GSM 03.38 and its UCS-2 fallback divide texts."""
+"""Segments of texts in GSM 03.38, and in UTF-16."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from mock_providers.twilio.segments import segment_count
         ("a" * 161, 2),
         ("a" * 306, 2),
         ("a" * 307, 3),
-        # Characters behind an escape count two, and are never torn apart.
+        # Characters with an escape count as two, and are never split.
         ("€" * 80, 1),
         ("€" * 81, 2),
         ("€" * 152, 2),
@@ -23,7 +23,7 @@ from mock_providers.twilio.segments import segment_count
         ("a" * 152 + "€" + "a" * 7, 2),
         ("a" * 152 + "€" + "a" * 151, 2),
         ("a" * 152 + "€" + "a" * 152, 3),
-        # One character that GSM doesn't know makes everything UTF-16.
+        # A single character that GSM 03.38 lacks makes the whole text UTF-16.
         ("ç" * 70, 1),
         ("ç" * 71, 2),
         ("ç" * 134, 2),
@@ -37,10 +37,10 @@ from mock_providers.twilio.segments import segment_count
         ("😀" * 67, 3),
     ],
 )
-def test_segments(text: str, segments: int) -> None:
+def test_segment_counts(text: str, segments: int) -> None:
     assert segment_count(text) == segments
 
 
 @given(st.text(st.sampled_from("a€ç😀"), max_size=700), st.sampled_from("a€ç😀"))
-def test_a_longer_text_never_takes_fewer(text: str, more: str) -> None:
+def test_a_longer_text_never_has_fewer_segments(text: str, more: str) -> None:
     assert segment_count(text) <= segment_count(text + more)

@@ -75,6 +75,7 @@ class MockApi(ABC, Generic[SettingsT]):
 
         Raises:
             ValidationError: The receipt cannot be put into a webhook.
+            HTTPException: The API sends receipts only for messages that it has accepted.
             GatewayUnreachableError: The gateway did not respond.
         """
 

@@ -1,40 +1,51 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Security
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.http import errors
-from services.gateway.archive import Archive
-from services.gateway.http.auth import RequireApiKey, RequireSignature
-from services.gateway.messages.cancellation import Canceler
-from services.gateway.messages.idempotency import Memory
-from services.gateway.messages.service import Intake
-from services.gateway.http.telemetry import Measure
-from services.gateway.openapi import describer
-from services.gateway.dead_letters.service import Resolver
-from services.gateway.webhooks import routes
-from services.gateway.messages import routes
-from services.gateway.suppressions import unsubscribe
-from services.gateway.suppressions import routes
-from services.gateway.dead_letters import routes
-from services.gateway.conversations import routes
+from services.gateway.conversations import routes as conversations
+from services.gateway.conversations.queries import ConversationQueries
+from services.gateway.dead_letters import routes as dead_letters
+from services.gateway.dead_letters.queries import DeadLetterQueries
+from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.dependencies import Services
+from services.gateway.http.auth import RequireApiKey
+from services.gateway.http.docs import mount_docs
+from services.gateway.http.errors import add_error_handlers, problem_schemas
+from services.gateway.http.limits import BodyLimits
+from services.gateway.http.telemetry import Telemetry
+from services.gateway.messages import routes as messages
+from services.gateway.messages.cancellation import CancellationService
+from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
+from services.gateway.messages.queries import MessageQueries
+from services.gateway.messages.service import MessageService
 from services.gateway.settings import GatewaySettings
-from services.gateway.state import State
-from shared.providers.twilio import receive
-from shared.providers.sendgrid import inbound
-from shared.bus.key_value import Bucket, Values
+from services.gateway.suppressions import routes as suppressions
+from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.suppressions.unsubscribe import unsubscribe_router
+from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
+from services.gateway.webhooks.service import WebhookService
 from shared.bus.client import Bus, connect
+from shared.bus.key_value import KeyValueStore
 from shared.bus.publisher import Publisher, publishing
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
-from shared.suppressions import SuppressionList
 from shared.db.engine import connecting
+from shared.db.reader import Reader
+from shared.errors import DatabaseUnavailableError
+from shared.events import Event
 from shared.ledger import Ledger
-from shared.service import health_router
+from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
+from shared.providers.webhooks import Verifier
+from shared.service import health_router
+from shared.version import VERSION
 
 _log = structlog.get_logger()
 
@@ -43,79 +54,130 @@ _POOL_SIZE = 10
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
-    """Make the gateway, which connects when it is started; NATS and PostgreSQL may come later."""
+def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> FastAPI:
+    """Create the gateway, which connects to NATS and PostgreSQL when it starts, or as soon as they are there.
+
+    Args:
+        settings: of the gateway.
+        verifiers: the verifier of each provider's webhooks, if one is configured.
+    """
     app = FastAPI(
         title="Messaging service",
-        version="1",
+        version=VERSION,
         summary="Send SMS, MMS and e-mail, receive them, and read the conversations.",
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, verifiers),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
     )
-    app.openapi = describer(app)  # type: ignore[method-assign] # as FastAPI has it
-    app.add_middleware(Measure)
-    errors.install(app)
+    app.state.default_region = settings.default_region
+    app.add_middleware(BodyLimits, rules=body_rules())
+    app.add_middleware(Telemetry)
+    add_error_handlers(app)
+    mount_docs(app)
 
-    clients = [Security(RequireApiKey(settings.api_keys))] if settings.api_keys else []
-    providers = [Security(RequireSignature(settings.webhook_secret))] if settings.webhook_secret else []
+    authenticated = [Security(RequireApiKey(settings.api_keys))] if settings.api_keys else []
     for module in (messages, conversations, dead_letters, suppressions):
-        app.include_router(module.router, dependencies=clients)
-    app.include_router(webhooks.router, dependencies=providers)
-    # Whoever has a secret for some webhooks does not want others to be open.
-    is_open = not settings.webhook_secret
-    app.include_router(twilio.router(settings.twilio_signatures, is_open=is_open))
-    app.include_router(sendgrid.router(settings.sendgrid_webhook_public_key, is_open=is_open))
+        app.include_router(module.router, dependencies=authenticated)
+    # With a secret for some webhooks, the others are not left open.
+    app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     if settings.unsubscribe_secret:
-        app.include_router(unsubscribe.router(settings.unsubscribe_secret.get_secret_value()))
-    app.include_router(health_router(lambda: _state(app).what_is_missing(), lambda: _state(app).notes()))
+        app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
+    app.include_router(health_router(lambda: _unready_reason(app), lambda: _dependencies(app)))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI documents it
     return app
 
 
-def _state(app: FastAPI) -> State:
-    return cast("State", app.state.gateway)
+def _operation_id(route: APIRoute) -> str:
+    return route.name
 
 
-def _lifespan(settings: GatewaySettings) -> Lifespan:
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, with the bodies of webhooks and without a response that never occurs."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        # FastAPI adds its own 422 to every path with a parameter, but an id that is not valid is a 404 here.
+        for path in document["paths"].values():
+            for operation in path.values():
+                invalid = operation["responses"].get("422", {})
+                if "application/json" in invalid.get("content", {}):
+                    del operation["responses"]["422"]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schemas.update(body_schemas(), **problem_schemas())
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        _warn_if_open(settings)
+        _warn_if_open(settings, verifiers)
         async with (
             exporting("gateway"),
             connecting(settings, pool_size=_POOL_SIZE, application="gateway") as engine,
             connect(settings.nats_url, name="gateway") as bus,
             publishing(bus) as publisher,
         ):
-            app.state.gateway = _make_state(settings, bus, publisher, engine)
+            app.state.bus = bus
+            app.state.reader = Reader(engine)
+            app.state.services = _create_services(settings, bus, publisher, engine)
             yield
 
     return lifespan
 
 
-def _make_state(settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine) -> State:
+def _create_services(
+    settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine
+) -> Services:
     validity = settings.message_validity
-    memory = Memory(Bucket(bus, publisher, IDEMPOTENCY_BUCKET))
-    suppressions = SuppressionList(bus, publisher)
-    inbound = Values(bus, publisher, Stream.INBOUND)
-    return State(
-        bus=bus,
-        intake=Intake(publisher, memory, suppressions, inbound, validity, _now),
-        resolver=Resolver(publisher=publisher, validity=validity, clock=_now),
-        archive=Archive(engine, validity),
-        canceler=Canceler(Ledger(bus, publisher), publisher, _now),
-        suppressions=suppressions,
+    reader = Reader(engine)
+    suppression_list = SuppressionList(bus, publisher)
+    requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
+    received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
+    return Services(
+        message_sender=MessageService(
+            publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
+        ),
+        canceller=CancellationService(Ledger(bus, publisher), publisher, _now),
+        messages=MessageQueries(reader, validity),
+        conversations=ConversationQueries(reader),
+        dead_letters=DeadLetterQueries(reader),
+        dead_letter_resolver=DeadLetterService(publisher, validity, _now),
+        suppressions=SuppressionQueries(reader),
+        suppression_writer=suppression_list,
+        webhook_publisher=WebhookService(publisher, suppression_list),
         clock=_now,
-        default_region=settings.default_region,
     )
+
+
+async def _unready_reason(app: FastAPI) -> str | None:
+    """Return why no message can be accepted. PostgreSQL is not needed for that."""
+    return None if app.state.bus.is_connected else "NATS is not connected"
+
+
+async def _dependencies(app: FastAPI) -> Mapping[str, str]:
+    try:
+        await app.state.reader.ping()
+    except DatabaseUnavailableError:
+        return {"postgresql": "does not answer, or has no schema: nothing can be read"}
+    return {"postgresql": "ok"}
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _warn_if_open(settings: GatewaySettings) -> None:
+def _warn_if_open(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> None:
     if not settings.api_keys:
         _log.warning("gateway_open", missing="API_KEYS", consequence="anybody can send and read messages")
     if not settings.webhook_secret:
-        secrets = ("webhook_secret", "twilio_auth_token", "sendgrid_webhook_public_key")
-        missing = " and ".join(name.upper() for name in secrets if not getattr(settings, name))
-        _log.warning("gateway_open", missing=missing, consequence="anybody can pose as a provider")
+        open_providers = [name for name, verifier in verifiers.items() if verifier is None]
+        _log.warning(
+            "webhooks_open",
+            missing="WEBHOOK_SECRET",
+            providers=open_providers,
+            consequence="anybody can pose as a provider",
+        )

@@ -1,80 +1,79 @@
-from fastapi import APIRouter, Request, Response
+from functools import partial
+from typing import Annotated
 
-from services.gateway.http import pagination
-from services.gateway.http.errors import NotFoundError
-from services.gateway.openapi import problems
-from services.gateway.http.pagination import ConversationCursor, MessageCursor
-from services.gateway.http.parameters import (
-    DEFAULT_LIMIT,
-    CursorText,
-    Limit,
-    ParticipantText,
-    as_conversation,
-    as_participant,
+from fastapi import APIRouter, Query
+
+from services.gateway.conversations.queries import Reference, show_conversation
+from services.gateway.conversations.schemas import (
+    MAX_BIGINT,
+    ConversationCursor,
+    ConversationParameters,
+    ConversationResponse,
 )
-from services.gateway.queries import ConversationFilter
-from services.gateway.state import state_of
-from services.gateway.views import ConversationView, MessageView, Page, answer
-from shared.channels import Channel
+from services.gateway.dependencies import Conversations, DefaultRegion
+from services.gateway.http.errors import NotFoundError, problems
+from services.gateway.http.pagination import Page, PageParameters, decode_cursor, page_of
+from services.gateway.http.parameters import parse_address, parse_uuid
+from services.gateway.messages.queries import show
+from services.gateway.messages.schemas import MessageCursor, MessageResponse
 
 router = APIRouter(prefix="/api/conversations", tags=["conversations"])
 
 
-@router.get(
-    "",
-    summary="Conversations, that of the newest message first",
-    response_model=Page[ConversationView],
-    responses=problems(401, 422, 503),
-)
+@router.get("", summary="List conversations, most recent message first", responses=problems(401, 422, 503))
 async def list_conversations(
-    request: Request,
-    participant: ParticipantText = None,
-    channel: Channel | None = None,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: CursorText = None,
-) -> Response:
-    """Turning the pages shows each conversation once, even if messages arrive meanwhile."""
-    state = state_of(request)
-    address = as_participant(participant, default_region=state.default_region)
-    wanted = ConversationFilter(channel=channel, participant=address)
-    start = paging.decode(cursor, ConversationCursor, "conversations", wanted)
-    found = await state.archive.conversations(wanted, start, limit)
-    next_cursor = found.end and paging.encode(found.end, "conversations", wanted)
-    return answer(Page[ConversationView](items=found.items, next_cursor=next_cursor))
+    parameters: ConversationParameters, conversations: Conversations, default_region: DefaultRegion
+) -> Page[ConversationResponse]:
+    """List conversations. One that gets a message while the pages are read moves to the front."""
+    participant = None
+    if parameters.participant is not None:
+        _, participant = parse_address(parameters.participant, "participant", default_region=default_region)
+    listing = ("conversations", parameters.channel, participant)
+    cursor = decode_cursor(parameters.cursor, ConversationCursor, *listing)
+    rows, last_messages = await conversations.list(
+        parameters.channel, participant, cursor, parameters.limit + 1
+    )
+    show_one = partial(show_conversation, last_messages=last_messages)
+    return page_of(rows, parameters, show_one, ConversationCursor.of, *listing)
 
 
-@router.get(
-    "/{id}",
-    summary="A conversation, by its id or its key",
-    response_model=ConversationView,
-    responses=problems(401, 404, 503),
-)
-async def get_conversation(request: Request, id: str) -> Response:  # noqa: A002 - the name in the path
-    reference = as_conversation(id)
-    conversation = reference and await state_of(request).archive.conversation(reference)
-    if not conversation:
-        raise NotFoundError("conversation")
-    return answer(conversation)
+@router.get("/{id}", summary="Get a conversation by its id or key", responses=problems(401, 404, 503))
+async def get_conversation(id: str, conversations: Conversations) -> ConversationResponse:  # noqa: A002 - in the path
+    conversation = await conversations.get(_reference(id))
+    if conversation is None:
+        raise _not_found()
+    return conversation
 
 
 @router.get(
     "/{id}/messages",
-    summary="The messages of a conversation, oldest first",
-    response_model=Page[MessageView],
+    summary="List the messages of a conversation, oldest first",
     responses=problems(401, 404, 422, 503),
 )
-async def list_messages(
-    request: Request,
-    id: str,  # noqa: A002
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: CursorText = None,
-) -> Response:
-    reference = as_conversation(id)
-    if reference is None:
-        raise NotFoundError("conversation")
-    start = paging.decode(cursor, MessageCursor, "messages", reference)
-    found = await state_of(request).archive.messages(reference, start, limit)
-    if found is None:
-        raise NotFoundError("conversation")
-    next_cursor = found.end and paging.encode(found.end, "messages", reference)
-    return answer(Page[MessageView](items=found.items, next_cursor=next_cursor))
+async def list_conversation_messages(
+    id: str,  # noqa: A002 - the name in the path
+    parameters: Annotated[PageParameters, Query()],
+    conversations: Conversations,
+) -> Page[MessageResponse]:
+    reference = _reference(id)
+    listing = ("messages", reference)
+    cursor = decode_cursor(parameters.cursor, MessageCursor, *listing)
+    rows = await conversations.messages(reference, cursor, parameters.limit + 1)
+    if rows is None:
+        raise _not_found()
+    return page_of(rows, parameters, show, MessageCursor.of, *listing)
+
+
+def _reference(text: str) -> Reference:
+    """Return the id or the key of a conversation in a path."""
+    if text.isascii() and text.isdecimal():
+        number = int(text) if len(text) <= len(str(MAX_BIGINT)) else 0
+        if 1 <= number <= MAX_BIGINT:
+            return number
+    elif key := parse_uuid(text):
+        return key
+    raise _not_found()
+
+
+def _not_found() -> NotFoundError:
+    return NotFoundError("conversation_not_found", "Conversation not found")

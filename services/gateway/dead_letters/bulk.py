@@ -1,102 +1,111 @@
-"""Resolves many dead letters in one request, as far as the time of a request goes."""
+"""Resolving many dead letters in one request, as far as its time allows."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.gateway.archive import Archive, Slice
+from services.gateway.dead_letters.queries import DeadLetterQueries, show_dead_letter
+from services.gateway.dead_letters.schemas import (
+    BulkCursor,
+    DeadLetterFilter,
+    DeadLetterResponse,
+    SkippedDeadLetter,
+)
+from services.gateway.http.deadline import DEADLINE
 from services.gateway.http.errors import ConflictError
-from services.gateway.http.pagination import BulkCursor
-from services.gateway.http.deadline import PATIENCE
-from services.gateway.queries import DeadLetterFilter
-from services.gateway.views import DeadLetterView, Skipped
 from shared.errors import BusUnavailableError, NotNowError
 
 _CHUNK = 100
-"""Dead letters that are read and resolved at once; each may hold some hundred kilobytes."""
+"""Dead letters that are read and resolved at once; each may have some hundred kilobytes."""
 
 _LAST_START = 1.0
-"""Seconds after which no further chunk is begun: to read one may take 4, and clients wait for 5."""
+"""Seconds after which no further chunk is started: one may take 4, and clients wait for 5."""
 
-Resolve = Callable[[DeadLetterView], Awaitable[object]]
+Resolve = Callable[[DeadLetterResponse], Awaitable[object]]
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far it went.
+    """The progress of a bulk request.
 
     Attributes:
-        taken: how many were resolved.
-        end: where to go on; None when no more are left.
+        end: where the next request continues; None when no more are left.
     """
 
     end: BulkCursor | None
-    taken: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
+    resolved: int = 0
+    skipped: list[SkippedDeadLetter] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        return self.taken + len(self.skipped)
+        return self.resolved + len(self.skipped)
 
 
 async def resolve_open(
-    archive: Archive, wanted: DeadLetterFilter, start: BulkCursor, limit: int, resolve: Resolve
+    dead_letters: DeadLetterQueries,
+    selected: DeadLetterFilter,
+    start: BulkCursor,
+    limit: int,
+    resolve: Resolve,
 ) -> Progress:
-    """Resolve the open dead letters of the filter after `start`, oldest first.
+    """Resolve the open dead letters of a filter after `start`, oldest first.
 
-    It ends early, with what was done so far, when time runs short or something does not answer.
+    It ends early, with the progress so far, when time runs out or NATS or PostgreSQL does not answer.
 
     Raises:
-        NotNowError: nothing could be done.
+        NotNowError: nothing could be resolved.
     """
     clock = asyncio.get_running_loop().time
-    began = clock()
+    started_at = clock()
     progress = Progress(start)
-    while progress.end is not None and progress.size < limit and clock() < began + _LAST_START:
+    while progress.end is not None and progress.size < limit and clock() < started_at + _LAST_START:
+        size = min(_CHUNK, limit - progress.size)
         try:
-            chunk = await archive.open_dead_letters(wanted, progress.end, min(_CHUNK, limit - progress.size))
-            results = await _resolve_all(chunk.items, resolve, patience=began + PATIENCE - clock())
+            rows = await dead_letters.open(selected, progress.end, size + 1)
+            chunk = [show_dead_letter(row) for row in rows[:size]]
+            results = await _resolve_all(chunk, resolve, seconds=started_at + DEADLINE - clock())
             _record(progress, chunk, results)
         except NotNowError:
             if not progress.size:
                 raise
             break
+        if len(rows) <= size:
+            progress.end = None
     return progress
 
 
 async def _resolve_all(
-    items: Sequence[DeadLetterView], resolve: Resolve, *, patience: float
+    items: Sequence[DeadLetterResponse], resolve: Resolve, *, seconds: float
 ) -> list[BaseException | object]:
     tasks = [asyncio.ensure_future(resolve(item)) for item in items]
     if tasks:
-        _, late = await asyncio.wait(tasks, timeout=patience)
+        _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
             task.cancel()
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _record(
-    progress: Progress, chunk: Slice[DeadLetterView, BulkCursor], results: Sequence[BaseException | object]
+    progress: Progress, items: Sequence[DeadLetterResponse], results: Sequence[BaseException | object]
 ) -> None:
-    """Count what was settled, and go on behind it.
+    """Count the results, and advance behind the items before the first one without a result.
 
     Raises:
-        BusUnavailableError: some of it was not, and is to come again.
+        BusUnavailableError: some items have no result, and have to be resolved again.
     """
-    unsettled = False
-    for item, result in zip(chunk.items, results, strict=True):
+    has_gap = False
+    for item, result in zip(items, results, strict=True):
         match result:
             case NotNowError() | asyncio.CancelledError():
-                unsettled = True
+                has_gap = True
                 continue
             case ConflictError():
-                progress.skipped.append(Skipped(dead_letter_id=item.id, reason=result.detail))
+                progress.skipped.append(SkippedDeadLetter(dead_letter_id=item.id, reason=result.detail))
             case BaseException():
                 raise result
             case _:
-                progress.taken += 1
-        if not unsettled and progress.end is not None:
-            progress.end = progress.end.behind(item.created_at, item.id)
-    if unsettled:
+                progress.resolved += 1
+        if not has_gap and progress.end is not None:
+            progress.end = progress.end.advance(item.created_at, item.id)
+    if has_gap:
         raise BusUnavailableError("NATS did not acknowledge in time")
-    progress.end = chunk.end

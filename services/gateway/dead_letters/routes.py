@@ -1,168 +1,139 @@
 from typing import Annotated
-from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends
 
-from services.gateway.http import pagination
-from services.gateway.http.auth import client_of
-from services.gateway.http.body import read_model
-from services.gateway.dead_letters.bulk import Resolve, resolve_open
-from services.gateway.http.errors import NotFoundError
-from services.gateway.openapi import problems, takes
-from services.gateway.http.pagination import BulkCursor, DeadLetterCursor
-from services.gateway.http.parameters import DEFAULT_LIMIT, CursorText, Limit, as_uuid
-from services.gateway.http.deadline import patience
-from services.gateway.queries import DeadLetterFilter
-from services.gateway.schemas import BulkDiscard, BulkReplay, Discard
-from services.gateway.state import state_of
-from services.gateway.views import (
-    BulkResult,
-    DeadLetterState,
-    DeadLetterView,
+from services.gateway.dead_letters.bulk import Progress, resolve_open
+from services.gateway.dead_letters.queries import show_dead_letter
+from services.gateway.dead_letters.schemas import (
+    BulkCursor,
+    BulkDiscardRequest,
+    BulkReplayRequest,
+    BulkResponse,
+    DeadLetterCursor,
+    DeadLetterParameters,
+    DeadLetterResponse,
     DeadLetterWithHistory,
-    Discarded,
-    Page,
-    Replay,
-    answer,
+    DiscardRequest,
+    DiscardResponse,
+    ReplayResponse,
 )
-from shared.channels import Channel, Direction
+from services.gateway.dependencies import DeadLetterResolver, DeadLetters
+from services.gateway.http.auth import Caller
+from services.gateway.http.body import JsonRoute
+from services.gateway.http.deadline import deadline
+from services.gateway.http.errors import NotFoundError, problems
+from services.gateway.http.pagination import Page, decode_cursor, encode_cursor, page_of
+from services.gateway.http.parameters import parse_uuid
 
-router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
-
-Reason = Annotated[str | None, Query(max_length=64, pattern="^[A-Za-z0-9_.-]*$")]
+router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=JsonRoute)
 
 _ONE_PROBLEMS = problems(401, 404, 409, 503)
 _BODY_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
 
 
-@router.get(
-    "",
-    summary="What was given up, newest first",
-    response_model=Page[DeadLetterView],
-    responses=problems(401, 422, 503),
-)
-async def list_dead_letters(  # noqa: PLR0913 - filters
-    request: Request,
-    direction: Direction | None = None,
-    channel: Channel | None = None,
-    reason: Reason = None,
-    message_id: UUID | None = None,
-    *,
-    state: DeadLetterState | None = None,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: CursorText = None,
-) -> Response:
-    wanted = DeadLetterFilter(direction, channel, reason, message_id, state)
-    start = paging.decode(cursor, DeadLetterCursor, "dead-letters", wanted)
-    found = await state_of(request).archive.dead_letters(wanted, start, limit)
-    next_cursor = found.end and paging.encode(found.end, "dead-letters", wanted)
-    return answer(Page[DeadLetterView](items=found.items, next_cursor=next_cursor))
+@router.get("", summary="List dead letters, newest first", responses=problems(401, 422, 503))
+async def list_dead_letters(
+    parameters: DeadLetterParameters, dead_letters: DeadLetters
+) -> Page[DeadLetterResponse]:
+    listing = ("dead-letters", parameters.selected)
+    cursor = decode_cursor(parameters.cursor, DeadLetterCursor, *listing)
+    rows = await dead_letters.list(parameters.selected, cursor, parameters.limit + 1)
+    return page_of(rows, parameters, show_dead_letter, DeadLetterCursor.of, *listing)
 
 
-# The fixed paths come first, or the one with an id would answer for their wrong methods.
-@router.post(
-    "/replay",
-    summary="Try again all that was given up",
-    status_code=202,
-    response_model=BulkResult,
-    responses=_BODY_PROBLEMS,
-    openapi_extra=takes(BulkReplay),
-)
-async def replay_dead_letters(request: Request) -> Response:
-    """Replay the open ones of a filter, oldest first; a filter without a condition is refused, see `all`.
+# The fixed paths come first, or the path with an id would answer requests with other methods.
+@router.post("/replay", summary="Replay dead letters", status_code=202, responses=_BODY_PROBLEMS)
+async def replay_dead_letters(
+    body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+) -> BulkResponse:
+    """Replay the open dead letters of a filter, oldest first.
 
-    A call ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is null;
-    `cursor` goes with the same filter only, and leaves out what was given up since the first call. To repeat
-    a call is safe: what it has done already is not done again.
+    A request ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is
+    null. A cursor belongs to one filter, and excludes dead letters that were created after the first request.
+    Repeating a request is
+    safe: a dead letter that was replayed is not replayed again.
     """
-    state = state_of(request)
-    bulk = await read_model(request, BulkReplay, default_region=state.default_region)
-    by = client_of(request)
-    return await _resolve(request, bulk, "replay", lambda each: state.resolver.replay(each, by))
-
-
-@router.post(
-    "/discard",
-    summary="Leave all of it at that",
-    status_code=202,
-    response_model=BulkResult,
-    responses=_BODY_PROBLEMS,
-    openapi_extra=takes(BulkDiscard),
-)
-async def discard_dead_letters(request: Request) -> Response:
-    """Discard the open ones of a filter, oldest first, in as many calls as a replay of them takes."""
-    state = state_of(request)
-    bulk = await read_model(request, BulkDiscard, default_region=state.default_region)
-    by = client_of(request)
-    return await _resolve(
-        request, bulk, "discard", lambda each: state.resolver.discard(each, bulk.reason, by)
+    listing = ("dead-letters", "replay", body.selected)
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    progress = await resolve_open(
+        dead_letters, body.selected, start, body.limit, lambda each: resolver.replay(each, caller)
     )
+    return _bulk_response(progress, *listing)
+
+
+@router.post("/discard", summary="Discard dead letters", status_code=202, responses=_BODY_PROBLEMS)
+async def discard_dead_letters(
+    body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+) -> BulkResponse:
+    """Discard the open dead letters of a filter, oldest first, in as many requests as a replay takes."""
+    listing = ("dead-letters", "discard", body.selected)
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    progress = await resolve_open(
+        dead_letters,
+        body.selected,
+        start,
+        body.limit,
+        lambda each: resolver.discard(each, body.reason, caller),
+    )
+    return _bulk_response(progress, *listing)
+
+
+async def _find(id: str, dead_letters: DeadLetters) -> DeadLetterWithHistory:  # noqa: A002 - the name in the path
+    id_ = parse_uuid(id)
+    dead_letter = id_ and await dead_letters.get(id_)
+    if not dead_letter:
+        raise NotFoundError("dead_letter_not_found", "Dead letter not found")
+    return dead_letter
 
 
 @router.get(
-    "/{id}",
-    summary="Something that was given up, what became of it, and the history of its message",
-    response_model=DeadLetterWithHistory,
-    responses=problems(401, 404, 503),
+    "/{id}", summary="Get a dead letter with the history of its message", responses=problems(401, 404, 503)
 )
-async def get_dead_letter(request: Request, id: str) -> Response:  # noqa: A002 - the name in the path
-    return answer(await _find(request, id))
+async def get_dead_letter(
+    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
+) -> DeadLetterWithHistory:
+    return dead_letter
 
 
-@router.post(
-    "/{id}/replay",
-    summary="Try again what was given up",
-    status_code=202,
-    response_model=Replay,
-    responses=_ONE_PROBLEMS,
-)
-async def replay_dead_letter(request: Request, id: str) -> Response:  # noqa: A002
-    """Its message starts over, in the next generation; done twice, it is one replay.
+@router.post("/{id}/replay", summary="Replay a dead letter", status_code=202, responses=_ONE_PROBLEMS)
+async def replay_dead_letter(
+    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
+    caller: Caller,
+    resolver: DeadLetterResolver,
+) -> ReplayResponse:
+    """Send its message again, in a new generation. Replaying a dead letter twice is one replay.
 
-    What could not be read or stored goes back, as it was, to the stream that it came from, and nothing that
-    was sent is sent again. What was replayed or discarded already is a 409.
+    A payload that could not be read or stored returns to its stream unchanged, and a message that was sent is
+    not sent again. A dead letter that was already replayed or discarded is a 409.
     """
-    async with patience():
-        dead_letter = await _find(request, id)
-        generation = await state_of(request).resolver.replay(dead_letter, client_of(request))
-    return answer(Replay(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id, generation=generation), 202)
+    async with deadline():
+        generation = await resolver.replay(dead_letter, caller)
+    return ReplayResponse(
+        dead_letter_id=dead_letter.id, message_id=dead_letter.message_id, generation=generation
+    )
 
 
 @router.post(
     "/{id}/discard",
-    summary="Leave it at that",
+    summary="Discard a dead letter",
     status_code=202,
-    response_model=Discarded,
     responses={**_BODY_PROBLEMS, **_ONE_PROBLEMS},
-    openapi_extra=takes(Discard),
 )
-async def discard_dead_letter(request: Request, id: str) -> Response:  # noqa: A002
-    """It stays in the list, as discarded, with the reason and who did it.
+async def discard_dead_letter(
+    body: DiscardRequest,
+    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
+    caller: Caller,
+    resolver: DeadLetterResolver,
+) -> DiscardResponse:
+    """Discard a dead letter. It remains in the list as discarded, with the reason and the caller.
 
-    What was replayed or discarded already is a 409.
+    A dead letter that was already replayed or discarded is a 409.
     """
-    state = state_of(request)
-    discard = await read_model(request, Discard, default_region=state.default_region)
-    async with patience():
-        dead_letter = await _find(request, id)
-        await state.resolver.discard(dead_letter, discard.reason, client_of(request))
-    return answer(Discarded(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id), 202)
+    async with deadline():
+        await resolver.discard(dead_letter, body.reason, caller)
+    return DiscardResponse(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id)
 
 
-async def _resolve(request: Request, bulk: BulkReplay | BulkDiscard, what: str, resolve: Resolve) -> Response:
-    state, chosen = state_of(request), bulk.filter_
-    wanted = DeadLetterFilter(**dict(chosen)) if chosen else DeadLetterFilter()
-    listing = ("dead-letters", what, wanted)
-    start = paging.decode(bulk.cursor, BulkCursor, *listing) or BulkCursor(until=state.resolver.clock())
-    progress = await resolve_open(state.archive, wanted, start, bulk.limit, resolve)
-    next_cursor = progress.end and paging.encode(progress.end, *listing)
-    result = BulkResult(taken=progress.taken, skipped=progress.skipped, next_cursor=next_cursor)
-    return answer(result, 202)
-
-
-async def _find(request: Request, text: str) -> DeadLetterWithHistory:
-    id_ = as_uuid(text)
-    dead_letter = id_ and await state_of(request).archive.dead_letter(id_)
-    if not dead_letter:
-        raise NotFoundError("dead letter")
-    return dead_letter
+def _bulk_response(progress: Progress, *listing: object) -> BulkResponse:
+    next_cursor = encode_cursor(progress.end, *listing) if progress.end else None
+    return BulkResponse(resolved=progress.resolved, skipped=progress.skipped, next_cursor=next_cursor)

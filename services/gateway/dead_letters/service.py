@@ -1,4 +1,4 @@
-"""Does what people decide about dead letters."""
+"""Replaying and discarding dead letters."""
 
 import base64
 from collections.abc import Callable
@@ -7,60 +7,59 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from services.gateway.dead_letters.schemas import DeadLetterResponse, DeadLetterState
 from services.gateway.http.errors import ConflictError
-from services.gateway.views import DeadLetterState, DeadLetterView
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import INGEST_CONSUMERS, Stream, dead_letter_resolved_subject, outbound_subject
-from shared.events import (
-    DeadLetterResolution,
-    DeadLetterResolved,
-    DeliveryRequest,
-    MessageAccepted,
-    Resolution,
-)
+from shared.dead_letters import DeadLetterResolution, Resolution
+from shared.events import dead_letter_resolved, message_accepted
 from shared.ids import event_id
+from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
 
 _log = structlog.get_logger()
+
+_LOG_EVENTS = {Resolution.REPLAYED: "dead_letter_replayed", Resolution.DISCARDED: "dead_letter_discarded"}
 
 _REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, Stream.DEADLETTER}
 """Streams whose messages are ours; advisories are the server's."""
 
 _STORING = {consumer.name for consumer in INGEST_CONSUMERS}
-"""Consumers that send nothing: what they gave up may well have been sent."""
+"""Consumers that send nothing: a message that they could not process may well have been sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resolver:
-    """Replays dead letters, or discards them, and leaves a record of who did.
+class DeadLetterService:
+    """Replays or discards dead letters, and records who did.
 
-    The record comes last: without it a dead letter is still open and can be replayed again, or the next generation
-    of its message says that it was. The other way round, what was interrupted would pass for replayed.
+    The record comes last: without it a dead letter is still open and can be replayed again, or the next
+    generation of its message shows that it was. In the opposite order, an interrupted replay would look like
+    a completed one.
 
-    Methods raise ConflictError for a dead letter that is not open, and BusUnavailableError when JetStream
+    Its methods raise ConflictError for a dead letter that is not open, and BusUnavailableError when JetStream
     does not acknowledge; to repeat them then does no harm.
 
     Attributes:
         validity: how long after its replay a message may still be sent.
-        clock: tells the time, in UTC.
+        clock: returns the time, in UTC.
     """
 
     publisher: Publisher
     validity: timedelta
     clock: Callable[[], datetime]
 
-    async def replay(self, dead_letter: DeadLetterView, by: str) -> int | None:
-        """Put what was given up on its way again; done twice, it is one replay.
+    async def replay(self, dead_letter: DeadLetterResponse, caller: str) -> int | None:
+        """Replay a dead letter; replaying it twice is one replay.
 
         Args:
-            dead_letter: the one to replay.
-            by: name of the API key.
+            dead_letter: the dead letter.
+            caller: name of the caller's API key.
 
         Returns:
-            the generation that its message is in now, or None for what goes back to its stream as it was.
+            The new generation of its message, or None if the payload returned to its stream unchanged.
 
         Raises:
-            ConflictError: nothing is left of it that could be replayed.
+            ConflictError: there is nothing to replay.
         """
         _require_open(dead_letter)
         generation = None
@@ -69,64 +68,63 @@ class Resolver:
         else:
             generation = await self._replay_message(dead_letter, dead_letter.request)
         ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
-        await self._record(dead_letter, Resolution.REPLAYED, None, by)
+        await self._record(dead_letter, Resolution.REPLAYED, None, caller)
         return generation
 
-    async def discard(self, dead_letter: DeadLetterView, reason: str, by: str) -> None:
-        """Record that nothing more is to be done about it; done twice, the first record stands."""
+    async def discard(self, dead_letter: DeadLetterResponse, reason: str, caller: str) -> None:
+        """Record that nothing is left to do; if this is done twice, the first record counts."""
         _require_open(dead_letter)
-        await self._record(dead_letter, Resolution.DISCARDED, reason, by)
+        await self._record(dead_letter, Resolution.DISCARDED, reason, caller)
 
-    async def _replay_message(self, dead_letter: DeadLetterView, given_up: DeliveryRequest) -> int:
+    async def _replay_message(self, dead_letter: DeadLetterResponse, failed: DeliveryRequest) -> int:
         now = self.clock()
-        request = given_up.model_copy(
-            update={
-                "generation": dead_letter.generation + 1,
-                "attempt": 1,
-                "deferral_count": 0,
-                "errors": [],
-                "expires_at": given_up.message.expiry(self.validity, now),
-            }
+        request = DeliveryRequest(
+            message=failed.message,
+            generation=dead_letter.generation + 1,
+            expires_at=failed.message.expiry(self.validity, now),
         )
-        message, event = request.message, MessageAccepted.of(request, time=now)
+        message, event = request.message, message_accepted(request, time=now)
         subject = outbound_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
         return request.generation
 
-    async def _replay_payload(self, dead_letter: DeadLetterView) -> None:
+    async def _replay_payload(self, dead_letter: DeadLetterResponse) -> None:
         origin = dead_letter.origin
         if dead_letter.is_cut:
-            place = f"message {origin.sequence} of {origin.stream}"
-            raise ConflictError(f"It is too large to be kept whole here; replay it from its stream: {place}")
+            detail = (
+                "The payload is too large to be kept in the dead letter; replay it from its stream: "
+                f"message {origin.sequence} of {origin.stream}"
+            )
+            raise ConflictError("payload_cut", detail)
         payload = _original_payload(dead_letter)
         if not payload or origin.stream not in _REPLAYABLE:
-            raise ConflictError("Nothing is left of it that could be replayed")
+            raise ConflictError("nothing_to_replay", "There is no payload to replay")
         outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)
         await self.publisher.publish(Stream(origin.stream), outgoing)
 
     async def _record(
-        self, dead_letter: DeadLetterView, resolution: Resolution, reason: str | None, by: str
+        self, dead_letter: DeadLetterResponse, resolution: Resolution, reason: str | None, caller: str
     ) -> None:
         data = DeadLetterResolution(
-            dead_letter_id=dead_letter.id, resolution=resolution, reason=reason, by=by
+            dead_letter_id=dead_letter.id, resolution=resolution, reason=reason, by=caller
         )
-        event = DeadLetterResolved.of(data, time=self.clock())
+        event = dead_letter_resolved(data, time=self.clock())
         subject = dead_letter_resolved_subject(dead_letter.channel)
         await self.publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
         _log.info(
-            f"dead_letter_{resolution}",
+            _LOG_EVENTS[resolution],
             dead_letter_id=str(dead_letter.id),
             message_id=dead_letter.message_id and str(dead_letter.message_id),
-            client=by,
+            caller=caller,
         )
 
 
-def _require_open(dead_letter: DeadLetterView) -> None:
+def _require_open(dead_letter: DeadLetterResponse) -> None:
     if dead_letter.state is not DeadLetterState.OPEN:
-        raise ConflictError(f"It was {dead_letter.state} already")
+        raise ConflictError("dead_letter_resolved", f"The dead letter was already {dead_letter.state}")
 
 
-def _original_payload(dead_letter: DeadLetterView) -> bytes | None:
+def _original_payload(dead_letter: DeadLetterResponse) -> bytes | None:
     if dead_letter.payload is not None:
         return dead_letter.payload.encode()
     if dead_letter.payload_base64 is not None:

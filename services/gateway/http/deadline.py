@@ -1,4 +1,4 @@
-"""How long a request waits for NATS."""
+"""The time that a request may take."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 
 from shared.errors import BusUnavailableError
 
-PATIENCE = 4.5
-"""Seconds that NATS has for all that a request takes: one step alone may take 4, and clients wait for 5."""
+DEADLINE = 4.5
+"""Seconds that NATS has for everything in a request: one step alone may take 4, and clients wait for 5."""
 
 
 @asynccontextmanager
-async def patience() -> AsyncIterator[None]:
-    """Bound what is done inside; raises BusUnavailableError when it takes longer."""
+async def deadline() -> AsyncIterator[None]:
+    """Limit the time of the block; raise BusUnavailableError if it takes longer."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             yield
     except TimeoutError as exc:
         raise BusUnavailableError("NATS did not acknowledge in time") from exc

@@ -1,112 +1,95 @@
-"""What goes wrong, as RFC 9457 problem documents.
-
-    ProblemError                    answers with its status
-    ├── UnauthorizedError           401
-    ├── ForbiddenError              403
-    ├── NotFoundError               404
-    ├── ConflictError               409
-    │   └── RecipientOptedOutError  409, with since when and why
-    └── InvalidRequestError         422, with the fields at fault
-
-What `shared.errors` calls "not now" becomes 503 with `Retry-After`, and whatever nobody foresaw 500: its
-traceback goes to the log, and nothing of it to the client.
-"""
+"""Problem documents (RFC 9457): the answers to requests that fail, and the exceptions that cause them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from shared.errors import DatabaseUnavailableError, NotNowError
-from shared.events import SuppressionChange
+from shared.suppressions import SuppressionChange
+from shared.validation import Fault, faults_of
 
 _log = structlog.get_logger()
 
 PROBLEM_TYPE = "application/problem+json"
 
+_TYPE_PREFIX = "urn:messaging:problem:"
+
 _RETRY_AFTER = "2"
-"""Seconds: a connection that was lost is tried anew every second."""
+"""Seconds: a lost connection is restored within about one."""
 
-_MAX_FAULTS = 20
-_MAX_NAME = 100
-
-
-_UNREADABLE = "The database cannot be read at the moment"
-_UNSURE = (
-    "The message bus does not answer. The request may have been accepted all the same: "
-    "repeated with an Idempotency-Key it is one message, whether it was or not"
+_DATABASE_UNAVAILABLE = "The database cannot be read at the moment"
+_BUS_UNAVAILABLE = (
+    "NATS does not answer. The request may still have been accepted. "
+    "Retry it with the same Idempotency-Key to avoid a duplicate."
 )
 
-_WORDS = {
-    "extra_forbidden": "is not a field of this request",
-    "missing": "is required",
-    "model_type": "has to be a JSON object",
+_GENERIC_CODES = {
+    HTTPStatus.BAD_REQUEST: "bad_request",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
+"""Codes of the errors that FastAPI raises by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a field: a path such as `attachments.0`, a query parameter or a header."""
+class ProblemError(HTTPException):
+    """A request that is answered with a problem document.
 
-    field: str
-    detail: str
-
-
-class ProblemError(Exception):
-    """A request that is answered with a problem document."""
+    Attributes:
+        code: short and stable, for programs.
+        faults: the fields at fault, if any.
+    """
 
     def __init__(
         self,
         status: int,
+        code: str,
         detail: str,
         *,
         faults: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+        super().__init__(status, detail, headers=dict(headers or {}))
+        self.code = code
         self.faults = faults
-        self.headers = headers
 
 
 class UnauthorizedError(ProblemError):
     def __init__(self, detail: str, *, challenge: str) -> None:
-        super().__init__(401, detail, headers={"WWW-Authenticate": challenge})
-
-
-class ForbiddenError(ProblemError):
-    def __init__(self, detail: str) -> None:
-        super().__init__(403, detail)
+        super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
 
 
 class NotFoundError(ProblemError):
-    def __init__(self, what: str) -> None:
-        super().__init__(404, f"There is no such {what}")
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(404, code, detail)
 
 
 class ConflictError(ProblemError):
-    def __init__(self, detail: str) -> None:
-        super().__init__(409, detail)
+    """The request cannot be carried out in the present state of what it is about."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(409, code, detail)
 
 
 class RecipientOptedOutError(ConflictError):
     def __init__(self, suppression: SuppressionChange) -> None:
-        of_whom = suppression.ours or "us"
-        since = suppression.occurred_at.isoformat(timespec="seconds")
-        super().__init__(f"The recipient wants no messages of {of_whom} since {since} ({suppression.source})")
+        sender = suppression.ours or "all senders"
+        date = suppression.occurred_at.isoformat(timespec="seconds")
+        detail = f"The recipient opted out of messages from {sender} on {date} ({suppression.source})"
+        super().__init__("recipient_opted_out", detail)
 
 
 class InvalidRequestError(ProblemError):
     def __init__(self, *faults: Fault) -> None:
-        super().__init__(422, "The request is not valid", faults=faults)
+        super().__init__(422, "invalid_request", "The request is not valid", faults=faults)
 
 
 class FieldError(BaseModel):
@@ -117,86 +100,116 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
-    type: str = Field(examples=["about:blank"])
+    type: str = Field(
+        description="Stable URI of the kind of problem", examples=["urn:messaging:problem:invalid_request"]
+    )
     title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
+    code: str = Field(description="The last part of `type`", examples=["invalid_request"])
     detail: str = Field(examples=["The request is not valid"])
     errors: list[FieldError] = Field(description="The fields at fault, if any")
 
 
-def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> list[Fault]:
-    """Translate pydantic's errors. What was entered is not repeated.
-
-    Args:
-        errors: as `ValidationError.errors()` lists them.
-        whole: name for what has no fields.
-    """
-    return [Fault(_field_name(error["loc"]) or whole, _words(error)) for error in list(errors)[:_MAX_FAULTS]]
-
-
-def _words(error: Mapping[str, Any]) -> str:
-    """Say what is wrong without the terms of the library."""
-    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-
-
-def _field_name(location: Iterable[object]) -> str:
-    # An unknown field is named by the client, who may have put anything into its name.
-    return ".".join(map(str, location))[:_MAX_NAME].encode(errors="replace").decode()
+_DESCRIPTIONS = {
+    400: "The body cannot be parsed",
+    401: "The credentials are missing or not valid",
+    403: "The signature of the provider is missing or not valid",
+    404: "Not found",
+    409: "Not possible in the present state, for example because the recipient has opted out",
+    413: "The body is too large",
+    415: "The content type is not supported",
+    422: "Some fields are not valid",
+    503: (
+        "NATS or PostgreSQL does not answer. The request may still have been accepted; "
+        "retry it with the same `Idempotency-Key` to avoid a duplicate"
+    ),
+}
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
-    app.add_exception_handler(ProblemError, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of a route's problems, for its `responses`."""
+    return {status: _documentation(status) for status in statuses}
+
+
+def _documentation(status: int) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(model=Problem.__name__)}
+    response: dict[str, Any] = {
+        "description": _DESCRIPTIONS[status],
+        "content": {PROBLEM_TYPE: {"schema": schema}},
+    }
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+    return response
+
+
+def problem_schemas() -> dict[str, Any]:
+    """Return the JSON schemas that `problems` refers to, by name."""
+    _, definitions = models_json_schema([(Problem, "validation")], ref_template=_REFERENCE)
+    schemas: dict[str, Any] = definitions["$defs"]
+    return schemas
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
+    app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
     app.add_exception_handler(NotNowError, _on_not_now)
-    app.add_exception_handler(Exception, _on_unforeseen)
-
-
-async def _on_problem(_: Request, exc: Exception) -> Response:
-    assert isinstance(exc, ProblemError)  # noqa: S101 - for mypy
-    return _answer(exc.status, exc.detail, exc.faults, exc.headers)
+    app.add_exception_handler(Exception, _on_unexpected)
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)  # noqa: S101
+    assert isinstance(exc, StarletteHTTPException)  # noqa: S101 - for mypy
+    if isinstance(exc, ProblemError):
+        return problem(exc.status_code, exc.code, exc.detail, exc.faults, exc.headers)
     headers = exc.headers
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
         headers = {"Allow": ", ".join(methods)}
-    return _answer(exc.status_code, exc.detail, headers=headers)
+    code = _GENERIC_CODES.get(HTTPStatus(exc.status_code), "http_error")
+    return problem(exc.status_code, code, exc.detail, headers=headers)
 
 
 def _methods_at(request: Request) -> list[str]:
-    """List what can be done at the request's path: the router knows the methods of its first route only."""
+    """Return the methods at the request's path; the router only knows those of its first route."""
     path = getattr(request.scope.get("route"), "path", None)
     return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
 
 
 async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)  # noqa: S101
+    assert isinstance(exc, RequestValidationError)  # noqa: S101 - for mypy
     errors = [{**error, "loc": error["loc"][1:]} for error in exc.errors()]
-    return _answer(422, "The request is not valid", faults_of(errors))
+    return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
 
 
 async def _on_not_now(_: Request, exc: Exception) -> Response:
-    detail = _UNREADABLE if isinstance(exc, DatabaseUnavailableError) else _UNSURE
-    _log.warning("unavailable", error=str(exc))
-    return _answer(503, detail, headers={"Retry-After": _RETRY_AFTER})
+    _log.warning("dependency_unavailable", error=str(exc))
+    headers = {"Retry-After": _RETRY_AFTER}
+    if isinstance(exc, DatabaseUnavailableError):
+        return problem(503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
+    return problem(503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
 
 
-async def _on_unforeseen(_: Request, __: Exception) -> Response:
+async def _on_unexpected(_: Request, __: Exception) -> Response:
     # Starlette raises the exception again once this is sent, and the server logs it.
-    return _answer(500, "Something went wrong here")
+    return problem(500, "internal_error", "An unexpected error occurred")
 
 
-def _answer(
-    status: int, detail: str, faults: Sequence[Fault] = (), headers: Mapping[str, str] | None = None
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    faults: Sequence[Fault] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    problem = {
-        "type": "about:blank",
+    """Return a problem document as a response."""
+    content = {
+        "type": f"{_TYPE_PREFIX}{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
+        "code": code,
         "detail": detail,
         "errors": [asdict(fault) for fault in faults],
     }
-    return Response(json.dumps(problem), status, dict(headers or {}), media_type=PROBLEM_TYPE)
+    return Response(json.dumps(content), status, dict(headers or {}), media_type=PROBLEM_TYPE)

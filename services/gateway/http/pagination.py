@@ -1,105 +1,86 @@
-"""Cursors: where a page ended, in a form that is opaque to clients and good for the same listing only."""
+"""Pages of lists, by keyset: an opaque cursor names the last item of a page, and belongs to one list."""
 
 import base64
-import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Annotated, Self, TypeVar
-from uuid import UUID
+from typing import Any, Generic, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.gateway.http.errors import Fault, InvalidRequestError
+from services.gateway.http.errors import InvalidRequestError
+from shared.validation import Fault
 
+MAX_CURSOR = 4_096
+"""Characters."""
+
+_DEFAULT_LIMIT = 50
+_MAX_LIMIT = 200
 _DIGEST_SIZE = 8
-_MAX_BIGINT = 2**63 - 1
-_SNAPSHOT = re.compile(r"(\d{1,19}):(\d{1,19}):((?:\d{1,19}(?:,\d{1,19})*)?)", flags=re.ASCII)
-
-
-def _snapshot(value: str) -> str:
-    """Check a `pg_snapshot`: xmin:xmax:those in between that were under way, in order."""
-    match = _SNAPSHOT.fullmatch(value)
-    if match is None:
-        raise ValueError("is no snapshot")
-    xmin, xmax = int(match[1]), int(match[2])
-    running = [int(number) for number in match[3].split(",") if number]
-    if not 1 <= xmin <= xmax <= _MAX_BIGINT or sorted(set(running)) != running:
-        raise ValueError("is no snapshot")
-    if running and not xmin <= running[0] <= running[-1] < xmax:
-        raise ValueError("is no snapshot")
-    return value
 
 
 class Cursor(BaseModel):
+    """The place of an item in a list: the values that the list is ordered by."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ConversationCursor(Cursor):
-    """The end of a page of conversations.
-
-    Attributes:
-        snapshot: which transactions the first page saw.
-        position: time of the last conversation's newest message that the first page could have seen.
-    """
-
-    snapshot: Annotated[str, AfterValidator(_snapshot)]
-    position: AwareDatetime
-    id: int = Field(ge=1, le=_MAX_BIGINT)
-
-
-class MessageCursor(Cursor):
-    timestamp: AwareDatetime
-    created_at: AwareDatetime
-    id: UUID
-
-
-class ScheduledCursor(Cursor):
-    due: AwareDatetime
-    id: UUID
-
-
-class DeadLetterCursor(Cursor):
-    created_at: AwareDatetime
-    id: UUID
-
-
-class SuppressionCursor(Cursor):
-    occurred_at: AwareDatetime
-    id: UUID
-
-
-class BulkCursor(Cursor):
-    """How far the dead letters of a filter were worked through, oldest first.
-
-    Attributes:
-        until: when the first call was made. What is given up later is left alone: a message that fails again
-            at once would otherwise be replayed for ever.
-        after: the last one that was dealt with.
-    """
-
-    until: AwareDatetime
-    after: DeadLetterCursor | None = None
-
-    def behind(self, created_at: datetime, id_: UUID) -> Self:
-        """Go on behind this dead letter."""
-        return self.model_copy(update={"after": DeadLetterCursor(created_at=created_at, id=id_)})
-
-
+Item = TypeVar("Item", bound=BaseModel)
+Row = TypeVar("Row")
 C = TypeVar("C", bound=Cursor)
 
 
-def encode(cursor: Cursor, *listing: object) -> str:
-    """Write a cursor down for `listing`: the name of a list, and the filters it was asked with."""
+class PageParameters(BaseModel):
+    """The query parameters of every list; the filters of a list are the fields that a subclass adds."""
+
+    limit: int = Field(
+        default=_DEFAULT_LIMIT, ge=1, le=_MAX_LIMIT, description="Maximum number of items on the page"
+    )
+    cursor: str | None = Field(
+        default=None,
+        max_length=MAX_CURSOR,
+        description="`next_cursor` of the previous page",
+        json_schema_extra={"format": "cursor"},
+    )
+
+
+class Page(BaseModel, Generic[Item]):
+    items: list[Item]
+    next_cursor: str | None = Field(description="Cursor of the next page; null on the last one")
+
+
+def page_of(
+    rows: Sequence[Row],
+    page: PageParameters,
+    show: Callable[[Row], Item],
+    cursor_of: Callable[[Row], Cursor],
+    *listing: object,
+) -> Page[Item]:
+    """Return a page.
+
+    Args:
+        rows: the rows from the cursor on, one more than the page shows if there are more.
+        page: the parameters of the request.
+        show: turns a row into an item.
+        cursor_of: returns the place of a row.
+        listing: the name of the list, and the filters that were requested.
+    """
+    shown = rows[: page.limit]
+    has_more = len(rows) > page.limit
+    next_cursor = encode_cursor(cursor_of(shown[-1]), *listing) if has_more else None
+    return Page[Any](items=[show(row) for row in shown], next_cursor=next_cursor)
+
+
+def encode_cursor(cursor: Cursor, *listing: object) -> str:
+    """Encode a cursor for `listing`: the name of a list, and the filters that were requested."""
     payload = cursor.model_dump_json().encode()
     return base64.urlsafe_b64encode(_digest(payload, listing) + payload).rstrip(b"=").decode()
 
 
-def decode(text: str | None, kind: type[C], *listing: object) -> C | None:
-    """Read a cursor.
+def decode_cursor(text: str | None, kind: type[C], *listing: object) -> C | None:
+    """Decode a cursor.
 
     Raises:
-        InvalidRequestError: it is none, or that of another listing.
+        InvalidRequestError: the text is not a cursor, or one of another list.
     """
     if text is None:
         return None
@@ -110,9 +91,9 @@ def decode(text: str | None, kind: type[C], *listing: object) -> C | None:
             return kind.model_validate_json(payload)
     except (ValueError, ValidationError):
         pass
-    raise InvalidRequestError(Fault("cursor", "is no cursor of this list with these filters"))
+    raise InvalidRequestError(Fault("cursor", "is not a valid cursor for this list and these filters"))
 
 
 def _digest(payload: bytes, listing: Sequence[object]) -> bytes:
-    """Tell a cursor that was changed or mixed up from a good one. It is a check, not a secret."""
+    """Return a checksum, which an altered cursor or one of another list does not have. It is not a secret."""
     return blake2b(repr(listing).encode() + payload, digest_size=_DIGEST_SIZE).digest()

@@ -1,3 +1,5 @@
+"""Metrics and traces of requests."""
+
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,8 +12,8 @@ from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 _FIRST_ERROR = 400
 
 
-class Measure:
-    """Counts, times and traces requests, by the path of their route: of their own there is no end."""
+class Telemetry:
+    """Counts, times and traces requests by the path of their route, of which there are few."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,7 +25,7 @@ class Measure:
         status = 500
         started = time.perf_counter()
 
-        async def send_and_note(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -31,7 +33,7 @@ class Measure:
 
         with _span(scope):
             try:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, send_observed)
             finally:
                 route = getattr(scope.get("route"), "path", "none")
                 HTTP_SECONDS.labels(scope["method"], route, status).observe(time.perf_counter() - started)
@@ -41,6 +43,6 @@ class Measure:
 
 
 def _span(scope: Scope) -> AbstractContextManager[None]:
-    # Who probes and scrapes is nobody's message.
+    # Probes and scrapes belong to no message.
     traced = tracing.is_on() and scope["path"].startswith("/api/")
     return tracing.serving(scope["method"], Headers(scope=scope)) if traced else nullcontext()

@@ -1,15 +1,15 @@
-"""Where the links lead that mails carry in `List-Unsubscribe` (RFC 8058): whoever has one may follow it."""
+"""The pages behind the unsubscribe links in e-mails (RFC 8058). Anybody who has a link may follow it."""
 
 from html import escape
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from services.gateway.http.errors import NotFoundError
-from services.gateway.openapi import problems
-from services.gateway.state import state_of
-from shared.events import SuppressionChange, SuppressionSource, SuppressionState
+from services.gateway.dependencies import Clock, SuppressionWriter
+from services.gateway.http.deadline import deadline
+from services.gateway.http.errors import NotFoundError, problems
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.unsubscribe import Subscription
 
 _PAGE = """<!doctype html>
@@ -30,32 +30,34 @@ _HEADERS: Final = {
 }
 
 
-def router(secret: str) -> APIRouter:
-    """Make the routes for links that were signed with `secret`."""
-    router = APIRouter(prefix="/unsubscribe", tags=["unsubscribing"], default_response_class=HTMLResponse)
+def unsubscribe_router(secret: str) -> APIRouter:
+    """Create the routes for links that are signed with `secret`."""
+    router = APIRouter(prefix="/unsubscribe", tags=["unsubscribe"], default_response_class=HTMLResponse)
 
-    @router.get("/{token}", summary="Ask whether to unsubscribe", responses=problems(404))
-    async def ask(token: str) -> Response:
-        """Nothing is changed by this: programs that look for malice open links, too."""
+    @router.get("/{token}", summary="Show the unsubscribe page", responses=problems(404))
+    async def show_unsubscribe_page(token: str) -> HTMLResponse:
+        """Show a page with a button. Nothing is changed yet, since malware scanners open links too."""
         subscription = _verified(token, secret)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
-        return _page(f"Shall {theirs} get no more messages from {ours}?", _BUTTON)
+        return _page(f"Unsubscribe {theirs} from messages sent by {ours}?", _BUTTON)
 
     @router.post("/{token}", summary="Unsubscribe", responses=problems(404, 503))
-    async def unsubscribe(request: Request, token: str) -> Response:
-        """Done again, it is the same."""
-        subscription, state = _verified(token, secret), state_of(request)
+    async def unsubscribe(token: str, suppressions: SuppressionWriter, clock: Clock) -> HTMLResponse:
+        """Unsubscribe the recipient. Doing so again changes nothing."""
+        subscription = _verified(token, secret)
         change = SuppressionChange(
             channel=subscription.channel,
             ours=subscription.ours,
             theirs=subscription.theirs,
             state=SuppressionState.OPTED_OUT,
             source=SuppressionSource.UNSUBSCRIBE,
-            detail="by the link in a mail",
-            occurred_at=state.clock(),
+            detail="unsubscribe link in an e-mail",
+            occurred_at=clock(),
         )
-        await state.suppressions.record(change, unless_so=True)
-        return _page(f"{escape(subscription.theirs)} gets no more messages from {escape(subscription.ours)}.")
+        async with deadline():
+            await suppressions.record(change, unless_so=True)
+        theirs, ours = escape(subscription.theirs), escape(subscription.ours)
+        return _page(f"{theirs} is unsubscribed from messages sent by {ours}.")
 
     return router
 
@@ -63,9 +65,9 @@ def router(secret: str) -> APIRouter:
 def _verified(token: str, secret: str) -> Subscription:
     subscription = Subscription.verify(token, secret)
     if subscription is None:
-        raise NotFoundError("subscription")
+        raise NotFoundError("subscription_not_found", "The unsubscribe link is not valid")
     return subscription
 
 
-def _page(text: str, button: str = "") -> Response:
+def _page(text: str, button: str = "") -> HTMLResponse:
     return HTMLResponse(_PAGE.format(text, button), headers=_HEADERS)

@@ -1,116 +1,85 @@
-"""Webhooks in a provider's own format are let in by that provider's own signature."""
+"""Verifying the signatures of webhooks."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any
 
-from fastapi import Request, Security
+from fastapi import Request
 from fastapi.openapi.models import APIKey, APIKeyIn
-from fastapi.params import Depends
 from fastapi.security.base import SecurityBase
 
-from services.gateway.http.body import MAX_BODY, read_body
-from services.gateway.http.errors import ForbiddenError, ProblemError
+from services.gateway.http.errors import ProblemError, UnauthorizedError
+from services.gateway.webhooks.requests import webhook_request
 from shared.errors import NotNowError
 from shared.observability.metrics import WEBHOOKS_REFUSED
-
-
-@dataclass(frozen=True, slots=True)
-class StreamMessage:
-    """A webhook as it came.
-
-    Attributes:
-        path: below the public URL of the gateway.
-        query: what stands behind the `?`, as it stands there.
-        headers: by their names in lower case.
-    """
-
-    path: str
-    query: bytes
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Refusal(StrEnum):
-    """Why a webhook is not taken for the provider's, in the words of the metrics."""
-
-    UNSIGNED = "unsigned"
-    EXPIRED = "expired"
-    WRONG_SIGNATURE = "wrong_signature"
-    NO_SECRET = "no_secret"  # noqa: S105 - the name of a reason
-
+from shared.providers.base import Provider
+from shared.providers.webhooks import Refusal, SignatureScheme, Verifier, Webhook
+from shared.validation import MAX_BODY
 
 _DETAILS = {
     Refusal.UNSIGNED: "The header {header} is missing",
-    Refusal.EXPIRED: "It was not signed within the last 5 minutes",
-    Refusal.WRONG_SIGNATURE: "{header} does not match what was sent and where to",
-    Refusal.NO_SECRET: "This gateway is not set up to check {header}",
+    Refusal.EXPIRED: "The webhook was not signed within the last 5 minutes",
+    Refusal.WRONG_SIGNATURE: "{header} does not match the request",
+    Refusal.NO_SECRET: "This gateway is not configured to verify {header}",
 }
 
-_BODIES = 256
-_LARGE_BODIES = 8
-"""How many are read at once by a route; a large one takes up to 30 MB."""
+_MAX_BODIES = 256
+_MAX_LARGE_BODIES = 8
+"""How many bodies a route reads at once before their signature is known; a large one has up to 30 MB."""
 
-_BODY_SECONDS = 60
-
-Check = Callable[[StreamMessage], Refusal | None]
-"""Tells why a webhook is not the provider's, or None if it is."""
+_BODY_TIMEOUT = 60
+"""Seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Stands before the webhooks of a provider.
+class RequireSignature(SecurityBase):
+    """Refuses requests to a provider's webhook that the provider has not signed.
 
-    Attributes:
-        header: carries the signature.
-        check: None where nothing is configured to check signatures with.
-        is_open: what is not checked is let in.
+    Args:
+        provider: the provider.
+        scheme: how it signs.
+        verifier: verifies its signatures; None if that is not configured, and all requests are refused.
+        webhook: the webhook.
     """
 
-    provider: str
-    header: str
-    check: Check | None
-    is_open: bool
-
-    def dependencies(self, *, limit: int = MAX_BODY) -> Sequence[Depends]:
-        """Make what a route depends on; the webhook may have `limit` bytes."""
-        if self.check is None and self.is_open:
-            return []
-        return [Security(_RequireSignature(self, limit))]
-
-
-class _RequireSignature(SecurityBase):
-    def __init__(self, guard: Guard, limit: int) -> None:
-        self.model = APIKey(
-            name=guard.header, description=f"As {guard.provider} signs.", **{"in": APIKeyIn.header}
-        )
-        self.scheme_name = f"{guard.provider.title()}Signature"
-        self._guard = guard
-        self._limit = limit
-        self._turns = asyncio.Semaphore(_LARGE_BODIES if limit > MAX_BODY else _BODIES)
+    def __init__(
+        self,
+        provider: Provider[Any],
+        scheme: SignatureScheme[Any],
+        verifier: Verifier | None,
+        webhook: Webhook,
+    ) -> None:
+        location = {"in": APIKeyIn.header}
+        self.model = APIKey(name=scheme.header, description=scheme.description, **location)
+        self.scheme_name = scheme.name
+        self._provider = provider.name
+        self._scheme = scheme
+        self._verify = verifier
+        limit = _MAX_LARGE_BODIES if webhook.max_size > MAX_BODY else _MAX_BODIES
+        self._slots = asyncio.Semaphore(limit)
 
     async def __call__(self, request: Request) -> None:
-        if (refusal := await self._refusal(request)) is not None:
-            WEBHOOKS_REFUSED.labels(self._guard.provider, refusal).inc()
-            raise ForbiddenError(_DETAILS[refusal].format(header=self._guard.header))
-
-    async def _body(self, request: Request) -> bytes:
-        """Read what nobody has vouched for yet, of not too many at once and not for ever."""
-        if self._turns.locked():
-            raise NotNowError("There are too many requests at the moment")
-        try:
-            async with self._turns, asyncio.timeout(_BODY_SECONDS):
-                return await read_body(request, limit=self._limit)
-        except TimeoutError as exc:
-            raise ProblemError(408, "The body did not come in time") from exc
+        refusal = await self._refusal(request)
+        if refusal is None:
+            return
+        WEBHOOKS_REFUSED.labels(self._provider, refusal).inc()
+        detail = _DETAILS[refusal].format(header=self._scheme.header)
+        if self._scheme.challenge:
+            raise UnauthorizedError(detail, challenge=self._scheme.challenge)
+        raise ProblemError(403, "signature_refused", detail)
 
     async def _refusal(self, request: Request) -> Refusal | None:
-        if self._guard.check is None:
+        if self._verify is None:
             return Refusal.NO_SECRET
-        if self._guard.header.lower() not in request.headers:
+        if self._scheme.header.lower() not in request.headers:
             return Refusal.UNSIGNED
-        body = await self._body(request)
-        return self._guard.check(
-            StreamMessage(request.scope["path"], request.scope["query_string"], request.headers, body)
-        )
+        await self._read_body(request)
+        return self._verify(await webhook_request(request))
+
+    async def _read_body(self, request: Request) -> None:
+        """Read a body that nobody has vouched for yet: not too many at once, and not for ever."""
+        if self._slots.locked():
+            raise NotNowError("Too many webhooks are being received at the moment")
+        try:
+            async with self._slots, asyncio.timeout(_BODY_TIMEOUT):
+                await request.body()
+        except TimeoutError as exc:
+            raise ProblemError(408, "body_timeout", "The body did not arrive in time") from exc

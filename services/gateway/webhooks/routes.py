@@ -1,82 +1,133 @@
-from fastapi import APIRouter, Request, Response
-from pydantic_core import PydanticSerializationError, to_json
+"""Mounts the webhooks that the providers declare.
 
-from services.gateway.http.body import Model, read_json, validate
-from services.gateway.http.errors import Fault, InvalidRequestError
-from services.gateway.messages.service import trace_headers
-from services.gateway.openapi import problems, takes
-from services.gateway.schemas import EmailReceipt, EmailWebhook, Receipt, SmsReceipt, SmsWebhook, Webhook
-from services.gateway.state import state_of
-from services.gateway.views import Received, answer
-from shared.lifecycle import Status
+The handlers read the bodies themselves: they are in the providers' formats, and signatures are about bytes.
+"""
 
-router = APIRouter(tags=["webhooks"])
+import asyncio
+from collections.abc import Mapping
+from typing import Any
 
-_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
+from fastapi import APIRouter, Request, Response, Security
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
-
-@router.post(
-    "/api/webhooks/sms",
-    summary="An SMS or MMS that somebody sent us",
-    response_model=Received,
-    responses=_PROBLEMS,
-    openapi_extra=takes(SmsWebhook),
+from services.gateway.dependencies import Trace, WebhookPublisher
+from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
+from services.gateway.http.limits import BodyRule
+from services.gateway.webhooks.guard import RequireSignature
+from services.gateway.webhooks.requests import webhook_request
+from shared.providers.base import Provider
+from shared.providers.registry import PROVIDERS
+from shared.providers.webhooks import (
+    InvalidWebhookError,
+    UnreadableWebhookError,
+    Verifier,
+    Webhook,
+    WebhookContent,
+    WebhookRequest,
 )
-async def receive_sms(request: Request) -> Response:
-    return await _receive(request, SmsWebhook)
+from shared.validation import MAX_BODY
+
+_PREFIX = "/api/webhooks/"
 
 
-@router.post(
-    "/api/webhooks/email",
-    summary="An e-mail that somebody sent us",
-    response_model=Received,
-    responses=_PROBLEMS,
-    openapi_extra=takes(EmailWebhook),
-)
-async def receive_email(request: Request) -> Response:
-    return await _receive(request, EmailWebhook)
+def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -> APIRouter:
+    """Create the routes of all providers' webhooks.
+
+    Args:
+        verifiers: the verifier of each provider's signatures, if one is configured.
+        is_open: whether requests are accepted that no verifier is configured for.
+    """
+    router = APIRouter(tags=["webhooks"])
+    for provider in PROVIDERS.values():
+        for webhook in provider.webhooks:
+            _mount(router, provider, webhook, verifiers.get(provider.name), is_open=is_open)
+    return router
 
 
-@router.post(
-    "/api/webhooks/sms/status",
-    summary="What became of an SMS or MMS",
-    response_model=Received,
-    responses=_PROBLEMS,
-    openapi_extra=takes(SmsReceipt),
-)
-async def report_sms(request: Request) -> Response:
-    return await _report(request, SmsReceipt)
+def body_rules() -> Mapping[str, BodyRule]:
+    """Return the rules for the bodies of all webhooks, by path."""
+    return {
+        _PREFIX + webhook.path: BodyRule(webhook.media_type, webhook.max_size)
+        for provider in PROVIDERS.values()
+        for webhook in provider.webhooks
+    }
 
 
-@router.post(
-    "/api/webhooks/email/status",
-    summary="What became of an e-mail",
-    response_model=Received,
-    responses=_PROBLEMS,
-    openapi_extra=takes(EmailReceipt),
-)
-async def report_email(request: Request) -> Response:
-    return await _report(request, EmailReceipt)
+def body_schemas() -> dict[str, Any]:
+    """Return the JSON schemas of the webhooks' bodies, which no signature contains, by name."""
+    models = {
+        webhook.body
+        for provider in PROVIDERS.values()
+        for webhook in provider.webhooks
+        if isinstance(webhook.body, type)
+    }
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    schemas: dict[str, Any] = definitions["$defs"]
+    return schemas
 
 
-async def _receive(request: Request, model: type[Webhook]) -> Response:
-    raw, webhook = await _read(request, model)
-    message = await state_of(request).intake.receive(webhook, raw, trace_headers(request.headers))
-    return answer(Received(id=message.id, status=Status.RECEIVED))
+def _mount(
+    router: APIRouter, provider: Provider[Any], webhook: Webhook, verifier: Verifier | None, *, is_open: bool
+) -> None:
+    dependencies = []
+    if provider.signature and not (verifier is None and is_open):
+        dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
+
+    async def handle(request: Request, publisher: WebhookPublisher, trace: Trace) -> Response:
+        given = await webhook_request(request)
+        content = await _parse(webhook, given)
+        await publisher.publish(content, given, provider=provider.name, trace=trace)
+        return _respond(webhook, content)
+
+    refused = 401 if provider.signature and provider.signature.challenge else 403
+    model = webhook.response if isinstance(webhook.response, type) else None
+    router.add_api_route(
+        _PREFIX + webhook.path,
+        handle,
+        methods=["POST"],
+        name=webhook.name,
+        summary=webhook.summary,
+        status_code=204 if webhook.response is None else 200,
+        response_class=Response,
+        responses={**_success(webhook, model), **problems(400, refused, 413, 415, 422, 503)},
+        dependencies=dependencies,
+        openapi_extra=_request_body(webhook),
+    )
 
 
-async def _report(request: Request, model: type[Receipt]) -> Response:
-    raw, receipt = await _read(request, model)
-    event = await state_of(request).intake.report(receipt, raw, trace_headers(request.headers))
-    return answer(Received(id=event.id, status=event.data.status))
-
-
-async def _read(request: Request, model: type[Model]) -> tuple[object, Model]:
-    raw = await read_json(request)
-    webhook = validate(raw, model, default_region=state_of(request).default_region)
+async def _parse(webhook: Webhook, request: WebhookRequest) -> WebhookContent:
     try:
-        to_json(raw)
-    except PydanticSerializationError as exc:
-        # In a field that the model does not look at.
-        raise InvalidRequestError(Fault("body", "contains lone surrogates")) from exc
-    return raw, webhook
+        if webhook.max_size > MAX_BODY:  # may take long enough to hold up other requests
+            return await asyncio.to_thread(webhook.parse, request)
+        return webhook.parse(request)
+    except UnreadableWebhookError as exc:
+        raise ProblemError(400, "malformed_body", str(exc)) from exc
+    except InvalidWebhookError as exc:
+        raise InvalidRequestError(*exc.faults) from exc
+
+
+def _respond(webhook: Webhook, content: WebhookContent) -> Response:
+    body = webhook.respond(content)
+    if body is None:
+        return Response(status_code=204)
+    if isinstance(body, BaseModel):
+        return Response(body.model_dump_json(by_alias=True), media_type="application/json")
+    return Response(body, media_type=str(webhook.response))
+
+
+def _success(webhook: Webhook, model: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:
+    if model is not None:
+        return {200: {"description": "Accepted and stored", "model": model}}
+    if webhook.response is None:
+        return {204: {"description": "Accepted and stored"}}
+    return {200: {"description": "Accepted and stored", "content": {str(webhook.response): {}}}}
+
+
+def _request_body(webhook: Webhook) -> dict[str, Any]:
+    schema: Any = webhook.body
+    if isinstance(schema, type):
+        schema = {"$ref": f"#/components/schemas/{schema.__name__}"}
+    return {"requestBody": {"required": True, "content": {webhook.media_type: {"schema": schema}}}}

@@ -1,0 +1,72 @@
+"""What the handlers depend on: the services of the gateway, as parameters."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request
+
+from services.gateway.conversations.queries import ConversationQueries
+from services.gateway.dead_letters.queries import DeadLetterQueries
+from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.messages.cancellation import CancellationService
+from services.gateway.messages.queries import MessageQueries
+from services.gateway.messages.service import MessageService
+from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhooks.service import WebhookService
+from shared.bus.suppression_list import SuppressionList
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that handlers use; it is created when the gateway starts."""
+
+    message_sender: MessageService
+    canceller: CancellationService
+    messages: MessageQueries
+    conversations: ConversationQueries
+    dead_letters: DeadLetterQueries
+    dead_letter_resolver: DeadLetterService
+    suppressions: SuppressionQueries
+    suppression_writer: SuppressionList
+    webhook_publisher: WebhookService
+    clock: Callable[[], datetime]
+
+
+def services_of(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+def _service(name: str) -> Any:  # noqa: ANN401 - a dependency
+    async def get(request: Request) -> Any:  # noqa: ANN401 - the type stands where it is used
+        return getattr(request.app.state.services, name)
+
+    return Depends(get)
+
+
+async def _default_region(request: Request) -> str:
+    return cast("str", request.app.state.default_region)
+
+
+async def _trace(request: Request) -> Mapping[str, str]:
+    """Return the trace that the request belongs to (W3C), and nothing else of its headers."""
+    trace = request.headers.get("traceparent", "")
+    return {"traceparent": trace} if _TRACEPARENT.fullmatch(trace) else {}
+
+
+MessageSender = Annotated[MessageService, _service("message_sender")]
+Canceller = Annotated[CancellationService, _service("canceller")]
+Messages = Annotated[MessageQueries, _service("messages")]
+Conversations = Annotated[ConversationQueries, _service("conversations")]
+DeadLetters = Annotated[DeadLetterQueries, _service("dead_letters")]
+DeadLetterResolver = Annotated[DeadLetterService, _service("dead_letter_resolver")]
+Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
+SuppressionWriter = Annotated[SuppressionList, _service("suppression_writer")]
+WebhookPublisher = Annotated[WebhookService, _service("webhook_publisher")]
+Clock = Annotated[Callable[[], datetime], _service("clock")]
+DefaultRegion = Annotated[str, Depends(_default_region)]
+Trace = Annotated[Mapping[str, str], Depends(_trace)]

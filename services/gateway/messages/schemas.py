@@ -1,0 +1,226 @@
+"""The bodies of requests and responses about messages."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    computed_field,
+    field_validator,
+    model_validator,
+)
+
+from services.gateway.http.pagination import Cursor, PageParameters
+from shared.addresses import Address, is_sender_id
+from shared.channels import Channel, Direction, MessageType
+from shared.lifecycle import Status
+from shared.message import Message
+from shared.segments import Encoding, segments_of
+from shared.validation import (
+    Attachments,
+    Email,
+    Moment,
+    Phone,
+    RecipientPhone,
+    SmsText,
+    Subject,
+    Text,
+    Timestamp,
+)
+
+_ATTACHMENT: JsonValue = {
+    "required": ["attachments"],
+    "properties": {"attachments": {"type": "array", "minItems": 1}},
+}
+_TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}}
+
+
+def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
+    """Return the configuration of a send request: unknown fields, which may be misspelt, are refused."""
+    shown: JsonValue = [{**example, "timestamp": "2024-11-01T14:00:00Z"} for example in examples]
+    schema: dict[str, JsonValue] = {"examples": shown, "anyOf": [_TEXT, _ATTACHMENT]}
+    return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=schema)
+
+
+class SendRequest(BaseModel):
+    """What the requests to send have in common; subclasses narrow the addresses, the type and the body.
+
+    A field with the name of a field of `Message` becomes that field.
+    """
+
+    from_: Address
+    to: Address
+    type: str
+
+    body: Text | None = None
+    attachments: Attachments | None = None
+    timestamp: Timestamp | None = Field(
+        default=None, description="When the message was written; now by default"
+    )
+    send_at: Moment | None = Field(
+        default=None, description="The message is not sent before this time, up to 7 days ahead"
+    )
+
+    @model_validator(mode="after")
+    def _require_content(self) -> Self:
+        if not self.attachments and not re.search(r"\S", self.body or ""):
+            raise ValueError("is empty, and there are no attachments")
+        return self
+
+
+class SmsRequest(SendRequest):
+    """An SMS or MMS to send."""
+
+    model_config = _documented(
+        {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello!", "attachments": None},
+        {
+            "from": "+12016661234",
+            "to": "(804) 555-1234",
+            "type": "mms",
+            "body": "Look at this",
+            "attachments": ["https://example.com/cat.jpg"],
+        },
+    )
+
+    from_: Phone = Field(alias="from")
+    to: RecipientPhone
+    type: Literal["sms", "mms"]
+    body: SmsText | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _require_number_for_mms(cls, type_: str, info: ValidationInfo) -> str:
+        if type_ == MessageType.MMS and "from_" in info.data and is_sender_id(info.data["from_"]):
+            raise ValueError("cannot be mms from an alphanumeric sender id, which can only send sms")
+        return type_
+
+
+class EmailRequest(SendRequest):
+    """An e-mail to send; its body may be HTML."""
+
+    model_config = _documented(
+        {
+            "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
+            "to": "contact@gmail.com",
+            "subject": "Greetings",
+            "body": "<p>Hello!</p>",
+            "attachments": [],
+        },
+    )
+
+    from_: Email = Field(alias="from")
+    to: Email
+    type: Literal["email"] = "email"
+    subject: Subject | None = None
+
+
+class ErrorResponse(BaseModel):
+    """The reason why a message was not sent, or not delivered."""
+
+    code: str = Field(examples=["http_500"])
+    detail: str | None = None
+    attempt: int | None = None
+    provider: str | None = None
+    status_code: int | None = None
+    at: AwareDatetime | None = None
+
+
+class MessageResponse(BaseModel):
+    """A message of either direction."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: UUID
+    conversation_id: int | None = Field(
+        default=None, description="Null until the message is stored", examples=[1]
+    )
+    conversation_key: UUID
+    direction: Direction
+    type: MessageType
+    from_: str = Field(alias="from", examples=["+12016661234"])
+    to: str = Field(examples=["+18045551234"])
+    subject: str | None = Field(description="Subject of an e-mail", examples=[None])
+    body: str = Field(examples=["Hello!"])
+    attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
+    timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
+    status: Status = Field(examples=[Status.SENT])
+    provider: str | None = Field(examples=["generic_sms"])
+    provider_message_id: str | None = Field(
+        description="The provider's id of the message", examples=["sms-4711"]
+    )
+    error: ErrorResponse | None = Field(
+        default=None, description="Error of the latest attempt, if it failed", examples=[None]
+    )
+    created_at: AwareDatetime = Field(description="When the message was accepted")
+    send_at: AwareDatetime | None = Field(
+        description="The time before which the message is not sent, if one was requested", examples=[None]
+    )
+
+    @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
+    @property
+    def segments(self) -> int | None:
+        return segments_of(self.body).count if self.type is MessageType.SMS else None
+
+    @computed_field(description="Encoding of an SMS; null for other messages", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
+    @property
+    def encoding(self) -> Encoding | None:
+        return segments_of(self.body).encoding if self.type is MessageType.SMS else None
+
+    @classmethod
+    def of(cls, message: Message, status: Status) -> Self:
+        """Return the response for a message that was just accepted."""
+        return cls.model_validate({**dict(message), "status": status})
+
+
+class HistoryEntry(BaseModel):
+    """Something that happened to a message."""
+
+    status: Status
+    source: str = Field(description="`event` of this service, or `receipt` of the provider")
+    generation: int = Field(description="0, and one more with each replay of the message's dead letter")
+    attempt: int
+    provider: str | None
+    provider_message_id: str | None
+    error: ErrorResponse | None
+    next_attempt_at: AwareDatetime | None
+    occurred_at: AwareDatetime
+
+
+class MessageWithHistory(MessageResponse):
+    history: list[HistoryEntry] = Field(description="What happened to the message, attempt by attempt")
+
+
+class ScheduledQuery(PageParameters):
+    """Filters of the scheduled messages."""
+
+    status: Literal[Status.SCHEDULED]
+    channel: Channel | None = None
+
+
+ScheduledParameters = Annotated[ScheduledQuery, Query()]
+
+
+class MessageCursor(Cursor):
+    timestamp: AwareDatetime
+    created_at: AwareDatetime
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row
+        return cls(timestamp=row.timestamp, created_at=row.created_at, id=row.id)
+
+
+class ScheduledCursor(Cursor):
+    due: AwareDatetime
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row
+        return cls(due=row.due, id=row.id)

@@ -1,0 +1,87 @@
+"""Publishing the content of webhooks. What the methods return from is stored in the streams."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.suppression_list import SuppressionList
+from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject
+from shared.events import message_received, receipt_received
+from shared.keywords import Keyword
+from shared.message import IncomingMessage, IncomingReceipt
+from shared.observability import tracing
+from shared.observability.metrics import ACCEPTED, RECEIPTS, WEBHOOKS_REFUSED
+from shared.providers.webhooks import WebhookContent, WebhookRequest
+from shared.suppressions import SuppressionChange, SuppressionSource, change_by_keyword
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookService:
+    """Publishes messages, receipts, opt-outs and opt-ins.
+
+    Its methods raise BusUnavailableError when JetStream does not acknowledge. An event may be stored
+    nevertheless; publishing it again does no harm.
+    """
+
+    publisher: Publisher
+    suppressions: SuppressionList
+
+    async def publish(
+        self, content: WebhookContent, request: WebhookRequest, *, provider: str, trace: Mapping[str, str]
+    ) -> None:
+        """Publish everything that a webhook brings.
+
+        Args:
+            content: the parsed webhook.
+            request: the webhook.
+            provider: the provider's name.
+            trace: headers of the trace that the webhook belongs to.
+        """
+        for faults in content.invalid:
+            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc()
+            _log.warning("webhook_event_invalid", provider=provider, fields=[fault.field for fault in faults])
+        await asyncio.gather(
+            *(self._receive(message, trace) for message in content.messages),
+            *(self._report(receipt, request, trace) for receipt in content.receipts),
+            *(self._record(change) for change in content.suppressions),
+        )
+
+    async def _receive(self, incoming: IncomingMessage, trace: Mapping[str, str]) -> None:
+        message = incoming.message
+        structlog.contextvars.bind_contextvars(message_id=str(message.id))
+        tracing.annotate(
+            message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
+        )
+        if change := change_by_keyword(incoming):
+            # YES is an ordinary answer unless there is an opt-out to revoke.
+            unless_so = incoming.keyword is Keyword.YES
+            await self.suppressions.record(change, cause=message.id, unless_so=unless_so)
+        event = message_received(incoming)
+        subject = inbound_message_subject(message.channel, message.conversation_key)
+        await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
+        ACCEPTED.labels(message.channel, "webhook").inc()
+        _log.info("message_received", type=message.type, provider=message.provider)
+
+    async def _report(
+        self, receipt: IncomingReceipt, request: WebhookRequest, trace: Mapping[str, str]
+    ) -> None:
+        event = receipt_received(receipt, time=request.received_at)
+        subject = inbound_receipt_subject(receipt.channel, receipt.provider)
+        await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
+        ACCEPTED.labels(receipt.channel, "receipt").inc()
+        RECEIPTS.labels(receipt.channel, receipt.status).inc()
+        _log.info(
+            "receipt_received",
+            provider=receipt.provider,
+            provider_message_id=receipt.provider_message_id,
+            status=receipt.status,
+        )
+
+    async def _record(self, change: SuppressionChange) -> None:
+        # A provider that refuses to send tells a state and not a moment.
+        await self.suppressions.record(change, unless_so=change.source is SuppressionSource.PROVIDER)

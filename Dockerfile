@@ -1,4 +1,4 @@
-# One image for migrations, provisioning, every service and the mock providers: the command tells them apart.
+# One image for the migrations, the provisioning, every service and the mock providers; the command selects one.
 FROM python:3.13-slim
 
 ENV PYTHONUNBUFFERED=1 \
@@ -6,16 +6,17 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /app
 RUN useradd --system --uid 10001 --no-create-home app
 
-# pip reads these as its own environment variables, here and nowhere else.
+# pip reads these as environment variables while it installs; they do not become part of the image.
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
-# By itself, so that a change of the code installs nothing anew. Wheels only: there is no compiler here.
+# A layer of its own, so that a change of the code does not install the packages again. Only wheels, as there
+# is no compiler.
 COPY requirements.lock .
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
     -r requirements.lock
 
-COPY alembic.ini .
+COPY pyproject.toml LICENSE alembic.ini ./
 COPY migrations migrations
 COPY mock_providers mock_providers
 COPY shared shared

@@ -1,45 +1,58 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format lock bench chaos \
-	migrate-new migrate-up migrate-down migrate-current migrate-history migrate-check provision
+.PHONY: help setup run status logs psql reset test check format bench chaos lock provision \
+	migrate-new migrate-up migrate-down migrate-current migrate-history migrate-check
 
-help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+packages := bin/setup.sh run
+tools := bin/setup.sh dev
+stack := .venv/bin/python -m dev.local_stack
 
-setup: ## Make .venv from the lock file
-	@bin/setup.sh
+help:
+	@echo "Begin with: make run"
+	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' \
+		$(MAKEFILE_LIST)
+	@printf '\nVariables follow the target: make run SENDERS=3. .env.example lists the settings.\n'
 
-run: setup ## Start everything, with PostgreSQL and NATS of its own unless .env names others
+##@ Run
+run: ## Start everything on this machine; Ctrl-C stops it
 	@bin/start.sh
+status: ## Show what is running, where it listens, and how far behind it is
+	@$(packages) && $(stack) status
+logs: ## Show the latest logs and follow them [SERVICE=sender] [TAIL=20]
+	@$(packages) && $(stack) logs $${SERVICE:+--service "$$SERVICE"} $${TAIL:+--tail "$$TAIL"}
+psql: ## Open psql on the database in use [SQL="select 1"]
+	@$(packages) && $(stack) psql $${SQL:+--command "$$SQL"}
+psql: export SQL := $(value SQL)
+reset: ## Delete the data that 'make run' keeps, after asking [YES=1]
+	@$(packages) && $(stack) reset $${YES:+--yes}
 
-test: setup ## Run all tests against real servers, in parallel
-	@.venv/bin/pytest -n auto
-
-check: setup ## Formatting, lint, types, import walls
-	@bin/check.sh
-
-format: setup ## Format the code and apply the safe fixes
-	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format .
-
-lock: ## Resolve the dependencies anew (needs uv)
+##@ Change
+test: ## Run the tests, against real servers [TESTS=tests/unit]
+	@$(tools) && .venv/bin/pytest -n auto $(TESTS)
+check: ## Check the formatting, the lint rules, the types and the imports
+	@$(tools) && bin/check.sh
+format: ## Format the code and apply the safe fixes
+	@$(tools) && { .venv/bin/ruff check --fix --quiet .; .venv/bin/ruff format .; }
+lock: ## Resolve the dependencies; needs uv [UPGRADE=1] [PACKAGE=name]
 	@bin/lock.sh
+setup: ## Install all packages and tools; the other targets install what they need
+	@$(tools)
 
-bench: setup ## Measure, each figure beside its limit
-	@.venv/bin/python -m bench
+##@ Measure
+bench: ## Measure throughput, latency and memory against their limits
+	@$(tools) && .venv/bin/python -m dev.bench
+chaos: ## Inject faults under load and account for every message
+	@$(tools) && .venv/bin/python -m dev.chaos
 
-chaos: setup ## Kill, stop, hang and fill everything under load, and account for every message
-	@.venv/bin/python -m chaos
+##@ Database and streams of your own: DATABASE_URL and NATS_URL
+migrate-up: ## Upgrade the database to the newest migration
+migrate-down: ## Drop every table, and the data with it
+migrate-new: ## Write a migration from the changes of the models [MESSAGE="add a column"]
+migrate-check: ## Check that the models have no changes without a migration
+provision: ## Create or update the streams, the consumers and the buckets
+	@$(packages) && bin/provision
 
-provision: setup ## Create or update the streams, consumers and buckets at NATS_URL
-	@bin/provision
-
-migrate-new: setup ## Write a migration from the changes of the models (asks for a name, or MESSAGE=…)
-	@bin/migrate.sh new "$$MESSAGE"
+migrate-up migrate-down migrate-current migrate-history:
+	@$(packages) && bin/migrate.sh $(@:migrate-%=%)
+migrate-new migrate-check:
+	@$(tools) && bin/migrate.sh $(@:migrate-%=%) $${MESSAGE:+"$$MESSAGE"}
 migrate-new: export MESSAGE := $(value MESSAGE)
-
-migrate-up migrate-down migrate-current migrate-history migrate-check: setup
-	@bin/migrate.sh $(@:migrate-%=%)
-migrate-up: ## Upgrade the database at DATABASE_URL to the newest migration
-migrate-down: ## Downgrade it to nothing: every table goes, and what is in it
-migrate-current: ## Show which migration it is at
-migrate-history: ## List the migrations
-migrate-check: ## Say whether the models have changes that no migration has

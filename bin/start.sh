@@ -3,5 +3,5 @@
 # those servers, otherwise a PostgreSQL and a nats-server of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin/setup.sh
-exec .venv/bin/python -m local_stack
+bin/setup.sh run
+exec .venv/bin/python -m dev.local_stack

@@ -1,127 +1,92 @@
-"""What the person at the keyboard decides: the environment, and `.env` below it."""
+"""What to run, as the environment and `.env` ask for."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
+from pydantic import SecretStr, ValidationError
 
-from dev.local_stack import ports
 from dev.local_stack.errors import StackError
-
-_MOST_PROCESSES = 32
+from dev.local_stack.settings import LocalStackSettings, faults_in, load
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """How to run.
+    """What to run.
 
     Attributes:
-        environment: what the processes get; it may hold secrets.
-        database_url: None where PostgreSQL and NATS are to be started here.
-        sms_provider_url: None where a mock is to stand in for the provider.
-        ingest_health_port: of the first process, the others count up from it; None for any free ones.
+        root: folder of the project.
+        environment: the variables for the processes; they may be secret.
+        notes: remarks for the person who starts it.
     """
 
     root: Path
+    settings: LocalStackSettings
     environment: Mapping[str, str] = field(repr=False)
-    data_folder: Path
-    database_url: str | None = field(repr=False)
-    nats_url: str | None = field(repr=False)
-    postgres_port: int
-    nats_port: int
-    gateway_host: str
-    gateway_port: int
-    sms_provider_url: str | None
-    sms_provider_port: int
-    email_provider_url: str | None
-    email_provider_port: int
-    ingests: int
-    ingest_health_port: int | None
-    senders: int
-    sender_health_port: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def data_folder(self) -> Path:
+        return self.root / self.settings.data_dir.expanduser()
 
     @property
     def log_folder(self) -> Path:
         return self.data_folder / "log"
 
     @property
+    def database_url(self) -> str | None:
+        return _revealed(self.settings.database_url)
+
+    @property
+    def nats_url(self) -> str | None:
+        return _revealed(self.settings.nats_url)
+
+    @property
     def owns_servers(self) -> bool:
+        """Whether PostgreSQL and NATS are started here."""
         return self.database_url is None
 
 
-def read_environment(root: Path) -> dict[str, str]:
-    """The environment, with `.env` of the folder for what it does not have. An empty variable is none.
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The variables of the environment and, if they are not set there, of `.env`. Empty ones are not set.
+
+    Attributes:
+        names_in_file: the names in `.env`.
+    """
+
+    variables: Mapping[str, str] = field(repr=False)
+    names_in_file: tuple[str, ...] = ()
+
+
+def read_environment(root: Path) -> Environment:
+    """Raises StackError if `.env` of the folder cannot be read."""
+    path = root / ".env"
+    try:
+        file = dotenv_values(path)
+    except (OSError, ValueError) as exc:
+        raise StackError(f"{path} cannot be read: {exc}") from exc
+    return Environment({**_without_empty(file), **_without_empty(os.environ)}, tuple(file))
+
+
+def _without_empty(variables: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if value is not None and value.strip()}
+
+
+def configure(environment: Mapping[str, str], root: Path, *, notes: Sequence[str] = ()) -> Configuration:
+    """Decide what to run.
 
     Raises:
-        StackError: the file cannot be read.
+        StackError: a setting of the local stack has a fault; there is a line for each.
     """
     try:
-        file = dotenv_values(root / ".env")
-    except (OSError, ValueError) as exc:
-        raise StackError(f"{root / '.env'} cannot be read: {exc}") from exc
-    merged = {**file, **{name: value for name, value in os.environ.items() if value.strip()}}
-    return {name: value for name, value in merged.items() if value is not None and value.strip()}
-
-
-def configure(environment: Mapping[str, str], root: Path) -> Configuration:
-    """Read what is to be done.
-
-    Raises:
-        StackError: a variable makes no sense, or goes without its companion.
-    """
-    database_url, nats_url = environment.get("DATABASE_URL"), environment.get("NATS_URL")
-    _check_both_or_neither(database_url, nats_url)
-    return Configuration(
-        root=root,
-        environment=environment,
-        data_folder=root / Path(environment.get("DATA_DIR", ".data")).expanduser(),
-        database_url=database_url,
-        nats_url=nats_url,
-        postgres_port=_port(environment, "POSTGRES_PORT", 5432),
-        nats_port=_port(environment, "NATS_PORT", 4222),
-        gateway_host=environment.get("GATEWAY_HOST", "127.0.0.1").strip(),
-        gateway_port=_port(environment, "GATEWAY_PORT", 8080),
-        sms_provider_url=environment.get("SMS_PROVIDER_URL"),
-        sms_provider_port=_port(environment, "SMS_PROVIDER_PORT", 8001),
-        email_provider_url=environment.get("EMAIL_PROVIDER_URL"),
-        email_provider_port=_port(environment, "EMAIL_PROVIDER_PORT", 8002),
-        ingests=_processes(environment, "INGESTS"),
-        ingest_health_port=_optional_port(environment, "INGEST_HEALTH_PORT"),
-        senders=_processes(environment, "SENDERS"),
-        sender_health_port=_optional_port(environment, "SENDER_HEALTH_PORT"),
-    )
-
-
-def _check_both_or_neither(database_url: str | None, nats_url: str | None) -> None:
-    if database_url and not nats_url:
-        raise StackError(
-            "DATABASE_URL is set but NATS_URL is not: set both, or neither, in the environment or .env"
-        )
-    if nats_url and not database_url:
-        raise StackError(
-            "NATS_URL is set but DATABASE_URL is not: set both, or neither, in the environment or .env"
-        )
-
-
-def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
-    return _number(environment, variable, default, 1, ports.HIGHEST)
-
-
-def _optional_port(environment: Mapping[str, str], variable: str) -> int | None:
-    return _port(environment, variable, 0) if variable in environment else None
-
-
-def _processes(environment: Mapping[str, str], variable: str) -> int:
-    return _number(environment, variable, 1, 1, _MOST_PROCESSES)
-
-
-def _number(environment: Mapping[str, str], variable: str, default: int, low: int, high: int) -> int:
-    text = environment.get(variable, "").strip()
-    if not text:
-        return default
-    # Digits only, as int() would also take signs and 1_000.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high:
-        return int(text)
-    raise StackError(f"{variable} is {text!r}: it must be a whole number from {low} to {high}")
+        settings = load(LocalStackSettings, environment)
+    except ValidationError as exc:
+        raise StackError("\n".join(faults_in(exc).values())) from exc
+    return Configuration(root=root, settings=settings, environment=environment, notes=tuple(notes))

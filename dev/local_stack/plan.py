@@ -1,4 +1,4 @@
-"""From the configuration to the processes: which there are, and what each is told."""
+"""From the configuration to the processes: which there are, and the variables of each."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -7,16 +7,16 @@ from functools import partial
 
 from dev.local_stack import external
 from dev.local_stack.configuration import Configuration
-from dev.local_stack.ports import Listener, free_port
+from dev.local_stack.ports import Listener
 from dev.local_stack.processes import Command
-from dev.local_stack.programs import Plan, Program, Stage
+from dev.local_stack.programs import Check, Plan, Program, Stage
 from dev.local_stack.readiness import answers_http
 from dev.local_stack.servers import HOST, LocalServer, NatsServer, PostgresServer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where everything is to be found; the health ports are by process name."""
+    """Where everything can be reached; the health ports are by process name."""
 
     database_url: str
     nats_url: str
@@ -27,35 +27,31 @@ class Addresses:
 
 
 def listeners_of(configuration: Configuration) -> Iterator[Listener]:
-    """The ports that were chosen by somebody, or by default, and so must be free."""
+    """Return the ports that must be free."""
+    settings = configuration.settings
     if configuration.owns_servers:
-        yield Listener("POSTGRES_PORT", HOST, configuration.postgres_port)
-        yield Listener("NATS_PORT", HOST, configuration.nats_port)
-    if not configuration.sms_provider_url:
-        yield Listener("SMS_PROVIDER_PORT", HOST, configuration.sms_provider_port)
-    if not configuration.email_provider_url:
-        yield Listener("EMAIL_PROVIDER_PORT", HOST, configuration.email_provider_port)
-    yield Listener("GATEWAY_PORT", configuration.gateway_host, configuration.gateway_port)
-    for variable, first, count in (
-        ("INGEST_HEALTH_PORT", configuration.ingest_health_port, configuration.ingests),
-        ("SENDER_HEALTH_PORT", configuration.sender_health_port, configuration.senders),
-    ):
-        if first is not None:
-            yield from (Listener(variable, HOST, first + number) for number in range(count))
+        yield Listener("POSTGRES_PORT", HOST, settings.postgres_port)
+        yield Listener("NATS_PORT", HOST, settings.nats_port)
+    if not settings.sms_provider_url:
+        yield Listener("SMS_PROVIDER_PORT", HOST, settings.sms_provider_port)
+    if not settings.email_provider_url:
+        yield Listener("EMAIL_PROVIDER_PORT", HOST, settings.email_provider_port)
+    yield Listener("GATEWAY_PORT", settings.gateway_host, settings.gateway_port)
+    for name, port in _health_ports(configuration).items():
+        yield Listener(f"{_service_of(name)}_HEALTH_PORT".upper(), HOST, port)
 
 
 def addresses_of(configuration: Configuration) -> Addresses:
-    """Settle where everything will be, with free ports for what nobody chose one for."""
     postgres, nats = _own_servers(configuration)
-    host = {"0.0.0.0": HOST, "::": "::1"}.get(configuration.gateway_host, configuration.gateway_host)  # noqa: S104
+    settings = configuration.settings
+    host = {"0.0.0.0": HOST, "::": "::1"}.get(settings.gateway_host, settings.gateway_host)  # noqa: S104
     host = f"[{host}]" if ":" in host else host
     return Addresses(
         database_url=configuration.database_url or postgres.url,
         nats_url=configuration.nats_url or nats.url,
-        gateway_url=f"http://{host}:{configuration.gateway_port}",
-        sms_provider_url=configuration.sms_provider_url or f"http://{HOST}:{configuration.sms_provider_port}",
-        email_provider_url=configuration.email_provider_url
-        or f"http://{HOST}:{configuration.email_provider_port}",
+        gateway_url=f"http://{host}:{settings.gateway_port}",
+        sms_provider_url=settings.sms_provider_url or f"http://{HOST}:{settings.sms_provider_port}",
+        email_provider_url=settings.email_provider_url or f"http://{HOST}:{settings.email_provider_port}",
         health_ports=_health_ports(configuration),
     )
 
@@ -65,95 +61,96 @@ def make_plan(configuration: Configuration, addresses: Addresses) -> Plan:
     environment = _environment(configuration, addresses)
     provision = _python(configuration, "provision", environment, "shared.bus.provision")
     services = tuple(_services(configuration, addresses, environment))
+    log_folder = configuration.log_folder
     if not configuration.owns_servers:
+        current = _python(configuration, "migrations", environment, "alembic", "current", "--check-heads")
         checks = (
-            partial(external.check_database, addresses.database_url),
-            partial(external.check_broker, addresses.nats_url),
-            partial(
-                external.check_schema,
-                _python(configuration, "migrations", environment, "alembic", "current", "--check-heads"),
-            ),
+            Check(name="postgres", run=partial(external.check_database, addresses.database_url)),
+            Check(name="nats", run=partial(external.check_broker, addresses.nats_url)),
+            Check(name="migrations", run=partial(external.check_schema, current)),
         )
-        return Plan(checks=checks, steps=(provision,), services=services)
+        return Plan(checks=checks, steps=(provision,), services=services, log_folder=log_folder)
     postgres, nats = _own_servers(configuration)
     return Plan(
         servers=(_server(postgres, Stage.DATABASE), _server(nats, Stage.BROKER)),
         steps=(_python(configuration, "migrate", environment, "alembic", "upgrade", "head"), provision),
         services=services,
+        log_folder=log_folder,
     )
 
 
 def _own_servers(configuration: Configuration) -> tuple[PostgresServer, NatsServer]:
-    data, log = configuration.data_folder, configuration.log_folder
+    data, log, settings = configuration.data_folder, configuration.log_folder, configuration.settings
     return (
-        PostgresServer(data / "postgres", configuration.postgres_port, log=log / "postgres.log"),
-        NatsServer(data / "nats", configuration.nats_port, log=log / "nats.log"),
+        PostgresServer(data / "postgres", settings.postgres_port, log=log / "postgres.log"),
+        NatsServer(data / "nats", settings.nats_port, log=log / "nats.log"),
     )
 
 
 def _server(server: LocalServer, stage: Stage) -> Program:
-    return Program(command=server.command(), ready=server.answers, prepare=server.prepare, stage=stage)
+    return Program(
+        command=server.command(),
+        ready=server.answers,
+        address=server.url,
+        prepare=server.prepare,
+        stage=stage,
+    )
 
 
 def _services(
     configuration: Configuration, addresses: Addresses, environment: Mapping[str, str]
 ) -> Iterator[Program]:
-    if not (configuration.sms_provider_url and configuration.email_provider_url):
+    settings = configuration.settings
+    if not (settings.sms_provider_url and settings.email_provider_url):
         yield _mocks(configuration, addresses, environment)
     for name, port in addresses.health_ports.items():
         health = {"HEALTH_HOST": HOST, "HEALTH_PORT": str(port)}
-        module = f"services.{name.partition('-')[0]}"
-        yield Program(
-            command=_python(configuration, name, {**environment, **health}, module),
-            ready=partial(answers_http, f"http://{HOST}:{port}/readyz"),
-            stage=Stage.WORKERS,
+        yield _service(
+            _python(configuration, name, {**environment, **health}, f"services.{_service_of(name)}"),
+            f"http://{HOST}:{port}/readyz",
+            Stage.WORKERS,
         )
-    yield Program(
-        command=_python(configuration, "gateway", environment, "services.gateway"),
-        ready=partial(answers_http, f"{addresses.gateway_url}/readyz"),
-        stage=Stage.GATEWAY,
+    yield _service(
+        _python(configuration, "gateway", environment, "services.gateway"),
+        f"{addresses.gateway_url}/readyz",
+        Stage.GATEWAY,
     )
 
 
 def _mocks(configuration: Configuration, addresses: Addresses, environment: Mapping[str, str]) -> Program:
-    """Both mocks are one process. A mock that nobody needs takes any free port, out of the way."""
-    wanted = [
-        ("SMS_PROVIDER_PORT", configuration.sms_provider_url, configuration.sms_provider_port),
-        ("EMAIL_PROVIDER_PORT", configuration.email_provider_url, configuration.email_provider_port),
-    ]
-    mock_ports = {variable: 0 if url else port for variable, url, port in wanted}
-    place = addresses.email_provider_url if configuration.sms_provider_url else addresses.sms_provider_url
-    return Program(
-        command=_python(
-            configuration,
-            "mocks",
-            {**environment, **{variable: str(port) for variable, port in mock_ports.items()}},
-            "mock_providers",
-        ),
-        ready=partial(answers_http, f"{place}/healthz"),
-        stage=Stage.WORKERS,
-    )
+    """Plan one process for both mocks. A mock that is not needed listens on any free port."""
+    settings = configuration.settings
+    ports = {
+        "SMS_PROVIDER_PORT": 0 if settings.sms_provider_url else settings.sms_provider_port,
+        "EMAIL_PROVIDER_PORT": 0 if settings.email_provider_url else settings.email_provider_port,
+    }
+    variables = {**environment, **{variable: str(port) for variable, port in ports.items()}}
+    base_url = addresses.email_provider_url if settings.sms_provider_url else addresses.sms_provider_url
+    command = _python(configuration, "mocks", variables, "mock_providers")
+    return _service(command, f"{base_url}/healthz", Stage.WORKERS)
+
+
+def _service(command: Command, url: str, stage: Stage) -> Program:
+    return Program(command=command, ready=partial(answers_http, url), address=url, stage=stage)
 
 
 def _environment(configuration: Configuration, addresses: Addresses) -> dict[str, str]:
+    settings = configuration.settings
+    database_url = addresses.database_url
+    if configuration.owns_servers:
+        database_url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
     return {
-        "LOG_FORMAT": "text",  # a person watches, unless the environment knows better
+        "LOG_FORMAT": "text",  # a person reads it, unless the settings say otherwise
         **configuration.environment,
         "PYTHONUNBUFFERED": "1",
-        "DATABASE_URL": _with_driver(addresses.database_url)
-        if configuration.owns_servers
-        else addresses.database_url,
+        "DATABASE_URL": database_url,
         "NATS_URL": addresses.nats_url,
-        "GATEWAY_HOST": configuration.gateway_host,
-        "GATEWAY_PORT": str(configuration.gateway_port),
+        "GATEWAY_HOST": settings.gateway_host,
+        "GATEWAY_PORT": str(settings.gateway_port),
         "GATEWAY_URL": addresses.gateway_url,
         "SMS_PROVIDER_URL": addresses.sms_provider_url,
         "EMAIL_PROVIDER_URL": addresses.email_provider_url,
     }
-
-
-def _with_driver(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
 def _python(configuration: Configuration, name: str, environment: Mapping[str, str], *module: str) -> Command:
@@ -166,14 +163,20 @@ def _python(configuration: Configuration, name: str, environment: Mapping[str, s
 
 
 def _health_ports(configuration: Configuration) -> dict[str, int]:
-    taken = {listener.port for listener in listeners_of(configuration)}
-    found = {}
-    for service, first, count in (
-        ("ingest", configuration.ingest_health_port, configuration.ingests),
-        ("sender", configuration.sender_health_port, configuration.senders),
-    ):
-        for number in range(count):
-            name = service if count == 1 else f"{service}-{number + 1}"
-            found[name] = free_port(taken) if first is None else first + number
-            taken.add(found[name])
-    return found
+    settings = configuration.settings
+    return {
+        name: first + number
+        for service, first, count in (
+            ("ingest", settings.ingest_health_port, settings.ingests),
+            ("sender", settings.sender_health_port, settings.senders),
+        )
+        for number, name in enumerate(_names(service, count))
+    }
+
+
+def _names(service: str, count: int) -> list[str]:
+    return [service] if count == 1 else [f"{service}-{number}" for number in range(1, count + 1)]
+
+
+def _service_of(process_name: str) -> str:
+    return process_name.partition("-")[0]

@@ -1,4 +1,4 @@
-"""PostgreSQL refuses to run as root. Where root starts it, it runs as `nobody` instead."""
+"""Runs PostgreSQL as `nobody` if root starts it, because it refuses to run as root."""
 
 import os
 import pwd
@@ -13,13 +13,13 @@ _ROOT = 0
 
 
 def of_database_server() -> tuple[str, ...]:
-    """The command to put before the server's own; empty for an ordinary user.
+    """Return the command that has to precede the server's own; it is empty for an ordinary user.
 
-    The server keeps the right to pass folders that are closed to others, as its binaries and its data
-    may well lie below /root, and no other right of root.
+    Of the rights of root, the server keeps only the one to enter folders that are closed to others, because
+    its programs and its data may be below /root.
 
     Raises:
-        StackError: this is root, and the tool for it is missing.
+        StackError: the user is root, and the program for this is missing.
     """
     if os.geteuid() != _ROOT:
         return ()
@@ -38,7 +38,7 @@ def of_database_server() -> tuple[str, ...]:
 
 
 def give_to_database_server(folder: Path) -> None:
-    """Raises StackError where the system does not know the user, as in some containers."""
+    """Make the server the owner of a folder. Raises StackError if the system does not allow it."""
     if os.geteuid() != _ROOT:
         return
     try:
@@ -48,12 +48,14 @@ def give_to_database_server(folder: Path) -> None:
 
 
 def check_owner_of_data(folder: Path) -> None:
-    """Raises StackError when a data folder of PostgreSQL was made by somebody else."""
+    """Raise StackError if another user created a data folder of PostgreSQL."""
     user = os.geteuid()
     owner = folder.stat().st_uid
     if owner != (_NOBODY if user == _ROOT else user):
-        maker = "root" if owner == _NOBODY else _name(owner)
-        raise StackError(f"{folder} was made by {maker}: start as {maker}, or set DATA_DIR to another folder")
+        creator = "root" if owner == _NOBODY else _name(owner)
+        raise StackError(
+            f"{folder} was created by {creator}: start as {creator}, or set DATA_DIR to another folder"
+        )
 
 
 def _name(user: int) -> str:

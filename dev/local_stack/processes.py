@@ -1,4 +1,4 @@
-"""Child processes: in a process group of their own, stopped in bounded time, none left behind."""
+"""Child processes. Each has its own process group, is stopped in bounded time, and does not outlive us."""
 
 import asyncio
 import os
@@ -22,14 +22,14 @@ _TETHER = Path(__file__).with_name("tether.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What to run, and how to end it.
+    """A command, and how to end it.
 
     Attributes:
-        name: short, for people.
-        log: file to append the output to; without one it is kept for `Child.relay`.
-        privileges: a command that runs its arguments as somebody else, to be put in front.
-        grace: seconds that the process has between the stop signal and the kill signal.
-        kill_signal: ends the process at once; it gets this one too when its starter is killed.
+        name: a short name, for people.
+        log: the file that the output is appended to; without one, `Child.relay` passes it on.
+        privileges: a command that runs its arguments as another user.
+        grace: seconds between the stop signal and the kill signal.
+        kill_signal: the signal that ends the process at once, also if the supervisor is killed.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Command:
 
 
 class Child:
-    """A running command. It belongs to no event loop, so a fixture may start and a test stop it."""
+    """A running command. It belongs to no event loop, so that a fixture can start it and a test stop it."""
 
     def __init__(self, command: Command) -> None:
-        """Start the command. Raises OSError when the system has no room for another process."""
+        """Start the command. Raises OSError if the system cannot start another process."""
         self.command = command
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._log_start = _size(command.log)
@@ -61,7 +61,7 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """None while it runs, then its exit status; of one that died of a signal, the negated number."""
+        """None while it runs, then the exit status; if a signal ended it, the negated number of that."""
         status = self._process.poll()
         if status is not None and not self._group_ended:
             self._group_ended = True
@@ -69,13 +69,13 @@ class Child:
         return status
 
     async def wait(self) -> int:
-        # Asking is the one way that needs no thread, no event loop of its own, and no particular system.
+        # Polling is the only way that works without a thread, in any event loop and on any system.
         while (status := self.status) is None:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_EVERY)
         return status
 
     async def relay(self, on_line: Callable[[str], None]) -> None:
-        """Pass the output on, line by line, until there is no more. What goes to a log is not output."""
+        """Pass the output on, line by line, until it ends. A command with a log has no other output."""
         if self._process.stdout is not None:
             async for line in _lines_of(self._process.stdout):
                 self._lines.append(line)
@@ -90,12 +90,12 @@ class Child:
         return []
 
     def signal(self, number: Signals) -> None:
-        """Send a signal, unless the process has ended."""
+        """Send a signal if the process has not ended."""
         if self.status is None:
             self._process.send_signal(number)
 
     async def stop(self) -> None:
-        """Ask it to stop; when its grace is over, kill it."""
+        """Ask it to stop, and kill it once its grace is over."""
         self.signal(self.command.stop_signal)
         if not await self._ends_within(self.command.grace):
             await self.kill()
@@ -112,13 +112,13 @@ class Child:
         return self.status is not None
 
     def _end_group(self) -> None:
-        """What the process started must not outlive it either."""
+        """Kill the processes that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, Signals.SIGKILL)
 
 
 async def run_to_end(command: Command, on_line: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Run a command that ends by itself; a caller who is cancelled takes it along.
+    """Run a command that ends by itself. If the caller is cancelled, the command is killed.
 
     Returns:
         its exit status and its last lines.
@@ -132,7 +132,7 @@ async def run_to_end(command: Command, on_line: Callable[[str], None]) -> tuple[
 
 
 def describe(status: int) -> str:
-    """How a process ended, such as `was ended by SIGKILL`."""
+    """Return how a process ended, such as `was ended by SIGKILL`."""
     if status >= 0:
         return f"ended with status {status}"
     with suppress(ValueError):
@@ -156,7 +156,7 @@ def _spawn(command: Command, argv: list[str], output: int) -> "subprocess.Popen[
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
-        # The Ctrl-C of the terminal is for the one who started this.
+        # So that Ctrl-C on the terminal reaches only the process that starts this one.
         start_new_session=True,
     )
     if process.stdin is not None:

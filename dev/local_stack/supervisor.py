@@ -1,15 +1,20 @@
 """Starts the programs of a plan in order, keeps them running, and stops them in order."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 
 from dev.local_stack.errors import NotStartedError
+from dev.local_stack.logs import LogFile
 from dev.local_stack.processes import Child, Command, describe, run_to_end
-from dev.local_stack.programs import Plan, Program
+from dev.local_stack.programs import Check, Plan, Program
+from dev.local_stack.progress import Progress
 from dev.local_stack.readiness import until_ready
+from dev.local_stack.state import ProcessState
 from dev.local_stack.terminal import Terminal
 
 _FIRST_PAUSE = 0.5
@@ -18,11 +23,15 @@ _SETTLED_AFTER = 60.0
 _LAST_OUTPUT_WITHIN = 1.0
 
 
+Observer = Callable[[Sequence[ProcessState]], None]
+"""Is called with the state of all processes whenever one is started or ends."""
+
+
 def next_pause(previous: float | None, lived: float) -> float:
-    """Seconds until a program is started again.
+    """Return the seconds until a program is started again.
 
     Args:
-        previous: the pause before this life of it; None in its first.
+        previous: the pause before this life of the program; None in its first.
         lived: seconds that this life lasted.
     """
     if previous is None or lived >= _SETTLED_AFTER:
@@ -30,24 +39,63 @@ def next_pause(previous: float | None, lived: float) -> float:
     return min(2 * previous, _LONGEST_PAUSE)
 
 
-class Keeper:
-    """Keeps one program running."""
+class Output:
+    """Takes the output of one process: to the terminal, and to a log if there is a folder for logs."""
 
-    def __init__(self, program: Program, terminal: Terminal) -> None:
-        self._program = program
+    def __init__(self, name: str, terminal: Terminal, log_folder: Path | None) -> None:
+        self._name = name
         self._terminal = terminal
+        self._log = LogFile(log_folder, name) if log_folder else None
+
+    def line(self, text: str) -> None:
+        self.log(text)
+        self._terminal.line(self._name, text)
+
+    def log(self, text: str) -> None:
+        if self._log is not None:
+            self._log.write(text)
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+class Keeper:
+    """Keeps one program running.
+
+    Args:
+        on_change: is called when the process is started or ends.
+    """
+
+    def __init__(self, program: Program, output: Output, on_change: Callable[[], None]) -> None:
+        self._program = program
+        self._output = output
+        self._on_change = on_change
         self._child: Child | None = None
         self._relaying: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._started_at = 0.0
+        self._since = datetime.now(UTC)
+        self._starts = 0
 
     @property
     def stage(self) -> int:
         return self._program.stage
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         return self._program.command.name
+
+    @property
+    def state(self) -> ProcessState:
+        running = self._child is not None and self._child.status is None
+        return ProcessState(
+            name=self.name,
+            pid=self._child.pid if self._child is not None and running else None,
+            address=self._program.address,
+            since=self._since,
+            restarts=max(0, self._starts - 1),
+        )
 
     async def start(self) -> None:
         """Start it, wait until it is ready, and from then on start it again whenever it ends.
@@ -66,12 +114,12 @@ class Keeper:
         self._keeping = asyncio.create_task(self._keep(child))
 
     async def until_broken(self) -> None:
-        """Returns never, unless by the exception of a mistake in here."""
+        """Wait for an error of this class itself, and raise it."""
         if self._keeping is not None:
             await self._keeping
 
     def give_up(self) -> None:
-        """Let it run, but do not start it again."""
+        """Leave it running, but do not start it again."""
         if self._keeping is not None:
             self._keeping.cancel()
 
@@ -82,6 +130,7 @@ class Keeper:
         if self._child is not None:
             await self._child.stop()
             await self._end_relaying()
+        self._output.close()
 
     def kill(self) -> None:
         if self._child is not None:
@@ -94,7 +143,8 @@ class Keeper:
             status = await child.wait()
             pause = next_pause(pause, loop.time() - self._started_at)
             await self._end_relaying()
-            self._terminal.line(self._name, f"{describe(status)}; it starts again in {pause:g} s")
+            self._on_change()
+            self._output.line(f"{describe(status)}; it is started again in {pause:g} s")
             await asyncio.sleep(pause)
             child = await self._launch_when_possible()
 
@@ -103,52 +153,55 @@ class Keeper:
             try:
                 return self._launch()
             except OSError as exc:
-                self._terminal.line(self._name, f"cannot be started: {exc.strerror}")
+                self._output.line(f"cannot be started: {exc.strerror}")
                 await asyncio.sleep(_LONGEST_PAUSE)
 
     def _launch(self) -> Child:
         self._child = child = Child(self._program.command)
         self._started_at = asyncio.get_running_loop().time()
-        self._relaying = asyncio.create_task(child.relay(self._show))
+        self._since = datetime.now(UTC)
+        self._starts += 1
+        self._relaying = asyncio.create_task(child.relay(self._output.line))
+        self._on_change()
         return child
 
     async def _end_relaying(self) -> None:
         if self._relaying is not None:
-            # What it said last; its output may be held open by somebody else for longer.
+            # For its last lines. A process that it started may hold its output open for longer.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._relaying, _LAST_OUTPUT_WITHIN)
-
-    def _show(self, line: str) -> None:
-        self._terminal.line(self._name, line)
 
 
 class Supervisor:
     """Runs a plan. Whatever happens in between, `stop` leaves no process behind."""
 
-    def __init__(self, plan: Plan, terminal: Terminal) -> None:
+    def __init__(self, plan: Plan, terminal: Terminal, observe: Observer = lambda _: None) -> None:
         self._plan = plan
         self._terminal = terminal
+        self._observe = observe
+        self._progress = Progress(terminal, names=[check.name for check in plan.checks] + [*plan.names])
         self._keepers: list[Keeper] = []
 
     async def start(self) -> None:
         """Return when all of it is ready.
 
         Raises:
-            StackError: something is not as it must be, or did not start.
+            StackError: a check failed, or a program did not start.
         """
-        for check in self._plan.checks:
-            await check()
-        await self._start_together(self._plan.servers)
-        for step in self._plan.steps:
-            await self._take(step)
-        await self._start_together(self._plan.services)
+        async with self._progress.shown():
+            for check in self._plan.checks:
+                await self._run_check(check)
+            await self._start_together(self._plan.servers)
+            for step in self._plan.steps:
+                await self._run_step(step)
+            await self._start_together(self._plan.services)
 
     async def until_broken(self) -> None:
-        """Wait for what should not happen: a mistake in here. It is raised."""
+        """Wait for an error of the supervisor itself, and raise it."""
         await _together(keeper.until_broken() for keeper in self._keepers)
 
     async def stop(self) -> None:
-        """Stop stage by stage, in bounded time."""
+        """Stop one stage after the other, in bounded time."""
         for keeper in self._keepers:
             keeper.give_up()
         for _, stage in groupby(sorted(self._keepers, key=attrgetter("stage")), key=attrgetter("stage")):
@@ -160,15 +213,32 @@ class Supervisor:
             keeper.give_up()
             keeper.kill()
 
-    async def _start_together(self, programs: Iterable[Program]) -> None:
-        keepers = [Keeper(program, self._terminal) for program in programs]
-        self._keepers += keepers
-        await _together(keeper.start() for keeper in keepers)
+    async def _run_check(self, check: Check) -> None:
+        with self._progress.waiting_for(check.name, "checked"):
+            await check.run()
 
-    async def _take(self, step: Command) -> None:
-        status, last_lines = await run_to_end(step, lambda line: self._terminal.line(step.name, line))
-        if status != 0:
-            raise NotStartedError(f"{step.name} {describe(status)}", last_lines)
+    async def _start_together(self, programs: Iterable[Program]) -> None:
+        keepers = [Keeper(program, self._output(program.command.name), self._report) for program in programs]
+        self._keepers += keepers
+        await _together(self._start(keeper) for keeper in keepers)
+
+    async def _start(self, keeper: Keeper) -> None:
+        with self._progress.waiting_for(keeper.name, "ready"):
+            await keeper.start()
+
+    async def _run_step(self, step: Command) -> None:
+        output = self._output(step.name)
+        with self._progress.waiting_for(step.name, "done"):
+            status, last_lines = await run_to_end(step, output.log)
+            output.close()
+            if status != 0:
+                raise NotStartedError(f"{step.name} {describe(status)}", last_lines)
+
+    def _output(self, name: str) -> Output:
+        return Output(name, self._terminal, self._plan.log_folder)
+
+    def _report(self) -> None:
+        self._observe([keeper.state for keeper in self._keepers])
 
 
 async def _together(coroutines: Iterable[Coroutine[None, None, None]]) -> None:

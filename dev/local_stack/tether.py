@@ -1,9 +1,9 @@
-"""Runs a command which the system ends, should the process that started it be killed. Linux only.
+"""Runs a command that the system ends if the process that started it is killed. Linux only.
 
     python -I -S tether.py <pid of the starter> <signal> <command> [<argument>...]
 
-The command replaces this process. A program of its own rather than a `preexec_fn`, which must not be
-used where there are threads; and it comes after `setpriv`, as a change of user undoes the tie.
+The command replaces this process. This is a program and not a `preexec_fn`, which is unsafe if there are
+threads. It runs after `setpriv`, because a change of the user removes the setting.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ def main() -> None:
     if os.getppid() != int(starter):
         sys.exit("the process that started this one is gone")
     try:
-        os.execvp(command[0], command)  # noqa: S606 - replacing this process is the point
+        os.execvp(command[0], command)
     except OSError as exc:
         sys.exit(f"{command[0]}: {exc.strerror}")
 

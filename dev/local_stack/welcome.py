@@ -1,4 +1,4 @@
-"""What is shown once everything is up."""
+"""The text that is shown once everything is ready."""
 
 import shlex
 from collections.abc import Iterator
@@ -10,38 +10,52 @@ from dev.local_stack.readiness import place
 _EXAMPLE = '{"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello!"}'
 
 
+def introduction(configuration: Configuration) -> str:
+    """Return the text that is shown first."""
+    lines = [f"note: {note}" for note in configuration.notes]
+    if configuration.owns_servers:
+        first_time = "" if (configuration.data_folder / "postgres").exists() else ", which is created now"
+        lines.append(f"Starting, with the data in {configuration.data_folder}{first_time}. Ctrl-C stops.")
+    else:
+        lines.append("Starting, with the servers at DATABASE_URL and NATS_URL. Ctrl-C stops.")
+    return "\n".join(lines)
+
+
 def welcome(configuration: Configuration, addresses: Addresses) -> str:
     rows = dict(_rows(configuration, addresses))
     width = max(map(len, rows))
-    table = "\n".join(f"  {what:<{width}}  {where}" for what, where in rows.items())
-    example = _curl(configuration, addresses)
-    return f"\nEverything is up.\n\n{table}\n\nA first SMS:\n\n{example}\n\nCtrl-C stops.\n"
+    table = "\n".join(f"  {name:<{width}}  {where}" for name, where in rows.items())
+    return (
+        f"\nEverything is up.\n\n{table}\n\nSend a first SMS:\n\n{_curl(configuration, addresses)}\n\n"
+        "Ctrl-C stops. In another terminal: make status, make logs, make psql. "
+        "The logs follow.\n"
+    )
 
 
 def _rows(configuration: Configuration, addresses: Addresses) -> Iterator[tuple[str, str]]:
-    yield "gateway", f"{addresses.gateway_url}  (try {addresses.gateway_url}/docs)"
+    yield "API", f"{addresses.gateway_url}/api"
+    yield "API reference", f"{addresses.gateway_url}/docs"
     if configuration.owns_servers:
         yield "PostgreSQL", addresses.database_url
         yield "NATS", addresses.nats_url
     else:
-        # Theirs may hold a password that is not for the screen.
+        # The URLs of other servers may hold passwords, which are not for the screen.
         yield "PostgreSQL", place(addresses.database_url, 5432)
         yield "NATS", ", ".join(place(url.strip(), 4222) for url in addresses.nats_url.split(","))
-    sms = _provider(configuration.sms_provider_url, addresses.sms_provider_url)
-    yield "SMS provider", _in_order(configuration, "SMS_PROVIDERS", "generic_sms", sms)
-    email = _provider(configuration.email_provider_url, addresses.email_provider_url)
-    yield "e-mail provider", _in_order(configuration, "EMAIL_PROVIDERS", "generic_email", email)
+    settings = configuration.settings
+    sms = _provider(settings.sms_provider_url, addresses.sms_provider_url)
+    yield "SMS providers", _in_order(configuration, "SMS_PROVIDERS", "generic_sms", sms)
+    email = _provider(settings.email_provider_url, addresses.email_provider_url)
+    yield "e-mail providers", _in_order(configuration, "EMAIL_PROVIDERS", "generic_email", email)
     for name, port in addresses.health_ports.items():
-        yield name, f"http://127.0.0.1:{port}/readyz, /healthz, /metrics"
-    yield "data", str(configuration.data_folder)
-    if configuration.owns_servers:
-        yield "logs", f"{configuration.log_folder} of PostgreSQL and NATS; the others' are below"
+        yield name, f"http://127.0.0.1:{port}/readyz and /metrics"
+    yield "logs", str(configuration.log_folder)
 
 
 def _provider(chosen: str | None, url: str) -> str:
     if chosen:
-        return f"{place(url, 443 if url.startswith('https:') else 80)}"
-    return f"{url}  (a mock; {url}/docs)"
+        return place(url, 443 if url.startswith("https:") else 80)
+    return f"{url} (a mock, see {url}/docs)"
 
 
 def _in_order(configuration: Configuration, variable: str, generic: str, where: str) -> str:

@@ -1,0 +1,144 @@
+"""`make status`: the processes of a running stack, and how far behind its consumers are."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dev.local_stack.configuration import Configuration
+from dev.local_stack.data_folder import contents, is_in_use
+from dev.local_stack.readiness import (
+    NotReadyError,
+    answers_http,
+    answers_jetstream,
+    answers_sql,
+    connected,
+    place,
+)
+from dev.local_stack.state import ProcessState, State, StateFile
+
+_READY = "ready"
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The messages that a consumer has not dealt with yet."""
+
+    stream: str
+    consumer: str
+    waiting: int
+    in_progress: int
+
+
+async def show_status(configuration: Configuration) -> int:
+    """Print the state of the stack of a data folder.
+
+    Returns:
+        the exit status: 0 if all of it is ready.
+    """
+    folder = configuration.data_folder
+    state = StateFile(folder).read() if is_in_use(folder) else None
+    if state is None:
+        kept = (
+            f"The data of the last run is kept in {folder}." if contents(folder) else f"{folder} has no data."
+        )
+        print(f"Nothing is running here. {kept} Start with: make run")
+        return 1
+    servers = [] if state.owns_servers else _other_servers(state)
+    processes = [*servers, *state.processes]
+    conditions = await asyncio.gather(*map(_condition_of, processes))
+    print(f"Running for {_age(state.since)} (pid {state.pid}), with the data in {folder}.\n")
+    print(_table(["process", "pid", "running for", "address", "state"], _rows(processes, conditions)))
+    print(f"\n{await _show_backlogs(state)}")
+    return 0 if all(condition == _READY for condition in conditions) else 1
+
+
+def _other_servers(state: State) -> list[ProcessState]:
+    return [
+        ProcessState(name=name, pid=None, address=url, since=state.since, restarts=0)
+        for name, url in (("postgres", state.database_url), ("nats", state.nats_url))
+    ]
+
+
+async def _condition_of(process: ProcessState) -> str:
+    probe: Callable[[str], Awaitable[None]]
+    match _scheme(process.address):
+        case "postgresql":
+            probe = answers_sql
+        case "nats":
+            probe = answers_jetstream
+        case _:
+            probe = answers_http
+    try:
+        await probe(process.address)
+    except NotReadyError as exc:
+        return f"not ready: {exc}"
+    return _READY
+
+
+def _rows(processes: Sequence[ProcessState], conditions: Sequence[str]) -> Iterator[list[str]]:
+    for process, condition in zip(processes, conditions, strict=True):
+        restarts = f", restarts: {process.restarts}" if process.restarts else ""
+        yield [
+            process.name,
+            str(process.pid or "-"),
+            _age(process.since) if process.pid else "-",
+            _shown(process.address),
+            condition + restarts,
+        ]
+
+
+def _shown(address: str) -> str:
+    """Return an address without its password."""
+    match _scheme(address):
+        case "postgresql":
+            return place(address, 5432)
+        case "nats":
+            return ", ".join(place(url.strip(), 4222) for url in address.split(","))
+        case _:
+            return address.removesuffix("/readyz").removesuffix("/healthz")
+
+
+def _scheme(address: str) -> str:
+    return address.partition("://")[0].partition("+")[0]
+
+
+async def _show_backlogs(state: State) -> str:
+    try:
+        backlogs = await _backlogs(state.nats_url)
+    except NotReadyError as exc:
+        return f"The streams cannot be read: {exc}"
+    behind = [backlog for backlog in backlogs if backlog.waiting or backlog.in_progress]
+    if not behind:
+        return f"No message is waiting for any of the {len(backlogs)} consumers."
+    rows = ([b.stream, b.consumer, f"{b.waiting:,}", f"{b.in_progress:,}"] for b in behind)
+    return _table(["stream", "consumer", "waiting", "in progress"], rows)
+
+
+async def _backlogs(nats_url: str) -> list[Backlog]:
+    """Raises NotReadyError if JetStream does not answer."""
+    async with connected(nats_url) as client:
+        jetstream = client.jetstream(timeout=3)
+        return [
+            Backlog(stream.config.name or "", info.name, info.num_pending or 0, info.num_ack_pending or 0)
+            for stream in await jetstream.streams_info()
+            for info in await jetstream.consumers_info(stream.config.name or "")
+        ]
+
+
+def _age(since: datetime) -> str:
+    age = datetime.now(UTC) - since
+    if age < timedelta(minutes=2):
+        return f"{age.seconds} s"
+    if age < timedelta(hours=2):
+        return f"{age.seconds // 60} min"
+    return f"{age // timedelta(hours=1)} h"
+
+
+def _table(heading: list[str], rows: Iterator[list[str]]) -> str:
+    table = [heading, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )

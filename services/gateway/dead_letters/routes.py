@@ -19,13 +19,12 @@ from services.gateway.dead_letters.schemas import (
 )
 from services.gateway.dependencies import DeadLetterResolver, DeadLetters
 from services.gateway.http.auth import Caller
-from services.gateway.http.body import JsonRoute
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, decode_cursor, encode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
 
-router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=JsonRoute)
+router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
 
 _ONE_PROBLEMS = problems(401, 404, 409, 503)
 _BODY_PROBLEMS = problems(400, 401, 413, 415, 422, 503)

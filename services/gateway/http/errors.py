@@ -179,7 +179,10 @@ def _methods_at(request: Request) -> list[str]:
 
 async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101 - for mypy
-    errors = [{**error, "loc": error["loc"][1:]} for error in exc.errors()]
+    errors = exc.errors()
+    if errors[0]["type"] == "json_invalid":
+        return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
+    errors = [{**error, "loc": error["loc"][1:]} for error in errors]
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
 
 

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Depends, Response
 
 from services.gateway.dependencies import Canceller, Messages, MessageSender, Trace
 from services.gateway.http.auth import Caller
-from services.gateway.http.body import JsonRoute
 from services.gateway.http.errors import NotFoundError, problems
+from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
 from services.gateway.messages.idempotency import IdempotencyKey
@@ -20,7 +20,8 @@ from services.gateway.messages.schemas import (
 )
 from shared.events import accepted_status
 
-router = APIRouter(prefix="/api/messages", tags=["messages"], route_class=JsonRoute)
+router = APIRouter(prefix="/api/messages", tags=["messages"])
+sending = APIRouter(route_class=FastRoute)
 
 _SEND_RESPONSES = {
     202: {
@@ -31,7 +32,7 @@ _SEND_RESPONSES = {
 }
 
 
-@router.post("/sms", summary="Send an SMS or MMS", status_code=202, responses=_SEND_RESPONSES)
+@sending.post("/sms", summary="Send an SMS or MMS", status_code=202, responses=_SEND_RESPONSES)
 async def send_sms(
     body: SmsRequest,
     caller: Caller,
@@ -45,7 +46,7 @@ async def send_sms(
     return MessageResponse.of(event.data.message, accepted_status(event))
 
 
-@router.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
+@sending.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
 async def send_email(
     body: EmailRequest,
     caller: Caller,
@@ -57,6 +58,9 @@ async def send_email(
     event = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
     response.headers["Location"] = f"/api/messages/{event.data.message.id}"
     return MessageResponse.of(event.data.message, accepted_status(event))
+
+
+router.include_router(sending)
 
 
 @router.get("", summary="List scheduled messages, soonest first", responses=problems(401, 422, 503))

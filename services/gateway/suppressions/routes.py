@@ -2,7 +2,6 @@ from fastapi import APIRouter
 
 from services.gateway.dependencies import Clock, DefaultRegion, Suppressions, SuppressionWriter
 from services.gateway.http.auth import Caller
-from services.gateway.http.body import JsonRoute
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
@@ -19,7 +18,7 @@ from shared.channels import Channel
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import Fault
 
-router = APIRouter(prefix="/api/suppressions", tags=["suppressions"], route_class=JsonRoute)
+router = APIRouter(prefix="/api/suppressions", tags=["suppressions"])
 
 
 @router.get("", summary="List suppressed addresses, most recent first", responses=problems(401, 422, 503))

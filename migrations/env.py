@@ -1,8 +1,7 @@
-"""What Alembic runs for each of its commands: connects to DATABASE_URL and lets it work there.
+"""The environment of each Alembic command: it connects to DATABASE_URL and runs the migrations there.
 
-Two deployments never migrate at once: whoever comes second waits for an advisory lock, and then finds the
-work done. A migration gives up rather than queue for a table that is in use, since everybody else would
-queue behind it.
+Two deployments never migrate at the same time: the second one waits for an advisory lock, and then has
+nothing left to do.
 """
 
 import asyncio
@@ -15,37 +14,39 @@ from pathlib import Path
 from alembic import context
 from dotenv import load_dotenv
 from sqlalchemy import URL, Connection, make_url, pool, text
-from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from shared.db.tables import Base, TransactionId
+from shared.db.tables import Base
 
 _ROOT = Path(__file__).parent.parent
 _DRIVER = "postgresql+asyncpg"
 _CONNECT_TIMEOUT = 5
 """Seconds."""
 
+# A statement that waits for a table in use makes all later statements on that table wait behind it. A
+# migration therefore fails instead, and can be run again when the table is free.
 _LOCK_TIMEOUT = "5s"
 _LOCK_NOT_AVAILABLE = "55P03"
+
 _ADVISORY_LOCK = 0x6D696772617465
-"""Any number will do that nothing else in the database locks."""
+"""An arbitrary number that nothing else in the database locks."""
 
 _log = getLogger("alembic.env")
 
 
 def database_url() -> URL:
-    """The database to migrate; ends the program with one line when it is not said, or not clear."""
+    """Return the URL of the database to migrate, or exit with one line if it is missing or invalid."""
     load_dotenv(_ROOT / ".env")
     value = os.environ.get("DATABASE_URL", "").strip()
     if not value:
-        sys.exit("migrate: DATABASE_URL is not set; .env.example shows how")
+        sys.exit("migrate: DATABASE_URL is not set; see .env.example")
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
         sys.exit(f"migrate: DATABASE_URL is not of the form {_DRIVER}://user:password@host:port/database")
     if url.drivername != _DRIVER:
-        sys.exit(f"migrate: DATABASE_URL begins with {url.drivername}://; {_DRIVER}:// is what works here")
+        sys.exit(f"migrate: DATABASE_URL begins with {url.drivername}://; it must begin with {_DRIVER}://")
     return url
 
 
@@ -67,18 +68,18 @@ async def migrate_online() -> None:
     )
     connection = await connect(engine)
     try:
-        await lock_out_others(connection)
+        await acquire_lock(connection)
         await connection.run_sync(migrate)
     except DBAPIError as exc:
         if getattr(exc.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-        sys.exit(f"migrate: a table was in use for {_LOCK_TIMEOUT}; nothing was changed, so just try again")
+        sys.exit(f"migrate: a table was in use for {_LOCK_TIMEOUT}; nothing was changed, try again")
     finally:
         await connection.close()
 
 
 async def connect(engine: AsyncEngine) -> AsyncConnection:
-    """Connect, or end the program with one line that names the server and never the password."""
+    """Connect, or exit with one line that names the server but not the password."""
     try:
         return await engine.connect()
     except (OSError, TimeoutError, DBAPIError) as exc:
@@ -87,11 +88,11 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
         sys.exit(f"migrate: cannot connect to PostgreSQL at {server}: {reason or type(exc).__name__}")
 
 
-async def lock_out_others(connection: AsyncConnection) -> None:
-    """Take the lock that every migration takes; closing the connection releases it."""
+async def acquire_lock(connection: AsyncConnection) -> None:
+    """Take the advisory lock of all migrations, which closing the connection releases."""
     key = {"key": _ADVISORY_LOCK}
     if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
-        _log.info("another migration is running; waiting for it")
+        _log.info("waiting for another migration to finish")
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
     await connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
     await connection.commit()
@@ -102,9 +103,6 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         context.run_migrations()
 
-
-# What Alembic reads back from the database is compared with the models, so it has to know our type.
-ischema_names["xid8"] = TransactionId
 
 if context.config.config_file_name is not None:
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)

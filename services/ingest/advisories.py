@@ -1,7 +1,7 @@
-"""Picks up what the server has stopped delivering.
+"""The handler of advisories: it dead-letters the messages that the server no longer delivers.
 
-A message that kills its consumer again and again is delivered no more, and would lie in its stream unseen.
-The server says so in an advisory, and from that the message becomes a dead letter.
+A message that crashes its consumer again and again is not delivered any more, and would stay in its stream
+unnoticed. The server publishes an advisory about it, from which the message becomes a dead letter.
 """
 
 import asyncio
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ValidationError
 
-from shared.bus.consumer import StreamMessage, Done, Outcome
+from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.streams import Stored, Streams
 from shared.bus.topology import Stream
+from shared.dead_letters import Origin
 from shared.errors import BadMessageError
-from shared.events import Origin
 
 
 class Advisory(BaseModel):
-    """What the server writes: which message, and which consumer will not get it again."""
+    """The server's notice that a consumer will not receive a message again."""
 
     type: str
     stream: str
@@ -30,38 +30,41 @@ class Advisory(BaseModel):
     def origin(self, subject: str) -> Origin:
         return Origin(stream=self.stream, sequence=self.stream_seq, subject=subject, consumer=self.consumer)
 
-    def verdict(self) -> BadMessageError:
+    @property
+    def error(self) -> BadMessageError:
         if self.type.endswith(".terminated"):
-            return BadMessageError("terminated", f"{self.consumer} terminated it: {self.reason or 'unsaid'}")
+            reason = self.reason or "no reason given"
+            return BadMessageError("terminated", f"{self.consumer} terminated the message: {reason}")
         return BadMessageError(
-            "max_deliver_exceeded", f"{self.consumer} was given it {self.deliveries} times and never finished"
+            "max_deliver_exceeded",
+            f"{self.consumer} received the message {self.deliveries} times and never acknowledged it",
         )
 
 
 class AdvisoryHandler:
-    """Handles advisories."""
+    """Dead-letters the messages of advisories; raises NotNowError while the bus is not available."""
 
     def __init__(self, streams: Streams, dead_letters: DeadLetterPublisher) -> None:
         self._streams = streams
         self._dead_letters = dead_letters
 
-    async def __call__(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        return await asyncio.gather(*(self._sweep(delivery) for delivery in deliveries))
+    async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
+        await asyncio.gather(*(self._handle(each) for each in batch))
+        return [Done()] * len(batch)
 
-    async def _sweep(self, delivery: StreamMessage) -> Outcome:
+    async def _handle(self, notice: StreamMessage) -> None:
         try:
-            advisory = Advisory.model_validate_json(delivery.payload)
+            advisory = Advisory.model_validate_json(notice.payload)
         except ValidationError:
-            error = BadMessageError("invalid_event", "it is no advisory that we know")
-            await self._dead_letters.publish(delivery.payload, error, delivery.origin, at=delivery.stored_at)
-            return Done()
+            error = BadMessageError("invalid_event", "the message is not a known kind of advisory")
+            await self._dead_letters.publish(notice.payload, error, notice.origin, at=notice.stored_at)
+            return
         message = await self._streams.message(advisory.stream, advisory.stream_seq)
         if message is None and advisory.stream == Stream.DELAYED:
-            return Done()  # a newer step of its message took its place
-        verdict = advisory.verdict()
+            return  # a later step of the same delivery has replaced it
+        error = advisory.error
         if message is None:
             message = Stored(subject="", payload=b"")
-            verdict = BadMessageError(verdict.code, f"{verdict}; its stream no longer has it")
+            error = BadMessageError(error.code, f"{error}; the stream no longer contains the message")
         origin = advisory.origin(message.subject)
-        await self._dead_letters.publish(message.payload, verdict, origin, at=delivery.stored_at)
-        return Done()
+        await self._dead_letters.publish(message.payload, error, origin, at=notice.stored_at)

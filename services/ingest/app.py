@@ -1,4 +1,4 @@
-"""Puts ingest together: the one writer of PostgreSQL."""
+"""The application of ingest, the only service that writes to PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,18 +12,18 @@ from shared.bus.client import connect
 from shared.bus.publisher import publishing
 from shared.bus.topology import INGEST_CONSUMERS
 from shared.db.engine import connecting
-from shared.service import health_router
 from shared.observability.tracing import exporting
+from shared.service import health_router
 
 
 def create_app(settings: IngestSettings) -> FastAPI:
-    """Make the application whose lifespan is the worker's."""
+    """Create the application; the worker runs during its lifespan."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(exporting("ingest"))
-            # A connection for each loop, and one to tell whether the database is there.
+            # A connection for each loop, and one for the readiness check.
             connections = len(INGEST_CONSUMERS) + 1
             engine = await stack.enter_async_context(
                 connecting(settings, pool_size=connections, application="ingest")
@@ -31,7 +31,7 @@ def create_app(settings: IngestSettings) -> FastAPI:
             bus = await stack.enter_async_context(connect(settings.nats_url, name="ingest"))
             publisher = await stack.enter_async_context(publishing(bus))
             worker = Worker(bus, Repository(engine), publisher)
-            app.include_router(health_router(worker.what_is_missing))
+            app.include_router(health_router(worker.unready_reason))
             worker.start()
             stack.push_async_callback(worker.stop)
             yield

@@ -1,18 +1,19 @@
-"""What ingest does with a batch of deliveries: store what can be stored, and give up what never can."""
+"""The handler of events: it stores a batch, and dead-letters the events that can never be stored."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
+from services.ingest.projection import Projection, project
 from services.ingest.repository import Repository
-from services.ingest.projection import Rows, rows_of
-from shared.observability import tracing
-from shared.bus.consumer import StreamMessage, Done, Outcome
+from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, NotNowError
-from shared.events import decode
+from shared.events import Event, EventType, decode
+from shared.observability import tracing
 from shared.observability.metrics import PERSIST_SECONDS, PERSISTED
 
 _log = structlog.get_logger()
@@ -20,84 +21,88 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    delivery: StreamMessage
-    subject: str
-    rows: Rows
+    stream_message: StreamMessage
+    event: Event[Any]
+    projection: Projection
 
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    delivery: StreamMessage
+    stream_message: StreamMessage
     error: BadMessageError
 
 
-class IngestHandler:
-    """Stores deliveries; raises NotNowError while the database or the bus is away."""
+class EventHandler:
+    """Stores events; raises NotNowError while the database or the bus is not available."""
 
     def __init__(self, repository: Repository, dead_letters: DeadLetterPublisher) -> None:
         self._repository = repository
         self._dead_letters = dead_letters
 
-    async def __call__(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        stream = deliveries[0].origin.stream
-        contexts = (delivery.headers for delivery in deliveries)
-        with tracing.processing_batch(stream, contexts, len(deliveries)):
-            await self._handle(stream, deliveries)
-        return [Done()] * len(deliveries)
+    async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
+        stream = batch[0].origin.stream
+        contexts = (each.headers for each in batch)
+        with tracing.processing_batch(stream, contexts, len(batch)):
+            await self._handle(stream, batch)
+        return [Done()] * len(batch)
 
-    async def _handle(self, stream: str, deliveries: Sequence[StreamMessage]) -> None:
-        readings = [_read(delivery) for delivery in deliveries]
-        readable = [reading for reading in readings if isinstance(reading, _Readable)]
-        bad = [reading for reading in readings if isinstance(reading, _Bad)]
+    async def _handle(self, stream: str, batch: Sequence[StreamMessage]) -> None:
+        results = [_read(each) for each in batch]
+        readable = [result for result in results if isinstance(result, _Readable)]
+        bad = [result for result in results if isinstance(result, _Bad)]
         with PERSIST_SECONDS.time():
             bad += await self._store(readable)
-        await asyncio.gather(
-            *(
-                self._dead_letters.publish(
-                    item.delivery.payload, item.error, item.delivery.origin, at=item.delivery.stored_at
-                )
-                for item in bad
-            )
+        await asyncio.gather(*(self._dead_letter(each) for each in bad))
+        PERSISTED.labels(stream).inc(len(batch) - len(bad))
+        dead_lettered = {each.stream_message.origin.sequence for each in bad}
+        _log_stored(
+            stream,
+            [each.event for each in readable if each.stream_message.origin.sequence not in dead_lettered],
         )
-        PERSISTED.labels(stream).inc(len(deliveries) - len(bad))
-        given_up = {item.delivery.origin.sequence for item in bad}
-        _log_stored(stream, [item for item in readable if item.delivery.origin.sequence not in given_up])
 
     async def _store(self, batch: Sequence[_Readable]) -> list[_Bad]:
-        """Store what can be stored, and return what the database will never take.
+        """Store what can be stored, and return what the database will never accept.
 
-        One such row is enough to refuse a batch, so that is halved until the culprit is alone.
+        One such event is enough for the database to reject a batch. The batch is therefore halved until the
+        event is alone.
 
         Raises:
-            NotNowError: the database is away.
+            NotNowError: the database is not available.
         """
         if not batch:
             return []
         try:
-            await self._repository.store([reading.rows for reading in batch])
+            await self._repository.store([each.projection for each in batch])
         except NotNowError:
             raise
-        except Exception as exc:  # noqa: BLE001 - a mistake of ours must not hold up the stream for ever
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not block the stream
             if len(batch) == 1:
-                return [_Bad(batch[0].delivery, _reason(exc))]
+                return [_Bad(batch[0].stream_message, _reason(exc))]
             half = len(batch) // 2
             return await self._store(batch[:half]) + await self._store(batch[half:])
         return []
 
+    async def _dead_letter(self, bad: _Bad) -> None:
+        message = bad.stream_message
+        await self._dead_letters.publish(message.payload, bad.error, message.origin, at=message.stored_at)
 
-def _read(delivery: StreamMessage) -> _Readable | _Bad:
+
+def _read(stream_message: StreamMessage) -> _Readable | _Bad:
     try:
-        event = decode(delivery.payload)
-        return _Readable(delivery, event.subject, rows_of(event))
-    except Exception as exc:  # noqa: BLE001 - see `_store`
-        return _Bad(delivery, _reason(exc))
+        event = decode(stream_message.payload)
+        return _Readable(stream_message, event, project(event))
+    except Exception as exc:  # noqa: BLE001 - a bug of ours must not block the stream
+        return _Bad(stream_message, _reason(exc))
 
 
-def _log_stored(stream: str, stored: Sequence[_Readable]) -> None:
-    """Log one line for all of them, by which each can be found. Of a receipt only the provider knows more."""
-    messages = dict.fromkeys(item.subject for item in stored if item.rows.receipt is None)
-    receipts = [item.subject for item in stored if item.rows.receipt is not None]
-    _log.info("stored", stream=stream, message_ids=list(messages), provider_message_ids=receipts)
+def _log_stored(stream: str, stored: Sequence[Event[Any]]) -> None:
+    """Log one line for the batch, with the ids by which each event can be found.
+
+    The subject of a receipt is the provider's id, since the message need not be known yet.
+    """
+    receipts = [event.subject for event in stored if event.type is EventType.RECEIPT_RECEIVED]
+    others = dict.fromkeys(event.subject for event in stored if event.type is not EventType.RECEIPT_RECEIVED)
+    _log.info("stored", stream=stream, message_ids=list(others), provider_message_ids=receipts)
 
 
 def _reason(error: Exception) -> BadMessageError:

@@ -1,183 +1,128 @@
-"""What each event adds to the tables: plain functions from an event to rows, with no I/O.
+"""The projection: pure functions from an event to the rows that it adds to the database.
 
-The rows of an event do not depend on what came before it, so events can be stored in any order.
+A row takes the columns of its table that are fields of the model, so that a new field needs only a column.
+The rows of an event do not depend on earlier events, so that events can be stored in any order.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import singledispatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-from shared.events import (
-    SuppressionChanged,
-    DeadLettered,
-    DeadLetterResolved,
-    DeliveryDue,
-    Event,
-    Message,
-    MessageAccepted,
-    MessageReceived,
-    ReceiptReceived,
-    StatusChanged,
-)
+from pydantic import BaseModel
+
+from shared.db import tables
+from shared.dead_letters import DeadLetter, DeadLetterResolution
+from shared.events import Event, EventType, accepted_status
 from shared.lifecycle import Status
+from shared.message import DeliveryRequest, IncomingMessage, IncomingReceipt, Message, StatusReport
+from shared.suppressions import SuppressionChange
 
-Row = Mapping[str, object]
-"""The columns of a table's row by name."""
+Row = Mapping[str, Any]
+"""The columns of a row by name; those that are missing are null."""
+
+Table = type[tables.Base]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of one event, at most one a table.
+class Projection:
+    """The additions of one event to the database.
 
     Attributes:
-        message: stands for itself, its conversation and its participants.
+        message: a message, which is stored with its conversation and its participants.
+        rows: further rows, at most one for each table.
     """
 
     message: Message | None = None
-    message_event: Row | None = None
-    receipt: Row | None = None
-    dead_letter: Row | None = None
-    resolution: Row | None = None
-    suppression_change: Row | None = None
+    rows: Mapping[Table, Row] = field(default_factory=dict)
 
 
-@singledispatch
-def rows_of(event: Event) -> Rows:
-    """Tell what an event adds to the tables."""
-    raise TypeError(f"no rows are defined for {type(event).__name__}")
-
-
-@rows_of.register
-def _(event: MessageAccepted) -> Rows:
-    request = event.data
-    return Rows(
-        message=request.message,
-        message_event={
-            "id": event.id,
-            "message_id": request.message.id,
-            "status": event.status,
-            "generation": request.generation,
-            "precedence": event.status.precedence,
-            "attempt": 0,
-            "next_attempt_at": request.message.send_at if event.status is Status.SCHEDULED else None,
-            "occurred_at": event.time,
-        },
-    )
-
-
-@rows_of.register
-def _(event: MessageReceived) -> Rows:
-    return Rows(message=event.data.message)
-
-
-@rows_of.register
-def _(event: StatusChanged) -> Rows:
-    report = event.data
-    return Rows(
-        message_event={
-            "id": event.id,
-            "message_id": report.message_id,
-            "status": report.status,
-            "generation": report.generation,
-            "precedence": report.status.precedence,
-            "attempt": report.attempt,
-            "provider": report.provider,
-            "provider_message_id": report.provider_message_id,
-            "error": report.error.model_dump(mode="json") if report.error else None,
-            "next_attempt_at": report.next_attempt_at,
-            "occurred_at": event.time,
-        }
-    )
-
-
-@rows_of.register
-def _(event: ReceiptReceived) -> Rows:
-    receipt = event.data
-    return Rows(
-        receipt={
-            "id": event.id,
-            "provider": receipt.provider,
-            "provider_message_id": receipt.provider_message_id,
-            "message_id": receipt.message_id,
-            "status": receipt.status,
-            "precedence": receipt.status.precedence,
-            "error_code": receipt.error_code,
-            "error_detail": receipt.error_detail,
-            "occurred_at": receipt.occurred_at,
-        }
-    )
-
-
-@rows_of.register
-def _(event: DeadLettered) -> Rows:
-    dead_letter = event.data
-    return Rows(
-        dead_letter={
-            "id": dead_letter.id,
-            "direction": dead_letter.direction,
-            "channel": dead_letter.channel,
-            "reason": dead_letter.reason,
-            "message_id": dead_letter.message_id,
-            "generation": dead_letter.generation,
-            "content": dead_letter.model_dump(mode="json", by_alias=True),
-            "created_at": event.time,
-        }
-    )
-
-
-@rows_of.register
-def _(event: DeadLetterResolved) -> Rows:
-    resolution = event.data
-    return Rows(
-        resolution={
-            "dead_letter_id": resolution.dead_letter_id,
-            "resolution": resolution.resolution,
-            "reason": resolution.reason,
-            "resolved_by": resolution.by,
-            "resolved_at": event.time,
-        }
-    )
-
-
-@rows_of.register
-def _(event: SuppressionChanged) -> Rows:
-    change = event.data
-    return Rows(
-        suppression_change={
-            "id": event.id,
-            "key": change.key,
-            "channel": change.channel,
-            "ours": change.ours,
-            "theirs": change.theirs,
-            "state": change.state,
-            "source": change.source,
-            "detail": change.detail,
-            "changed_by": change.by,
-            "occurred_at": change.occurred_at,
-        }
-    )
-
-
-@rows_of.register
-def _(_: DeliveryDue) -> Rows:
-    # A reminder among the senders: what comes of it, they report.
-    return Rows()
+def project(event: Event[Any]) -> Projection:
+    """Return what an event adds to the database."""
+    return _PROJECTIONS[type(event.data)](event)
 
 
 def message_row(message: Message, conversation_id: int) -> Row:
-    return {
-        "id": message.id,
-        "conversation_id": conversation_id,
-        "direction": message.direction,
-        "type": message.type,
-        "from_address": message.from_,
-        "to_address": message.to,
-        "subject": message.subject,
-        "body": message.body,
-        "attachments": message.attachments,
-        "timestamp": message.timestamp,
-        "created_at": message.created_at,
-        "send_at": message.send_at,
-        "provider": message.provider,
-        "provider_message_id": message.provider_message_id,
-    }
+    return _row(
+        tables.Message,
+        message,
+        conversation_id=conversation_id,
+        from_address=message.from_,
+        to_address=message.to,
+    )
+
+
+def _row(table: Table, model: BaseModel, **computed: object) -> Row:
+    """Return the row of a model, with the values of the columns that are not fields of it."""
+    return model.model_dump(include=_column_names(table)) | computed
+
+
+@cache
+def _column_names(table: Table) -> set[str]:
+    return set(table.__table__.columns.keys())
+
+
+def _project_request(event: Event[DeliveryRequest]) -> Projection:
+    if event.type is not EventType.MESSAGE_ACCEPTED:
+        return Projection()  # a delivery that is due, which concerns only the sender
+    request, status = event.data, accepted_status(event)
+    row = _row(
+        tables.MessageEvent,
+        request,
+        id=event.id,
+        message_id=request.message.id,
+        status=status,
+        precedence=status.precedence,
+        attempt=0,
+        next_attempt_at=request.message.send_at if status is Status.SCHEDULED else None,
+        occurred_at=event.time,
+    )
+    return Projection(request.message, {tables.MessageEvent: row})
+
+
+def _project_incoming_message(event: Event[IncomingMessage]) -> Projection:
+    return Projection(event.data.message)
+
+
+def _project_status_report(event: Event[StatusReport]) -> Projection:
+    report = event.data
+    row = _row(
+        tables.MessageEvent, report, id=event.id, precedence=report.status.precedence, occurred_at=event.time
+    )
+    return Projection(rows={tables.MessageEvent: row})
+
+
+def _project_receipt(event: Event[IncomingReceipt]) -> Projection:
+    receipt = event.data
+    row = _row(tables.DeliveryReceipt, receipt, id=event.id, precedence=receipt.status.precedence)
+    return Projection(rows={tables.DeliveryReceipt: row})
+
+
+def _project_dead_letter(event: Event[DeadLetter]) -> Projection:
+    content = event.data.model_dump(mode="json", by_alias=True)
+    return Projection(
+        rows={tables.DeadLetter: _row(tables.DeadLetter, event.data, content=content, created_at=event.time)}
+    )
+
+
+def _project_resolution(event: Event[DeadLetterResolution]) -> Projection:
+    resolution = event.data
+    row = _row(tables.DeadLetterResolution, resolution, resolved_by=resolution.by, resolved_at=event.time)
+    return Projection(rows={tables.DeadLetterResolution: row})
+
+
+def _project_suppression_change(event: Event[SuppressionChange]) -> Projection:
+    change = event.data
+    row = _row(tables.SuppressionChange, change, id=event.id, key=change.key, changed_by=change.by)
+    return Projection(rows={tables.SuppressionChange: row})
+
+
+_PROJECTIONS: Mapping[type[BaseModel], Callable[[Event[Any]], Projection]] = {
+    DeliveryRequest: _project_request,
+    IncomingMessage: _project_incoming_message,
+    StatusReport: _project_status_report,
+    IncomingReceipt: _project_receipt,
+    DeadLetter: _project_dead_letter,
+    DeadLetterResolution: _project_resolution,
+    SuppressionChange: _project_suppression_change,
+}

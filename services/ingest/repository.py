@@ -1,30 +1,34 @@
-"""The one place that writes to PostgreSQL.
+"""The only code that writes to PostgreSQL.
 
-A batch is one transaction of a few statements, each of which takes all its rows as one JSON array. Every row
-is inserted once and never changed, so storing a batch again, in part or in another order does nothing more.
+A batch is one transaction with one statement for each table, which takes all its rows as one JSON array.
+Each row is inserted once and never changed, so that a batch that is stored again, in part or in another
+order, adds nothing.
 
-Workers that store at the same time cannot deadlock: all of them lock in the same order, that of the
-statements below and within each that of the keys.
+Workers that store batches at the same time cannot deadlock, since all of them lock rows in the same order:
+that of the statements below, and within each statement that of the keys.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import TextClause, text
+from sqlalchemy import ColumnElement, TextClause, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.ingest.projection import Row, Rows, message_row
+from services.ingest.projection import Projection, Row, Table, message_row
+from shared.db import tables
 from shared.errors import BadMessageError, DatabaseUnavailableError
-from shared.events import Message
 from shared.ids import ConversationKey
+from shared.message import Message
 
-_FAULTS_OF_THE_DATA = ("22", "23", "54")
+_DATA_ERRORS = ("22", "23", "54")
 """Classes of SQLSTATE: data exception, integrity constraint violation, program limit exceeded.
 
-All others are the server's state or the schema's, which may be mended while we wait."""
+All others concern the state of the server or the schema, which may be repaired in the meantime.
+"""
 
 _CHECK = text("SELECT FROM messages LIMIT 0")
 
@@ -34,13 +38,16 @@ _LOCK_CONVERSATIONS = text("""
     SELECT key, id FROM conversations WHERE key = ANY(CAST(:keys AS uuid[])) ORDER BY key FOR NO KEY UPDATE
 """)
 
-# ON CONFLICT alone would take a number from the sequence for every participant that is there already.
+# With ON CONFLICT alone, each participant that exists already would use up a number of the sequence.
 _INSERT_PARTICIPANTS = text("""
     INSERT INTO participants (address, channel)
     SELECT address, channel
     FROM json_populate_recordset(NULL::participants, CAST(:rows AS json)) AS given
-    WHERE NOT EXISTS (SELECT FROM participants AS known WHERE known.address = given.address)
-    ORDER BY address
+    WHERE NOT EXISTS (
+        SELECT FROM participants AS known
+        WHERE known.address = given.address AND known.channel = given.channel
+    )
+    ORDER BY address, channel
     ON CONFLICT DO NOTHING
 """)
 
@@ -57,106 +64,70 @@ _INSERT_CONVERSATION_PARTICIPANTS = text("""
     SELECT conversations.id, participants.id
     FROM json_to_recordset(CAST(:rows AS json)) AS given (key uuid, address text)
     JOIN conversations USING (key)
-    JOIN participants USING (address)
+    JOIN participants USING (address, channel)
     ORDER BY conversations.key, participants.address
     ON CONFLICT DO NOTHING
 """)
 
-_INSERT_MESSAGES = text("""
-    INSERT INTO messages (
-        id, conversation_id, direction, type, from_address, to_address, subject, body, attachments,
-        "timestamp", created_at, send_at, provider, provider_message_id
+
+def _insertion(table: Table) -> TextClause:
+    """Return the statement that inserts rows into a table, except those that exist already."""
+    name, columns = table.__tablename__, _quoted(table.__table__.columns)
+    return text(f"""
+        INSERT INTO {name} ({columns})
+        SELECT {columns} FROM json_populate_recordset(NULL::{name}, CAST(:rows AS json))
+        ORDER BY {_quoted(table.__table__.primary_key)}
+        ON CONFLICT DO NOTHING
+    """)  # noqa: S608 - the names of our own tables and columns
+
+
+def _quoted(columns: Iterable[ColumnElement[Any]]) -> str:
+    return ", ".join(f'"{column.key}"' for column in columns)
+
+
+_INSERT_MESSAGES = _insertion(tables.Message)
+_INSERTIONS = {
+    table: _insertion(table)
+    for table in (
+        tables.MessageEvent,
+        tables.DeliveryReceipt,
+        tables.DeadLetter,
+        tables.DeadLetterResolution,
+        tables.SuppressionChange,
     )
-    SELECT
-        id, conversation_id, direction, type, from_address, to_address, subject, body, attachments,
-        "timestamp", created_at, send_at, provider, provider_message_id
-    FROM json_populate_recordset(NULL::messages, CAST(:rows AS json))
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
-
-_INSERT_MESSAGE_EVENTS = text("""
-    INSERT INTO message_events (
-        id, message_id, status, generation, precedence, attempt, provider, provider_message_id, error,
-        next_attempt_at, occurred_at
-    )
-    SELECT
-        id, message_id, status, generation, precedence, attempt, provider, provider_message_id, error,
-        next_attempt_at, occurred_at
-    FROM json_populate_recordset(NULL::message_events, CAST(:rows AS json))
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
-
-_INSERT_RECEIPTS = text("""
-    INSERT INTO delivery_receipts (
-        id, provider, provider_message_id, message_id, status, precedence, error_code, error_detail, occurred_at
-    )
-    SELECT
-        id, provider, provider_message_id, message_id, status, precedence, error_code, error_detail, occurred_at
-    FROM json_populate_recordset(NULL::delivery_receipts, CAST(:rows AS json))
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
-
-_INSERT_DEAD_LETTERS = text("""
-    INSERT INTO dead_letters (id, direction, channel, reason, message_id, generation, content, created_at)
-    SELECT id, direction, channel, reason, message_id, generation, content, created_at
-    FROM json_populate_recordset(NULL::dead_letters, CAST(:rows AS json))
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
-
-_INSERT_RESOLUTIONS = text("""
-    INSERT INTO dead_letter_resolutions (dead_letter_id, resolution, reason, resolved_by, resolved_at)
-    SELECT dead_letter_id, resolution, reason, resolved_by, resolved_at
-    FROM json_populate_recordset(NULL::dead_letter_resolutions, CAST(:rows AS json))
-    ORDER BY dead_letter_id, resolution
-    ON CONFLICT DO NOTHING
-""")
-
-_INSERT_CONSENT_CHANGES = text("""
-    INSERT INTO suppression_changes (
-        id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
-    )
-    SELECT id, key, channel, ours, theirs, state, source, detail, changed_by, occurred_at
-    FROM json_populate_recordset(NULL::suppression_changes, CAST(:rows AS json))
-    ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
+}
+"""The statements of the tables other than that of messages, in the order in which they are executed."""
 
 
 class Repository:
-    """Stores the rows of events."""
+    """Stores what events add to the database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def check(self) -> None:
-        """Do nothing but find out whether `store` could work.
+        """Check, without any effect, whether `store` could work.
 
         Raises:
-            DatabaseUnavailableError: it could not; the message says why.
+            DatabaseUnavailableError: it could not; the message has the reason.
         """
         async with self._transaction() as connection:
             await connection.execute(_CHECK)
 
-    async def store(self, batch: Sequence[Rows]) -> None:
-        """Store all of the batch or nothing of it.
+    async def store(self, batch: Sequence[Projection]) -> None:
+        """Store the whole batch or nothing of it.
 
         Raises:
-            DatabaseUnavailableError: not now; the same batch may work later.
-            BadMessageError: the database will never take some row of the batch.
+            DatabaseUnavailableError: the database is not available; the same batch may work later.
+            BadMessageError: the database will never accept some row of the batch.
         """
-        messages = [rows.message for rows in batch if rows.message is not None]
+        messages = [projection.message for projection in batch if projection.message is not None]
         async with self._transaction() as connection:
             if messages:
                 await _insert_messages(connection, messages)
-            await _insert(connection, _INSERT_MESSAGE_EVENTS, (rows.message_event for rows in batch))
-            await _insert(connection, _INSERT_RECEIPTS, (rows.receipt for rows in batch))
-            await _insert(connection, _INSERT_DEAD_LETTERS, (rows.dead_letter for rows in batch))
-            await _insert(connection, _INSERT_RESOLUTIONS, (rows.resolution for rows in batch))
-            await _insert(connection, _INSERT_CONSENT_CHANGES, (rows.suppression_change for rows in batch))
+            for table, statement in _INSERTIONS.items():
+                rows = (projection.rows[table] for projection in batch if table in projection.rows)
+                await _insert(connection, statement, rows)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -170,26 +141,28 @@ class Repository:
 
 
 async def _insert_messages(connection: AsyncConnection, messages: Sequence[Message]) -> None:
-    # Opening comes before locking: who holds a lock on a conversation then never waits for one that another
-    # worker is about to open.
+    # Conversations are created before any is locked: a worker that holds a lock on a conversation then never
+    # waits for one that another worker is creating.
     by_key = {message.conversation_key: message for message in messages}
-    await _open_conversations(connection, by_key)
+    await _create_conversations(connection, by_key)
     ids = await _lock_conversations(connection, by_key.keys())
     rows = (message_row(message, ids[message.conversation_key]) for message in messages)
     await _insert(connection, _INSERT_MESSAGES, rows)
 
 
-async def _open_conversations(connection: AsyncConnection, by_key: Mapping[ConversationKey, Message]) -> None:
-    """Add the conversations that are not there, each given by one of its messages, and who takes part."""
+async def _create_conversations(
+    connection: AsyncConnection, by_key: Mapping[ConversationKey, Message]
+) -> None:
+    """Create the conversations that do not exist, with their participants, each given by a message of it."""
     known = set(await connection.scalars(_FIND_CONVERSATIONS, {"keys": list(by_key)}))
     new = [message for key, message in by_key.items() if key not in known]
     if not new:
         return
-    channels = {address: message.channel for message in new for address in message.participants}
+    participants = {(address, message.channel) for message in new for address in message.participants}
     await _insert(
         connection,
         _INSERT_PARTICIPANTS,
-        ({"address": address, "channel": channel} for address, channel in channels.items()),
+        ({"address": address, "channel": channel} for address, channel in participants),
     )
     await _insert(
         connection,
@@ -210,24 +183,24 @@ async def _open_conversations(connection: AsyncConnection, by_key: Mapping[Conve
 async def _lock_conversations(
     connection: AsyncConnection, keys: Collection[ConversationKey]
 ) -> Mapping[UUID, int]:
-    """Keep the conversations for this transaction, and tell their ids."""
+    """Lock the conversations until the end of the transaction, and return their ids."""
     found = await connection.execute(_LOCK_CONVERSATIONS, {"keys": list(keys)})
     ids = {row.key: row.id for row in found}
     if len(ids) < len(keys):
-        raise DatabaseUnavailableError("a conversation was deleted meanwhile")
+        raise DatabaseUnavailableError("a conversation was deleted in the meantime")
     return ids
 
 
-async def _insert(connection: AsyncConnection, statement: TextClause, rows: Iterable[Row | None]) -> None:
-    if present := [row for row in rows if row is not None]:
-        await connection.execute(statement, {"rows": orjson.dumps(present).decode()})
+async def _insert(connection: AsyncConnection, statement: TextClause, rows: Iterable[Row]) -> None:
+    if given := list(rows):
+        await connection.execute(statement, {"rows": orjson.dumps(given, option=orjson.OPT_UTC_Z).decode()})
 
 
 def _translated(error: SQLAlchemyError) -> BadMessageError | DatabaseUnavailableError:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    # The first line: the others quote the values, which may be somebody's text.
+    # Only the first line, since the others quote values, which may be somebody's text.
     reason = str(cause).partition("\n")[0]
     sqlstate: str = getattr(cause, "sqlstate", None) or ""
-    if sqlstate.startswith(_FAULTS_OF_THE_DATA):
+    if sqlstate.startswith(_DATA_ERRORS):
         return BadMessageError("not_storable", reason)
     return DatabaseUnavailableError(reason)

@@ -2,4 +2,4 @@ from shared.settings import DatabaseSettings, WorkerSettings
 
 
 class IngestSettings(WorkerSettings, DatabaseSettings):
-    """All that ingest has to know."""
+    """The settings of ingest."""

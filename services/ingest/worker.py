@@ -1,10 +1,10 @@
-"""Runs the consumers of ingest."""
+"""The worker of ingest, which runs its consumers."""
 
 import asyncio
 
-from services.ingest.handlers import IngestHandler
-from services.ingest.repository import Repository
 from services.ingest.advisories import AdvisoryHandler
+from services.ingest.handlers import EventHandler
+from services.ingest.repository import Repository
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterPublisher
@@ -15,36 +15,36 @@ from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
 from shared.errors import DatabaseUnavailableError
 from shared.observability.metrics import PERSISTED
 
-_BATCH = 500
-_SWEEP_BATCH = 20
+_EVENT_BATCH = 500
+_ADVISORY_BATCH = 20
 _DRAIN_SECONDS = 8
 _CANCEL_SECONDS = 1
 _CHECK_SECONDS = 3
 
 
 class Worker:
-    """Reads every stream that ends in PostgreSQL, each in a loop of its own, and what the server gave up."""
+    """Reads each stream whose events are stored in PostgreSQL, and the advisories, in a loop of its own."""
 
     def __init__(self, bus: Bus, repository: Repository, publisher: Publisher) -> None:
         self._repository = repository
         self._streams = Streams(bus)
         dead_letters = DeadLetterPublisher(publisher, "ingest")
-        handler = IngestHandler(repository, dead_letters)
-        sweeper = AdvisoryHandler(self._streams, dead_letters)
+        events = EventHandler(repository, dead_letters)
+        advisories = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
-            *(ConsumerLoop(bus, consumer, handler, batch=_BATCH) for consumer in INGEST_CONSUMERS),
-            ConsumerLoop(bus, ADVISORY_CONSUMER, sweeper, batch=_SWEEP_BATCH),
+            *(ConsumerLoop(bus, consumer, events, batch=_EVENT_BATCH) for consumer in INGEST_CONSUMERS),
+            ConsumerLoop(bus, ADVISORY_CONSUMER, advisories, batch=_ADVISORY_BATCH),
         ]
         self._running: list[asyncio.Task[None]] = []
         for consumer in INGEST_CONSUMERS:
-            PERSISTED.labels(consumer.stream)  # is 0 from now on, where it would be missing
+            PERSISTED.labels(consumer.stream)  # exports 0 from the start, instead of nothing
 
     def start(self) -> None:
         self._running = [asyncio.create_task(loop.run()) for loop in self._loops]
         self._watch = asyncio.create_task(watch_lag(self._streams, (*INGEST_CONSUMERS, ADVISORY_CONSUMER)))
 
     async def stop(self) -> None:
-        """Finish the batches that are being stored, within 8 seconds; what is left comes again."""
+        """Finish the batches in progress within 8 seconds; the others are delivered again."""
         self._watch.cancel()
         for loop in self._loops:
             loop.stop()
@@ -54,12 +54,11 @@ class Worker:
         if late:
             await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
-    async def what_is_missing(self) -> str | None:
-        """Tell what keeps us from storing, or None."""
-        missing = await self._streams.what_is_missing(INGEST_CONSUMERS[0])
-        return missing or await self._what_the_database_lacks()
+    async def unready_reason(self) -> str | None:
+        """Return the reason why events cannot be stored, or None if they can."""
+        return await self._streams.unready_reason(INGEST_CONSUMERS[0]) or await self._database_problem()
 
-    async def _what_the_database_lacks(self) -> str | None:
+    async def _database_problem(self) -> str | None:
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self._repository.check()

@@ -1,4 +1,4 @@
-"""Keeps the metrics that tell how far behind the consumers are."""
+"""The metrics of the consumers' backlogs."""
 
 import asyncio
 import math
@@ -14,10 +14,10 @@ _INTERVAL = 5
 
 
 async def watch_lag(streams: Streams, consumers: Sequence[Consumer]) -> None:
-    """Look from time to time; ends by cancellation only."""
+    """Keep the metrics up to date until the task is cancelled."""
     while True:
         for consumer in consumers:
-            _show(consumer, await _measure(streams, consumer))
+            _export(consumer, await _measure(streams, consumer))
         await asyncio.sleep(_INTERVAL)
 
 
@@ -28,8 +28,8 @@ async def _measure(streams: Streams, consumer: Consumer) -> Lag | None:
         return None
 
 
-def _show(consumer: Consumer, lag: Lag | None) -> None:
-    """Show what is not known as NaN: what was measured last would pass for the truth."""
+def _export(consumer: Consumer, lag: Lag | None) -> None:
+    """Export the lag, or NaN if it is unknown: the last known value would look like a current one."""
     labels = (consumer.stream, consumer.name)
     CONSUMER_PENDING.labels(*labels).set(math.nan if lag is None else lag.pending)
     CONSUMER_ACK_PENDING.labels(*labels).set(math.nan if lag is None else lag.ack_pending)

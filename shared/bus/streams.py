@@ -1,4 +1,4 @@
-"""What services ask JetStream beside the messages that its consumers bring."""
+"""Requests to JetStream about its streams and consumers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from shared.errors import BusUnavailableError
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far behind a consumer is, in messages.
+    """The backlog of a consumer, in messages.
 
     Attributes:
-        pending: that no process was given yet.
-        ack_pending: that a process is working on.
+        pending: messages that no process has received yet.
+        ack_pending: messages that a process is working on.
     """
 
     pending: int
@@ -27,20 +27,20 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as it lies in a stream."""
+    """A message as it is stored in a stream."""
 
     subject: str
     payload: bytes
 
 
 class Streams:
-    """Questions to JetStream; each raises BusUnavailableError when there is no answer."""
+    """The streams of the server; its methods raise BusUnavailableError when NATS does not answer."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def lag(self, consumer: Consumer) -> Lag | None:
-        """Tell how far behind the consumer is; None if it is not provisioned."""
+        """Return the backlog of a consumer, or None if the consumer is not provisioned."""
         with _translating():
             try:
                 info = await self._bus.jetstream.consumer_info(consumer.stream, consumer.name)
@@ -48,16 +48,18 @@ class Streams:
                 return None
         return Lag(pending=info.num_pending or 0, ack_pending=info.num_ack_pending or 0)
 
-    async def what_is_missing(self, consumer: Consumer) -> str | None:
-        """Tell why the consumer could not be read, or None; as `/readyz` has it."""
+    async def unready_reason(self, consumer: Consumer) -> str | None:
+        """Return the reason why a consumer cannot be read, for `/readyz`, or None if it can."""
         try:
             lag = await self.lag(consumer)
         except BusUnavailableError as exc:
             return f"NATS: {exc}"
         return None if lag is not None else "NATS: the streams are not provisioned"
 
+    what_is_missing = unready_reason
+
     async def message(self, stream: str, sequence: int) -> Stored | None:
-        """Get a message; None if the stream does not have it any more."""
+        """Return a message, or None if the stream no longer contains it."""
         with _translating():
             try:
                 message = await self._bus.jetstream.get_msg(stream, sequence, direct=True)

@@ -8,16 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.settings import DatabaseSettings
 
-_GOODBYE_SECONDS = 1
+_DISPOSE_SECONDS = 1
 
 
 def make_engine(settings: DatabaseSettings, *, pool_size: int, application: str) -> AsyncEngine:
-    """Make an engine that connects when it is first used, and notices a server that hangs.
+    """Create an engine that connects when it is first used, and notices a server that hangs.
 
     Args:
-        settings: where the server is.
-        pool_size: connections kept, and never exceeded.
-        application: name that PostgreSQL shows in `pg_stat_activity`.
+        settings: the location of the server.
+        pool_size: the number of connections that are kept, and never exceeded.
+        application: the name that PostgreSQL shows in `pg_stat_activity`.
     """
     return create_async_engine(
         settings.database_url,
@@ -28,7 +28,7 @@ def make_engine(settings: DatabaseSettings, *, pool_size: int, application: str)
         pool_recycle=1_800,
         connect_args={
             "timeout": 3,  # seconds to connect
-            "command_timeout": 30,  # seconds a statement may take; a server that hangs never ends one
+            "command_timeout": 30,  # seconds for a statement, since one on a server that hangs never ends
             "server_settings": {"application_name": application, "timezone": "UTC"},
         },
     )
@@ -38,11 +38,11 @@ def make_engine(settings: DatabaseSettings, *, pool_size: int, application: str)
 async def connecting(
     settings: DatabaseSettings, *, pool_size: int, application: str
 ) -> AsyncIterator[AsyncEngine]:
-    """Keep an engine while inside; leaving takes a second at most, even if the server hangs."""
+    """Create an engine for the block, and dispose of it within a second even if the server hangs."""
     engine = make_engine(settings, pool_size=pool_size, application=application)
     try:
         yield engine
     finally:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_SECONDS):
+            async with asyncio.timeout(_DISPOSE_SECONDS):
                 await engine.dispose()

@@ -1,11 +1,12 @@
-"""The tables: a projection of the streams, that ingest alone writes and the gateway reads.
+"""The tables: a projection of the streams that only ingest writes and only the gateway reads.
 
-Rows are facts and are inserted once; nothing in them is changed by what arrives later. What became of a
-message is derived when it is read, from its events and receipts (the view `message_history`), so that the
-order in which they arrived cannot matter. The one exception is what a trigger counts up on `conversations`.
+Each row records a fact; it is inserted once and never changed. The status of a message is derived when it is
+read, from its events and receipts (the view `message_history`), so that their order of arrival does not
+matter. The one exception are the columns of `conversations` that a trigger maintains.
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import UserDefinedType
+
+from shared.addresses import MAX_ADDRESS_LENGTH
+from shared.channels import Channel, Direction, MessageType
+from shared.dead_letters import Resolution
+from shared.lifecycle import Status
+from shared.suppressions import SuppressionState
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,18 +42,15 @@ NAMING = {
 }
 
 
-class TransactionId(UserDefinedType[str]):
-    """PostgreSQL's `xid8`: which transaction wrote a row, comparable with a snapshot."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "xid8"
+def _is_one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    """Return the constraint that a column has one of the values; a new value needs a migration."""
+    allowed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({allowed})", name=column)
 
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's way to say it
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy declares it so
         str: Text,
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
@@ -57,39 +60,39 @@ class Base(DeclarativeBase):
 
 
 class Participant(Base):
-    """An address that takes part in conversations.
+    """An address that takes part in conversations of a channel.
 
     Attributes:
-        address: as it compares: E.164, or an e-mail address in lower case.
+        address: the key of the address.
     """
 
     __tablename__ = "participants"
     __table_args__ = (
-        CheckConstraint("length(address) BETWEEN 1 AND 320", name="address_length"),
-        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+        UniqueConstraint("address", "channel"),
+        CheckConstraint(f"length(address) BETWEEN 1 AND {MAX_ADDRESS_LENGTH}", name="address_length"),
+        _is_one_of("channel", Channel),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    address: Mapped[str] = mapped_column(unique=True)
+    address: Mapped[str]
     channel: Mapped[str]
 
 
 class Conversation(Base):
-    """The messages between the same participants.
+    """The messages between the same participants in a channel.
 
     Attributes:
-        id: a small integer, for people and URLs; handed out anew when the database is rebuilt.
-        key: computed from the participants, the same everywhere and for ever.
-        message_count, last_message_at, updated_at: kept by a trigger on `messages`.
-        written_by: the transaction that changed the row last, which lets a reader who goes through the list
-            page by page tell what has moved since they began.
+        id: a small number for people and URLs; it changes when the database is rebuilt.
+        key: computed from the channel and the participants, so that it is the same everywhere and always.
+        message_count, last_message_at: maintained by the triggers on `messages`.
     """
 
     __tablename__ = "conversations"
     __table_args__ = (
+        # Each message changes the row. Only this index contains a column that changes; any other index like
+        # it would make each message more expensive.
         Index("ix_conversations_last_message_at_id", text("last_message_at DESC"), text("id DESC")),
-        Index("ix_conversations_written_by", "written_by"),
-        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+        _is_one_of("channel", Channel),
         CheckConstraint("message_count >= 0", name="message_count"),
     )
 
@@ -98,8 +101,6 @@ class Conversation(Base):
     channel: Mapped[str]
     message_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     last_message_at: Mapped[datetime | None]
-    updated_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
-    written_by: Mapped[str] = mapped_column(TransactionId(), server_default=text("pg_current_xact_id()"))
 
     participants: Mapped[list[Participant]] = relationship(
         secondary="conversation_participants", order_by=Participant.address, lazy="raise"
@@ -120,23 +121,22 @@ class ConversationParticipant(Base):
 
 
 class Message(Base):
-    """A message of either direction.
+    """A message of either direction; see `shared.message.Message`.
 
     Attributes:
-        timestamp: when it was written, as its sender says; a conversation is read in this order.
-        created_at: when the gateway accepted it; decides between messages of one timestamp.
-        send_at: not to be sent before this, if it was asked for.
-        written_by: the transaction that inserted the row.
-        provider, provider_message_id: who delivered it to us; only of an inbound message.
+        timestamp: when the message was written, according to its sender; it orders a conversation.
+        created_at: when the gateway accepted the message; it orders messages with the same timestamp.
     """
 
     __tablename__ = "messages"
     __table_args__ = (
         Index("ix_messages_conversation_id_timestamp", "conversation_id", "timestamp", "created_at", "id"),
-        CheckConstraint("direction IN ('inbound', 'outbound')", name="direction"),
-        CheckConstraint("type IN ('sms', 'mms', 'email')", name="type"),
+        _is_one_of("channel", Channel),
+        _is_one_of("direction", Direction),
+        _is_one_of("type", MessageType),
         CheckConstraint(
-            "direction = 'outbound' OR (provider IS NOT NULL AND provider_message_id IS NOT NULL)",
+            f"direction = '{Direction.OUTBOUND}'"
+            " OR (provider IS NOT NULL AND provider_message_id IS NOT NULL)",
             name="inbound_has_provider",
         ),
         UniqueConstraint("provider", "provider_message_id"),
@@ -144,6 +144,7 @@ class Message(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
+    channel: Mapped[str]
     direction: Mapped[str]
     type: Mapped[str]
     from_address: Mapped[str]
@@ -154,17 +155,18 @@ class Message(Base):
     timestamp: Mapped[datetime]
     created_at: Mapped[datetime]
     send_at: Mapped[datetime | None]
+    email_id: Mapped[str | None]
+    in_reply_to: Mapped[str | None]
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
-    written_by: Mapped[str] = mapped_column(TransactionId(), server_default=text("pg_current_xact_id()"))
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 
 
 class MessageEvent(Base):
-    """What our services did with a message, step by step.
+    """A report of our services on an outbound message.
 
-    There is no foreign key to `messages`: an event may well be stored before its message.
+    There is no foreign key to `messages`, since an event may be stored before its message.
     """
 
     __tablename__ = "message_events"
@@ -180,7 +182,7 @@ class MessageEvent(Base):
             "ix_message_events_scheduled",
             "next_attempt_at",
             "message_id",
-            postgresql_where=text("status = 'scheduled'"),
+            postgresql_where=text(f"status = '{Status.SCHEDULED}'"),
         ),
     )
 
@@ -198,9 +200,9 @@ class MessageEvent(Base):
 
 
 class DeliveryReceipt(Base):
-    """What a provider reported of a message that it had taken.
+    """A provider's report on a message that it had accepted.
 
-    It is found by the provider's own id for the message, or by ours if the provider gave that back.
+    Its message is found by the provider's id of the message, or by ours if the provider returns that.
     """
 
     __tablename__ = "delivery_receipts"
@@ -214,26 +216,27 @@ class DeliveryReceipt(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     provider: Mapped[str]
     provider_message_id: Mapped[str]
+    message_id: Mapped[UUID | None]
     status: Mapped[str]
     precedence: Mapped[int]
     error_code: Mapped[str | None]
-    occurred_at: Mapped[datetime]
-    message_id: Mapped[UUID | None]
     error_detail: Mapped[str | None]
+    occurred_at: Mapped[datetime]
 
 
 class DeadLetter(Base):
-    """Something that was given up: `content` is the whole dead letter as the stream has it.
+    """A dead letter, whose `content` is the dead letter as it is in the stream.
 
-    What became of it since is no column: its resolutions say so, or a later generation of its message.
+    There is no column for its state, which follows from its resolutions, or from a later generation of its
+    message.
     """
 
     __tablename__ = "dead_letters"
     __table_args__ = (
         Index("ix_dead_letters_created_at", text("created_at DESC"), text("id DESC")),
         Index("ix_dead_letters_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
-        CheckConstraint("direction IN ('inbound', 'outbound')", name="direction"),
-        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
+        _is_one_of("direction", Direction),
+        _is_one_of("channel", Channel),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -247,15 +250,17 @@ class DeadLetter(Base):
 
 
 class DeadLetterResolution(Base):
-    """What somebody did about a dead letter; at most one row for each thing that can be done.
+    """A person's decision about a dead letter; at most one row for each kind of decision.
 
-    There is no foreign key to `dead_letters`: a resolution may well be stored before its dead letter.
+    There is no foreign key to `dead_letters`, since a resolution may be stored before its dead letter.
     """
 
     __tablename__ = "dead_letter_resolutions"
     __table_args__ = (
-        CheckConstraint("resolution IN ('replayed', 'discarded')", name="resolution"),
-        CheckConstraint("resolution <> 'discarded' OR reason IS NOT NULL", name="discard_has_reason"),
+        _is_one_of("resolution", Resolution),
+        CheckConstraint(
+            f"resolution <> '{Resolution.DISCARDED}' OR reason IS NOT NULL", name="discard_has_reason"
+        ),
     )
 
     dead_letter_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -266,26 +271,26 @@ class DeadLetterResolution(Base):
 
 
 class SuppressionChange(Base):
-    """That somebody opted out, or in again; of the changes with one `key` the latest holds.
+    """An opt-out or an opt-in; of the changes with the same `key` the latest counts.
 
     Attributes:
-        key: computed from `ours` and `theirs`.
-        ours: the address of ours that it is about, as it compares; null for all of them.
-        theirs: who opted out, as it compares.
+        key: computed from the channel, `ours` and `theirs`.
+        ours: the key of the address of ours that the change concerns; null for all of them.
+        theirs: the key of the recipient's address.
     """
 
     __tablename__ = "suppression_changes"
     __table_args__ = (
-        Index("ix_consent_changes_key_occurred_at", "key", "occurred_at"),
-        Index("ix_consent_changes_theirs", "theirs"),
+        Index("ix_suppression_changes_key_occurred_at", "key", "occurred_at"),
+        Index("ix_suppression_changes_theirs", "theirs"),
         Index(
-            "ix_consent_changes_opted_out",
+            "ix_suppression_changes_opted_out",
             text("occurred_at DESC"),
             text("id DESC"),
-            postgresql_where=text("state = 'opted_out'"),
+            postgresql_where=text(f"state = '{SuppressionState.OPTED_OUT}'"),
         ),
-        CheckConstraint("channel IN ('sms', 'email')", name="channel"),
-        CheckConstraint("state IN ('opted_out', 'opted_in')", name="state"),
+        _is_one_of("channel", Channel),
+        _is_one_of("state", SuppressionState),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

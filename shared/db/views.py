@@ -1,4 +1,4 @@
-"""The views, as their readers see them."""
+"""The views, as SQLAlchemy selects from them; migrations create them."""
 
 from sqlalchemy import DateTime, Integer, Text, Uuid, column, table
 from sqlalchemy.dialects.postgresql import JSONB
@@ -18,8 +18,8 @@ message_history = table(
     column("next_attempt_at", DateTime(timezone=True)),
     column("occurred_at", DateTime(timezone=True)),
 )
-"""What happened to each message, by its events and its provider's receipts.
+"""The reports on each message: its events and its provider's receipts.
 
-What became of a message says the row of the highest (generation, precedence, attempt), and of several the
+The report with the highest (generation, precedence, attempt) counts, and of several such reports the
 earliest.
 """

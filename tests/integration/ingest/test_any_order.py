@@ -1,4 +1,4 @@
-"""Events in any order, repeated, in any batches, by two workers at once: the same rows and answers."""
+"""Events in any order, repeated, in any batches and from two workers lead to the same rows and responses."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,46 +11,50 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.archive import Archive
-from services.gateway.queries import DeadLetterFilter, SuppressionFilter
+from services.gateway.dead_letters.queries import DeadLetterQueries, show_dead_letter
+from services.gateway.dead_letters.schemas import DeadLetterFilter
+from services.gateway.messages.queries import MessageQueries
+from services.gateway.messages.schemas import MessageWithHistory
+from services.gateway.suppressions.queries import SuppressionQueries, show_suppression
+from services.ingest.projection import project
 from services.ingest.repository import Repository
-from services.ingest.projection import rows_of
-from shared.events import SuppressionState, Event
+from shared.db.reader import Reader
+from shared.events import Event
+from shared.ids import MessageId
 from shared.lifecycle import Status
-from tests.integration.ingest.stories import (
-    Dump,
+from shared.suppressions import SuppressionState
+from tests.events import (
     accepted,
-    consent_changed,
     dead_letter,
-    empty,
-    meaning,
     message,
     receipt,
     received,
-    status,
+    status_changed,
+    suppression_changed,
 )
+from tests.integration.ingest.database import Dump, contents, empty
 from tests.reports import reports, status_after
 
 pytestmark = pytest.mark.integration
 
-MESSAGES = [message(0), message(1), message(2, recipient="+18045550002")]
-ANSWERS = [received(0), received(1, sender="+18045550002")]
-OTHERS: list[Event] = [
+MESSAGES = [message(0), message(1), message(2, to="+18045550002")]
+REPLIES = [received(0), received(1, from_="+18045550002")]
+OTHERS: list[Event[Any]] = [
     *(accepted(each) for each in MESSAGES),
     *(dead_letter(each) for each in MESSAGES),
-    *ANSWERS,
-    consent_changed(0, SuppressionState.OPTED_OUT),
-    consent_changed(1, SuppressionState.OPTED_IN),
-    consent_changed(2, SuppressionState.OPTED_OUT, ours=None),
+    *REPLIES,
+    suppression_changed(0, SuppressionState.OPTED_OUT),
+    suppression_changed(1, SuppressionState.OPTED_IN),
+    suppression_changed(2, SuppressionState.OPTED_OUT, ours=None),
 ]
 
-Batch = tuple[int, list[Event]]
-"""The number of the worker that stores it, and the events."""
+Batch = tuple[int, list[Event[Any]]]
+"""The number of the worker that stores the batch, and the events."""
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[Event], list[Batch]]:
-    """Draw events in the order in which they were told, and batches of them, each event at least once."""
+def histories(draw: st.DrawFn) -> tuple[list[Event[Any]], list[Batch]]:
+    """Draw events in the order in which they are published, and batches with each event at least once."""
     of_messages = [event for each in MESSAGES for event in draw(reports(each))]
     others = draw(st.lists(st.sampled_from(OTHERS), unique_by=lambda event: event.id))
     ids = {event.id for event in of_messages}
@@ -63,11 +67,11 @@ def histories(draw: st.DrawFn) -> tuple[list[Event], list[Batch]]:
     return events, [(draw(st.integers(0, 1)), piece) for piece in pieces]
 
 
-async def store(engine: AsyncEngine, events: Sequence[Event]) -> None:
-    await Repository(engine).store([rows_of(event) for event in events])
+async def store(engine: AsyncEngine, events: Sequence[Event[Any]]) -> None:
+    await Repository(engine).store([project(event) for event in events])
 
 
-async def store_by_two(engine: AsyncEngine, batches: Sequence[Batch]) -> None:
+async def store_with_two_workers(engine: AsyncEngine, batches: Sequence[Batch]) -> None:
     async def work(number: int) -> None:
         for worker, events in batches:
             if worker == number:
@@ -76,16 +80,19 @@ async def store_by_two(engine: AsyncEngine, batches: Sequence[Batch]) -> None:
     await asyncio.gather(work(0), work(1))
 
 
-async def seen(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
-    """All that is stored and all that the API shows of it, but for the numbers of conversations."""
-    archive = Archive(engine, timedelta(hours=4))
-    ids = [each.id for each in MESSAGES] + [each.data.message.id for each in ANSWERS]
-    found = [await archive.message(id_) for id_ in ids]
+async def get_message(engine: AsyncEngine, id_: MessageId) -> MessageWithHistory | None:
+    return await MessageQueries(Reader(engine), timedelta(hours=4)).get(id_)
+
+
+async def stored_and_shown(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
+    """Return all rows, and all that the API shows of them except the numbers of conversations."""
+    ids = [each.id for each in MESSAGES] + [each.data.message.id for each in REPLIES]
+    found = [await get_message(engine, id_) for id_ in ids]
     shown = [each and each.model_dump(exclude={"conversation_id"}) for each in found]
-    letters = await archive.dead_letters(DeadLetterFilter(), None, 10)
-    suppressed = await archive.suppressions(SuppressionFilter(), None, 10)
-    listed = [each.model_dump() for each in (*letters.items, *suppressed.items)]
-    return await meaning(engine), [shown, listed]
+    dead_letters = await DeadLetterQueries(Reader(engine)).list(DeadLetterFilter(), None, 10)
+    suppressions = await SuppressionQueries(Reader(engine)).list(None, None, None, 10)
+    lists = [*map(show_dead_letter, dead_letters), *map(show_suppression, suppressions)]
+    return await contents(engine), [shown, [each.model_dump() for each in lists]]
 
 
 @settings(
@@ -95,31 +102,34 @@ async def seen(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-async def test_neither_order_nor_repetitions_nor_batches_nor_workers_matter(
+async def test_order_repetitions_batches_and_workers_do_not_matter(
     engine: AsyncEngine, data: st.DataObject
 ) -> None:
     events, batches = data.draw(histories())
     await empty(engine)
     for event in events:
         await store(engine, [event])
-    expected = await seen(engine)
-    for sent in MESSAGES:
-        found = await Archive(engine, timedelta(hours=4)).message(sent.id)
-        assert found is None or found.status == status_after(sent.id, events)
+    expected = await stored_and_shown(engine)
+    for each in MESSAGES:
+        found = await get_message(engine, each.id)
+        assert found is None or found.status == status_after(each.id, events)
 
     await empty(engine)
-    await store_by_two(engine, batches)
+    await store_with_two_workers(engine, batches)
 
-    assert await seen(engine) == expected
+    assert await stored_and_shown(engine) == expected
 
 
-async def test_a_receipt_of_two_attempts_has_one_place_in_the_history_for_each(engine: AsyncEngine) -> None:
-    sent = [status(MESSAGES[0].id, Status.SENT, attempt=attempt) for attempt in (1, 2, 3)]
-    events: list[Event] = [accepted(MESSAGES[0]), *sent, receipt(MESSAGES[0].id)]
+async def test_a_receipt_for_several_attempts_appears_in_the_history_once_for_each(
+    engine: AsyncEngine,
+) -> None:
+    id_ = MESSAGES[0].id
+    sent = [status_changed(id_, Status.SENT, attempt=attempt) for attempt in (1, 2, 3)]
+    events: list[Event[Any]] = [accepted(MESSAGES[0]), *sent, receipt(id_)]
     for order in (events, events[::-1]):
         await empty(engine)
         for event in order:
             await store(engine, [event])
-        found = await Archive(engine, timedelta(hours=4)).message(MESSAGES[0].id)
+        found = await get_message(engine, id_)
         assert found is not None
         assert [entry.attempt for entry in found.history if entry.source == "receipt"] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""The service as a whole: what it says of itself, and that it starts whatever is missing."""
+"""The service as a whole starts, whatever is missing, and reports that."""
 
 import sys
 
@@ -12,11 +12,11 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-NOWHERE = "postgresql+asyncpg://u:p@127.0.0.1:1/none"
+NO_DATABASE = "postgresql+asyncpg://u:p@127.0.0.1:1/none"
 
 
 async def readiness(settings: IngestSettings, *, until: str) -> httpx.Response:
-    """Run the service until `/readyz` says this."""
+    """Run the service until the response of `/readyz` contains a text."""
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
     async with (
@@ -35,14 +35,14 @@ async def readiness(settings: IngestSettings, *, until: str) -> httpx.Response:
         return response
 
 
-async def test_it_starts_without_nats_and_says_so() -> None:
-    settings = IngestSettings(nats_url="nats://127.0.0.1:1", database_url=NOWHERE)
+async def test_it_starts_without_nats_and_reports_that() -> None:
+    settings = IngestSettings(nats_url="nats://127.0.0.1:1", database_url=NO_DATABASE)
 
     assert (await readiness(settings, until="NATS")).status_code == 503
 
 
-async def test_it_starts_without_a_database_and_says_so(nats_url: str) -> None:
-    settings = IngestSettings(nats_url=nats_url, database_url=NOWHERE)
+async def test_it_starts_without_a_database_and_reports_that(nats_url: str) -> None:
+    settings = IngestSettings(nats_url=nats_url, database_url=NO_DATABASE)
 
     assert (await readiness(settings, until="PostgreSQL")).status_code == 503
 
@@ -53,8 +53,8 @@ async def test_with_both_it_is_ready(nats_url: str, database_url: str) -> None:
     assert (await readiness(settings, until='"ready"')).status_code == 200
 
 
-async def test_without_settings_it_says_which() -> None:
+async def test_a_missing_setting_is_reported() -> None:
     result = await run(sys.executable, "-m", "services.ingest", database_url="")
 
     assert result.status == 1
-    assert "ingest: DATABASE_URL is not set; .env.example shows how" in result.errors.splitlines()
+    assert "ingest: DATABASE_URL is not set; see .env.example" in result.errors.splitlines()

@@ -23,21 +23,10 @@ from shared.db.engine import make_engine
 from shared.events import Event
 from tests import infrastructure
 from tests.conftest import sqlalchemy_url
+from tests.events import accepted, delivered, message, of_all_kinds, received
 from tests.integration.alembic_command import alembic
-from tests.integration.ingest.stories import (
-    accepted,
-    count,
-    empty,
-    life_of,
-    lives,
-    meaning,
-    message,
-    place_of,
-    publish,
-    publish_raw,
-    received,
-    until_count,
-)
+from tests.integration.ingest.database import contents, count, empty, until_count
+from tests.integration.ingest.streams import place_of, publish, publish_raw
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -79,7 +68,7 @@ async def until_all_is_read(nats_url: str) -> None:
 
 
 async def dead_letters(engine: AsyncEngine) -> dict[str, dict[str, Any]]:
-    """The contents of what was given up, by reason."""
+    """Return the contents of the dead letters by reason."""
     async with engine.connect() as connection:
         rows = await connection.execute(text("SELECT reason, content FROM dead_letters"))
         return {row.reason: row.content for row in rows}
@@ -88,7 +77,7 @@ async def dead_letters(engine: AsyncEngine) -> dict[str, dict[str, Any]]:
 async def test_two_workers_store_all_of_fifty_first_messages_in_one_conversation(
     engine: AsyncEngine, nats_url: str
 ) -> None:
-    events: list[Event] = [accepted(message(number)) for number in range(25)]
+    events: list[Event[Any]] = [accepted(message(number)) for number in range(25)]
     events += [received(number) for number in range(25)]
 
     async with working(engine, nats_url), working(engine, nats_url):
@@ -103,12 +92,12 @@ async def test_two_workers_store_all_of_fifty_first_messages_in_one_conversation
 async def test_a_rebuilt_database_gets_the_same_messages_and_conversations(
     engine: AsyncEngine, nats_url: str
 ) -> None:
-    events = lives()
+    events = of_all_kinds()
     random.Random(1).shuffle(events)
     await publish(nats_url, events)
     async with working(engine, nats_url):
         await until_all_is_read(nats_url)
-        before = await meaning(engine)
+        before = await contents(engine)
 
         await empty(engine)
         await read_from_the_start(nats_url)
@@ -116,10 +105,10 @@ async def test_a_rebuilt_database_gets_the_same_messages_and_conversations(
         await until_all_is_read(nats_url)
 
     assert before["messages"]
-    assert await meaning(engine) == before
+    assert await contents(engine) == before
 
 
-async def test_what_is_bad_goes_to_the_dead_letters_and_the_rest_is_stored(
+async def test_bad_events_become_dead_letters_and_the_others_are_stored(
     engine: AsyncEngine, nats_url: str
 ) -> None:
     good = [accepted(message(number)) for number in range(20)]
@@ -143,67 +132,65 @@ async def test_what_is_bad_goes_to_the_dead_letters_and_the_rest_is_stored(
         await until_all_is_read(nats_url)
 
     assert await count(engine, "messages") == len(good)
-    given_up = await dead_letters(engine)
-    assert given_up.keys() == {"not_storable", "not_json", "unknown_type", "invalid_event"}
-    assert given_up["not_storable"]["payload"] == unstorable.encode().decode()
-    assert given_up["unknown_type"]["origin"]["stream"] == "OUTBOUND"
+    found = await dead_letters(engine)
+    assert found.keys() == {"not_storable", "not_json", "unknown_type", "invalid_event"}
+    assert found["not_storable"]["payload"] == unstorable.encode().decode()
+    assert found["unknown_type"]["origin"]["stream"] == "OUTBOUND"
 
 
-async def test_what_is_bad_among_the_dead_letters_becomes_one_that_can_be_read(
-    engine: AsyncEngine, nats_url: str
-) -> None:
-    await publish_raw(nats_url, [(Stream.DEADLETTER, "deadletter.outbound.sms", b"no dead letter")])
+async def test_an_unreadable_dead_letter_becomes_a_readable_one(engine: AsyncEngine, nats_url: str) -> None:
+    await publish_raw(nats_url, [(Stream.DEADLETTER, "deadletter.outbound.sms", b"not a dead letter")])
 
     async with working(engine, nats_url):
         await until_count(engine, "dead_letters", 1)
         await until_all_is_read(nats_url)
 
-    assert (await dead_letters(engine))["not_json"]["payload"] == "no dead letter"
+    assert (await dead_letters(engine))["not_json"]["payload"] == "not a dead letter"
     assert await count(engine, "dead_letters") == 1
 
 
-async def test_what_the_server_delivers_no_more_is_swept_into_the_dead_letters(
+async def test_a_message_that_the_server_no_longer_delivers_becomes_a_dead_letter(
     engine: AsyncEngine, nats_url: str
 ) -> None:
     event = accepted(message())
     await publish(nats_url, [event])
     client = await nats.connect(nats_url)
-    fragile = ConsumerConfig(durable_name="fragile", ack_wait=0.1, max_deliver=1)
-    await client.jetstream().add_consumer("OUTBOUND", fragile)
-    subscription = await client.jetstream().pull_subscribe_bind("fragile", "OUTBOUND")
+    crashing = ConsumerConfig(durable_name="crashing", ack_wait=0.1, max_deliver=1)
+    await client.jetstream().add_consumer("OUTBOUND", crashing)
+    subscription = await client.jetstream().pull_subscribe_bind("crashing", "OUTBOUND")
     await subscription.fetch(1)  # and never acknowledge
 
     async with working(engine, nats_url):
         with pytest.raises(TimeoutError):
-            await subscription.fetch(1, timeout=1)  # the server notices when it is asked again
+            await subscription.fetch(1, timeout=1)  # the server notices at the next request
         await until_count(engine, "dead_letters", 1)
     await client.close()
 
-    letter = (await dead_letters(engine))["max_deliver_exceeded"]
-    assert letter["payload"] == event.encode().decode()
-    assert letter["origin"]["consumer"] == "fragile"
-    assert letter["channel"] == "sms"
+    dead_letter = (await dead_letters(engine))["max_deliver_exceeded"]
+    assert dead_letter["payload"] == event.encode().decode()
+    assert dead_letter["origin"]["consumer"] == "crashing"
+    assert dead_letter["channel"] == "sms"
 
 
-async def test_readiness_says_what_is_missing(engine: AsyncEngine, nats_url: str) -> None:
+async def test_readiness_has_the_reason(engine: AsyncEngine, nats_url: str) -> None:
     async with working(engine, nats_url) as worker:
         await eventually(lambda: is_ready(worker))
 
         async with engine.begin() as connection:
             await connection.execute(text("ALTER TABLE messages RENAME TO mislaid"))
 
-        assert 'PostgreSQL: relation "messages" does not exist' in str(await worker.what_is_missing())
+        assert 'PostgreSQL: relation "messages" does not exist' in str(await worker.unready_reason())
 
 
 async def is_ready(worker: Worker) -> bool:
-    return await worker.what_is_missing() is None
+    return await worker.unready_reason() is None
 
 
-@pytest.mark.parametrize("away", ["stop", "kill", "pause"])
-async def test_a_database_that_is_away_for_a_while_loses_nothing(
-    tmp_path: Path, nats_url: str, away: str
+@pytest.mark.parametrize("outage", ["stop", "kill", "pause"])
+async def test_no_event_is_lost_while_the_database_is_down(
+    tmp_path: Path, nats_url: str, outage: str
 ) -> None:
-    events = [event for number in range(10) for event in life_of(number)]
+    events = [event for number in range(10) for event in delivered(number)]
     async with infrastructure.postgres(tmp_path) as postgres, postgres.database() as url:
         database_url = sqlalchemy_url(url)
         assert (await alembic("upgrade", "head", database_url=database_url)).status == 0
@@ -213,10 +200,10 @@ async def test_a_database_that_is_away_for_a_while_loses_nothing(
             await publish(nats_url, events[:10])
             await until_count(engine, "message_events", 6)
 
-            await getattr(postgres.server, away)()
+            await getattr(postgres.server, outage)()
             await publish(nats_url, events[10:])
-            assert await worker.what_is_missing() is not None
-            await (postgres.server.resume() if away == "pause" else postgres.server.start())
+            assert await worker.unready_reason() is not None
+            await (postgres.server.resume() if outage == "pause" else postgres.server.start())
 
             await until_all_is_read(nats_url)
         assert await count(engine, "messages") == 20
@@ -224,17 +211,17 @@ async def test_a_database_that_is_away_for_a_while_loses_nothing(
         await engine.dispose()
 
 
-async def test_it_stops_at_once_while_the_database_is_away(nats_url: str) -> None:
+async def test_it_stops_promptly_while_the_database_is_down(nats_url: str) -> None:
     settings = IngestSettings(database_url="postgresql+asyncpg://u:p@127.0.0.1:1/none", nats_url=nats_url)
     engine = make_engine(settings, pool_size=9, application="ingest")
-    await publish(nats_url, life_of(1))
+    await publish(nats_url, delivered(1))
 
     async with asyncio.timeout(8):
         async with working(engine, nats_url) as worker:
-            await eventually(lambda: _misses(worker, "PostgreSQL"))
+            await eventually(lambda: _lacks_postgres(worker))
 
     await engine.dispose()
 
 
-async def _misses(worker: Worker, what: str) -> bool:
-    return what in (await worker.what_is_missing() or "")
+async def _lacks_postgres(worker: Worker) -> bool:
+    return "PostgreSQL" in (await worker.unready_reason() or "")

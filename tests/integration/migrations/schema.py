@@ -1,4 +1,4 @@
-"""What a database consists of, as PostgreSQL itself describes it."""
+"""The contents of a database schema, as PostgreSQL describes them."""
 
 from collections.abc import Mapping
 
@@ -46,11 +46,12 @@ _OTHER_PARTS = {
 
 
 async def everything(connection: AsyncConnection) -> Schema:
+    """Return all objects except those of Alembic."""
     return await _read(connection, _TABLE_PARTS | _OTHER_PARTS, "public")
 
 
 async def tables(connection: AsyncConnection) -> Schema:
-    """Columns, constraints and indexes, without the columns of views."""
+    """Return the columns, the constraints and the indexes."""
     return await _read(connection, _TABLE_PARTS, "public")
 
 

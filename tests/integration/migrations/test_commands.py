@@ -1,4 +1,4 @@
-"""The commands of a deployment, against a real PostgreSQL."""
+"""The commands of a deployment, with a real PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
-        # Each statement by itself: an open transaction would keep the migrations from their tables.
+        # Each statement commits: an open transaction would block the migrations.
         yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -34,7 +34,7 @@ async def migrate(target: str, url: str) -> None:
     assert result.status == 0, result.errors
 
 
-async def test_up_down_and_up_again_is_the_same_as_up(
+async def test_upgrading_after_a_downgrade_leads_to_the_same_schema(
     connection: AsyncConnection, empty_database_url: str
 ) -> None:
     await migrate("head", empty_database_url)
@@ -47,7 +47,7 @@ async def test_up_down_and_up_again_is_the_same_as_up(
     assert all(first.values())
 
 
-async def test_down_leaves_nothing_but_an_empty_note_of_alembic(
+async def test_a_downgrade_leaves_only_the_empty_table_of_alembic(
     connection: AsyncConnection, empty_database_url: str
 ) -> None:
     await migrate("head", empty_database_url)
@@ -58,27 +58,27 @@ async def test_down_leaves_nothing_but_an_empty_note_of_alembic(
     assert await connection.scalar(text("SELECT count(*) FROM alembic_version")) == 0
 
 
-async def test_models_and_migrations_agree_to_the_last_constraint(
+async def test_models_and_migrations_lead_to_the_same_schema(
     engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
 ) -> None:
     async with engine.begin() as creating:
         await creating.run_sync(Base.metadata.create_all)
-    of_the_models = await tables(connection)
+    from_models = await tables(connection)
     async with engine.begin() as dropping:
         await dropping.run_sync(Base.metadata.drop_all)
     await migrate("head", empty_database_url)
     await connection.execute(text("DROP VIEW message_history"))
 
-    assert await tables(connection) == of_the_models
+    assert await tables(connection) == from_models
 
 
-async def test_check_finds_no_change_of_the_models_without_a_migration(database_url: str) -> None:
+async def test_the_models_have_no_change_without_a_migration(database_url: str) -> None:
     result = await alembic("check", database_url=database_url)
 
     assert result.status == 0, result.output
 
 
-async def test_two_deployments_may_migrate_at_once(empty_database_url: str) -> None:
+async def test_two_deployments_may_migrate_at_the_same_time(empty_database_url: str) -> None:
     results = await asyncio.gather(
         *(alembic("upgrade", "head", database_url=empty_database_url) for _ in range(2))
     )
@@ -86,7 +86,9 @@ async def test_two_deployments_may_migrate_at_once(empty_database_url: str) -> N
     assert [result.status for result in results] == [0, 0], results
 
 
-async def test_a_table_in_use_is_not_waited_for(engine: AsyncEngine, empty_database_url: str) -> None:
+async def test_a_migration_never_waits_for_a_table_in_use(
+    engine: AsyncEngine, empty_database_url: str
+) -> None:
     await migrate("head", empty_database_url)
     async with engine.connect() as reader:
         await reader.execute(text("SELECT FROM messages"))
@@ -98,33 +100,33 @@ async def test_a_table_in_use_is_not_waited_for(engine: AsyncEngine, empty_datab
     assert "Traceback" not in result.errors
 
 
-async def test_without_a_database_url_one_line_says_so() -> None:
+async def test_a_missing_database_url_is_reported_in_one_line() -> None:
     result = await alembic("upgrade", "head", database_url="")
 
     assert result.status == 1
-    assert result.errors == "migrate: DATABASE_URL is not set; .env.example shows how\n"
+    assert result.errors == "migrate: DATABASE_URL is not set; see .env.example\n"
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "error"),
     [
         ("postgresql+asyncpg://user:sesame@127.0.0.1:1/messages", "PostgreSQL at 127.0.0.1:1"),
         ("mysql://user:sesame@127.0.0.1/messages", "begins with mysql://"),
         ("sesame", "is not of the form"),
     ],
 )
-async def test_a_database_that_cannot_be_reached_is_one_line_without_the_password(
-    url: str, says: str
+async def test_an_unreachable_database_is_reported_in_one_line_without_the_password(
+    url: str, error: str
 ) -> None:
     result = await alembic("upgrade", "head", database_url=url)
 
     assert result.status == 1
-    assert says in result.errors
+    assert error in result.errors
     assert len(result.errors.splitlines()) == 1
     assert "sesame" not in result.errors
 
 
-async def test_a_wrong_password_is_one_line_without_it(empty_database_url: str) -> None:
+async def test_a_wrong_password_is_reported_in_one_line_without_the_password(empty_database_url: str) -> None:
     url = make_url(empty_database_url).set(password="sesame").render_as_string(hide_password=False)
 
     result = await alembic("current", database_url=url)
@@ -135,7 +137,7 @@ async def test_a_wrong_password_is_one_line_without_it(empty_database_url: str) 
     assert "sesame" not in result.errors
 
 
-async def test_the_sql_can_be_had_without_a_database() -> None:
+async def test_the_sql_can_be_printed_without_a_database() -> None:
     result = await alembic("upgrade", "head", "--sql", database_url="")
 
     assert result.status == 0
@@ -152,7 +154,7 @@ async def test_a_new_migration_needs_a_message(database_url: str) -> None:
     assert list((ROOT / "migrations" / "versions").iterdir()) == before
 
 
-async def test_an_unknown_command_lists_those_that_are_known() -> None:
+async def test_an_unknown_command_lists_the_known_ones() -> None:
     result = await run("bin/migrate.sh", "sideways", database_url="")
 
     assert result.status == 2

@@ -1,4 +1,4 @@
-"""What the functions, triggers and the view do."""
+"""The constraints, the triggers and the view."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from sqlalchemy import Row, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from shared.db.tables import Conversation, DeliveryReceipt, Message, MessageEvent
+from shared.db.tables import Conversation, DeliveryReceipt, Message, MessageEvent, Participant
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +37,7 @@ def message(conversation: int, hours: int = 0) -> dict[str, object]:
     return {
         "id": uuid4(),
         "conversation_id": conversation,
+        "channel": "sms",
         "direction": "outbound",
         "type": "sms",
         "from_address": "+12016660001",
@@ -49,9 +50,7 @@ def message(conversation: int, hours: int = 0) -> dict[str, object]:
 
 
 async def conversations(connection: AsyncConnection) -> Sequence[Row[Any]]:
-    query = text(
-        "SELECT message_count, last_message_at, updated_at, written_by FROM conversations ORDER BY id"
-    )
+    query = text("SELECT ctid, message_count, last_message_at FROM conversations ORDER BY id")
     return (await connection.execute(query)).all()
 
 
@@ -59,7 +58,7 @@ async def summary(connection: AsyncConnection) -> list[tuple[int, datetime | Non
     return [(row.message_count, row.last_message_at) for row in await conversations(connection)]
 
 
-async def test_one_statement_counts_for_each_conversation(connection: AsyncConnection) -> None:
+async def test_inserted_messages_are_counted_for_each_conversation(connection: AsyncConnection) -> None:
     first, second, _ = [await new_conversation(connection) for _ in range(3)]
 
     await connection.execute(insert(Message), [message(first, 3), message(first, 1), message(second, 2)])
@@ -72,42 +71,17 @@ async def test_one_statement_counts_for_each_conversation(connection: AsyncConne
     ]
 
 
-async def test_a_message_marks_its_conversation_as_changed(connection: AsyncConnection) -> None:
-    conversation = await new_conversation(connection)
-    await connection.commit()
-    [before] = await conversations(connection)
-    await connection.commit()
-
-    await connection.execute(insert(Message), [message(conversation)])
-
-    [after] = await conversations(connection)
-    assert after.updated_at > before.updated_at
-    assert after.written_by == await connection.scalar(text("SELECT pg_current_xact_id()"))
-    assert after.written_by != before.written_by
-
-
-async def test_inserting_what_is_there_changes_no_conversation(connection: AsyncConnection) -> None:
+async def test_inserting_existing_messages_changes_no_conversation(connection: AsyncConnection) -> None:
     known = message(await new_conversation(connection))
     await connection.execute(insert(Message), [known])
     before = await conversations(connection)
 
-    again = text("""
-        INSERT INTO messages (
-            id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
-            created_at
-        )
-        SELECT
-            id, conversation_id, direction, type, from_address, to_address, body, attachments, "timestamp",
-            created_at
-        FROM messages
-        ON CONFLICT DO NOTHING
-    """)
-    await connection.execute(again)
+    await connection.execute(text("INSERT INTO messages SELECT * FROM messages ON CONFLICT DO NOTHING"))
 
     assert await conversations(connection) == before
 
 
-async def test_purged_messages_no_longer_count(connection: AsyncConnection) -> None:
+async def test_deleted_messages_are_no_longer_counted(connection: AsyncConnection) -> None:
     first, second = [await new_conversation(connection) for _ in range(2)]
     rows = [message(first, hour) for hour in range(4)] + [message(second, 9)]
     await connection.execute(insert(Message), rows)
@@ -119,6 +93,31 @@ async def test_purged_messages_no_longer_count(connection: AsyncConnection) -> N
     assert await summary(connection) == [(3, NOON + timedelta(hours=2)), (0, None)]
 
 
+async def test_only_the_index_of_the_list_has_columns_that_every_message_changes(
+    connection: AsyncConnection,
+) -> None:
+    query = text("""
+        SELECT indexrelid::regclass::text, attname::text
+        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY(indkey)
+        WHERE indrelid = 'conversations'::regclass AND attname IN ('message_count', 'last_message_at')
+    """)
+
+    found = [tuple(row) for row in await connection.execute(query)]
+
+    assert found == [("ix_conversations_last_message_at_id", "last_message_at")]
+
+
+async def test_an_address_may_be_a_participant_in_several_channels_but_once_in_each(
+    connection: AsyncConnection,
+) -> None:
+    await connection.execute(
+        insert(Participant), [{"address": "HATCH", "channel": channel} for channel in ("sms", "email")]
+    )
+
+    with pytest.raises(IntegrityError):
+        await connection.execute(insert(Participant), [{"address": "HATCH", "channel": "sms"}])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -126,10 +125,11 @@ async def test_purged_messages_no_longer_count(connection: AsyncConnection) -> N
         {"direction": "inbound", "provider": "p"},
         {"direction": "sideways"},
         {"type": "pigeon"},
+        {"channel": "pigeon"},
         {"conversation_id": 0},
     ],
 )
-async def test_a_message_that_makes_no_sense_is_refused(
+async def test_an_invalid_message_is_rejected(
     connection: AsyncConnection, changes: dict[str, object]
 ) -> None:
     conversation = await new_conversation(connection)
@@ -139,7 +139,7 @@ async def test_a_message_that_makes_no_sense_is_refused(
 
 
 async def add_history(connection: AsyncConnection) -> UUID:
-    """A message that was sent at the second attempt, and of which the provider reported twice."""
+    """Add a message that was sent at the second attempt, and has two receipts."""
     message_id = uuid4()
     nothing = {"provider": None, "provider_message_id": None, "error": None, "next_attempt_at": None}
     event = {"message_id": message_id, "generation": 1, "attempt": 0, "occurred_at": NOON, **nothing}
@@ -163,9 +163,9 @@ async def add_history(connection: AsyncConnection) -> UUID:
     return message_id
 
 
-async def test_the_history_has_the_events_and_the_receipts_of_a_message(connection: AsyncConnection) -> None:
+async def test_the_history_of_a_message_has_its_events_and_its_receipts(connection: AsyncConnection) -> None:
     message_id = await add_history(connection)
-    await add_nothing_of_ours(connection)
+    await add_unknown_receipt(connection)
 
     query = text("SELECT * FROM message_history WHERE message_id = :id ORDER BY precedence, status")
     rows = (await connection.execute(query, {"id": message_id})).all()
@@ -178,7 +178,7 @@ async def test_the_history_has_the_events_and_the_receipts_of_a_message(connecti
     ]
 
 
-async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncConnection) -> None:
+async def test_a_receipt_may_name_its_message_by_our_id(connection: AsyncConnection) -> None:
     message_id = await add_history(connection)
     report = {
         "status": "delivered",
@@ -187,7 +187,7 @@ async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncCo
         "message_id": message_id,
         "provider": "p",
     }
-    why = {"error_code": "dropped", "error_detail": "Bounced Address"}
+    error = {"error_code": "dropped", "error_detail": "Bounced Address"}
     await connection.execute(
         insert(DeliveryReceipt),
         [
@@ -198,9 +198,9 @@ async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncCo
                 "error_code": "both",
                 "error_detail": None,
             },
-            {**report, "id": uuid4(), "provider_message_id": "another", **why},
-            {**report, "id": uuid4(), "provider_message_id": "m-1", "provider": "q", **why},
-            {**report, "id": uuid4(), "provider_message_id": "m-9", "message_id": uuid4(), **why},
+            {**report, "id": uuid4(), "provider_message_id": "another", **error},
+            {**report, "id": uuid4(), "provider_message_id": "m-1", "provider": "q", **error},
+            {**report, "id": uuid4(), "provider_message_id": "m-9", "message_id": uuid4(), **error},
         ],
     )
 
@@ -214,9 +214,15 @@ async def test_a_receipt_finds_its_message_by_our_id_as_well(connection: AsyncCo
     ]
 
 
-async def add_nothing_of_ours(connection: AsyncConnection) -> None:
-    """A receipt whose message is unknown: it belongs to no history until that turns up."""
-    row = {"id": uuid4(), "provider": "p", "provider_message_id": "m-2", "status": "delivered", "precedence": 4}
+async def add_unknown_receipt(connection: AsyncConnection) -> None:
+    """Add a receipt whose message is unknown, so that it belongs to no history yet."""
+    row = {
+        "id": uuid4(),
+        "provider": "p",
+        "provider_message_id": "m-2",
+        "status": "delivered",
+        "precedence": 4,
+    }
     await connection.execute(insert(DeliveryReceipt), [{**row, "occurred_at": NOON, "error_code": None}])
 
 
@@ -233,7 +239,9 @@ async def add_nothing_of_ours(connection: AsyncConnection) -> None:
         """,
     ],
 )
-async def test_the_history_of_a_message_is_found_by_indexes(connection: AsyncConnection, query: str) -> None:
+async def test_the_history_of_a_message_is_found_with_indexes(
+    connection: AsyncConnection, query: str
+) -> None:
     await fill(connection)
 
     plan = "\n".join(await connection.scalars(text(f"EXPLAIN {query}")))
@@ -245,11 +253,13 @@ async def test_the_history_of_a_message_is_found_by_indexes(connection: AsyncCon
 
 
 async def fill(connection: AsyncConnection) -> None:
-    """Add many events and receipts, and let the planner know of them."""
+    """Add many events and receipts, and update the statistics of the planner."""
     await connection.execute(
         text("""
-            INSERT INTO message_events
-                (id, message_id, status, generation, precedence, attempt, provider, provider_message_id, occurred_at)
+            INSERT INTO message_events (
+                id, message_id, status, generation, precedence, attempt, provider, provider_message_id,
+                occurred_at
+            )
             SELECT gen_random_uuid(), gen_random_uuid(), 'sent', 0, 3, 1, 'p', number::text, now()
             FROM generate_series(1, 50000) AS number
         """)

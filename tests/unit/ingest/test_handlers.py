@@ -1,4 +1,4 @@
-"""What becomes of the deliveries of a batch, with stand-ins for the database and the dead letters."""
+"""The outcomes of a batch of events, with stubs of the database and the dead letters."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,51 +7,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.handlers import IngestHandler
-from services.ingest.repository import Repository as RealRepository
-from services.ingest.projection import Rows
-from shared.bus.consumer import StreamMessage, Done, Outcome
+from services.ingest.handlers import EventHandler
+from services.ingest.projection import Projection
+from services.ingest.repository import Repository
+from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
+from shared.dead_letters import Origin
 from shared.errors import BadMessageError, BusUnavailableError, DatabaseUnavailableError
-from shared.events import Origin
-from tests.integration.ingest.stories import accepted, message
+from tests.events import accepted, message
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class Repository(RealRepository):
-    """Stores by message, and refuses what it is told to refuse.
+class RepositoryStub(Repository):
+    """Records the bodies of messages.
 
     Args:
-        outages: how often it is not there before it works.
+        rejected: bodies that it rejects.
+        error: the error that it raises for these.
+        outages: how often it is not available before it works.
     """
 
     def __init__(
         self,
-        refused: frozenset[str] = frozenset(),
+        rejected: frozenset[str] = frozenset(),
         *,
         error: Exception | None = None,
         outages: int = 0,
     ) -> None:
         self.stored: list[str] = []
-        self._refused = refused
+        self._rejected = rejected
         self._error = error or BadMessageError("not_storable", "no")
         self._outages = outages
 
-    async def store(self, batch: Sequence[Rows]) -> None:
+    async def store(self, batch: Sequence[Projection]) -> None:
         if self._outages:
             self._outages -= 1
-            raise DatabaseUnavailableError("away")
-        bodies = [rows.message.body for rows in batch if rows.message]
-        if self._refused.intersection(bodies):
+            raise DatabaseUnavailableError("down")
+        bodies = [projection.message.body for projection in batch if projection.message]
+        if self._rejected.intersection(bodies):
             raise self._error
         self.stored += bodies
 
 
-class Office(DeadLetterPublisher):
-    def __init__(self, *, is_open: bool) -> None:
-        self.buried: list[tuple[int, str]] = []
-        self._is_open = is_open
+class DeadLettersStub(DeadLetterPublisher):
+    def __init__(self, *, is_available: bool) -> None:
+        self.published: list[tuple[int, str]] = []
+        self._is_available = is_available
 
     async def publish(
         self,
@@ -61,24 +63,26 @@ class Office(DeadLetterPublisher):
         *,
         at: datetime,  # noqa: ARG002
     ) -> None:
-        if not self._is_open:
-            raise BusUnavailableError("away")
-        self.buried.append((origin.sequence, error.code))
+        if not self._is_available:
+            raise BusUnavailableError("down")
+        self.published.append((origin.sequence, error.code))
 
 
-class Bench:
-    """A handler with its surroundings."""
+class Harness:
+    """A handler with its stubs."""
 
-    def __init__(self, repository: Repository | None = None, *, office_is_open: bool = True) -> None:
-        self.repository = repository or Repository()
-        self.dead_letters = Office(is_open=office_is_open)
-        self._handler = IngestHandler(self.repository, self.dead_letters)
+    def __init__(self, repository: RepositoryStub | None = None, *, bus_is_available: bool = True) -> None:
+        self.repository = repository or RepositoryStub()
+        self.dead_letters = DeadLettersStub(is_available=bus_is_available)
+        self._handler = EventHandler(self.repository, self.dead_letters)
 
     async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
-        return await self._handler([delivery(number, payload) for number, payload in enumerate(payloads)])
+        return await self._handler(
+            [stream_message(number, payload) for number, payload in enumerate(payloads)]
+        )
 
 
-def delivery(sequence: int, payload: bytes) -> StreamMessage:
+def stream_message(sequence: int, payload: bytes) -> StreamMessage:
     origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
     return StreamMessage(payload, origin, NOW)
 
@@ -90,56 +94,56 @@ def payload(body: str) -> bytes:
 PAYLOADS = [payload(str(number)) for number in range(40)]
 
 
-@given(refused=st.sets(st.integers(0, 39)), unreadable=st.sets(st.integers(0, 39)))
-async def test_exactly_the_bad_ones_are_given_up_and_all_others_stored(
-    refused: set[int], unreadable: set[int]
+@given(rejected=st.sets(st.integers(0, 39)), unreadable=st.sets(st.integers(0, 39)))
+async def test_exactly_the_bad_events_are_dead_lettered_and_all_others_are_stored(
+    rejected: set[int], unreadable: set[int]
 ) -> None:
-    bench = Bench(Repository(frozenset(map(str, refused))))
+    harness = Harness(RepositoryStub(frozenset(map(str, rejected))))
     payloads = [b"{" if number in unreadable else PAYLOADS[number] for number in range(40)]
 
-    outcomes = await bench.handle(payloads)
+    outcomes = await harness.handle(payloads)
 
     assert outcomes == [Done()] * 40
-    assert bench.repository.stored == [
-        str(number) for number in range(40) if number not in refused | unreadable
+    assert harness.repository.stored == [
+        str(number) for number in range(40) if number not in rejected | unreadable
     ]
-    assert sorted(bench.dead_letters.buried) == [
+    assert sorted(harness.dead_letters.published) == [
         (number, "not_json" if number in unreadable else "not_storable")
-        for number in sorted(refused | unreadable)
+        for number in sorted(rejected | unreadable)
     ]
 
 
-async def test_a_mistake_of_ours_holds_up_only_the_event_it_is_about() -> None:
-    bench = Bench(Repository(frozenset({"2"}), error=KeyError("oops")))
+async def test_a_bug_of_ours_affects_only_the_event_that_triggers_it() -> None:
+    harness = Harness(RepositoryStub(frozenset({"2"}), error=KeyError("oops")))
 
-    await bench.handle(PAYLOADS[:4])
+    await harness.handle(PAYLOADS[:4])
 
-    assert bench.repository.stored == ["0", "1", "3"]
-    assert bench.dead_letters.buried == [(2, "handler_failed")]
+    assert harness.repository.stored == ["0", "1", "3"]
+    assert harness.dead_letters.published == [(2, "handler_failed")]
 
 
-async def test_a_bad_one_is_not_done_with_before_its_dead_letter_is_stored() -> None:
-    bench = Bench(office_is_open=False)
+async def test_a_bad_event_is_not_acknowledged_before_its_dead_letter_is_stored() -> None:
+    harness = Harness(bus_is_available=False)
 
     with pytest.raises(BusUnavailableError):
-        await bench.handle([PAYLOADS[0], b"{"])
+        await harness.handle([PAYLOADS[0], b"{"])
 
 
-async def test_while_the_database_is_away_nothing_is_given_up() -> None:
-    bench = Bench(Repository(outages=1))
+async def test_while_the_database_is_down_nothing_is_dead_lettered() -> None:
+    harness = Harness(RepositoryStub(outages=1))
 
     with pytest.raises(DatabaseUnavailableError):
-        await bench.handle([*PAYLOADS[:3], b"{"])
-    assert bench.dead_letters.buried == []
+        await harness.handle([*PAYLOADS[:3], b"{"])
+    assert harness.dead_letters.published == []
 
-    assert await bench.handle(PAYLOADS[:3]) == [Done()] * 3
-    assert bench.repository.stored == ["0", "1", "2"]
+    assert await harness.handle(PAYLOADS[:3]) == [Done()] * 3
+    assert harness.repository.stored == ["0", "1", "2"]
 
 
-async def test_a_batch_of_nothing_but_bad_ones_never_asks_the_database() -> None:
-    bench = Bench(Repository(outages=1_000))
+async def test_a_batch_of_unreadable_events_needs_no_database() -> None:
+    harness = Harness(RepositoryStub(outages=1_000))
 
-    assert await bench.handle([b"{", b"[]"]) == [Done(), Done()]
+    assert await harness.handle([b"{", b"[]"]) == [Done(), Done()]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +155,9 @@ async def test_a_batch_of_nothing_but_bad_ones_never_asks_the_database() -> None
         (PAYLOADS[0].replace(b".v1", b".v2"), "unknown_type"),
     ],
 )
-async def test_why_an_event_cannot_be_read(payload: bytes, reason: str) -> None:
-    bench = Bench()
+async def test_a_dead_letter_has_the_reason_why_its_event_is_unreadable(payload: bytes, reason: str) -> None:
+    harness = Harness()
 
-    await bench.handle([payload])
+    await harness.handle([payload])
 
-    assert bench.dead_letters.buried == [(0, reason)]
+    assert harness.dead_letters.published == [(0, reason)]

@@ -1,16 +1,18 @@
-"""Which of several reports counts, in whatever order and however often they come."""
+"""The report that counts of several, whatever their order and however often they arrive."""
 
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.events import Event
-from shared.lifecycle import Status
-from tests.integration.ingest.stories import accepted, message, receipt, status
-from tests.reports import deciding, reports, status_after
+from shared.lifecycle import Status, Step
+from shared.message import StatusReport
+from tests.events import accepted, message, receipt, status_changed
+from tests.reports import deciding_report, reports, status_after
 
 MESSAGE = message(0)
 
@@ -19,41 +21,54 @@ MESSAGE = message(0)
     ("lower", "higher"),
     list(pairwise([Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING, Status.SENT, Status.DELIVERED])),
 )
-def test_each_step_ranks_above_the_one_before(lower: Status, higher: Status) -> None:
+def test_each_status_takes_precedence_over_the_one_before(lower: Status, higher: Status) -> None:
     assert lower.precedence < higher.precedence
 
 
-def test_what_is_final_ranks_alike() -> None:
+def test_final_statuses_have_the_same_precedence() -> None:
     final = {Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.EXPIRED, Status.CANCELED}
     assert {each for each in Status if each.precedence == Status.DELIVERED.precedence} == final
     assert Status.RECEIVED.precedence == Status.ACCEPTED.precedence
 
 
+@given(step=st.builds(Step, st.integers(0, 2), st.integers(1, 8), st.integers(0, 9)))
+def test_each_step_is_greater_than_the_one_before(step: Step) -> None:
+    assert step < step.deferred < step.next_attempt < Step(step.generation + 1, 1, 0)
+
+
 @given(events=reports(MESSAGE), chance=st.randoms(use_true_random=False))
-def test_neither_order_nor_repetitions_matter(events: list[Event], chance: Random) -> None:
+def test_neither_order_nor_repetitions_matter(events: list[Event[Any]], chance: Random) -> None:
     again = chance.sample(events * 2, k=2 * len(events))
     assert status_after(MESSAGE.id, again) == status_after(MESSAGE.id, events)
 
 
 @given(events=reports(MESSAGE))
-def test_no_report_takes_a_message_back(events: list[Event]) -> None:
-    weights = [deciding(MESSAGE.id, events[:count])[0] for count in range(len(events) + 1)]
+def test_a_status_only_moves_forward(events: list[Event[Any]]) -> None:
+    weights = [deciding_report(MESSAGE.id, events[:count])[0] for count in range(len(events) + 1)]
     assert weights == sorted(weights)
 
 
 @given(events=reports(MESSAGE))
-def test_a_replay_starts_over(events: list[Event]) -> None:
+def test_a_replay_starts_over(events: list[Event[Any]]) -> None:
     assert status_after(MESSAGE.id, [*events, accepted(MESSAGE, generation=3)]) is Status.ACCEPTED
 
 
-@given(events=reports(MESSAGE), word=st.sampled_from([Status.DELIVERED, Status.UNDELIVERED]))
-def test_a_receipt_says_nothing_of_what_was_not_sent(events: list[Event], word: Status) -> None:
-    unsent = [event for event in events if "sent" not in event.type]
-    assert status_after(MESSAGE.id, [*unsent, receipt(MESSAGE.id, word)]) == status_after(MESSAGE.id, unsent)
+@given(events=reports(MESSAGE), status=st.sampled_from([Status.DELIVERED, Status.UNDELIVERED]))
+def test_a_receipt_does_not_affect_a_message_that_was_not_sent(
+    events: list[Event[Any]], status: Status
+) -> None:
+    unsent = [event for event in events if not is_sent(event)]
+    assert status_after(MESSAGE.id, [*unsent, receipt(MESSAGE.id, status)]) == status_after(
+        MESSAGE.id, unsent
+    )
+
+
+def is_sent(event: Event[Any]) -> bool:
+    return isinstance(event.data, StatusReport) and event.data.status is Status.SENT
 
 
 @given(events=reports(MESSAGE), attempt=st.integers(1, 3))
-def test_nothing_but_an_end_counts_after_sent(events: list[Event], attempt: int) -> None:
-    sent = status(MESSAGE.id, Status.SENT, generation=2, attempt=attempt)
+def test_only_a_final_status_counts_after_sent(events: list[Event[Any]], attempt: int) -> None:
+    sent = status_changed(MESSAGE.id, Status.SENT, generation=2, attempt=attempt)
     others = [event for event in events if event.id != sent.id]
     assert status_after(MESSAGE.id, [*others, sent]).precedence >= Status.SENT.precedence

@@ -1,12 +1,9 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Security
-from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.gateway.conversations import routes as conversations
@@ -15,10 +12,11 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
-from services.gateway.http.auth import RequireApiKey
+from services.gateway.http.auth import authenticate
 from services.gateway.http.docs import mount_docs
-from services.gateway.http.errors import add_error_handlers, problem_schemas
+from services.gateway.http.errors import add_error_handlers
 from services.gateway.http.limits import BodyLimits
+from services.gateway.http.openapi import install_openapi, operation_id
 from services.gateway.http.telemetry import Telemetry
 from services.gateway.messages import routes as messages
 from services.gateway.messages.cancellation import CancellationService
@@ -55,7 +53,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> FastAPI:
-    """Create the gateway, which connects to NATS and PostgreSQL when it starts, or as soon as they are there.
+    """Create the gateway, which connects to NATS and PostgreSQL as soon as they are available.
 
     Args:
         settings: of the gateway.
@@ -69,46 +67,24 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=operation_id,
     )
+    app.state.api_keys = settings.api_keys
     app.state.default_region = settings.default_region
     app.add_middleware(BodyLimits, rules=body_rules())
     app.add_middleware(Telemetry)
     add_error_handlers(app)
     mount_docs(app)
 
-    authenticated = [Security(RequireApiKey(settings.api_keys))] if settings.api_keys else []
     for module in (messages, conversations, dead_letters, suppressions):
-        app.include_router(module.router, dependencies=authenticated)
+        app.include_router(module.router, dependencies=[Security(authenticate)])
     # With a secret for some webhooks, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
     app.include_router(health_router(lambda: _unready_reason(app), lambda: _dependencies(app)))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI documents it
+    install_openapi(app, body_schemas())
     return app
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, with the bodies of webhooks and without a response that never occurs."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        schemas = document["components"]["schemas"]
-        # FastAPI adds its own 422 to every path with a parameter, but an id that is not valid is a 404 here.
-        for path in document["paths"].values():
-            for operation in path.values():
-                invalid = operation["responses"].get("422", {})
-                if "application/json" in invalid.get("content", {}):
-                    del operation["responses"]["422"]
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        schemas.update(body_schemas(), **problem_schemas())
-        app.openapi_schema = document
-    return app.openapi_schema
 
 
 def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> Lifespan:
@@ -154,7 +130,7 @@ def _create_services(
 
 
 async def _unready_reason(app: FastAPI) -> str | None:
-    """Return why no message can be accepted. PostgreSQL is not needed for that."""
+    """Return the reason why no message can be accepted, which does not need PostgreSQL."""
     return None if app.state.bus.is_connected else "NATS is not connected"
 
 

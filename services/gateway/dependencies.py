@@ -1,4 +1,4 @@
-"""What the handlers depend on: the services of the gateway, as parameters."""
+"""The services of the gateway, as parameters of the handlers."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -49,8 +49,7 @@ async def replay_dead_letters(
 
     A request ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is
     null. A cursor belongs to one filter, and excludes dead letters that were created after the first request.
-    Repeating a request is
-    safe: a dead letter that was replayed is not replayed again.
+    Repeating a request is safe: a dead letter that was replayed is not replayed again.
     """
     listing = ("dead-letters", "replay", body.selected)
     start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
@@ -64,7 +63,7 @@ async def replay_dead_letters(
 async def discard_dead_letters(
     body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
 ) -> BulkResponse:
-    """Discard the open dead letters of a filter, oldest first, in as many requests as a replay takes."""
+    """Discard the open dead letters of a filter, oldest first. Repeat the request as for a replay."""
     listing = ("dead-letters", "discard", body.selected)
     start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
     progress = await resolve_open(

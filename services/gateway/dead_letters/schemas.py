@@ -40,7 +40,7 @@ class DeadLetterResponse(DeadLetter):
 
 
 class DeadLetterWithHistory(DeadLetterResponse):
-    history: list[HistoryEntry] = Field(description="What happened to its message, attempt by attempt")
+    history: list[HistoryEntry] = Field(description="The reports on its message, attempt by attempt")
 
 
 class ReplayResponse(BaseModel):
@@ -186,7 +186,7 @@ class BulkCursor(Cursor):
     """The progress of a bulk request through the dead letters of a filter, oldest first.
 
     Attributes:
-        until: when the first request was made. Later dead letters are left alone: a message that fails again
+        until: when the first request was made. Later dead letters are excluded: a message that fails again
             at once would otherwise be replayed for ever.
         after: the last dead letter that was resolved.
     """

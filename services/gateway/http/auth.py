@@ -1,11 +1,11 @@
-"""API keys: who may call, and the name of the caller."""
+"""API keys, and the names of the callers that have them."""
 
 import hmac
 import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from fastapi import Depends, Request
+from fastapi import Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
@@ -53,30 +53,27 @@ class ApiKeys:
         return found
 
 
-class RequireApiKey(SecurityBase):
-    """Refuses requests without a valid API key, and remembers the caller's name.
+class ApiKeyAuthentication(SecurityBase):
+    """Returns the name of the caller that an API key belongs to, and refuses requests without a valid key.
 
-    It is a dependency of the routes only if keys are configured, so that the OpenAPI document is right about
-    this gateway.
+    Every caller is anonymous if no keys are configured.
     """
 
-    def __init__(self, keys: ApiKeys) -> None:
-        self.model = HTTPBearer(description="An API key")
-        self.scheme_name = "ApiKey"
-        self._keys = keys
+    scheme_name = "ApiKey"
+    model = HTTPBearer(description="An API key")
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> str:
+        keys: ApiKeys = request.app.state.api_keys
+        if not keys:
+            return ANONYMOUS
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        name = self._keys.name_of(key.strip()) if scheme.lower() == "bearer" else None
+        name = keys.name_of(key.strip()) if scheme.lower() == "bearer" else None
         if name is None:
             raise UnauthorizedError("An API key is required: Authorization: Bearer …", challenge="Bearer")
-        request.state.caller = name
+        return name
 
 
-async def _caller(request: Request) -> str:
-    name: str = getattr(request.state, "caller", ANONYMOUS)
-    return name
+authenticate = ApiKeyAuthentication()
 
-
-Caller = Annotated[str, Depends(_caller)]
-"""The name of the caller's API key."""
+Caller = Annotated[str, Security(authenticate)]
+"""The name of the caller, who has a valid API key."""

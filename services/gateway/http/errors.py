@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -21,6 +21,36 @@ _log = structlog.get_logger()
 
 PROBLEM_TYPE = "application/problem+json"
 
+ProblemCode = Literal[
+    "bad_request",
+    "body_timeout",
+    "body_too_large",
+    "bus_unavailable",
+    "conversation_not_found",
+    "database_unavailable",
+    "dead_letter_not_found",
+    "dead_letter_resolved",
+    "http_error",
+    "incomplete_body",
+    "internal_error",
+    "invalid_request",
+    "malformed_body",
+    "message_not_found",
+    "method_not_allowed",
+    "not_cancelable",
+    "not_found",
+    "nothing_to_replay",
+    "outcome_unknown",
+    "overloaded",
+    "payload_cut",
+    "recipient_opted_out",
+    "signature_refused",
+    "subscription_not_found",
+    "unauthorized",
+    "unsupported_content_type",
+]
+"""The kinds of problems. Clients rely on these codes, so they are never renamed."""
+
 _TYPE_PREFIX = "urn:messaging:problem:"
 
 _RETRY_AFTER = "2"
@@ -32,7 +62,7 @@ _BUS_UNAVAILABLE = (
     "Retry it with the same Idempotency-Key to avoid a duplicate."
 )
 
-_GENERIC_CODES = {
+_GENERIC_CODES: Mapping[int, ProblemCode] = {
     HTTPStatus.BAD_REQUEST: "bad_request",
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
@@ -44,14 +74,14 @@ class ProblemError(HTTPException):
     """A request that is answered with a problem document.
 
     Attributes:
-        code: short and stable, for programs.
+        code: the kind of problem, for programs.
         faults: the fields at fault, if any.
     """
 
     def __init__(
         self,
         status: int,
-        code: str,
+        code: ProblemCode,
         detail: str,
         *,
         faults: Sequence[Fault] = (),
@@ -68,14 +98,14 @@ class UnauthorizedError(ProblemError):
 
 
 class NotFoundError(ProblemError):
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: ProblemCode, detail: str) -> None:
         super().__init__(404, code, detail)
 
 
 class ConflictError(ProblemError):
-    """The request cannot be carried out in the present state of what it is about."""
+    """The request is not possible in the current state of the resource."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: ProblemCode, detail: str) -> None:
         super().__init__(409, code, detail)
 
 
@@ -92,6 +122,11 @@ class InvalidRequestError(ProblemError):
         super().__init__(422, "invalid_request", "The request is not valid", faults=faults)
 
 
+class OverloadedError(ProblemError):
+    def __init__(self, detail: str) -> None:
+        super().__init__(503, "overloaded", detail, headers={"Retry-After": _RETRY_AFTER})
+
+
 class FieldError(BaseModel):
     field: str = Field(description="Path in the body, query parameter or header", examples=["to"])
     detail: str = Field(examples=["is not a possible phone number"])
@@ -105,7 +140,10 @@ class Problem(BaseModel):
     )
     title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
-    code: str = Field(description="The last part of `type`", examples=["invalid_request"])
+    code: ProblemCode = Field(
+        description="The last part of `type`, for programs; there may be further codes in later versions",
+        examples=["invalid_request"],
+    )
     detail: str = Field(examples=["The request is not valid"])
     errors: list[FieldError] = Field(description="The fields at fault, if any")
 
@@ -115,7 +153,8 @@ _DESCRIPTIONS = {
     401: "The credentials are missing or not valid",
     403: "The signature of the provider is missing or not valid",
     404: "Not found",
-    409: "Not possible in the present state, for example because the recipient has opted out",
+    408: "The body did not arrive in time",
+    409: "Not possible in the current state, for example because the recipient has opted out",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields are not valid",
@@ -167,7 +206,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     headers = exc.headers
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
         headers = {"Allow": ", ".join(methods)}
-    code = _GENERIC_CODES.get(HTTPStatus(exc.status_code), "http_error")
+    code = _GENERIC_CODES.get(exc.status_code, "http_error")
     return problem(exc.status_code, code, exc.detail, headers=headers)
 
 
@@ -201,7 +240,7 @@ async def _on_unexpected(_: Request, __: Exception) -> Response:
 
 def problem(
     status: int,
-    code: str,
+    code: ProblemCode,
     detail: str,
     faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,

@@ -7,8 +7,8 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
+from services.gateway.http.body import read_body
 from services.gateway.http.errors import InvalidRequestError, ProblemError
 from shared.validation import context_of, faults_of, parse_json
 
@@ -24,6 +24,7 @@ class FastRoute(APIRoute):
     national form need.
 
     In return, the dependencies must be coroutine functions of the request alone, and cannot be overridden.
+    Those that are added where a router is included do not apply: they belong into the signature.
     """
 
     def get_route_handler(self) -> Handler:
@@ -60,13 +61,10 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
     """Return the validated body.
 
     Raises:
-        ProblemError: the body is not JSON, or incomplete.
+        ProblemError: the body is not JSON, incomplete, or too large.
         InvalidRequestError: with every field at fault.
     """
-    try:
-        body = await request.body()
-    except ClientDisconnect as exc:
-        raise ProblemError(400, "incomplete_body", "The body is incomplete") from exc
+    body = await read_body(request)
     context = context_of(request.app.state.default_region)
     try:
         return model.model_validate_json(body, context=context)

@@ -1,4 +1,4 @@
-"""One middleware that checks the content type and the size of every body before anything reads it."""
+"""The middleware that checks the content type and the size of every body before anything reads it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,11 +34,7 @@ class BodyLimits:
         self._default = BodyRule()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["method"] in {"GET", "HEAD"}
-            or not scope["path"].startswith("/api/")
-        ):
+        if not _is_checked(scope):
             await self._app(scope, receive, send)
             return
         rule = self._rules.get(scope["path"], self._default)
@@ -49,6 +45,11 @@ class BodyLimits:
             await problem(exc.status_code, exc.code, exc.detail)(scope, receive, send)
             return
         await self._app(scope, _limited(receive, rule), send)
+
+
+def _is_checked(scope: Scope) -> bool:
+    is_api = scope["type"] == "http" and scope["path"].startswith("/api/")
+    return is_api and scope["method"] not in _WITHOUT_BODY
 
 
 def _check(headers: Headers, rule: BodyRule) -> None:

@@ -25,7 +25,7 @@ AddressPath = Annotated[
 
 
 def parse_uuid(text: str) -> UUID | None:
-    """Return the id in a path, or None if the text is not an id and so names nothing."""
+    """Return the id in a path, or None if the text is not an id."""
     try:
         return UUID(text)
     except ValueError:

@@ -27,8 +27,8 @@ _NOT_STARTED = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
 class CancellationService:
     """Takes the next step of a message in place of the sender, which then finds it taken.
 
-    The ledger arbitrates: of the sender's claim on that step and the cancellation, compare-and-set lets one
-    pass.
+    The ledger arbitrates: compare-and-set lets either the cancellation or the sender's claim on that step
+    succeed.
     """
 
     ledger: Ledger

@@ -38,7 +38,7 @@ async def _idempotency_key(
         str | None,
         Header(
             alias=HEADER,
-            description="Requests with the same key are the same message, and get the same answer",
+            description="Requests with the same key are accepted as one message and get the same response",
             json_schema_extra=_SCHEMA,
         ),
     ] = None,

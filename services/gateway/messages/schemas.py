@@ -50,7 +50,7 @@ def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
 
 
 class SendRequest(BaseModel):
-    """What the requests to send have in common; subclasses narrow the addresses, the type and the body.
+    """The fields that all requests to send have; subclasses narrow the addresses, the type and the body.
 
     A field with the name of a field of `Message` becomes that field.
     """
@@ -194,7 +194,7 @@ class HistoryEntry(BaseModel):
 
 
 class MessageWithHistory(MessageResponse):
-    history: list[HistoryEntry] = Field(description="What happened to the message, attempt by attempt")
+    history: list[HistoryEntry] = Field(description="The reports on the message, attempt by attempt")
 
 
 class ScheduledQuery(PageParameters):

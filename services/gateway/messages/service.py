@@ -1,4 +1,4 @@
-"""Accepting messages for sending. A message that `send` returns is stored in a stream."""
+"""Accepts messages for sending. Once `send` has returned, the message is stored in a stream."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from shared.validation import Fault
 _log = structlog.get_logger()
 
 _CLOCK_SKEW = timedelta(minutes=1)
-"""How far a client's clock may be behind ours, so that its present is not refused as the past."""
+"""How far a client's clock may be behind ours before the time on it is refused as past."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ async def list_suppressions(
     parameters: SuppressionParameters, suppressions: Suppressions, default_region: DefaultRegion
 ) -> Page[SuppressionResponse]:
     address = None
-    if parameters.address:
+    if parameters.address is not None:
         _, address = parse_address(parameters.address, "address", default_region=default_region)
     listing = ("suppressions", parameters.channel, address)
     cursor = decode_cursor(parameters.cursor, SuppressionCursor, *listing)

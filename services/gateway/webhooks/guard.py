@@ -7,9 +7,9 @@ from fastapi import Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 
-from services.gateway.http.errors import ProblemError, UnauthorizedError
+from services.gateway.http.body import read_body
+from services.gateway.http.errors import OverloadedError, ProblemError, UnauthorizedError
 from services.gateway.webhooks.requests import webhook_request
-from shared.errors import NotNowError
 from shared.observability.metrics import WEBHOOKS_REFUSED
 from shared.providers.base import Provider
 from shared.providers.webhooks import Refusal, SignatureScheme, Verifier, Webhook
@@ -23,8 +23,8 @@ _DETAILS = {
 }
 
 _MAX_BODIES = 256
-_MAX_LARGE_BODIES = 8
-"""How many bodies a route reads at once before their signature is known; a large one has up to 30 MB."""
+_MAX_LARGE_BODIES = 8  # of up to 30 MB
+"""The number of bodies that a route reads at the same time without knowing whether they are signed."""
 
 _BODY_TIMEOUT = 60
 """Seconds."""
@@ -75,11 +75,11 @@ class RequireSignature(SecurityBase):
         return self._verify(await webhook_request(request))
 
     async def _read_body(self, request: Request) -> None:
-        """Read a body that nobody has vouched for yet: not too many at once, and not for ever."""
+        """Read a body that may not be signed: only a few at the same time, and each within a time limit."""
         if self._slots.locked():
-            raise NotNowError("Too many webhooks are being received at the moment")
+            raise OverloadedError("Too many webhooks are being received at the moment")
         try:
             async with self._slots, asyncio.timeout(_BODY_TIMEOUT):
-                await request.body()
+                await read_body(request)
         except TimeoutError as exc:
             raise ProblemError(408, "body_timeout", "The body did not arrive in time") from exc

@@ -1,13 +1,13 @@
 """Mounts the webhooks that the providers declare.
 
-The handlers read the bodies themselves: they are in the providers' formats, and signatures are about bytes.
+The providers parse the bodies, which are in their own formats; signatures are about bytes.
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response, Security
+from fastapi import APIRouter, Response, Security
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -15,7 +15,7 @@ from services.gateway.dependencies import Trace, WebhookPublisher
 from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
 from services.gateway.http.limits import BodyRule
 from services.gateway.webhooks.guard import RequireSignature
-from services.gateway.webhooks.requests import webhook_request
+from services.gateway.webhooks.requests import ReceivedWebhook
 from shared.providers.base import Provider
 from shared.providers.registry import PROVIDERS
 from shared.providers.webhooks import (
@@ -76,10 +76,9 @@ def _mount(
     if provider.signature and not (verifier is None and is_open):
         dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
 
-    async def handle(request: Request, publisher: WebhookPublisher, trace: Trace) -> Response:
-        given = await webhook_request(request)
-        content = await _parse(webhook, given)
-        await publisher.publish(content, given, provider=provider.name, trace=trace)
+    async def handle(request: ReceivedWebhook, publisher: WebhookPublisher, trace: Trace) -> Response:
+        content = await _parse(webhook, request)
+        await publisher.publish(content, request, provider=provider.name, trace=trace)
         return _respond(webhook, content)
 
     refused = 401 if provider.signature and provider.signature.challenge else 403
@@ -92,7 +91,7 @@ def _mount(
         summary=webhook.summary,
         status_code=204 if webhook.response is None else 200,
         response_class=Response,
-        responses={**_success(webhook, model), **problems(400, refused, 413, 415, 422, 503)},
+        responses={**_success(webhook, model), **problems(400, refused, 408, 413, 415, 422, 503)},
         dependencies=dependencies,
         openapi_extra=_request_body(webhook),
     )

@@ -1,4 +1,4 @@
-"""Publishing the content of webhooks. What the methods return from is stored in the streams."""
+"""Publishes the content of webhooks. Once `publish` has returned, it is stored in the streams."""
 
 import asyncio
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class WebhookService:
     async def publish(
         self, content: WebhookContent, request: WebhookRequest, *, provider: str, trace: Mapping[str, str]
     ) -> None:
-        """Publish everything that a webhook brings.
+        """Publish the content of a webhook.
 
         Args:
             content: the parsed webhook.
@@ -83,5 +83,5 @@ class WebhookService:
         )
 
     async def _record(self, change: SuppressionChange) -> None:
-        # A provider that refuses to send tells a state and not a moment.
+        # A provider that refuses to send reports a state and not a moment.
         await self.suppressions.record(change, unless_so=change.source is SuppressionSource.PROVIDER)

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from dev.local_stack.configuration import Configuration
 from dev.local_stack.data_folder import is_in_use
@@ -43,5 +43,10 @@ def _without_password(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
-    scheme = parts.scheme.partition("+")[0]
-    return urlunsplit(parts._replace(scheme=scheme, netloc=f"{name}{at}{place}")), unquote(password) or None
+    of_psql = parts._replace(
+        scheme="postgresql",
+        netloc=f"{name}{at}{place}",
+        # The parameter of asyncpg under its name in libpq.
+        query=urlencode([("sslmode", value) for key, value in parse_qsl(parts.query) if key == "ssl"]),
+    )
+    return urlunsplit(of_psql), unquote(password) or None

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -80,9 +80,14 @@ def load(kind: type[S], environment: Mapping[str, str]) -> S:
     Raises:
         ValidationError: a variable is missing or has an invalid value.
     """
+    return kind(_env_file=None, **values_of(kind, environment))
+
+
+def values_of(kind: type[BaseSettings], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the variables of a settings class by the names of its fields."""
     source = EnvSettingsSource(kind)
     source.env_vars = {name.lower(): value for name, value in environment.items()}
-    return kind(_env_file=None, **source())
+    return source()
 
 
 def faults_in(error: ValidationError) -> dict[str, str]:

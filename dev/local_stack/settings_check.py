@@ -1,21 +1,24 @@
 """Checks the settings of everything that `make run` starts, before it starts anything."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from dev.local_stack.errors import StackError
-from dev.local_stack.settings import LocalStackSettings, faults_in, load
+from dev.local_stack.settings import LocalStackSettings, faults_in, load, values_of
 from mock_providers import registry
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
-from shared.providers.registry import PROVIDERS
+from shared.providers.base import Provider
+from shared.providers.registry import PROVIDERS, create_adapter, create_verifier
+from shared.settings import SettingsError
 
 SETTINGS: tuple[type[BaseSettings], ...] = (
     LocalStackSettings,
@@ -92,31 +95,32 @@ def check_settings(environment: Mapping[str, str], names_in_file: Iterable[str])
 def _faults_of_values(environment: Mapping[str, str]) -> list[str]:
     """Return a line for each variable that is missing or has an invalid value."""
     of_services = {**_SET_LATER, **environment}
-    chosen = dict.fromkeys(_chosen_providers(environment))
-    sending = {PROVIDERS[name].settings for name in chosen}
-    receiving = {provider.settings for provider in PROVIDERS.values()} - sending
+    chosen = set(_chosen_providers(environment))
     found: dict[str, str] = {}
     for kind in SETTINGS:
-        variables_of_kind = environment if kind is LocalStackSettings else of_services
-        for subject, fault in _faults_of(kind, variables_of_kind, may_be_incomplete=kind in receiving):
-            found.setdefault(subject, fault)
-    for name in chosen:
-        for field in PROVIDERS[name].required_to_send:
-            if field.upper() not in of_services:
-                found.setdefault(field.upper(), f"{field.upper()} is not set; the provider {name} needs it")
+        try:
+            load(kind, environment if kind is LocalStackSettings else of_services)
+        except ValidationError as exc:
+            # Several classes may read a variable; its first fault is enough.
+            found |= {subject: fault for subject, fault in faults_in(exc).items() if subject not in found}
+    for provider in PROVIDERS.values():
+        for fault in _faults_of_provider(provider, of_services, sends=provider.name in chosen):
+            found.setdefault(re.split(r"\W", fault)[0], fault)
     return list(found.values())
 
 
-def _faults_of(
-    kind: type[BaseSettings], environment: Mapping[str, str], *, may_be_incomplete: bool
-) -> Iterator[tuple[str, str]]:
+def _faults_of_provider(
+    provider: Provider[Any], environment: Mapping[str, str], *, sends: bool
+) -> Sequence[str]:
+    """Return the faults that the services find when they prepare to receive and to send."""
+    values = values_of(provider.settings, environment)
     try:
-        load(kind, environment)
-    except ValidationError as exc:
-        missing = {str(error["loc"][0]).upper() for error in exc.errors() if error["type"] == "missing"}
-        for subject, fault in faults_in(exc).items():
-            if not (may_be_incomplete and subject in missing):
-                yield subject, fault
+        create_verifier(provider, **values)
+        if sends:
+            create_adapter(provider, **values)
+    except SettingsError as exc:
+        return exc.faults
+    return ()
 
 
 def _unknown_names(names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -39,10 +39,8 @@ async def show_status(configuration: Configuration) -> int:
     folder = configuration.data_folder
     state = StateFile(folder).read() if is_in_use(folder) else None
     if state is None:
-        kept = (
-            f"The data of the last run is kept in {folder}." if contents(folder) else f"{folder} has no data."
-        )
-        print(f"Nothing is running here. {kept} Start with: make run")
+        data = f"The data of the last run is in {folder}." if contents(folder) else f"{folder} has no data."
+        print(f"Nothing is running. {data} Start with: make run")
         return 1
     servers = [] if state.owns_servers else _other_servers(state)
     processes = [*servers, *state.processes]

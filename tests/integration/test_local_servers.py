@@ -81,15 +81,15 @@ async def ask(server: PostgresServer, query: str) -> object:
         ("password_encryption", "scram-sha-256"),
     ],
 )
-async def test_postgres_is_set_up(postgres: PostgresServer, setting: str, value: str) -> None:
+async def test_the_configuration_of_postgres(postgres: PostgresServer, setting: str, value: str) -> None:
     assert await ask(postgres, f"select current_setting('{setting}')") == value
 
 
-async def test_letters_of_all_languages_have_a_case(postgres: PostgresServer) -> None:
+async def test_the_case_of_letters_of_all_languages(postgres: PostgresServer) -> None:
     assert await ask(postgres, "select upper('straße é я')") == "STRASSE É Я".replace("SS", "ß")
 
 
-async def test_postgres_wants_the_password(postgres: PostgresServer) -> None:
+async def test_postgres_requires_the_password(postgres: PostgresServer) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(postgres.url, password="wrong")
 
@@ -110,7 +110,7 @@ async def test_a_client_does_not_hold_up_the_shutdown(postgres: PostgresServer) 
     connection.terminate()
 
 
-async def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path) -> None:
+async def test_an_interrupted_initdb_is_repeated(tmp_path: Path) -> None:
     leftover = tmp_path / "postgres.unfinished"
     leftover.mkdir()
     (leftover / "PG_VERSION").write_text("18\n")
@@ -125,7 +125,9 @@ async def test_data_of_another_version_is_left_alone(tmp_path: Path) -> None:
     server.folder.mkdir()
     (server.folder / "PG_VERSION").write_text("9\n")
     privileges.give_to_database_server(server.folder)
-    with pytest.raises(StackError, match=r"was made by PostgreSQL 9 and this is \d+: move it away"):
+    with pytest.raises(
+        StackError, match=r"created by PostgreSQL 9, and this is PostgreSQL \d+: move it away"
+    ):
         await server.start()
 
 
@@ -133,7 +135,7 @@ async def test_data_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: p
     server = new_postgres(tmp_path)
     server.folder.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    with pytest.raises(StackError, match=r"was made by \w+: start as \w+, or set DATA_DIR to another folder"):
+    with pytest.raises(StackError, match=r"created by \w+: start as \w+, or set DATA_DIR to another folder"):
         await server.start()
 
 
@@ -149,7 +151,7 @@ async def test_nats_keeps_its_streams(broker: NatsServer) -> None:
     await client.close()
 
 
-async def test_nats_can_be_made_to_hang(broker: NatsServer) -> None:
+async def test_a_paused_nats_does_not_answer(broker: NatsServer) -> None:
     broker.pause()
     with pytest.raises(NotReadyError):
         await until(broker.answers, 0)
@@ -157,7 +159,7 @@ async def test_nats_can_be_made_to_hang(broker: NatsServer) -> None:
     await until(broker.answers, 30)
 
 
-async def test_nats_writes_through_where_it_counts(tmp_path: Path) -> None:
+async def test_a_durable_nats_writes_every_message_to_the_disk(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / 'with "quotes" \\ and ü', free_port(), log=tmp_path / "log")
     await server.start()
     await server.stop()
@@ -179,19 +181,19 @@ async def test_a_port_in_use_is_named_with_its_variable(
     server = make(tmp_path / "second")
     server.port = broker.port
     with pytest.raises(
-        StackError, match=f"port {broker.port} is in use: .* set {server.variable} to another"
+        StackError, match=f"port {broker.port} is in use: .* set {server.variable} to another port"
     ):
         await server.start()
 
 
-async def test_a_long_log_is_begun_anew(tmp_path: Path) -> None:
+async def test_a_long_log_begins_anew(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * (10 * 1024 * 1024 + 1))
     await NatsServer(tmp_path / "nats", free_port(), log=log).prepare()
     assert log.stat().st_size == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this signal")
 def test_servers_do_not_outlive_a_starter_that_is_killed(tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     starter = subprocess.run(
@@ -201,6 +203,6 @@ def test_servers_do_not_outlive_a_starter_that_is_killed(tmp_path: Path) -> None
 
     async def gone() -> None:
         if not all(map(is_free, ports)):
-            raise NotReadyError("something still listens")
+            raise NotReadyError("a server still listens")
 
     asyncio.run(until(gone, 30))

@@ -1,7 +1,8 @@
-"""The supervisor with stand-ins for the services, as a process that gets real signals."""
+"""The supervisor as a process that gets real signals, with stand-ins for the services."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def stop(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 pathlib.Path(os.environ["NAME"] + ".pid").write_text(str(os.getpid()))
-print("at work as", os.getpid())
+print("running as", os.getpid())
 pathlib.Path(os.environ["READY"]).touch()
 while True:
     signal.pause()
@@ -40,7 +41,7 @@ open("grandchild.pid", "w").write(str(child.pid))
     + POLITE
 )
 CHATTY = POLITE.replace("    signal.pause()", "    print('x' * 1000)")
-DOOMED = "import sys; print('it is all in vain'); sys.exit(3)"
+FAILING = "import sys; print('the reason'); sys.exit(3)"
 NEVER_READY = "import time; time.sleep(600)"
 DEADLINE = 30
 
@@ -48,14 +49,14 @@ DEADLINE = 30
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
-    """Also false for one that has ended and waits for its parent to take note."""
+    """Return whether a process runs; one that has ended may still be listed, as a zombie."""
     listed = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)],  # noqa: S607 - wherever the system has it
+        ["ps", "-o", "stat=", "-p", str(pid)],  # noqa: S607 - its place depends on the system
         capture_output=True,
         text=True,
         check=False,
@@ -64,11 +65,9 @@ def is_running(pid: int) -> bool:
 
 
 class Run:
-    """A supervisor that was started with a plan. Its output goes to files."""
+    """A supervisor that runs a plan. Its output goes to files."""
 
-    def __init__(
-        self, folder: Path, plan: dict[str, list[dict[str, Any]]], output: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, plan: dict[str, list[Any]], output: int | None = None) -> None:
         self.folder = folder
         with (folder / "output").open("wb") as out, (folder / "errors").open("wb") as errors:
             self.process = subprocess.Popen(
@@ -87,12 +86,12 @@ class Run:
     def errors(self) -> list[str]:
         return (self.folder / "errors").read_text().splitlines()
 
-    def until_said(self, text: str) -> None:
+    def until_shown(self, text: str) -> None:
         until(lambda: text in self.output or self.process.poll() is not None)
         assert text in self.output
 
     def pid(self, name: str) -> int:
-        """Of a stand-in, once it has one."""
+        """Return the process id of a stand-in, once it has one."""
         path = self.folder / f"{name}.pid"
         until(lambda: path.exists() and path.read_text().isdigit())
         return int(path.read_text())
@@ -109,10 +108,10 @@ Start = Callable[..., Run]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a supervisor; afterwards none of its stand-ins may be left, however it ended."""
+    """Start supervisors. Afterwards, none of their stand-ins may be left, however the supervisors ended."""
     runs: list[Run] = []
 
-    def start_one(output: int | None = None, **plan: list[dict[str, Any]]) -> Run:
+    def start_one(output: int | None = None, **plan: list[Any]) -> Run:
         runs.append(Run(tmp_path, plan, output))
         return runs[-1]
 
@@ -129,37 +128,56 @@ def stand_in(name: str, code: str = POLITE, **more: Any) -> dict[str, Any]:  # n
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_all_of_it_in_order(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_everything_in_order(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     run = start(
         servers=[stand_in("postgres", stage="DATABASE"), stand_in("nats", stage="BROKER")],
         steps=[stand_in("migrate", "print('migrated')")],
         services=[stand_in("sender"), stand_in("gateway", stage="GATEWAY")],
     )
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     run.signal(number)
     assert run.ends() == 0
     assert (tmp_path / "stopped").read_text().split() == ["gateway", "sender", "nats", "postgres"]
     assert not run.errors
 
 
-def test_output_carries_the_name_of_the_process(start: Start) -> None:
-    run = start(steps=[stand_in("migrate", "print('migrated')")], services=[stand_in("sender")])
-    run.until_said("Everything is up.")
-    lines = run.output.splitlines()
-    assert "migrate | migrated" in lines
-    assert f"sender  | at work as {run.pid('sender')}" in lines
+def test_the_output_of_the_services_follows_the_progress_of_the_start(start: Start) -> None:
+    run = start(
+        servers=[stand_in("nats", stage="BROKER")],
+        steps=[stand_in("migrate", "print('migrated')")],
+        services=[stand_in("sender")],
+    )
+    run.until_shown("running as")
+    lines = [re.sub(r"[0-9.]+ s$", "… s", line) for line in run.output.splitlines()]
+    assert [line.split() for line in lines[:3]] == [
+        ["nats", "ready", "…", "s"],
+        ["migrate", "done", "…", "s"],
+        ["sender", "ready", "…", "s"],
+    ]
+    assert lines[3] == "Everything is up."
+    assert f"sender  | running as {run.pid('sender')}" in lines[4:]
+    assert "migrate | migrated" not in lines
 
 
-def test_a_signal_that_comes_twice_by_itself_changes_nothing(start: Start, tmp_path: Path) -> None:
+def test_each_process_has_a_log(start: Start, tmp_path: Path) -> None:
+    run = start(
+        steps=[stand_in("migrate", "print('migrated')")], services=[stand_in("sender")], log_folder=["log"]
+    )
+    run.until_shown("running as")
+    assert (tmp_path / "log" / "migrate.log").read_text() == "migrated\n"
+    assert (tmp_path / "log" / "sender.log").read_text() == f"running as {run.pid('sender')}\n"
+
+
+def test_the_same_signal_twice_is_like_one(start: Start, tmp_path: Path) -> None:
     run = start(services=[stand_in("sender")])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     run.signal(signal.SIGTERM)
     run.signal(signal.SIGTERM)
     assert run.ends() == 0
     assert (tmp_path / "stopped").read_text().split() == ["sender"]
 
 
-def test_a_signal_during_the_start_stops_what_there_is(start: Start) -> None:
+def test_a_signal_during_the_start_stops_everything(start: Start) -> None:
     run = start(servers=[stand_in("postgres", stage="DATABASE")], services=[stand_in("sender", NEVER_READY)])
     run.pid("postgres")
     run.signal(signal.SIGINT)
@@ -168,55 +186,55 @@ def test_a_signal_during_the_start_stops_what_there_is(start: Start) -> None:
 
 
 @pytest.mark.parametrize("stage", ["GATEWAY", "DATABASE"])
-def test_whatever_dies_is_started_again(start: Start, tmp_path: Path, stage: str) -> None:
+def test_a_process_that_ends_is_started_again(start: Start, tmp_path: Path, stage: str) -> None:
     run = start(services=[stand_in("it", stage=stage)])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     first = run.pid("it")
     (tmp_path / "it.pid").unlink()
     os.kill(first, signal.SIGKILL)
     assert run.pid("it") != first
-    assert "it | was ended by SIGKILL; it starts again in 0.5 s" in run.output
+    assert "it | was ended by SIGKILL; it is started again in 0.5 s" in run.output
     run.signal(signal.SIGTERM)
     assert run.ends() == 0
 
 
-def test_a_service_that_dies_before_it_is_ready_ends_all(start: Start) -> None:
-    run = start(servers=[stand_in("nats", stage="BROKER")], services=[stand_in("gateway", DOOMED)])
+def test_a_service_that_ends_before_it_is_ready_stops_everything(start: Start) -> None:
+    run = start(servers=[stand_in("nats", stage="BROKER")], services=[stand_in("gateway", FAILING)])
     assert run.ends() == 1
-    assert run.errors == ["run: gateway ended with status 3 before it was ready", "  it is all in vain"]
+    assert run.errors == ["run: gateway ended with status 3 before it was ready", "  the reason"]
 
 
-def test_a_service_that_never_gets_ready_ends_all(start: Start) -> None:
+def test_a_service_that_never_becomes_ready_stops_everything(start: Start) -> None:
     run = start(services=[stand_in("gateway", NEVER_READY, patience=0.5), stand_in("sender")])
     assert run.ends() == 1
-    assert run.errors == ["run: gateway was not ready in 0.5 s: it has not said so"]
+    assert run.errors == ["run: gateway was not ready in 0.5 s: the file is missing"]
 
 
-def test_a_step_that_fails_ends_all(start: Start) -> None:
-    run = start(servers=[stand_in("nats", stage="BROKER")], steps=[stand_in("migrate", DOOMED)])
+def test_a_step_that_fails_stops_everything(start: Start) -> None:
+    run = start(servers=[stand_in("nats", stage="BROKER")], steps=[stand_in("migrate", FAILING)])
     assert run.ends() == 1
-    assert run.errors == ["run: migrate ended with status 3", "  it is all in vain"]
+    assert run.errors == ["run: migrate ended with status 3", "  the reason"]
 
 
-def test_who_does_not_stop_is_killed(start: Start) -> None:
+def test_a_process_that_does_not_stop_is_killed(start: Start) -> None:
     run = start(services=[stand_in("sender", STUBBORN, grace=0.2)])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     run.signal(signal.SIGTERM)
     assert run.ends() == 0
 
 
 def test_a_second_ctrl_c_kills(start: Start) -> None:
     run = start(services=[stand_in("sender", STUBBORN, grace=600), stand_in("gateway", STUBBORN, grace=600)])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     run.signal(signal.SIGINT)
-    run.until_said("Stopping.")
+    run.until_shown("Stopping.")
     run.signal(signal.SIGINT)
     assert run.ends() == 130
 
 
-def test_what_a_service_started_goes_with_it(start: Start) -> None:
+def test_the_processes_that_a_service_started_end_with_it(start: Start) -> None:
     run = start(services=[stand_in("sender", PARENT)])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     grandchild = run.pid("grandchild")
     assert is_running(grandchild)
     run.signal(signal.SIGTERM)
@@ -224,18 +242,18 @@ def test_what_a_service_started_goes_with_it(start: Start) -> None:
     until(lambda: not is_running(grandchild))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
-def test_nothing_outlives_a_supervisor_that_is_killed(start: Start) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this signal")
+def test_no_process_outlives_a_supervisor_that_is_killed(start: Start) -> None:
     run = start(services=[stand_in("sender", STUBBORN), stand_in("gateway", STUBBORN)])
-    run.until_said("Everything is up.")
+    run.until_shown("Everything is up.")
     pids = [run.pid("sender"), run.pid("gateway")]
     run.signal(signal.SIGKILL)
     run.ends()
     until(lambda: not any(map(is_running, pids)))
 
 
-def test_a_terminal_that_is_closed_stops_all_of_it(start: Start) -> None:
-    """Not by a signal: the supervisor is no session leader of it, as under `make`."""
+def test_a_closed_terminal_stops_everything(start: Start) -> None:
+    """The supervisor gets no signal for it, because it is not the session leader, as under `make`."""
     ours, theirs = os.openpty()
     run = start(output=theirs, services=[stand_in("sender")])
     os.close(theirs)
@@ -244,7 +262,7 @@ def test_a_terminal_that_is_closed_stops_all_of_it(start: Start) -> None:
     assert run.ends() == 0
 
 
-def test_a_terminal_that_nobody_reads_does_not_hold_up_the_stop(start: Start) -> None:
+def test_an_output_that_nobody_reads_does_not_hold_up_the_stop(start: Start) -> None:
     reader, writer = os.pipe()
     run = start(output=writer, services=[stand_in("sender", CHATTY)])
     os.close(writer)

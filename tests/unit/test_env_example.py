@@ -1,42 +1,72 @@
-"""`.env.example` names every variable that there is."""
+"""`.env.example` has every setting, and shows its default."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 from pydantic_settings import BaseSettings
 
-from mock_providers.settings import Settings as MockProviderSettings
-from services.gateway.settings import GatewaySettings
-from services.ingest.settings import IngestSettings
-from shared.providers.registry import PROVIDERS
-from services.sender.settings import SenderSettings
-from shared.bus.provision import ProvisionSettings
+from dev.local_stack.settings import load
+from dev.local_stack.settings_check import OTHER_VARIABLES, SETTINGS, known_variables, variables
 
 ROOT = Path(__file__).parents[2]
-NAMED = set(re.findall(r"(?m)^#?([A-Z_]+)=", (ROOT / ".env.example").read_text()))
+TEXT = (ROOT / ".env.example").read_text(encoding="utf-8")
+LINES = re.findall(r"(?m)^(#?)([A-Z_]+)=(.*)$", TEXT)
+SET = {name for comment, name, _ in LINES if not comment}
+EXAMPLE = {name: value for _, name, value in LINES}
+
+DIFFERENT_DEFAULTS = {
+    # The mocks accept made-up credentials.
+    "TWILIO_ACCOUNT_SID",
+    "TWILIO_AUTH_TOKEN",
+    "SENDGRID_API_KEY",
+    # The local stack starts a mock if it is not set.
+    "SMS_PROVIDER_URL",
+    "EMAIL_PROVIDER_URL",
+}
+REQUIRED = {"DATABASE_URL": "postgresql+asyncpg://localhost/x", "NATS_URL": "nats://localhost"}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        GatewaySettings,
-        IngestSettings,
-        SenderSettings,
-        ProvisionSettings,
-        MockProviderSettings,
-        *(provider.settings for provider in PROVIDERS.values()),
-    ],
-)
-def test_it_names_the_settings(settings: type[BaseSettings]) -> None:
-    assert {field.upper() for field in settings.model_fields} - NAMED == set()
+def test_it_has_every_setting_once_and_no_other() -> None:
+    assert Counter(name for _, name, _ in LINES) == Counter(known_variables())
 
 
-def test_it_names_what_the_local_stack_reads() -> None:
-    source = (ROOT / "dev.local_stack" / "configuration.py").read_text()
-    assert set(re.findall(r'"([A-Z]+(?:_[A-Z]+)*)"', source)) - NAMED == set()
+def test_it_sets_the_servers_of_docker_compose_and_nothing_else() -> None:
+    assert {"DATABASE_URL", "NATS_URL"} == SET
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    for name in ("POSTGRES_PASSWORD", "NATS_ADMIN_PASSWORD"):
+        assert EXAMPLE[name] in EXAMPLE["DATABASE_URL"] + EXAMPLE["NATS_URL"]
+        assert f"{name}:-{EXAMPLE[name]}}}" in compose
 
 
-def test_it_names_what_docker_compose_reads() -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{([A-Z_]+)", text)) - NAMED == set()
+def test_it_has_what_docker_compose_reads() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", compose))
+    assert set(re.findall(r"\$\{([A-Z_]+)", compose)) <= EXAMPLE.keys()
+    passed_on = set(re.findall(r"(?m)^ +([A-Z_]+):$", compose))
+    assert {name for name in passed_on if not name.startswith("OTEL_")} <= EXAMPLE.keys()
+    assert {name: EXAMPLE[name] for name in defaults.keys() & OTHER_VARIABLES} == {
+        name: defaults[name] for name in defaults.keys() & OTHER_VARIABLES
+    }
+
+
+def test_it_is_a_valid_env_file() -> None:
+    assert dotenv_values(ROOT / ".env.example").keys() == SET
+
+
+@pytest.mark.parametrize("name", sorted(known_variables() - OTHER_VARIABLES - SET))
+def test_it_shows_the_default(name: str) -> None:
+    shown = [has_default(kind, name, EXAMPLE[name]) for kind in SETTINGS if name in variables(kind)]
+    assert all(shown) or (any(shown) and name in DIFFERENT_DEFAULTS)
+
+
+def has_default(kind: type[BaseSettings], name: str, value: str) -> bool:
+    """Return whether the value is the default, or is empty where there is none."""
+    field = kind.model_fields[name.lower()]
+    if not value:
+        return not field.default or field.default_factory is not None
+    required = {other: REQUIRED[other] for other in variables(kind) if other in REQUIRED}
+    default = getattr(load(kind, required), name.lower())
+    return bool(getattr(load(kind, {**required, name: value}), name.lower()) == default)

@@ -1,6 +1,6 @@
 """Runs stand-ins for the services under the supervisor: python run.py <folder> <JSON of the plan>.
 
-A stand-in is Python code. It finds its name in NAME and is ready once it has made the file READY.
+A stand-in is Python code. Its name is in NAME; it is ready once it has created the file READY.
 """
 
 import json
@@ -32,7 +32,7 @@ def command(name: str, code: str, grace: float) -> Command:
 def program(name: str, code: str, stage: str = "WORKERS", grace: float = 10, patience: float = 60) -> Program:
     async def ready() -> None:
         if not (FOLDER / f"{name}.ready").exists():
-            raise NotReadyError("it has not said so")
+            raise NotReadyError("the file is missing")
 
     return Program(command=command(name, code, grace), ready=ready, stage=Stage[stage], patience=patience)
 
@@ -42,6 +42,7 @@ def plan(described: dict[str, list[Any]]) -> Plan:
         servers=tuple(program(**server) for server in described.get("servers", [])),
         steps=tuple(command(**step, grace=10) for step in described.get("steps", [])),
         services=tuple(program(**service) for service in described.get("services", [])),
+        log_folder=next((FOLDER / name for name in described.get("log_folder", [])), None),
     )
 
 

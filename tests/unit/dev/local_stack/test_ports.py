@@ -1,3 +1,5 @@
+import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -14,25 +16,29 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_each_port_in_use_is_named_with_its_variable(taken: int) -> None:
-    found = problems([Listener("A_PORT", HOST, taken), Listener("B_PORT", HOST, free_port())])
-    assert found == [f"port {taken} is in use: end what listens there, or set A_PORT to another"]
+def test_a_port_in_use_is_reported_with_its_process_and_its_variable(taken: int) -> None:
+    (found,) = problems([Listener("A_PORT", HOST, taken), Listener("B_PORT", HOST, free_port())])
+    assert re.fullmatch(
+        rf"port {taken} is in use: stop the process that uses it \(pid {os.getpid()}, .+\), "
+        "or set A_PORT to another port",
+        found,
+    )
 
 
-def test_a_port_asked_for_twice() -> None:
+def test_a_port_is_chosen_twice() -> None:
     port = free_port()
     found = problems([Listener("A_PORT", HOST, port), Listener("B_PORT", HOST, port)])
-    assert found == [f"port {port} is asked for twice: A_PORT and B_PORT"]
+    assert found == [f"port {port} is chosen twice: A_PORT and B_PORT"]
 
 
 @pytest.mark.parametrize(
     ("host", "port", "complaint"),
     [
-        (HOST, 65_536, "A_PORT asks for port 65536, which does not exist"),
-        ("192.0.2.1", 8080, "192.0.2.1 is no address of this machine"),
+        (HOST, 65_536, "A_PORT leads to port 65536, which does not exist: set a lower one"),
+        ("192.0.2.1", 8080, "192.0.2.1 is not an address of this machine"),
     ],
 )
-def test_where_nobody_can_listen(host: str, port: int, complaint: str) -> None:
+def test_impossible_addresses(host: str, port: int, complaint: str) -> None:
     assert problems([Listener("A_PORT", host, port)]) == [complaint]
 
 

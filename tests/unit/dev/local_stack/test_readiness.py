@@ -18,14 +18,14 @@ def test_an_address_is_shown_without_its_secrets(url: str, expected: str) -> Non
 
 
 @pytest.mark.parametrize("url", ["hunter2", "postgresql://u:hunter2/x@db/y", "mysql://u:hunter2@db/y"])
-async def test_a_url_that_is_none_is_not_quoted(url: str) -> None:
+async def test_an_invalid_url_of_postgresql_is_not_repeated(url: str) -> None:
     with pytest.raises(NotReadyError) as raised:
         await answers_sql(url)
     assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize("urls", ["", " , ", "nats://u:hunter2@["])
-async def test_neither_is_one_of_nats(urls: str) -> None:
+async def test_an_invalid_url_of_nats_is_not_repeated(urls: str) -> None:
     with pytest.raises(NotReadyError) as raised:
         await answers_jetstream(urls)
     assert "hunter2" not in str(raised.value)

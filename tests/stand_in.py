@@ -1,4 +1,4 @@
-"""A server that keeps what it is asked and answers as it is told to, even with half of an answer."""
+"""A server that records its requests and answers as a test tells it to, even with half of an answer."""
 
 import asyncio
 import ssl
@@ -9,7 +9,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """A request; the names of its headers are in lower case."""
 
     method: str
@@ -20,7 +20,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, or what comes of it: `drop` closes without, `hang` waits for ever, `break` stops early."""
+    """An answer.
+
+    Attributes:
+        ending: whether the whole answer is sent, or the server closes the connection without an answer
+            (`drop`), never answers (`hang`), or closes the connection before the end of the body (`break`).
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -29,18 +34,23 @@ class Answer:
 
 
 class StandIn:
-    """The server's handle; `answer` decides about each request."""
+    """The server.
+
+    Attributes:
+        requests: in the order of their arrival.
+        answer: returns the answer to each request.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.asked: list[Asked] = []
-        self.answer: Callable[[Asked], Answer] = lambda _: Answer()
+        self.requests: list[ReceivedRequest] = []
+        self.answer: Callable[[ReceivedRequest], Answer] = lambda _: Answer()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            asked = await _read(reader)
-            self.asked.append(asked)
-            await _write(writer, self.answer(asked), reader)
+            request = await _read(reader)
+            self.requests.append(request)
+            await _write(writer, self.answer(request), reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -67,14 +77,15 @@ async def standing_in(tls: ssl.SSLContext | None = None) -> AsyncIterator[StandI
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read(reader: asyncio.StreamReader) -> Asked:
+async def _read(reader: asyncio.StreamReader) -> ReceivedRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ")
     headers = {
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    return Asked(method, path, headers, await reader.readexactly(int(headers.get("content-length", 0))))
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return ReceivedRequest(method, path, headers, body)
 
 
 async def _write(writer: asyncio.StreamWriter, answer: Answer, reader: asyncio.StreamReader) -> None:
@@ -85,6 +96,6 @@ async def _write(writer: asyncio.StreamWriter, answer: Answer, reader: asyncio.S
         return
     length = len(answer.body) + (answer.ending == "break")
     headers = {"Content-Length": str(length), "Connection": "close", **answer.headers}
-    lines = [f"HTTP/1.1 {answer.status} Whatever", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {answer.status} Status", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body)
     await writer.drain()

@@ -1,11 +1,8 @@
-import sys
-
 from services.sender.app import create_app
-from services.sender.provider_selection import RoutingError
 from services.sender.settings import SenderSettings
 from shared.observability.logging import configure
 from shared.service import serve
-from shared.settings import load
+from shared.settings import SettingsError, exit_with, load
 
 
 def main() -> None:
@@ -13,8 +10,8 @@ def main() -> None:
     configure(settings, service="sender")
     try:
         app = create_app(settings)
-    except RoutingError as exc:
-        sys.exit(f"sender: {exc}")
+    except SettingsError as exc:
+        exit_with(exc, program="sender")
     serve(app, host=settings.health_host, port=settings.health_port, program="sender")
 
 

@@ -1,43 +1,41 @@
-"""Puts the sender together: it talks to NATS and to providers, and to nothing else."""
+"""Assembles the sender, which communicates with NATS and with providers, and with nothing else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fastapi import FastAPI
 
-from services.sender.event_publisher import EventPublisher
 from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
-from services.sender.delivery import Deliverer, Policy
-from shared.providers.base import Provider
-from shared.providers.http import make_client
-from services.sender.provider_client import Route
-from services.sender.provider_selection import Routes, chosen_providers, make_routes
+from services.sender.delivery import Deliverer
+from services.sender.event_publisher import EventPublisher
+from services.sender.limits import Limiter
+from services.sender.policy import DeliveryPolicy
+from services.sender.provider_client import ProviderClient
+from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import publishing
-from shared.suppressions import SuppressionList
+from shared.bus.suppression_list import SuppressionList
 from shared.ledger import Ledger
-from shared.service import health_router
-from shared.settings import Settings, load
 from shared.observability.tracing import exporting
+from shared.providers.base import Adapter
+from shared.providers.http import make_client
+from shared.providers.registry import PROVIDERS
+from shared.service import health_router
 
 
 def create_app(settings: SenderSettings) -> FastAPI:
-    """Make the application whose lifespan is the worker's.
-
-    Ends the program with a line if the settings of a provider are missing.
+    """Create the application; its lifespan is that of the worker.
 
     Raises:
-        RoutingError: the settings name providers that cannot be had.
+        SettingsError: some settings of a chosen provider are missing or invalid.
     """
-    providers = [
-        (provider, load(provider.settings, program="sender"))
-        for provider in chosen_providers(settings).values()
-    ]
+    adapters = create_adapters(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,14 +43,16 @@ def create_app(settings: SenderSettings) -> FastAPI:
             await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
-            routes = await _make_routes(settings, providers, stack)
-            policy = Policy(delays=settings.delays, on_ambiguous=settings.on_ambiguous)
             deliverer = Deliverer(
-                Ledger(bus, publisher), SuppressionList(bus, publisher), EventPublisher(publisher), routes, policy
+                Ledger(bus, publisher),
+                SuppressionList(bus, publisher),
+                EventPublisher(publisher),
+                await _create_providers(settings, adapters, stack),
+                DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
 
-            app.include_router(health_router(worker.what_is_missing))
+            app.include_router(health_router(worker.unready_reason))
             worker.start()
             stack.push_async_callback(worker.stop)
             yield
@@ -60,19 +60,22 @@ def create_app(settings: SenderSettings) -> FastAPI:
     return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
 
 
-async def _make_routes(
-    settings: SenderSettings, providers: list[tuple[type[Provider], Settings]], stack: AsyncExitStack
-) -> Routes:
+async def _create_providers(
+    settings: SenderSettings, adapters: Mapping[str, Adapter[Any]], stack: AsyncExitStack
+) -> ProviderSelection:
     fetch = await stack.enter_async_context(fetching(allow_private=settings.allow_private_attachments))
-    routes = {}
-    for kind, own in providers:
-        client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
-        limits = settings.limits(kind.channel)
-        routes[kind.name] = Route(kind(client, own), _breaker(settings), limits, fetch)
-    return make_routes(settings, routes)
+    clients = {}
+    for name, adapter in adapters.items():
+        provider = PROVIDERS[name]
+        http_client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
+        limiter = Limiter(settings.limits_of(provider.channel))
+        clients[name] = ProviderClient(
+            provider, adapter, http_client, breaker=_create_breaker(settings), limiter=limiter, fetch=fetch
+        )
+    return create_selection(settings, clients)
 
 
-def _breaker(settings: SenderSettings) -> CircuitBreaker:
+def _create_breaker(settings: SenderSettings) -> CircuitBreaker:
     return CircuitBreaker(
         failures=settings.breaker_failures,
         pause=timedelta(seconds=settings.breaker_pause),

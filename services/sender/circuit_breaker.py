@@ -1,16 +1,16 @@
-"""A circuit breaker: leaves a provider alone that fails, and tries it now and then."""
+"""A circuit breaker: keeps messages from a provider that fails, and probes it from time to time."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 
 class CircuitBreaker:
-    """Opens after failures in a row, lets one message through after a pause, and closes on a success.
+    """Opens after several failures in a row, admits one probe per pause, and closes after a success.
 
     Args:
-        failures: how many in a row open it.
-        pause: how long it stays open before a message may probe.
-        clock: tells the time, with a time zone.
+        failures: the number of failures in a row that opens it.
+        pause: how long it stays open before each probe.
+        clock: returns the current time, with a time zone.
     """
 
     def __init__(self, *, failures: int, pause: timedelta, clock: Callable[[], datetime]) -> None:
@@ -25,34 +25,38 @@ class CircuitBreaker:
         return self._open_until is not None
 
     @property
-    def lets_nobody_through(self) -> bool:
-        """Tell whether whoever asked now would be told to wait."""
-        return self._open_until is not None and self._clock() < self._open_until
+    def can_acquire(self) -> bool:
+        """Whether `try_acquire` would succeed now."""
+        return self._open_until is None or self._clock() >= self._open_until
 
-    def blocked_until(self) -> datetime | None:
-        """Ask for permission to send.
+    @property
+    def retry_at(self) -> datetime:
+        """The earliest time at which `try_acquire` can succeed."""
+        return self._open_until or self._clock()
 
-        Returns:
-            None for yes. While the breaker is open that is the answer to one message a pause, the probe;
-            the others are told when to ask again.
+    def try_acquire(self) -> bool:
+        """Acquire the permission to send a message.
+
+        While the breaker is open, one message per pause gets it: the probe.
         """
         now = self._clock()
         if self._open_until is None:
-            return None
+            return True
         if now < self._open_until:
-            return self._open_until
+            return False
+        # If this probe never reports its outcome, the next one is admitted after another pause.
         self._open_until = now + self._pause
-        return None
+        return True
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0
         self._open_until = None
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         self._failures += 1
         if self._failures >= self._threshold:
             self.open()
 
     def open(self) -> None:
-        """Leave the provider alone from now on, whatever the count."""
+        """Open for a pause, whatever the number of failures."""
         self._open_until = self._clock() + self._pause

@@ -1,328 +1,265 @@
-"""What happens to one message: look, wait for a turn, ask for consent, claim, send, record, announce.
+"""The delivery of one message: look it up, wait for a slot, check the opt-outs, claim, send, record, publish.
 
-Every step is recorded in the ledger before it is announced to the streams, and a redelivery announces again
-what the ledger has. A process may therefore die between any two lines of this module: the message is neither
-lost nor, where its provider honours idempotency keys, sent twice.
+Each step is recorded in the ledger before it is published to the streams, and a redelivery publishes again
+what the ledger has. A process may therefore die between any two lines of this module: the message is not
+lost, and it is not sent twice if its provider honours idempotency keys.
 
-A message may take another route at each step, as long as it is certain that nobody has it yet.
+Each step may be taken with another provider, as long as it is certain that none has the message yet.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from random import Random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-import structlog
 from tenacity import retry, retry_if_exception_type, wait_random
 
+from services.sender import telemetry
 from services.sender.event_publisher import EventPublisher
-from services.sender.telemetry import note
-from shared.providers.base import CredentialsError, ProviderError, RejectedError, UnknownOutcomeError
-from services.sender.retry import DEFAULT_DELAYS, next_attempt_at, next_look_at
-from services.sender.provider_client import ATTEMPT_TIMEOUT, Route
-from services.sender.provider_selection import Routes
-from services.sender.settings import OnAmbiguous
-from shared.addresses import key_of
-from shared.bus.key_value import ConflictError
+from services.sender.policy import DeliveryPolicy
+from services.sender.provider_client import ATTEMPT_TIMEOUT, ProviderClient
+from services.sender.provider_selection import ProviderSelection
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
+from shared.bus.key_value import RevisionConflictError, Versioned
+from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
-from shared.suppressions import SuppressionList
+from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError
-from shared.events import (
-    AttemptError,
-    SuppressionChange,
-    SuppressionSource,
-    SuppressionState,
-    DeliveryRequest,
-    Message,
-    Origin,
-)
-from shared.ledger import Entry, Ledger, Record, State, step_of
-
-_log = structlog.get_logger()
+from shared.ledger import DeliveryState, Ledger, LedgerEntry
+from shared.message import AttemptError, DeliveryRequest, Message
+from shared.providers.base import OPTED_OUT, ProviderError
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 
 CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
-"""A claim without a result that is older than this belongs to a process that died: writing it down and the
-attempt itself together take less."""
+"""A claim that has no result after this time belongs to a process that died: to record the claim and to make
+the attempt takes less."""
 
 _SOON = timedelta(seconds=1)
 
-_OPTED_OUT = "opted_out"
-"""The code of the error when a recipient has opted out, as we know or as the provider says."""
-
 
 class _StoppingError(Exception):
-    """The process is about to end: others have more time for what has not begun."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What follows from a failure.
-
-    Attributes:
-        delays: between the attempts.
-        on_ambiguous: for providers that do not honour idempotency keys.
-        grace: after NATS was away, how long the claims of others are left alone: who made them may be
-            about to write down what came of them.
-    """
-
-    delays: tuple[timedelta, ...] = DEFAULT_DELAYS
-    on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND
-    grace: timedelta = timedelta(seconds=10)
-    clock: Callable[[], datetime] = _now
-    random: Random = field(default_factory=Random)
+    """The process is about to end and leaves the messages that it has not claimed to other processes."""
 
 
 class Deliverer:
-    """Delivers requests, each by the first of its routes that is open."""
+    """Delivers messages, each through the first available provider."""
 
     def __init__(
-        self, ledger: Ledger, suppressions: SuppressionList, events: EventPublisher, routes: Routes, policy: Policy
+        self,
+        ledger: Ledger,
+        suppressions: SuppressionList,
+        events: EventPublisher,
+        providers: ProviderSelection,
+        policy: DeliveryPolicy,
     ) -> None:
         self._ledger = ledger
         self._suppressions = suppressions
         self._events = events
-        self._routes = routes
+        self._providers = providers
         self._policy = policy
         self._is_stopping = False
 
     def finish_within(self, seconds: float) -> None:
-        """Give the attempts under way no more time, and begin no other.
+        """Limit the attempts in progress to this time, and begin no others.
 
-        One that has no answer by then is recorded as such.
+        An attempt that has no answer by then is recorded as such.
         """
         self._is_stopping = True
-        self._routes.finish_within(seconds)
+        self._providers.finish_within(seconds)
 
-    def may_send(self, channel: Channel) -> bool:
-        """Tell whether a message of the channel could be sent now, or try at least."""
-        return self._routes.any_may_be_asked(channel)
+    def can_send(self, channel: Channel) -> bool:
+        """Return whether a message of the channel could be sent now, if only as a probe."""
+        return self._providers.is_any_available(channel)
 
     async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
-        """Do what is next for the message, if anything is.
+        """Take the next step of a message, if there is one.
 
         Raises:
-            BusUnavailableError: NATS does not answer; the request should come again.
+            BusUnavailableError: NATS does not answer; the request has to come again.
         """
         try:
             return await self._take_step(request, origin)
-        except ConflictError:
-            return HandBack(_SOON)  # another process took the step; by then the ledger tells what came of it
+        except RevisionConflictError:
+            # Another process takes this step. When the request comes again, the ledger has the outcome.
+            return HandBack(_SOON)
         except _StoppingError:
             return HandBack()
 
     async def _take_step(self, request: DeliveryRequest, origin: Origin) -> Outcome:
-        record = await self._ledger.look_up(request.message.id)
-        if record is not None:
-            request = record.entry.catch_up(request)
-            if outcome := await self._settled(request, record, origin):
+        found = await self._ledger.look_up(request.message.id)
+        if found is not None:
+            request = found.value.catch_up(request)
+            if outcome := await self._settle(request, found.value, origin):
                 return outcome
         if self._is_early(request):
-            entry = Entry.of(request, State.DEFERRED, self._policy.clock(), due=request.message.send_at)
+            now, send_at = self._policy.clock(), request.message.send_at
+            entry = LedgerEntry.of(request, DeliveryState.DEFERRED, now, due=send_at)
         else:
-            entry, record = await self._try_routes(request, record)
-        await self._record(request, entry, after=record)
-        note(request, entry)
-        await self._announce(request, entry, origin)
+            entry, found = await self._try_providers(request, found)
+        await self._record(request, entry, after=found)
+        telemetry.report_outcome(request, entry)
+        await self._publish(request, entry, origin)
         return Done()
 
-    async def _settled(self, request: DeliveryRequest, record: Record, origin: Origin) -> Outcome | None:
-        """Tell what to do with a request that the ledger has something about; None is to send it."""
-        entry = record.entry
-        step = step_of(request)
-        is_later_generation = request.generation > entry.step[0]
-        if entry.state is State.CANCELED or (entry.state is State.SENT and is_later_generation):
-            # Who canceled it may have died before; and a generation that begins has to have an end.
+    async def _settle(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> Outcome | None:
+        """Settle a request by what the ledger has, or return None if its step has to be taken now."""
+        is_later_generation = request.generation > entry.step.generation
+        if entry.state is DeliveryState.CANCELED or (
+            entry.state is DeliveryState.SENT and is_later_generation
+        ):
+            # The process that canceled the message may have died before it published that. And a replay of a
+            # message that was sent or canceled sends nothing, but its generation needs an end.
             await self._events.publish(request, entry, origin)
             return Done()
-        if step > entry.step:
+        if request.step > entry.step:
             return Done() if entry.state.ends_generation and not is_later_generation else None
-        if step < entry.step:
+        if request.step < entry.step:
             return Done()
-        if entry.state is not State.CLAIMED:
-            await self._announce(request, entry, origin)
+        if entry.state is not DeliveryState.CLAIMED:
+            # The process that recorded this outcome may have died before it published it.
+            await self._publish(request, entry, origin)
             return Done()
+        # A process has claimed this step and may still be sending. After an outage of NATS it also needs time
+        # to record the result that it has been holding since.
         age = self._policy.clock() - entry.at
         wait = max(CLAIM_LEASE - age, self._policy.grace - self._ledger.connected_for)
         return HandBack(wait) if wait > timedelta(0) else None
 
     def _is_early(self, request: DeliveryRequest) -> bool:
-        """Tell whether the message has to be put off until its time; when that has come, NATS decides."""
-        send_at = request.message.send_at
-        is_first_look = (request.attempt, request.deferral_count) == (1, 0)
-        return is_first_look and send_at is not None and self._policy.clock() < send_at
+        """Return whether a scheduled message has to be deferred until its time.
 
-    async def _try_routes(
-        self, request: DeliveryRequest, record: Record | None
-    ) -> tuple[Entry, Record | None]:
-        """Try one route after another while they put the message off, and tell what came of it."""
-        in_doubt_at = record.entry.may_be_at if record else None
-        if in_doubt_at and record and not self._may_resend(request, record, in_doubt_at):
-            return self._failed_without_knowing(request, in_doubt_at), record
-        put_off = []
-        for route in self._open_to(request, in_doubt_at):
-            async with route.slot():
+        Only its first request is compared with the clock. A later one has come because its time has, and that
+        is for the clock of NATS to decide.
+        """
+        send_at = request.message.send_at
+        is_first_request = (request.attempt, request.deferral_count) == (1, 0)
+        return is_first_request and send_at is not None and self._policy.clock() < send_at
+
+    async def _try_providers(
+        self, request: DeliveryRequest, found: Versioned[LedgerEntry] | None
+    ) -> tuple[LedgerEntry, Versioned[LedgerEntry] | None]:
+        """Try the providers in turn as long as they defer the message.
+
+        Returns:
+            The entry to be recorded, and the entry after which it is to be recorded.
+        """
+        in_doubt_at = found.value.may_be_at if found else None
+        if found and in_doubt_at and not self._may_resend(request, found.value, in_doubt_at):
+            return self._policy.ambiguous(request, in_doubt_at), found
+        deferrals = []
+        for client in self._candidates(request.message, in_doubt_at):
+            async with client.slot():
+                # Nothing that was true before the wait for the slot may be relied on.
                 if self._is_stopping:
                     raise _StoppingError
-                claim = self._claim(request, route, in_doubt_at)
-                entry = await self._without_sending(request, route, claim)
+                now = self._policy.clock()
+                claim = LedgerEntry.of(
+                    request, DeliveryState.CLAIMED, now, provider=client.name, in_doubt_at=in_doubt_at
+                )
+                entry = await self._outcome_without_sending(request, client, claim)
                 if entry is None:
-                    record = await self._ledger.write(request.message.id, claim, after=record)
-                    entry = await self._send(request, route, claim)
-            if entry.state is not State.DEFERRED:
-                return entry, record
-            put_off.append(entry)
-        return min(put_off, key=lambda entry: entry.due or entry.at), record
+                    found = await self._ledger.write(request.message.id, claim, after=found)
+                    entry = await self._send(request, client, claim)
+            if entry.state is not DeliveryState.DEFERRED:
+                return entry, found
+            deferrals.append(entry)
+        return min(deferrals, key=lambda entry: entry.due or entry.at), found
 
-    def _open_to(self, request: DeliveryRequest, in_doubt_at: str | None) -> Sequence[Route]:
-        """Return the routes a message may take; of one in doubt, the one where a repetition does no harm."""
-        routes = self._routes.of(request.message)
-        asked = self._routes.to(in_doubt_at) if in_doubt_at else None
+    def _candidates(self, message: Message, in_doubt_at: str | None) -> Sequence[ProviderClient]:
+        """Return the clients that may send a message, in order.
+
+        A message that a provider may already have goes to that provider first, which may recognise it, and to
+        no other if it honours idempotency keys.
+        """
+        clients = self._providers.clients_for(message)
+        asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
         if asked is None:
-            return routes
-        if asked.provider.honours_idempotency_keys:
+            return clients
+        if asked.honours_idempotency_keys:
             return [asked]
-        return [asked, *(route for route in routes if route is not asked)]
+        return [asked, *(client for client in clients if client is not asked)]
 
-    def _may_resend(self, request: DeliveryRequest, record: Record, provider: str) -> bool:
-        """Tell whether to send again what the provider may have; a replay is somebody's wish."""
-        is_replay = request.generation > record.entry.step[0]
-        return is_replay or self._is_repeatable(provider)
+    def _may_resend(self, request: DeliveryRequest, entry: LedgerEntry, provider: str) -> bool:
+        """Return whether to send a message again that the provider may have. A person decides on a replay."""
+        is_replay = request.generation > entry.step.generation
+        return is_replay or self._may_repeat(provider)
 
-    def _is_repeatable(self, provider: str) -> bool:
-        route = self._routes.to(provider)
-        honours = route is not None and route.provider.honours_idempotency_keys
-        return honours or self._policy.on_ambiguous is OnAmbiguous.RESEND
+    def _may_repeat(self, provider: str) -> bool:
+        client = self._providers.client_of(provider)
+        honours_keys = client is not None and client.honours_idempotency_keys
+        return self._policy.may_repeat(honours_idempotency_keys=honours_keys)
 
-    async def _without_sending(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry | None:
-        """Tell what becomes of a request that is not to be sent now; None is to send it."""
+    async def _outcome_without_sending(
+        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
+    ) -> LedgerEntry | None:
+        """Return the entry of a request that must not be sent now, or None if it is to be sent.
+
+        The circuit breaker is asked last, so that its probe is not wasted on a message that is not sent.
+        """
         now = self._policy.clock()
         if now >= request.expires_at:
-            return claim.becomes(State.EXPIRED, now, provider=None)
+            return claim.becomes(DeliveryState.EXPIRED, now, provider=None)
         if suppression := await self._suppressions.suppression_of(request.message):
-            return self._suppressed(request, claim, suppression)
-        if blocked_until := route.blocked_until():
-            return self._deferred(request, claim, blocked_until)
+            return self._policy.suppressed(request, claim, suppression)
+        if not client.try_acquire():
+            return self._policy.deferral(request, claim, not_before=client.retry_at)
         return None
 
-    def _suppressed(self, request: DeliveryRequest, claim: Entry, suppression: SuppressionChange) -> Entry:
-        now = self._policy.clock()
-        detail = f"the recipient opted out on {suppression.occurred_at.isoformat()}: {suppression.source}"
-        error = AttemptError(attempt=request.attempt, code=_OPTED_OUT, detail=detail, at=now)
-        return claim.becomes(State.FAILED, now, provider=None, error=error)
-
-    async def _send(self, request: DeliveryRequest, route: Route, claim: Entry) -> Entry:
+    async def _send(
+        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
+    ) -> LedgerEntry:
         try:
-            provider_message_id = await route.send(request.message)
+            provider_message_id = await client.send(request.message)
         except ProviderError as exc:
-            return self._after_failure(request, route, claim, exc)
+            error = AttemptError(
+                attempt=request.attempt,
+                code=exc.code,
+                detail=str(exc),
+                provider=client.name,
+                status_code=exc.status_code,
+                at=self._policy.clock(),
+            )
+            telemetry.report_failed_attempt(request, error)
+            may_repeat = self._may_repeat(client.name)
+            return self._policy.after_failure(request, claim, exc, error, may_repeat=may_repeat)
         now = self._policy.clock()
-        return claim.becomes(State.SENT, now, provider_message_id=provider_message_id)
-
-    def _after_failure(
-        self, request: DeliveryRequest, route: Route, claim: Entry, failure: ProviderError
-    ) -> Entry:
-        now = self._policy.clock()
-        error = AttemptError(
-            attempt=request.attempt,
-            code=failure.code,
-            detail=str(failure),
-            provider=route.provider.name,
-            status_code=failure.status_code,
-            at=now,
-        )
-        _log.warning("attempt_failed", message_id=str(request.message.id), **error.model_dump(mode="json"))
-        if isinstance(failure, CredentialsError):
-            return self._deferred(request, claim, now, error=error)
-        if isinstance(failure, RejectedError):
-            return claim.becomes(State.FAILED, now, error=error)
-        if isinstance(failure, UnknownOutcomeError):
-            claim = claim.model_copy(update={"in_doubt_at": claim.provider})
-            if not self._is_repeatable(route.provider.name):
-                return claim.becomes(State.FAILED, now, error=error)
-        due = next_attempt_at(
-            request.attempt,
-            delays=self._policy.delays,
-            retry_after=failure.retry_after,
-            now=now,
-            expires_at=request.expires_at,
-            random=self._policy.random,
-        )
-        if due is None:
-            return claim.becomes(State.FAILED, now, error=error)
-        return claim.becomes(State.RETRYING, now, error=error, due=due)
-
-    def _deferred(
-        self,
-        request: DeliveryRequest,
-        claim: Entry,
-        not_before: datetime,
-        error: AttemptError | None = None,
-    ) -> Entry:
-        now = self._policy.clock()
-        due = next_look_at(
-            request.deferral_count,
-            not_before=not_before,
-            now=now,
-            random=self._policy.random,
-        )
-        return claim.becomes(State.DEFERRED, now, error=error, due=min(due, request.expires_at))
-
-    def _failed_without_knowing(self, request: DeliveryRequest, provider: str) -> Entry:
-        now = self._policy.clock()
-        error = AttemptError(
-            attempt=request.attempt,
-            code="ambiguous",
-            detail="the provider was asked and nobody knows what it did; it may have the message",
-            provider=provider,
-            at=now,
-        )
-        return Entry.of(request, State.FAILED, now, provider=provider, error=error, in_doubt_at=provider)
-
-    def _claim(self, request: DeliveryRequest, route: Route, in_doubt_at: str | None) -> Entry:
-        name = route.provider.name
-        return Entry.of(request, State.CLAIMED, self._policy.clock(), provider=name, in_doubt_at=in_doubt_at)
-
-    async def _announce(self, request: DeliveryRequest, entry: Entry, origin: Origin) -> None:
-        """Tell what the ledger has recorded, and before that what a provider said about the recipient."""
-        error = entry.error
-        if error and error.code == _OPTED_OUT and error.provider:
-            change = _opt_out_at(error.provider, request.message, error.at)
-            await self._suppressions.record(change, unless_so=True)
-        await self._events.publish(request, entry, origin)
+        return claim.becomes(DeliveryState.SENT, now, provider_message_id=provider_message_id)
 
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
-    async def _record(self, request: DeliveryRequest, entry: Entry, *, after: Record | None) -> None:
-        """Write down what happened, however long NATS is away: nobody else knows."""
+    async def _record(
+        self, request: DeliveryRequest, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
+    ) -> None:
+        """Record an outcome, however long NATS is unavailable: nobody else knows it."""
         message_id = request.message.id
         try:
             await self._ledger.write(message_id, entry, after=after)
-        except ConflictError:
-            # Our own write may have gone through without its acknowledgement; or another process has the
-            # claim by now. Only that the provider has the message is more than what that one may find out.
+        except RevisionConflictError:
+            # Our own write may have been stored and its acknowledgement lost. Or the claim has expired, and
+            # another process has claimed the step since. That process will find out by itself what we know,
+            # with one exception: that the provider has accepted the message.
             found = await self._ledger.look_up(message_id)
-            if found and found.entry == entry:
+            if found and found.value == entry:
                 return
-            is_claimed = (
-                found and found.entry.step == entry.step and found.entry.state is State.CLAIMED
+            is_claimed_again = (
+                found and found.value.step == entry.step and found.value.state is DeliveryState.CLAIMED
             )
-            if not (is_claimed and entry.state is State.SENT):
+            if not (is_claimed_again and entry.state is DeliveryState.SENT):
                 raise
             await self._ledger.write(message_id, entry, after=found)
 
+    async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
+        """Publish what the ledger has, and before that the opt-out that the provider reported, if any."""
+        error = entry.error
+        if error and error.code == OPTED_OUT and error.provider:
+            change = _opt_out_reported_by(error.provider, request.message, error.at)
+            await self._suppressions.record(change, unless_so=True)
+        await self._events.publish(request, entry, origin)
 
-def _opt_out_at(provider: str, message: Message, at: datetime) -> SuppressionChange:
-    """Make the change that a provider told us of, which knows of it for longer than we do."""
-    channel = message.channel
+
+def _opt_out_reported_by(provider: str, message: Message, at: datetime) -> SuppressionChange:
     return SuppressionChange(
-        channel=channel,
-        ours=key_of(message.from_, channel),
-        theirs=key_of(message.to, channel),
+        channel=message.channel,
+        ours=message.our_key,
+        theirs=message.their_key,
         state=SuppressionState.OPTED_OUT,
         source=SuppressionSource.PROVIDER,
         detail=provider,

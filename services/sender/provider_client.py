@@ -1,19 +1,25 @@
-"""The way to one provider, with what keeps it from being flooded: limits and a circuit breaker."""
+"""Sends messages through one provider, and keeps requests from it that it could not handle."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from time import perf_counter
+from typing import Any
 
+import httpx
 import structlog
-from aiolimiter import AsyncLimiter
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from services.sender.attachments import Fetch
 from services.sender.circuit_breaker import CircuitBreaker
+from services.sender.limits import Limiter
+from shared.channels import Channel
+from shared.message import Message
+from shared.observability import metrics
+from shared.providers import http
 from shared.providers.base import (
+    Adapter,
     CredentialsError,
     File,
     NotReachedError,
@@ -23,100 +29,112 @@ from shared.providers.base import (
     TemporaryError,
     UnknownOutcomeError,
 )
-from shared.observability import metrics
-from shared.events import Message
 
 _log = structlog.get_logger()
 
 ATTEMPT_TIMEOUT = 22.0
-"""Seconds that an attempt may take with attachments and quick repetitions; the claim on it lasts longer."""
+"""Seconds that an attempt may take with attachments and quick retries; the claim on it lasts longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How hard a provider may be pressed: requests under way at once, and requests a second if limited."""
+class ProviderClient:
+    """Sends messages through a provider.
 
-    concurrency: int
-    rate: float | None = None
+    Args:
+        provider: the provider.
+        adapter: builds its requests and reads its answers.
+        http_client: makes the requests.
+        breaker: opens while the provider fails or rejects our credentials.
+        limiter: limits the requests.
+        fetch: fetches the attachments, if the provider takes files.
+    """
 
-
-class Route:
-    """Sends through `provider`, within `limits`, while its circuit breaker allows."""
-
-    def __init__(self, provider: Provider, breaker: CircuitBreaker, limits: Limits, fetch: Fetch) -> None:
-        self.provider = provider
+    def __init__(
+        self,
+        provider: Provider[Any],
+        adapter: Adapter[Any],
+        http_client: httpx.AsyncClient,
+        *,
+        breaker: CircuitBreaker,
+        limiter: Limiter,
+        fetch: Fetch,
+    ) -> None:
+        self.name = provider.name
+        self.channel: Channel = provider.channel
+        self._adapter = adapter
+        self._http_client = http_client
         self._breaker = breaker
-        self._is_refused = False
+        self._limiter = limiter
         self._fetch = fetch
-        self._slots = asyncio.Semaphore(limits.concurrency)
-        self._time_limits: set[asyncio.Timeout] = set()
-        rate = limits.rate
-        # One message a second or less is let through singly, more in bursts of a second.
-        self._limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
-        metrics.SENT.labels(provider.name, "sent")  # is 0 from now on, where it would be missing
-        self._show()
+        self._is_paused = False
+        self._attempts: set[asyncio.Timeout] = set()
+        metrics.SENT.labels(self.name, "sent")  # so that it is 0 and not missing
+        self._show_state()
 
     @property
-    def may_be_asked(self) -> bool:
-        """Tell whether a message may be sent, or may at least try."""
-        return not self._breaker.lets_nobody_through
+    def honours_idempotency_keys(self) -> bool:
+        return self._adapter.honours_idempotency_keys
 
-    def blocked_until(self) -> datetime | None:
-        """Tell until when nothing should be sent, or None if something may."""
-        return self._breaker.blocked_until()
+    @property
+    def is_available(self) -> bool:
+        """Whether a message may be sent now, if only as a probe."""
+        return self._breaker.can_acquire
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for one's turn, and hold it."""
-        async with self._slots:
-            if self._limiter:
-                await self._limiter.acquire()
-            yield
+    @property
+    def retry_at(self) -> datetime:
+        """The earliest time at which a message may be sent."""
+        return self._breaker.retry_at
+
+    def try_acquire(self) -> bool:
+        """Acquire the permission to send a message, unless the circuit breaker is open."""
+        return self._breaker.try_acquire()
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait until the limits admit a request, and hold its place until the context is left."""
+        return self._limiter.slot()
 
     async def send(self, message: Message) -> str:
-        """Hand the message to the provider and return its id there.
+        """Send a message and return the provider's id of it.
 
         Raises:
-            ProviderError: one of its kinds.
+            ProviderError: the provider did not accept the message, or it is not known whether it did.
         """
-        name = self.provider.name
-        started: float | None = None
+        asked_at: float | None = None
         try:
-            async with self._time_limit():
-                files = await self._files_of(message)
-                started = perf_counter()
-                provider_message_id = await self._send_translated(message, files)
+            async with self._attempt_deadline():
+                files = await self._fetch_files(message)
+                asked_at = perf_counter()
+                provider_message_id = await self._request(message, files)
         except TimeoutError as exc:
-            error = _out_of_time(was_asked=started is not None)
-            self._learn(error, was_asked=started is not None)
+            error = _timeout_error(was_asked=asked_at is not None)
+            self._record_error(error, was_asked=asked_at is not None)
             raise error from exc
         except ProviderError as exc:
-            self._learn(exc, was_asked=started is not None)
+            self._record_error(exc, was_asked=asked_at is not None)
             raise
         finally:
-            if started is not None:
-                metrics.SEND_SECONDS.labels(name).observe(perf_counter() - started)
-        self._answers()
-        self._report("sent")
+            if asked_at is not None:
+                metrics.SEND_SECONDS.labels(self.name).observe(perf_counter() - asked_at)
+        self._record_answer()
+        self._count_attempt("sent")
         return provider_message_id
 
     def finish_within(self, seconds: float) -> None:
-        """Give the attempts under way no more time than this."""
+        """Limit the attempts in progress to this time."""
         latest = asyncio.get_running_loop().time() + seconds
-        for limit in self._time_limits:
-            limit.reschedule(min(limit.when() or latest, latest))
+        for attempt in self._attempts:
+            attempt.reschedule(min(attempt.when() or latest, latest))
 
     @asynccontextmanager
-    async def _time_limit(self) -> AsyncIterator[None]:
-        async with asyncio.timeout(ATTEMPT_TIMEOUT) as limit:
-            self._time_limits.add(limit)
+    async def _attempt_deadline(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(ATTEMPT_TIMEOUT) as attempt:
+            self._attempts.add(attempt)
             try:
                 yield
             finally:
-                self._time_limits.discard(limit)
+                self._attempts.discard(attempt)
 
-    async def _files_of(self, message: Message) -> Sequence[File]:
-        if not (self.provider.takes_files and message.attachments):
+    async def _fetch_files(self, message: Message) -> Sequence[File]:
+        if not (self._adapter.takes_files and message.attachments):
             return ()
         try:
             return await self._fetch(message.attachments)
@@ -125,13 +143,13 @@ class Route:
         except Exception as exc:
             raise TemporaryError("attachment_unexpected", repr(exc)) from exc
 
-    async def _send_translated(self, message: Message, files: Sequence[File]) -> str:
+    async def _request(self, message: Message, files: Sequence[File]) -> str:
         try:
-            return await self._send_with_quick_retries(message, files)
+            return await self._request_with_quick_retries(message, files)
         except (ProviderError, TimeoutError):
             raise
         except Exception as exc:
-            # An adapter met what it does not know; whether the provider has the message nobody can tell.
+            # A defect of the adapter, for example: nobody knows whether the provider has the message.
             raise UnknownOutcomeError("unexpected", repr(exc)) from exc
 
     @retry(
@@ -140,40 +158,41 @@ class Route:
         wait=wait_random(0.05, 0.25),
         reraise=True,
     )
-    async def _send_with_quick_retries(self, message: Message, files: Sequence[File]) -> str:
-        return await self.provider.send(message, files)
+    async def _request_with_quick_retries(self, message: Message, files: Sequence[File]) -> str:
+        return await http.send(self._http_client, self._adapter, message, files)
 
-    def _learn(self, error: ProviderError, *, was_asked: bool) -> None:
-        match error:
-            case _ if not was_asked:
-                pass  # an attachment is at fault, which tells nothing of the provider
-            case RejectedError():
-                self._answers()  # this one message is at fault
-            case CredentialsError():
-                self._breaker.open()
-                self._is_refused = True
-                _log.error("route_paused", provider=self.provider.name, code=error.code, detail=str(error))
-            case _:
-                self._breaker.failed()
-        self._report(error.code)
+    def _record_error(self, error: ProviderError, *, was_asked: bool) -> None:
+        if was_asked:  # otherwise an attachment failed, which says nothing about the provider
+            match error:
+                case RejectedError():
+                    self._record_answer()  # the provider works; it rejects this one message
+                case CredentialsError():
+                    self._pause(error)
+                case _:
+                    self._breaker.record_failure()
+        self._count_attempt(error.code)
 
-    def _answers(self) -> None:
-        self._breaker.succeeded()
-        if self._is_refused:
-            self._is_refused = False
-            _log.info("route_resumed", provider=self.provider.name)
+    def _record_answer(self) -> None:
+        self._breaker.record_success()
+        if self._is_paused:
+            self._is_paused = False
+            _log.info("provider_resumed", provider=self.name)
 
-    def _report(self, outcome: str) -> None:
-        metrics.SENT.labels(self.provider.name, outcome).inc()
-        self._show()
+    def _pause(self, error: CredentialsError) -> None:
+        self._breaker.open()
+        self._is_paused = True
+        _log.error("provider_paused", provider=self.name, code=error.code, detail=str(error))
 
-    def _show(self) -> None:
-        name = self.provider.name
-        metrics.BREAKER_OPEN.labels(name).set(self._breaker.is_open)
-        metrics.PROVIDER_PAUSED.labels(name).set(self._is_refused)
+    def _count_attempt(self, outcome: str) -> None:
+        metrics.SENT.labels(self.name, outcome).inc()
+        self._show_state()
+
+    def _show_state(self) -> None:
+        metrics.BREAKER_OPEN.labels(self.name).set(self._breaker.is_open)
+        metrics.PROVIDER_PAUSED.labels(self.name).set(self._is_paused)
 
 
-def _out_of_time(*, was_asked: bool) -> ProviderError:
+def _timeout_error(*, was_asked: bool) -> ProviderError:
     if was_asked:
         return UnknownOutcomeError("timeout", "no answer in time")
-    return TemporaryError("attachment_timeout", "the attachments did not come in time")
+    return TemporaryError("attachment_timeout", "the attachments were not fetched in time")

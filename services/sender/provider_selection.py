@@ -1,94 +1,68 @@
-"""Which providers a message may go through."""
+"""Selects the providers through which a message may be sent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from shared.providers.base import Provider
-from shared.providers.registry import PROVIDERS
-from services.sender.provider_client import Route
+from services.sender.provider_client import ProviderClient
 from services.sender.settings import SenderSettings
 from shared.channels import Channel
-from shared.errors import ServiceError
-from shared.events import Message
+from shared.message import Message
+from shared.providers.base import Adapter
+from shared.providers.registry import PROVIDERS, create_adapter
 
 
-class RoutingError(ServiceError):
-    """The settings name providers that there are not, or that do not carry what they are to send."""
-
-
-class Routes:
-    """The routes of each channel, and those of certain senders, the best first.
+class ProviderSelection:
+    """The clients of the chosen providers, in order of preference.
 
     Args:
-        by_channel: for everybody.
-        by_sender: for a number, an e-mail address, or all addresses of an `@domain`, in lower case.
+        by_channel: for all senders.
+        by_sender: for a number, an e-mail address or all addresses of an `@domain`, in lower case; they take
+            the place of those of the channel.
     """
 
     def __init__(
         self,
-        by_channel: Mapping[Channel, Sequence[Route]],
-        by_sender: Mapping[str, Sequence[Route]] | None = None,
+        by_channel: Mapping[Channel, Sequence[ProviderClient]],
+        by_sender: Mapping[str, Sequence[ProviderClient]] | None = None,
     ) -> None:
         self._by_channel = by_channel
         self._by_sender = by_sender or {}
-        routes = [
-            route for of in (self._by_channel, self._by_sender) for some in of.values() for route in some
-        ]
-        self._by_provider = {route.provider.name: route for route in routes}
+        groups = [*self._by_channel.values(), *self._by_sender.values()]
+        self._by_name = {client.name: client for group in groups for client in group}
 
-    def of(self, message: Message) -> Sequence[Route]:
-        """Return the routes that the message may take, one at least."""
-        sender = message.from_.casefold()
+    def clients_for(self, message: Message) -> Sequence[ProviderClient]:
+        """Return at least one client that may send the message."""
+        sender = message.from_key.casefold()
         domain = "@" + sender.rpartition("@")[2]
-        routes = self._by_sender.get(sender) or self._by_sender.get(domain)
-        return routes or self._by_channel[message.channel]
+        clients = self._by_sender.get(sender) or self._by_sender.get(domain)
+        return clients or self._by_channel[message.channel]
 
-    def to(self, provider: str) -> Route | None:
-        """Return the route to a provider, or None where no setting names it (any more)."""
-        return self._by_provider.get(provider)
+    def client_of(self, provider: str) -> ProviderClient | None:
+        """Return the client of a provider, or None if the settings do not choose it (any more)."""
+        return self._by_name.get(provider)
 
-    def any_may_be_asked(self, channel: Channel) -> bool:
-        """Tell whether a provider of the channel may be asked, be it for one message that finds out."""
-        routes = self._by_provider.values()
-        return any(route.may_be_asked for route in routes if route.provider.channel is channel)
+    def is_any_available(self, channel: Channel) -> bool:
+        """Return whether any provider of the channel may be sent a message now, if only as a probe."""
+        return any(client.is_available for client in self._by_name.values() if client.channel is channel)
 
     def finish_within(self, seconds: float) -> None:
-        for route in self._by_provider.values():
-            route.finish_within(seconds)
+        """Limit the attempts in progress to this time."""
+        for client in self._by_name.values():
+            client.finish_within(seconds)
 
 
-def chosen_providers(settings: SenderSettings) -> dict[str, type[Provider]]:
-    """Return the providers that the settings name.
+def create_adapters(settings: SenderSettings) -> dict[str, Adapter[Any]]:
+    """Create the adapters of the chosen providers, by name.
 
     Raises:
-        RoutingError: there is no such provider, or it is one of another channel.
+        SettingsError: some settings of a provider are missing or invalid.
     """
-    chosen: dict[str, type[Provider]] = {}
-    for variable, channel, names in _choices(settings):
-        for name in names:
-            provider = PROVIDERS.get(name)
-            if provider is None:
-                raise RoutingError(f"{variable}: there is no provider {name!r}, only {', '.join(PROVIDERS)}")
-            if provider.channel is not channel:
-                raise RoutingError(
-                    f"{variable}: {name} is a provider of {provider.channel}, not of {channel}"
-                )
-            chosen[name] = provider
-    return chosen
+    return {name: create_adapter(PROVIDERS[name]) for name in settings.provider_names}
 
 
-def _choices(settings: SenderSettings) -> Iterable[tuple[str, Channel, Sequence[str]]]:
-    yield "SMS_PROVIDERS", Channel.SMS, settings.sms_providers
-    yield "EMAIL_PROVIDERS", Channel.EMAIL, settings.email_providers
-    for sender, names in settings.routes.items():
-        yield f"ROUTES, {sender}", Channel.EMAIL if "@" in sender else Channel.SMS, names
-
-
-def make_routes(settings: SenderSettings, routes: Mapping[str, Route]) -> Routes:
-    """Order the routes, which are by provider, as the settings say."""
-    return Routes(
-        {
-            Channel.SMS: [routes[name] for name in settings.sms_providers],
-            Channel.EMAIL: [routes[name] for name in settings.email_providers],
-        },
-        {sender: [routes[name] for name in names] for sender, names in settings.routes.items()},
+def create_selection(settings: SenderSettings, clients: Mapping[str, ProviderClient]) -> ProviderSelection:
+    """Arrange the clients, which are given by name, in the order of the settings."""
+    return ProviderSelection(
+        {channel: [clients[name] for name in settings.providers_of(channel)] for channel in Channel},
+        {sender: [clients[name] for name in names] for sender, names in settings.routes.items()},
     )

@@ -1,102 +1,155 @@
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, field_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 from pydantic_settings import NoDecode
 
-from services.sender.retry import DEFAULT_DELAYS
-from services.sender.provider_client import Limits
-from shared.addresses import InvalidAddressError, parse_email, parse_phone
-from shared.channels import Channel
+from shared.addresses import InvalidAddressError, parse_email
+from shared.channels import Channel, channel_of_address
+from shared.providers.registry import PROVIDERS
 from shared.settings import WorkerSettings
+
+DEFAULT_RETRY_DELAYS = (1, 5, 15, 60, 300, 900, 1_800, 3_600, 3_600)
+"""Seconds; ten attempts in somewhat less than three hours."""
+
+_NO_REGION = "ZZ"
+"""Phone numbers in the settings have to be in E.164."""
 
 
 def _split(value: object) -> object:
-    """Take `a,b` for a list, and each of it once."""
+    """Split `a,b` into a list without duplicates."""
     if not isinstance(value, str):
         return value
     return list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
+def _split_numbers(value: object) -> object:
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def parse_routes(value: object) -> object:
-    """Read `+12016661234=twilio,generic_sms;@example.com=sendgrid`: senders, and their providers."""
+    """Parse `+12016661234=twilio,generic_sms;@example.com=sendgrid`: senders and their providers."""
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in value.split(";") if part.strip()]
-    routes = {_sender(sender): _split(names) for sender, _, names in pairs}
-    if nobody := [sender for sender, names in routes.items() if not names]:
-        raise ValueError(f"{nobody[0]} has no provider")
+    routes = {_parse_sender(sender): _split(names) for sender, _, names in pairs}
+    if without := [sender for sender, names in routes.items() if not names]:
+        raise ValueError(f"{without[0]} has no provider")
     return routes
 
 
-def _sender(text: str) -> str:
+def _parse_sender(text: str) -> str:
     text = text.strip()
     try:
         if text.startswith("@"):
             return parse_email(f"someone{text}").key.removeprefix("someone")
-        return (parse_email(text) if "@" in text else parse_phone(text, "ZZ")).key.casefold()
+        address = channel_of_address(text).parse_address(text, default_region=_NO_REGION)
     except InvalidAddressError as exc:
-        raise ValueError(f"{text!r} is no number (in E.164), e-mail address or @domain") from exc
+        raise ValueError(f"{text!r} is not a phone number in E.164, an e-mail address or an @domain") from exc
+    return address.key.casefold()
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
-"""Of providers, the best first."""
+ProviderNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+"""Names of providers, in order of preference."""
 
 
 class OnAmbiguous(StrEnum):
-    """What becomes of a message that a provider without idempotency keys may have taken, or not."""
+    """What to do with a message that a provider without idempotency keys may or may not have accepted."""
 
     RESEND = "resend"
     FAIL = "fail"
 
 
-class SenderSettings(WorkerSettings):
-    """Settings of the sender.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The load that a provider may get from this process.
 
     Attributes:
-        retry_delays: seconds between one attempt and the next; one attempt more than there are delays.
-        provider_timeout: seconds that a provider has to answer.
-        sms_providers, email_providers: a message goes through the first that is well.
-        routes: the same for what certain numbers, e-mail addresses or `@domain`s send.
-        sms_provider_concurrency, email_provider_concurrency: requests under way at once to each provider of
-            the channel.
-        sms_provider_rate, email_provider_rate: requests a second to each provider of the channel; None for no
-            limit. It holds for each sender process.
-        allow_private_attachments: fetch attachments from this machine and its network as well.
-        breaker_failures: failures in a row after which a provider is left alone.
-        breaker_pause: seconds it is left alone for, before one message tries it again.
+        concurrency: requests in progress at the same time.
+        rate: requests per second; None for no limit.
     """
 
-    sms_providers: Names = ("generic_sms",)
-    email_providers: Names = ("generic_email",)
-    routes: Annotated[dict[str, Names], NoDecode, BeforeValidator(parse_routes)] = Field(default_factory=dict)
-    allow_private_attachments: bool = False
-    retry_delays: Annotated[tuple[PositiveFloat, ...], NoDecode] = tuple(
-        delay.total_seconds() for delay in DEFAULT_DELAYS
+    concurrency: int
+    rate: float | None = None
+
+
+class SenderSettings(WorkerSettings):
+    """Settings of the sender. The fields whose names begin with a channel are the same for every channel.
+
+    Attributes:
+        sms_providers, email_providers: each message is sent through the first healthy provider.
+        routes: the same for messages from certain numbers, e-mail addresses or `@domain`s.
+        sms_provider_concurrency, email_provider_concurrency: requests in progress at the same time to each
+            provider of the channel.
+        sms_provider_rate, email_provider_rate: requests per second to each provider of the channel; None for
+            no limit. It applies to each sender process.
+        provider_timeout: seconds that a provider has to answer.
+        allow_private_attachments: whether attachments may be fetched from this machine and its network.
+        retry_delays: seconds between one attempt and the next; there is one more attempt than delays.
+        on_ambiguous: applies to providers that do not honour idempotency keys.
+        breaker_failures: failures in a row after which no more messages are sent to a provider.
+        breaker_pause: seconds after which one message probes the provider.
+    """
+
+    sms_providers: ProviderNames = (Channel.SMS.rules.default_provider,)
+    email_providers: ProviderNames = (Channel.EMAIL.rules.default_provider,)
+    routes: Annotated[dict[str, ProviderNames], NoDecode, BeforeValidator(parse_routes)] = Field(
+        default_factory=dict
     )
-    provider_timeout: float = Field(default=10, gt=0, le=20)
     sms_provider_concurrency: int = Field(default=48, ge=1)
     sms_provider_rate: PositiveFloat | None = None
     email_provider_concurrency: int = Field(default=48, ge=1)
     email_provider_rate: PositiveFloat | None = None
+    provider_timeout: float = Field(default=10, gt=0, le=20)
+    allow_private_attachments: bool = False
+    retry_delays: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split_numbers)] = (
+        DEFAULT_RETRY_DELAYS
+    )
     on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND
     breaker_failures: int = Field(default=10, ge=1)
     breaker_pause: PositiveFloat = 30
 
-    @field_validator("retry_delays", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    def limits(self, channel: Channel) -> Limits:
-        """Tell how hard the provider of a channel may be pressed."""
-        match channel:
-            case Channel.SMS:
-                return Limits(self.sms_provider_concurrency, self.sms_provider_rate)
-            case Channel.EMAIL:
-                return Limits(self.email_provider_concurrency, self.email_provider_rate)
-
     @property
     def delays(self) -> tuple[timedelta, ...]:
         return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
+
+    @property
+    def provider_names(self) -> Sequence[str]:
+        """The names of all providers that the settings choose, once each."""
+        return list(dict.fromkeys(name for _, _, names in self._choices() for name in names))
+
+    def providers_of(self, channel: Channel) -> Sequence[str]:
+        names: tuple[str, ...] = getattr(self, f"{channel}_providers")
+        return names
+
+    def limits_of(self, channel: Channel) -> Limits:
+        return Limits(
+            concurrency=getattr(self, f"{channel}_provider_concurrency"),
+            rate=getattr(self, f"{channel}_provider_rate"),
+        )
+
+    @model_validator(mode="after")
+    def _require_known_providers(self) -> Self:
+        faults = [
+            f"{choice}: {name!r} is not a provider of {channel}; use {', '.join(_providers_for(channel))}"
+            for choice, channel, names in self._choices()
+            for name in names
+            if name not in _providers_for(channel)
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _choices(self) -> Iterator[tuple[str, Channel, Sequence[str]]]:
+        """List the choices of providers, each with its place in the settings and its channel."""
+        for channel in Channel:
+            yield f"{channel}_providers".upper(), channel, self.providers_of(channel)
+        for sender, names in self.routes.items():
+            yield f"ROUTES, {sender}", channel_of_address(sender), names
+
+
+def _providers_for(channel: Channel) -> Sequence[str]:
+    return [name for name, provider in PROVIDERS.items() if provider.channel is channel]

@@ -1,22 +1,33 @@
-"""Tells operators what became of a request: in the metrics, the log and the trace."""
+"""Reports what happens to messages in the metrics, the log and the trace."""
 
 import structlog
 
-from shared.observability import tracing
-from shared.observability import metrics
 from shared.channels import Direction
-from shared.events import DeliveryRequest
-from shared.ledger import Entry, State
+from shared.ledger import DeliveryState, LedgerEntry
+from shared.message import AttemptError, DeliveryRequest
+from shared.observability import metrics, tracing
 
 _log = structlog.get_logger()
 
+_LOG_EVENTS = {
+    DeliveryState.SENT: "message_sent",
+    DeliveryState.RETRYING: "message_retrying",
+    DeliveryState.DEFERRED: "message_deferred",
+    DeliveryState.FAILED: "message_failed",
+    DeliveryState.EXPIRED: "message_expired",
+}
 
-def note(request: DeliveryRequest, entry: Entry) -> None:
-    """Note what was recorded just now; a redelivery, which finds it recorded, is not to be noted again."""
+
+def report_failed_attempt(request: DeliveryRequest, error: AttemptError) -> None:
+    _log.warning("attempt_failed", message_id=str(request.message.id), **error.model_dump(mode="json"))
+
+
+def report_outcome(request: DeliveryRequest, entry: LedgerEntry) -> None:
+    """Report the outcome of a step when it is recorded, and not again when a redelivery finds it recorded."""
     _count(request, entry)
     tracing.annotate(provider=entry.provider, outcome=entry.state)
     _log.info(
-        f"message_{entry.state}",
+        _LOG_EVENTS[entry.state],
         message_id=str(request.message.id),
         provider=entry.provider,
         provider_message_id=entry.provider_message_id,
@@ -26,22 +37,22 @@ def note(request: DeliveryRequest, entry: Entry) -> None:
     )
 
 
-def _count(request: DeliveryRequest, entry: Entry) -> None:
-    channel = request.message.channel
+def _count(request: DeliveryRequest, entry: LedgerEntry) -> None:
+    message = request.message
     match entry.state:
-        case State.SENT if request.generation == 0:  # a replay begins long after its message was accepted
-            message = request.message
+        case DeliveryState.SENT if request.generation == 0:  # a replay begins long after the acceptance
             waited = entry.at - (message.send_at or message.created_at)
-            metrics.DELIVERY_SECONDS.labels(channel).observe(waited.total_seconds())
-        case State.RETRYING:
+            metrics.DELIVERY_SECONDS.labels(message.channel).observe(waited.total_seconds())
+        case DeliveryState.RETRYING:
             metrics.RETRIES.labels(entry.provider, _code(entry)).inc()
-        case State.DEFERRED if entry.provider:  # otherwise it waits for its time, not for a provider
+        case DeliveryState.DEFERRED if entry.provider:  # without one, the message is scheduled
             metrics.DEFERRALS.labels(entry.provider, _code(entry) or "breaker_open").inc()
-        case State.FAILED:
-            metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, channel, _code(entry) or "failed").inc()
-        case State.EXPIRED:
-            metrics.EXPIRED.labels(channel).inc()
+        case DeliveryState.FAILED:
+            reason = _code(entry) or "failed"
+            metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, message.channel, reason).inc()
+        case DeliveryState.EXPIRED:
+            metrics.EXPIRED.labels(message.channel).inc()
 
 
-def _code(entry: Entry) -> str | None:
+def _code(entry: LedgerEntry) -> str | None:
     return entry.error.code if entry.error else None

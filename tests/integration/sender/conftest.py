@@ -3,43 +3,46 @@
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from nats.js.errors import NotFoundError
 
-from mock_providers.sms import SMS
-from services.sender.event_publisher import EventPublisher
+from mock_providers.registry import SMS
 from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
-from services.sender.delivery import Deliverer, Policy
-from shared.providers.base import Provider
-from shared.providers.generic.sms import GenericSms, GenericSmsSettings
-from shared.providers.http import make_client
-from services.sender.provider_client import Limits, Route
-from services.sender.provider_selection import Routes
-from services.sender.settings import OnAmbiguous
+from services.sender.delivery import Deliverer
+from services.sender.event_publisher import EventPublisher
+from services.sender.limits import Limiter
+from services.sender.policy import DeliveryPolicy
+from services.sender.provider_client import ProviderClient
+from services.sender.provider_selection import ProviderSelection
+from services.sender.settings import Limits, OnAmbiguous
 from services.sender.worker import Worker
 from shared.bus.client import Bus
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
-from shared.suppressions import SuppressionList
-from shared.events import DeliveryRequest
 from shared.ledger import Ledger
+from shared.message import DeliveryRequest
+from shared.providers.base import Adapter, Provider
+from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter
+from shared.providers.http import make_client
+from shared.providers.registry import create_adapter
 from tests import messages, providers
 from tests.providers import MockProvider
+from tests.waiting import eventually
 
 DELAYS = tuple(timedelta(seconds=seconds) for seconds in (0.1, 0.1, 0.1, 0.1))
 
 
 @dataclass(frozen=True)
 class Harness:
-    """What a test of the sender holds in its hands."""
+    """Everything that a test of the sender needs."""
 
     bus: Bus
     publisher: Publisher
@@ -68,23 +71,31 @@ class Harness:
             found.append(json.loads(message.data or b""))
         return found
 
-    async def statuses(self, of: DeliveryRequest) -> list[str]:
-        events = await self.stored(Stream.EVENTS)
-        return [
-            event["data"]["status"] for event in events if event["data"]["message_id"] == str(of.message.id)
-        ]
+    async def reports(self, request: DeliveryRequest) -> list[dict[str, Any]]:
+        """Read the status reports on a message."""
+        data = [event["data"] for event in await self.stored(Stream.EVENTS)]
+        return [report for report in data if report["message_id"] == str(request.message.id)]
+
+    async def statuses(self, request: DeliveryRequest) -> list[str]:
+        return [report["status"] for report in await self.reports(request)]
+
+    async def wait_for_status(self, request: DeliveryRequest, status: str) -> None:
+        async def is_reported() -> bool:
+            return status in await self.statuses(request)
+
+        await eventually(is_reported)
 
     async def dead_letters(self) -> list[dict[str, Any]]:
         return [event["data"] for event in await self.stored(Stream.DEADLETTER)]
 
     async def reset_consumers(self) -> None:
-        """Give every message to the sender again, as `nats consumer reset` does."""
+        """Have every message delivered to the sender again, as `nats consumer reset` does."""
         for consumer in CONSUMERS:
             if consumer.name.startswith("sender-"):
                 await self.bus.jetstream.reset_consumer(consumer.stream, consumer.name, 1)
 
     async def is_idle(self) -> bool:
-        """Tell whether the sender has nothing left to do."""
+        """Return whether the sender has nothing left to do."""
         for consumer in CONSUMERS:
             if consumer.name.startswith("sender-"):
                 info = await self.bus.jetstream.consumer_info(consumer.stream, consumer.name)
@@ -93,12 +104,15 @@ class Harness:
         return True
 
 
-class ForgetfulSms(GenericSms):
-    """A provider that takes a second request with the same key for a second message."""
+class AdapterWithoutKeys(GenericSmsAdapter):
+    """The adapter of a provider that takes a second request with the same key for a second message."""
 
     honours_idempotency_keys = False
 
 
+WITHOUT_KEYS = replace(GENERIC_SMS, adapter=AdapterWithoutKeys)
+
+ProviderAndAdapter = tuple[Provider[Any], Adapter[Any]]
 SenderFactory = Callable[..., AbstractAsyncContextManager[Worker]]
 
 
@@ -115,33 +129,44 @@ def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
 
 @pytest.fixture
 def sender(harness: Harness) -> SenderFactory:
-    """Start a sender whose parts can be chosen; `patience` and `pause` are in seconds.
+    """Return a function that runs a sender with the given parts.
 
-    `then` are providers that come after that one.
+    Its arguments are the first provider and its URL, the providers after it (`then`), and what the settings
+    of a sender are; `timeout` and `pause` are in seconds.
     """
 
     @asynccontextmanager
-    async def run(  # noqa: PLR0913 - parts to choose from
+    async def run(  # noqa: PLR0913 - a choice of parts
         *,
-        kind: type[GenericSms] = GenericSms,
+        provider: Provider[Any] = GENERIC_SMS,
         url: str | None = None,
+        then: Sequence[ProviderAndAdapter] = (),
         delays: tuple[timedelta, ...] = DELAYS,
         on_ambiguous: OnAmbiguous = OnAmbiguous.RESEND,
-        patience: float = 5.0,
+        timeout: float = 5.0,  # noqa: ASYNC109 - of HTTP requests
         failures: int = 100,
         pause: float = 0.3,
-        then: Sequence[Callable[[httpx.AsyncClient], Provider]] = (),
     ) -> AsyncIterator[Worker]:
-        policy = Policy(delays=delays, on_ambiguous=on_ambiguous, grace=timedelta(0))
-        settings = GenericSmsSettings(sms_provider_url=url or harness.provider.url)
-        async with make_client(timeout=patience) as client, fetching() as fetch:
-            routes = [
-                Route(provider, _breaker(failures, pause), Limits(concurrency=32), fetch)
-                for provider in (kind(client, settings), *(make(client) for make in then))
+        first = create_adapter(provider, sms_provider_url=url or harness.provider.url)
+        async with make_client(timeout=timeout) as http_client, fetching() as fetch:
+            clients = [
+                ProviderClient(
+                    each,
+                    adapter,
+                    http_client,
+                    breaker=_create_breaker(failures, pause),
+                    limiter=Limiter(Limits(concurrency=32)),
+                    fetch=fetch,
+                )
+                for each, adapter in ((provider, first), *then)
             ]
-            by_channel = Routes({Channel.SMS: routes})
-            events = EventPublisher(harness.publisher)
-            deliverer = Deliverer(harness.ledger, harness.suppressions, events, by_channel, policy)
+            deliverer = Deliverer(
+                harness.ledger,
+                harness.suppressions,
+                EventPublisher(harness.publisher),
+                ProviderSelection({Channel.SMS: clients}),
+                DeliveryPolicy(delays=delays, on_ambiguous=on_ambiguous, grace=timedelta(0)),
+            )
             worker = Worker(harness.bus, deliverer, DeadLetterPublisher(harness.publisher, "sender"))
             worker.start()
             try:
@@ -152,5 +177,5 @@ def sender(harness: Harness) -> SenderFactory:
     return run
 
 
-def _breaker(failures: int, pause: float) -> CircuitBreaker:
+def _create_breaker(failures: int, pause: float) -> CircuitBreaker:
     return CircuitBreaker(failures=failures, pause=timedelta(seconds=pause), clock=messages.now)

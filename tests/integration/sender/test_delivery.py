@@ -8,38 +8,29 @@ from services.sender.delivery import CLAIM_LEASE
 from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
-from shared.events import DeliveryRequest
-from shared.ledger import Entry, State, step_of
+from shared.ledger import DeliveryState, LedgerEntry
+from shared.message import DeliveryRequest
 from tests import messages
-from tests.integration.sender.conftest import DELAYS, ForgetfulSms, Harness, SenderFactory
+from tests.integration.sender.conftest import DELAYS, WITHOUT_KEYS, Harness, SenderFactory
 from tests.waiting import eventually
 
 
-async def status_becomes(harness: Harness, request: DeliveryRequest, status: str) -> None:
-    async def has_become() -> bool:
-        return status in await harness.statuses(request)
-
-    await eventually(has_become)
-
-
-async def test_a_message_reaches_the_provider_with_its_id_as_key(
+async def test_the_provider_gets_the_message_with_its_id_as_idempotency_key(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "sent")
-    [taken] = await harness.provider.messages()
-    assert taken["idempotency_key"] == str(request.message.id)
-    assert taken["payload"]["body"] == request.message.body
+        await harness.wait_for_status(request, "sent")
+    [accepted] = await harness.provider.messages()
+    assert accepted["idempotency_key"] == str(request.message.id)
+    assert accepted["payload"]["body"] == request.message.body
 
 
-async def test_three_500s_are_survived_and_the_message_is_sent_once(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_a_message_is_sent_once_after_three_500s(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(status=500, times=3)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert await harness.statuses(request) == ["retrying", "retrying", "retrying", "sent"]
     assert len(await harness.provider.messages()) == 1
 
@@ -49,56 +40,52 @@ async def test_retry_after_is_honoured(harness: Harness, sender: SenderFactory, 
     await harness.provider.behave(status=429, retry_after=2, times=times)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "sent")
-    refusals = [
-        event["data"]
-        for event in await harness.stored(Stream.EVENTS)
-        if event["data"]["status"] == "retrying"
-    ]
-    [taken] = await harness.provider.messages()
-    assert len(refusals) == times
-    for refusal in refusals:
-        asked_at = datetime.fromisoformat(refusal["error"]["at"])
-        assert datetime.fromisoformat(refusal["next_attempt_at"]) >= asked_at + timedelta(seconds=2)
-    last = datetime.fromisoformat(refusals[-1]["next_attempt_at"])
-    assert datetime.fromisoformat(taken["accepted_at"]) >= last
+        await harness.wait_for_status(request, "sent")
+    retries = [report for report in await harness.reports(request) if report["status"] == "retrying"]
+    [accepted] = await harness.provider.messages()
+    assert len(retries) == times
+    for retry in retries:
+        rejected_at = datetime.fromisoformat(retry["error"]["at"])
+        assert datetime.fromisoformat(retry["next_attempt_at"]) >= rejected_at + timedelta(seconds=2)
+    last = datetime.fromisoformat(retries[-1]["next_attempt_at"])
+    assert datetime.fromisoformat(accepted["accepted_at"]) >= last
 
 
 @pytest.mark.parametrize("behaviour", [{"status": 400}, {"status": 404}, {"html": True}])
-async def test_a_message_that_will_never_be_taken_is_dead_at_once(
+async def test_a_rejected_message_is_dead_lettered_at_once(
     harness: Harness, sender: SenderFactory, behaviour: dict[str, object]
 ) -> None:
     await harness.provider.behave(**behaviour)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "failed")
-    [letter] = await harness.dead_letters()
-    assert letter["attempts"] == 1
-    assert letter["reason"] in {"http_400", "http_404", "unreadable_answer"}
-    assert letter["request"]["message"]["id"] == str(request.message.id)
+        await harness.wait_for_status(request, "failed")
+    [dead_letter] = await harness.dead_letters()
+    assert dead_letter["attempts"] == 1
+    assert dead_letter["reason"] in {"http_400", "http_404", "unreadable_answer"}
+    assert dead_letter["request"]["message"]["id"] == str(request.message.id)
     assert (await harness.provider.stats())["requests"] == 1
 
 
-async def test_out_of_attempts_is_a_dead_letter_with_every_error_and_can_be_replayed(
+async def test_after_the_last_attempt_there_is_a_dead_letter_with_every_error_to_replay(
     harness: Harness, sender: SenderFactory
 ) -> None:
     await harness.provider.behave(status=503)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "failed")
-        [letter] = await harness.dead_letters()
+        await harness.wait_for_status(request, "failed")
+        [dead_letter] = await harness.dead_letters()
         attempts = len(DELAYS) + 1
-        assert letter["attempts"] == attempts
-        assert [error["attempt"] for error in letter["errors"]] == list(range(1, attempts + 1))
-        assert {error["status_code"] for error in letter["errors"]} == {503}
+        assert dead_letter["attempts"] == attempts
+        assert [error["attempt"] for error in dead_letter["errors"]] == list(range(1, attempts + 1))
+        assert {error["status_code"] for error in dead_letter["errors"]} == {503}
 
         await harness.provider.recover()
         await harness.accept(request.model_copy(update={"generation": 1}))
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert len(await harness.provider.messages()) == 1
 
 
-async def test_reset_consumers_send_nothing_twice_and_tell_nothing_new(
+async def test_resetting_the_consumers_sends_nothing_twice_and_publishes_nothing_new(
     harness: Harness, sender: SenderFactory
 ) -> None:
     await harness.provider.behave(status=500, times=2)
@@ -106,18 +93,18 @@ async def test_reset_consumers_send_nothing_twice_and_tell_nothing_new(
     rejected = await harness.accept(messages.request(expires_at=messages.now()))
     async with sender():
         for request in requests:
-            await status_becomes(harness, request, "sent")
-        await status_becomes(harness, rejected, "expired")
-        asked = (await harness.provider.stats())["requests"]
-        told = {event["id"] for event in await harness.stored(Stream.EVENTS)}
+            await harness.wait_for_status(request, "sent")
+        await harness.wait_for_status(rejected, "expired")
+        requested = (await harness.provider.stats())["requests"]
+        published = {event["id"] for event in await harness.stored(Stream.EVENTS)}
 
         await harness.reset_consumers()
         await eventually(harness.is_idle)
-    assert (await harness.provider.stats())["requests"] == asked
-    assert {event["id"] for event in await harness.stored(Stream.EVENTS)} == told
+    assert (await harness.provider.stats())["requests"] == requested
+    assert {event["id"] for event in await harness.stored(Stream.EVENTS)} == published
 
 
-async def test_a_dead_letter_is_counted_once_however_often_it_is_told(
+async def test_a_dead_letter_is_counted_once_however_often_it_is_published(
     harness: Harness, sender: SenderFactory
 ) -> None:
     def counted() -> float:
@@ -128,7 +115,7 @@ async def test_a_dead_letter_is_counted_once_however_often_it_is_told(
     await harness.provider.behave(status=422)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
         await eventually(harness.is_idle)
         await harness.reset_consumers()
         await eventually(harness.is_idle)
@@ -138,110 +125,97 @@ async def test_a_dead_letter_is_counted_once_however_often_it_is_told(
 async def test_an_expired_message_is_never_sent(harness: Harness, sender: SenderFactory) -> None:
     request = await harness.accept(messages.request(expires_at=messages.now()))
     async with sender():
-        await status_becomes(harness, request, "expired")
+        await harness.wait_for_status(request, "expired")
     assert (await harness.provider.stats())["requests"] == 0
 
 
 @pytest.mark.parametrize("behaviour", [{"ambiguous": True}, {"drop_connection": True}, {"hang": True}])
-async def test_without_an_answer_the_same_key_is_sent_again(
+async def test_a_request_without_an_answer_is_repeated_with_the_same_key(
     harness: Harness, sender: SenderFactory, behaviour: dict[str, object]
 ) -> None:
     await harness.provider.behave(**behaviour, times=1)
     request = await harness.accept()
-    async with sender(patience=1.0):
-        await status_becomes(harness, request, "sent")
+    async with sender(timeout=1.0):
+        await harness.wait_for_status(request, "sent")
     assert len(await harness.provider.messages()) == 1
 
 
-async def test_without_an_answer_a_provider_without_keys_is_not_asked_again_if_so_set(
+async def test_a_request_without_an_answer_or_key_is_not_repeated_if_so_configured(
     harness: Harness, sender: SenderFactory
 ) -> None:
     await harness.provider.behave(ambiguous=True)
     request = await harness.accept()
-    async with sender(kind=ForgetfulSms, on_ambiguous=OnAmbiguous.FAIL):
-        await status_becomes(harness, request, "failed")
+    async with sender(provider=WITHOUT_KEYS, on_ambiguous=OnAmbiguous.FAIL):
+        await harness.wait_for_status(request, "failed")
     assert (await harness.provider.stats())["requests"] == 1
 
 
-async def test_bad_credentials_make_messages_wait_rather_than_die(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_rejected_credentials_defer_messages(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(status=401, times=1)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "scheduled")
+        await harness.wait_for_status(request, "scheduled")
     assert await harness.dead_letters() == []
 
 
-async def test_a_process_that_reaches_no_provider_leaves_messages_to_the_others(
+async def test_a_process_that_reaches_no_provider_leaves_messages_to_others(
     harness: Harness, sender: SenderFactory
 ) -> None:
     async with sender(url="http://127.0.0.1:9", failures=1, pause=60):
         refused, *left = [await harness.accept() for _ in range(5)]
-        await status_becomes(harness, refused, "retrying")
+        await harness.wait_for_status(refused, "retrying")
         async with sender():
-            await status_becomes(harness, left[-1], "sent")
+            await harness.wait_for_status(left[-1], "sent")
     assert [await harness.statuses(request) for request in left] == [["sent"]] * len(left)
 
 
-async def test_a_provider_that_is_not_there_yet_is_tried_again(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_an_unreachable_provider_is_tried_again(harness: Harness, sender: SenderFactory) -> None:
     request = await harness.accept()
     async with sender(url="http://127.0.0.1:9", delays=(timedelta(seconds=2),) * 4):
-        await status_becomes(harness, request, "retrying")
+        await harness.wait_for_status(request, "retrying")
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
 
 
 async def claim_of_a_dead_process(harness: Harness, request: DeliveryRequest) -> None:
-    entry = Entry(
-        step=step_of(request),
-        state=State.CLAIMED,
-        at=messages.now() - CLAIM_LEASE,
-        provider="generic_sms",
-    )
+    long_ago = messages.now() - CLAIM_LEASE
+    entry = LedgerEntry.of(request, DeliveryState.CLAIMED, long_ago, provider="generic_sms")
     await harness.ledger.write(request.message.id, entry, after=None)
 
 
-async def test_what_a_dead_process_had_claimed_is_sent_with_the_same_key(
+async def test_the_claim_of_a_dead_process_is_sent_with_the_same_key(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = messages.request()
     await claim_of_a_dead_process(harness, request)
     await harness.accept(request)
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
 
 
-async def test_what_a_dead_process_had_claimed_fails_if_it_might_be_doubled(
+async def test_the_claim_of_a_dead_process_fails_if_it_might_be_sent_twice(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = messages.request()
     await claim_of_a_dead_process(harness, request)
     await harness.accept(request)
-    async with sender(kind=ForgetfulSms, on_ambiguous=OnAmbiguous.FAIL):
-        await status_becomes(harness, request, "failed")
-    [letter] = await harness.dead_letters()
-    assert letter["reason"] == "ambiguous"
+    async with sender(provider=WITHOUT_KEYS, on_ambiguous=OnAmbiguous.FAIL):
+        await harness.wait_for_status(request, "failed")
+    [dead_letter] = await harness.dead_letters()
+    assert dead_letter["reason"] == "ambiguous"
     assert (await harness.provider.stats())["requests"] == 0
 
 
-async def test_what_was_recorded_and_not_announced_is_announced(
+async def test_a_recorded_outcome_that_was_not_published_is_published(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = messages.request()
-    entry = Entry(
-        step=step_of(request),
-        state=State.RETRYING,
-        at=messages.now(),
-        provider="generic_sms",
-        due=messages.now(),
-    )
+    now = messages.now()
+    entry = LedgerEntry.of(request, DeliveryState.RETRYING, now, provider="generic_sms", due=now)
     await harness.ledger.write(request.message.id, entry, after=None)
     await harness.accept(request)
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert await harness.statuses(request) == ["retrying", "sent"]
 
 
@@ -249,7 +223,7 @@ async def test_what_was_recorded_and_not_announced_is_announced(
     ("payload", "reason"),
     [(b"\xff", "not_json"), (b"{}", "invalid_event"), (b'{"type": "x.v9"}', "unknown_type")],
 )
-async def test_poison_goes_to_the_dead_letters_and_the_lane_goes_on(
+async def test_an_unreadable_message_is_dead_lettered_and_does_not_block_the_lane(
     harness: Harness, sender: SenderFactory, payload: bytes, reason: str
 ) -> None:
     request = messages.request()
@@ -258,23 +232,23 @@ async def test_poison_goes_to_the_dead_letters_and_the_lane_goes_on(
     event = messages.accepted(request)
     await harness.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
     async with sender():
-        await status_becomes(harness, request, "sent")
-    [letter] = await harness.dead_letters()
-    assert letter["reason"] == reason
+        await harness.wait_for_status(request, "sent")
+    [dead_letter] = await harness.dead_letters()
+    assert dead_letter["reason"] == reason
 
 
-async def test_a_conversation_arrives_in_order_from_three_senders(
+async def test_three_senders_keep_the_order_of_a_conversation(
     harness: Harness, sender: SenderFactory
 ) -> None:
     requests = [await harness.accept(messages.request(messages.message(body=str(n)))) for n in range(30)]
     async with sender(), sender(), sender():
-        await asyncio.gather(*(status_becomes(harness, request, "sent") for request in requests))
-    assert [taken["payload"]["body"] for taken in await harness.provider.messages()] == [
+        await asyncio.gather(*(harness.wait_for_status(request, "sent") for request in requests))
+    assert [accepted["payload"]["body"] for accepted in await harness.provider.messages()] == [
         str(number) for number in range(30)
     ]
 
 
-async def test_a_full_ledger_is_waited_out_however_often_it_refuses(
+async def test_a_message_waits_for_a_full_ledger_however_often_it_rejects_writes(
     harness: Harness, sender: SenderFactory
 ) -> None:
     jetstream = harness.bus.jetstream
@@ -282,37 +256,35 @@ async def test_a_full_ledger_is_waited_out_however_often_it_refuses(
     await jetstream.update_stream(config.evolve(max_bytes=1))
     request = await harness.accept()
 
-    async def is_under_way() -> bool:
+    async def is_in_progress() -> bool:
         lanes = [each for each in CONSUMERS if each.name.startswith("sender-sms")]
         infos = [await jetstream.consumer_info(lane.stream, lane.name) for lane in lanes]
         return sum(info.num_ack_pending or 0 for info in infos) == 1
 
     async with sender():
-        await eventually(is_under_way)
-        await asyncio.sleep(1)  # for some refusals; that more of them do no harm is what is tested
+        await eventually(is_in_progress)
+        await asyncio.sleep(1)  # long enough for several rejected writes, which must be harmless
         infos = await jetstream.consumers_info(Stream.OUTBOUND)
         assert sum(info.num_redelivered or 0 for info in infos) == 0
         await jetstream.update_stream(config)
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert len(await harness.provider.messages()) == 1
 
 
-async def test_a_stop_cuts_an_attempt_short_and_leaves_nothing_claimed(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_stopping_interrupts_an_attempt_and_records_it(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(hang=True, times=1)
     request = await harness.accept()
 
-    async def is_asked() -> bool:
+    async def is_requested() -> bool:
         return (await harness.provider.stats())["requests"] == 1
 
-    async with sender(patience=20):
-        await eventually(is_asked)
-    record = await harness.ledger.look_up(request.message.id)
-    assert record is not None
-    assert record.entry.state is State.RETRYING
+    async with sender(timeout=20):
+        await eventually(is_requested)
+    found = await harness.ledger.look_up(request.message.id)
+    assert found is not None
+    assert found.value.state is DeliveryState.RETRYING
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
 
 
 async def test_the_delayed_stream_keeps_one_step_of_each_message(
@@ -321,5 +293,5 @@ async def test_the_delayed_stream_keeps_one_step_of_each_message(
     await harness.provider.behave(status=500, times=4)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert (await harness.bus.jetstream.stream_info(Stream.DELAYED)).state.messages == 1

@@ -1,4 +1,4 @@
-"""Sends at a later time, and what is canceled before it."""
+"""Scheduled messages, and their cancellation."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -6,18 +6,19 @@ from random import Random
 
 import pytest
 
-from services.gateway.messages.cancellation import Canceler
 from services.gateway.http.errors import ConflictError
-from services.gateway.views import MessageView, MessageWithHistory
+from services.gateway.messages.cancellation import CancellationService
+from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
 from services.sender.event_publisher import EventPublisher
 from shared.bus.topology import Stream, sender_delayed
 from shared.channels import Channel
-from shared.events import DeliveryRequest, Origin
-from shared.ledger import Entry, State, step_of
+from shared.dead_letters import Origin
+from shared.ledger import DeliveryState, LedgerEntry
 from shared.lifecycle import Status
+from shared.message import DeliveryRequest
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory
-from tests.integration.sender.test_delivery import claim_of_a_dead_process, status_becomes
+from tests.integration.sender.test_delivery import claim_of_a_dead_process
 from tests.waiting import eventually
 
 IN_AN_HOUR = timedelta(hours=1)
@@ -28,62 +29,57 @@ def scheduled(delay: timedelta) -> DeliveryRequest:
     return messages.request(messages.message(send_at=send_at), expires_at=send_at + timedelta(hours=4))
 
 
-async def taken_at(harness: Harness) -> dict[str, datetime]:
-    """Tell when the provider took each message, by id."""
+async def acceptance_times(harness: Harness) -> dict[str, datetime]:
+    """Return when the provider accepted each message, by id."""
     return {
-        taken["idempotency_key"]: datetime.fromisoformat(taken["accepted_at"])
-        for taken in await harness.provider.messages()
+        accepted["idempotency_key"]: datetime.fromisoformat(accepted["accepted_at"])
+        for accepted in await harness.provider.messages()
     }
 
 
 async def cancel(harness: Harness, request: DeliveryRequest, *, status: Status = Status.SCHEDULED) -> Status:
     stored = MessageWithHistory.model_validate(
-        {**MessageView.of(request.message, status).model_dump(), "history": []}
+        {**MessageResponse.of(request.message, status).model_dump(), "history": []}
     )
-    canceler = Canceler(harness.ledger, harness.publisher, messages.now)
-    return (await canceler.cancel(stored)).status
+    service = CancellationService(harness.ledger, harness.publisher, messages.now)
+    return (await service.cancel(stored)).status
 
 
-async def state_of(harness: Harness, request: DeliveryRequest) -> State | None:
-    record = await harness.ledger.look_up(request.message.id)
-    return record.entry.state if record else None
+async def state_of(harness: Harness, request: DeliveryRequest) -> DeliveryState | None:
+    found = await harness.ledger.look_up(request.message.id)
+    return found.value.state if found else None
 
 
-async def record(harness: Harness, request: DeliveryRequest, state: State, **what: object) -> None:
-    entry = Entry.model_validate(
-        {"step": step_of(request), "state": state, "at": messages.now(), **what}
-    )
+async def record(harness: Harness, request: DeliveryRequest, state: DeliveryState, **fields: object) -> None:
+    fields = {"step": request.step, "state": state, "at": messages.now(), **fields}
+    entry = LedgerEntry.model_validate(fields)
     await harness.ledger.write(request.message.id, entry, after=None)
 
 
-async def test_a_message_waits_for_its_time_and_holds_up_no_other(
+async def test_a_scheduled_message_waits_and_does_not_block_others(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = await harness.accept(scheduled(timedelta(seconds=1.5)))
     other = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "sent")
-    taken = await taken_at(harness)
-    assert list(taken) == [str(other.message.id), str(request.message.id)]
-    assert taken[str(request.message.id)] >= (request.message.send_at or messages.now())
+        await harness.wait_for_status(request, "sent")
+    accepted_at = await acceptance_times(harness)
+    assert list(accepted_at) == [str(other.message.id), str(request.message.id)]
+    assert accepted_at[str(request.message.id)] >= (request.message.send_at or messages.now())
     assert await harness.statuses(request) == ["scheduled", "sent"]
-    [report] = [
-        event["data"]
-        for event in await harness.stored(Stream.EVENTS)
-        if event["data"]["status"] == "scheduled"
-    ]
+    [report, _] = await harness.reports(request)
     assert datetime.fromisoformat(report["next_attempt_at"]) == request.message.send_at
 
 
-async def test_what_falls_due_while_no_sender_is_there_is_sent_by_the_next_one(
+async def test_a_message_that_becomes_due_without_a_sender_is_sent_by_the_next_one(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = scheduled(timedelta(seconds=0.1))
-    await record(harness, request, State.DEFERRED, due=request.message.send_at)
+    await record(harness, request, DeliveryState.DEFERRED, due=request.message.send_at)
     found = await harness.ledger.look_up(request.message.id)
     assert found is not None
     origin = Origin(stream="OUTBOUND", sequence=1, subject="outbound.sms.0.x", consumer="sender-sms-00")
-    await EventPublisher(harness.publisher).publish(request, found.entry, origin)
+    await EventPublisher(harness.publisher).publish(request, found.value, origin)
 
     async def is_due() -> bool:
         info = await harness.bus.jetstream.consumer_info(delayed.stream, delayed.name)
@@ -92,7 +88,7 @@ async def test_what_falls_due_while_no_sender_is_there_is_sent_by_the_next_one(
     delayed = sender_delayed(Channel.SMS)
     await eventually(is_due)
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
         await harness.reset_consumers()
         await eventually(harness.is_idle)
     assert len(await harness.provider.messages()) == 1
@@ -103,28 +99,28 @@ async def test_a_message_that_no_sender_saw_before_its_time_is_sent_at_once(
 ) -> None:
     request = await harness.accept(scheduled(timedelta(seconds=-1)))
     async with sender():
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert await harness.statuses(request) == ["sent"]
 
 
-async def test_a_message_that_falls_due_before_an_open_breaker_waits_on(
+async def test_a_message_that_becomes_due_while_the_breaker_is_open_is_deferred_again(
     harness: Harness, sender: SenderFactory
 ) -> None:
-    async def is_put_off_again() -> bool:
+    async def is_deferred_again() -> bool:
         found = await harness.ledger.look_up(request.message.id)
-        return found is not None and found.entry.step == (0, 1, 1)
+        return found is not None and found.value.step == (0, 1, 1)
 
     await harness.provider.behave(status=401)
     async with sender():
         refused = await harness.accept()
-        await status_becomes(harness, refused, "scheduled")
+        await harness.wait_for_status(refused, "scheduled")
         request = await harness.accept(scheduled(timedelta(seconds=0.1)))
-        await eventually(is_put_off_again)
+        await eventually(is_deferred_again)
     assert await harness.dead_letters() == []
 
 
 @pytest.mark.parametrize("seen", [False, True])
-async def test_a_canceled_message_is_not_sent_whatever_is_replayed(
+async def test_a_canceled_message_is_not_sent_even_if_all_streams_are_replayed(
     harness: Harness, sender: SenderFactory, *, seen: bool
 ) -> None:
     request = scheduled(timedelta(seconds=1))
@@ -133,50 +129,49 @@ async def test_a_canceled_message_is_not_sent_whatever_is_replayed(
     await harness.accept(request)
     async with sender():
         if seen:
-            await status_becomes(harness, request, "scheduled")
+            await harness.wait_for_status(request, "scheduled")
             assert await cancel(harness, request) is Status.CANCELED
         send_at = request.message.send_at or messages.now()
         later = await harness.accept(scheduled(send_at - messages.now() + timedelta(seconds=0.5)))
-        await status_becomes(harness, later, "sent")
-        told = await harness.statuses(request)
+        await harness.wait_for_status(later, "sent")
+        statuses = await harness.statuses(request)
 
         await harness.reset_consumers()
         await harness.accept(request.model_copy(update={"deferral_count": 1}))
         await eventually(harness.is_idle)
-    assert told == ["scheduled", "canceled"][not seen :]
-    assert await harness.statuses(request) == told
-    assert list(await taken_at(harness)) == [str(later.message.id)]
+    assert statuses == ["scheduled", "canceled"][not seen :]
+    assert await harness.statuses(request) == statuses
+    assert list(await acceptance_times(harness)) == [str(later.message.id)]
     assert await harness.dead_letters() == []
 
 
-async def test_a_later_round_of_a_canceled_message_is_canceled_as_well(
+async def test_a_later_generation_of_a_canceled_message_is_canceled_as_well(
     harness: Harness, sender: SenderFactory
 ) -> None:
-    async def is_told_of_both() -> bool:
-        events = await harness.stored(Stream.EVENTS)
-        reports = [(event["data"]["generation"], event["data"]["status"]) for event in events]
+    async def are_both_reported() -> bool:
+        reports = [(each["generation"], each["status"]) for each in await harness.reports(request)]
         return reports == [(0, "canceled"), (1, "canceled")]
 
     request = scheduled(IN_AN_HOUR)
     await cancel(harness, request)
     async with sender():
         await harness.accept(request.model_copy(update={"generation": 1}))
-        await eventually(is_told_of_both)
+        await eventually(are_both_reported)
     assert await harness.provider.messages() == []
 
 
 @pytest.mark.parametrize("step", [(0, 1, 0), (0, 1, 1)])
-async def test_a_cancellation_that_was_not_announced_is_announced_by_the_sender(
+async def test_the_sender_publishes_a_cancellation_that_was_not_published(
     harness: Harness, sender: SenderFactory, step: tuple[int, int, int]
 ) -> None:
     request = scheduled(IN_AN_HOUR)
-    await record(harness, request, State.CANCELED, step=step)
+    await record(harness, request, DeliveryState.CANCELED, step=step)
     await harness.accept(request)
     async with sender():
-        await status_becomes(harness, request, "canceled")
+        await harness.wait_for_status(request, "canceled")
 
 
-async def test_canceling_again_announces_the_same_event(harness: Harness) -> None:
+async def test_canceling_again_publishes_the_same_event(harness: Harness) -> None:
     request = scheduled(IN_AN_HOUR)
     for _ in range(2):
         assert await cancel(harness, request) is Status.CANCELED
@@ -184,19 +179,19 @@ async def test_canceling_again_announces_the_same_event(harness: Harness) -> Non
     assert (event["source"], event["type"]) == ("/gateway", "messaging.message.canceled.v1")
 
 
-async def test_the_gateway_and_the_sender_announce_a_cancellation_alike(
+async def test_the_gateway_and_the_sender_publish_a_cancellation_with_the_same_id(
     harness: Harness, sender: SenderFactory
 ) -> None:
     await harness.provider.behave(status=503)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "retrying")
+        await harness.wait_for_status(request, "retrying")
 
         async def is_canceled() -> bool:
             try:
                 return await cancel(harness, request, status=Status.RETRYING) is Status.CANCELED
             except ConflictError:
-                return False  # amid an attempt
+                return False  # during an attempt
 
         await eventually(is_canceled)
         await harness.reset_consumers()
@@ -207,21 +202,21 @@ async def test_the_gateway_and_the_sender_announce_a_cancellation_alike(
 
 
 @pytest.mark.parametrize(
-    ("state", "what"),
+    ("state", "fields"),
     [
-        (State.CLAIMED, {}),
-        (State.SENT, {}),
-        (State.FAILED, {}),
-        (State.EXPIRED, {}),
-        (State.RETRYING, {"in_doubt_at": "generic_sms"}),
-        (State.DEFERRED, {"in_doubt_at": "generic_sms"}),
+        (DeliveryState.CLAIMED, {}),
+        (DeliveryState.SENT, {}),
+        (DeliveryState.FAILED, {}),
+        (DeliveryState.EXPIRED, {}),
+        (DeliveryState.RETRYING, {"in_doubt_at": "generic_sms"}),
+        (DeliveryState.DEFERRED, {"in_doubt_at": "generic_sms"}),
     ],
 )
-async def test_what_has_begun_or_ended_cannot_be_canceled(
-    harness: Harness, state: State, what: dict[str, object]
+async def test_a_message_that_is_being_sent_or_has_ended_cannot_be_canceled(
+    harness: Harness, state: DeliveryState, fields: dict[str, object]
 ) -> None:
     request = messages.request()
-    await record(harness, request, state, **what)
+    await record(harness, request, state, **fields)
     with pytest.raises(ConflictError):
         await cancel(harness, request)
     assert await state_of(harness, request) is state
@@ -229,41 +224,39 @@ async def test_what_has_begun_or_ended_cannot_be_canceled(
 
 
 @pytest.mark.parametrize("status", [Status.RECEIVED, Status.SENT, Status.DELIVERED, Status.FAILED])
-async def test_what_the_ledger_has_forgotten_cannot_be_canceled(harness: Harness, status: Status) -> None:
+async def test_a_message_the_ledger_has_forgotten_cannot_be_canceled(
+    harness: Harness, status: Status
+) -> None:
     with pytest.raises(ConflictError, match=status):
         await cancel(harness, messages.request(), status=status)
 
 
-async def test_once_an_attempt_had_no_answer_it_is_too_late(harness: Harness, sender: SenderFactory) -> None:
+async def test_after_an_unanswered_attempt_it_is_too_late(harness: Harness, sender: SenderFactory) -> None:
     async def has_failed_twice() -> bool:
         return (await harness.statuses(request)).count("retrying") >= 2
 
     await harness.provider.behave(drop_connection=True, times=1)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "retrying")
+        await harness.wait_for_status(request, "retrying")
         await harness.provider.behave(status=429, retry_after=60)
         await eventually(has_failed_twice)
     with pytest.raises(ConflictError, match="no answer"):
         await cancel(harness, request)
 
 
-async def test_a_claim_that_was_taken_over_leaves_it_uncertain(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_after_an_expired_claim_it_is_too_late(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(status=429, retry_after=60)
     request = messages.request()
     await claim_of_a_dead_process(harness, request)
     await harness.accept(request)
     async with sender():
-        await status_becomes(harness, request, "retrying")
+        await harness.wait_for_status(request, "retrying")
     with pytest.raises(ConflictError, match="no answer"):
         await cancel(harness, request)
 
 
-async def test_each_message_is_either_sent_or_canceled_whoever_comes_first(
-    harness: Harness, sender: SenderFactory
-) -> None:
+async def test_each_message_is_either_sent_or_canceled(harness: Harness, sender: SenderFactory) -> None:
     requests = [scheduled(timedelta(seconds=2)) for _ in range(80)]
     random = Random(8)
     at_once, never, at_its_time = requests[:5], requests[5:10], requests[10:]
@@ -290,7 +283,7 @@ async def test_each_message_is_either_sent_or_canceled_whoever_comes_first(
         await eventually(all_have_ended)
         await eventually(harness.is_idle)
     canceled = {str(request.message.id) for request, done in zip(tries, outcomes, strict=True) if done}
-    sent = [taken["idempotency_key"] for taken in await harness.provider.messages()]
+    sent = [accepted["idempotency_key"] for accepted in await harness.provider.messages()]
     assert sorted([*sent, *canceled]) == sorted(str(request.message.id) for request in requests)
     assert (await harness.provider.stats())["requests"] == len(sent)
     assert {str(request.message.id) for request in at_once} <= canceled

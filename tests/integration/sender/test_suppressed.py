@@ -1,18 +1,17 @@
-"""Who has opted out is sent nothing."""
+"""Recipients who have opted out are not sent any messages."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from shared.providers.base import File, RejectedError
-from shared.providers.generic.sms import GenericSms
+from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
-from shared.suppressions import SuppressionList
-from shared.events import SuppressionChange, SuppressionSource, SuppressionState, Message
+from shared.providers.base import OPTED_OUT, HttpAnswer, ProviderError, RejectedError
+from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory
-from tests.integration.sender.test_delivery import status_becomes
 from tests.integration.sender.test_scheduled import scheduled
 from tests.messages import ALICE, BOB
 from tests.waiting import eventually
@@ -32,79 +31,84 @@ async def change(suppressions: SuppressionList, state: SuppressionState, *, ours
 
 
 @pytest.mark.parametrize("ours", [ALICE, None])
-async def test_what_was_accepted_before_fails_and_nobody_is_asked(
+async def test_a_message_accepted_before_the_opt_out_fails_without_a_request(
     harness: Harness, sender: SenderFactory, ours: str | None
 ) -> None:
     request = await harness.accept()
     await change(harness.suppressions, SuppressionState.OPTED_OUT, ours=ours)
     async with sender():
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
     assert (await harness.provider.stats())["requests"] == 0
-    [letter] = await harness.dead_letters()
-    assert (letter["reason"], letter["errors"][0]["provider"]) == ("opted_out", None)
+    [dead_letter] = await harness.dead_letters()
+    assert (dead_letter["reason"], dead_letter["errors"][0]["provider"]) == ("opted_out", None)
 
 
-async def test_a_retry_that_comes_due_after_it_is_not_sent(harness: Harness, sender: SenderFactory) -> None:
+async def test_a_retry_after_the_opt_out_is_not_sent(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(status=503, retry_after=1, times=1)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "retrying")
+        await harness.wait_for_status(request, "retrying")
         await change(harness.suppressions, SuppressionState.OPTED_OUT)
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
     assert await harness.provider.messages() == []
 
 
-async def test_a_replay_asks_again(harness: Harness, sender: SenderFactory) -> None:
+async def test_a_replay_checks_again(harness: Harness, sender: SenderFactory) -> None:
     await change(harness.suppressions, SuppressionState.OPTED_OUT)
     request = await harness.accept()
     async with sender():
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
         await harness.accept(request.model_copy(update={"generation": 1}))
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
         await change(harness.suppressions, SuppressionState.OPTED_IN)
         await harness.accept(request.model_copy(update={"generation": 2}))
-        await status_becomes(harness, request, "sent")
+        await harness.wait_for_status(request, "sent")
     assert len(await harness.provider.messages()) == 1
 
 
-async def test_a_message_that_waits_for_its_time_is_not_sent(harness: Harness, sender: SenderFactory) -> None:
+async def test_a_scheduled_message_is_not_sent(harness: Harness, sender: SenderFactory) -> None:
     request = await harness.accept(scheduled(timedelta(seconds=1.5)))
     async with sender():
-        await status_becomes(harness, request, "scheduled")
+        await harness.wait_for_status(request, "scheduled")
         await change(harness.suppressions, SuppressionState.OPTED_OUT)
-        await status_becomes(harness, request, "failed")
+        await harness.wait_for_status(request, "failed")
     assert (await harness.provider.stats())["requests"] == 0
 
 
-class KnowingSms(GenericSms):
-    """A provider that knows of an opt-out before us."""
+class OptOutAdapter(GenericSmsAdapter):
+    """The adapter of a provider that rejects messages because the recipient has opted out there."""
 
-    async def send(self, message: Message, files: Sequence[File]) -> str:  # noqa: ARG002 - as its base has it
-        raise RejectedError("opted_out", "21610", status_code=400)
+    def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:
+        return RejectedError(OPTED_OUT, str(error), status_code=answer.status)
 
 
-async def test_what_a_provider_knows_holds_for_the_next_message(
+KNOWS_OPT_OUT = replace(GENERIC_SMS, adapter=OptOutAdapter)
+
+
+async def test_an_opt_out_known_to_the_provider_applies_to_the_next_message(
     harness: Harness, sender: SenderFactory
 ) -> None:
+    await harness.provider.behave(status=400, times=1)
     request = await harness.accept()
-    async with sender(kind=KnowingSms):
-        await status_becomes(harness, request, "failed")
+    async with sender(provider=KNOWS_OPT_OUT):
+        await harness.wait_for_status(request, "failed")
     known = await harness.suppressions.suppression_of(request.message)
     assert known is not None
     assert (known.source, known.detail, known.ours) == (SuppressionSource.PROVIDER, "generic_sms", ALICE)
 
     other = await harness.accept()
     async with sender():
-        await status_becomes(harness, other, "failed")
-    assert (await harness.provider.stats())["requests"] == 0
+        await harness.wait_for_status(other, "failed")
+    assert (await harness.provider.stats())["requests"] == 1
 
 
-async def test_what_a_provider_knew_is_told_again_and_takes_back_nothing(
+async def test_a_repeated_report_of_the_provider_does_not_revoke_a_later_opt_in(
     harness: Harness, sender: SenderFactory
 ) -> None:
+    await harness.provider.behave(status=400, times=1)
     request = await harness.accept()
-    async with sender(kind=KnowingSms):
-        await status_becomes(harness, request, "failed")
+    async with sender(provider=KNOWS_OPT_OUT):
+        await harness.wait_for_status(request, "failed")
         await change(harness.suppressions, SuppressionState.OPTED_IN)
         await harness.reset_consumers()
         await eventually(harness.is_idle)

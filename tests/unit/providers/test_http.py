@@ -1,10 +1,16 @@
+import json
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.providers.http import parse_reset, parse_retry_after
+from shared.providers.base import RejectedError
+from shared.providers.generic.sms import GENERIC_SMS
+from shared.providers.http import parse_reset, parse_retry_after, send
+from shared.providers.registry import create_adapter
+from tests import messages
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -43,11 +49,29 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, expected: int | Non
         ("²", None),
     ],
 )
-def test_a_reset_is_a_time_to_wait_or_a_moment(value: str | None, expected: int | None) -> None:
+def test_a_reset_is_a_duration_or_a_time(value: str | None, expected: int | None) -> None:
     assert parse_reset(value, now=NOW) == (None if expected is None else timedelta(seconds=expected))
 
 
 @given(st.text())
-def test_any_header_is_survived(value: str) -> None:
-    asked = parse_retry_after(value, now=NOW)
-    assert asked is None or timedelta(0) <= asked <= timedelta(days=1)
+def test_any_header_is_tolerated(value: str) -> None:
+    requested = parse_retry_after(value, now=NOW)
+    assert requested is None or timedelta(0) <= requested <= timedelta(days=1)
+
+
+async def send_and_answer(id_: object) -> str:
+    body = json.dumps({"messaging_provider_id": id_}).encode()
+    transport = httpx.MockTransport(lambda _: httpx.Response(202, content=body))
+    async with httpx.AsyncClient(transport=transport) as client:
+        return await send(client, create_adapter(GENERIC_SMS), messages.message())
+
+
+async def test_the_id_in_the_answer_is_returned() -> None:
+    assert await send_and_answer("SM0123-abc") == "SM0123-abc"
+
+
+@pytest.mark.parametrize("id_", ["", "x" * 256, "a\0b", "\ud800", "a\nb", 7, None, ["SM0123"]])
+async def test_an_id_is_a_short_text(id_: object) -> None:
+    with pytest.raises(RejectedError) as caught:
+        await send_and_answer(id_)
+    assert caught.value.code == "unreadable_answer"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.providers.mail import is_html, parts_of, subject_of, text_of, threading_of
 from shared.ids import ConversationKey, MessageId
+from shared.providers.mail import is_html, parts_of, subject_of, text_of, threading_of
 from tests import messages
 
 
@@ -64,14 +64,14 @@ def test_the_text_is_what_a_reader_of_the_html_sees(body: str, text: str) -> Non
         (None, "x" * 100, "x" * 77 + "…"),
     ],
 )
-def test_the_subject_is_the_beginning_of_the_text_where_none_is_given(
+def test_the_subject_is_the_beginning_of_the_text_if_none_is_given(
     subject: str | None, body: str, expected: str
 ) -> None:
     assert subject_of(messages.email(subject=subject, body=body)) == expected
 
 
 @given(st.text(), st.none() | st.text())
-def test_any_text_makes_a_mail(body: str, subject: str | None) -> None:
+def test_any_text_becomes_an_email(body: str, subject: str | None) -> None:
     message = messages.email(body=body, subject=subject)
     assert 0 < len(subject_of(message).splitlines()) <= 1
     assert all(text for _, text in parts_of(message))
@@ -93,11 +93,11 @@ def test_any_html_has_a_text(parts: list[str]) -> None:
         ("<1@b.c>\r\nBcc: x", {"In-Reply-To": "<1@b.c>Bcc:x>"}, " <1@b.c>Bcc:x>"),
     ],
 )
-def test_the_mails_of_a_conversation_refer_to_the_same_one(
+def test_the_emails_of_a_conversation_refer_to_one_message_id(
     in_reply_to: str | None, more: dict[str, str], references: str
 ) -> None:
-    message = messages.email(
-        id=MessageId(UUID(int=1)), conversation_key=ConversationKey(UUID(int=2)), in_reply_to=in_reply_to
+    message = messages.email(id=MessageId(UUID(int=1)), in_reply_to=in_reply_to).model_copy(
+        update={"conversation_key": ConversationKey(UUID(int=2))}
     )
     assert threading_of(message) == {
         "Message-ID": "<00000000-0000-0000-0000-000000000001@example.com>",

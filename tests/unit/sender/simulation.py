@@ -1,7 +1,7 @@
 """Senders between a JetStream and a provider in memory, in virtual time.
 
-Whatever a sender asks of either is under way until the test decides what becomes of it: it arrives, it is
-answered, its answer is lost, or the process that asked dies.
+Every request of a sender to either of them stays in progress until the test decides what happens to it: it
+arrives, it is answered, its answer is lost, or the process that made it dies.
 """
 
 import asyncio
@@ -12,52 +12,38 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
+import httpx
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from services.sender.event_publisher import EventPublisher
 from services.sender.circuit_breaker import CircuitBreaker
-from services.sender.delivery import Deliverer, Policy
-from shared.providers.base import (
-    CredentialsError,
-    File,
-    NotReachedError,
-    RejectedError,
-    TemporaryError,
-    UnknownOutcomeError,
-)
-from services.sender.provider_client import Limits, Route
-from services.sender.provider_selection import Routes
-from services.sender.settings import OnAmbiguous
+from services.sender.delivery import Deliverer
+from services.sender.event_publisher import EventPublisher
+from services.sender.limits import Limiter
+from services.sender.policy import DeliveryPolicy
+from services.sender.provider_client import ProviderClient
+from services.sender.provider_selection import ProviderSelection
+from services.sender.settings import Limits, OnAmbiguous
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
+from shared.bus.key_value import Versioned
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, suppression_subject, outbound_subject
+from shared.bus.suppression_list import SuppressionList
+from shared.bus.topology import Stream, outbound_subject, suppression_subject
 from shared.channels import Channel
-from shared.suppressions import SuppressionList
+from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BusUnavailableError, NotNowError, ServiceError
-from shared.events import (
-    SuppressionChange,
-    SuppressionChanged,
-    SuppressionSource,
-    SuppressionState,
-    DeadLettered,
-    DeliveryDue,
-    DeliveryRequest,
-    Event,
-    Message,
-    MessageAccepted,
-    Origin,
-    StatusChanged,
-    decode,
-)
+from shared.events import Event, decode, message_accepted, suppression_changed
 from shared.ids import MessageId, idempotent_message_id
-from shared.ledger import Ledger, Record
-from shared.settings import Settings
+from shared.ledger import Ledger, LedgerEntry
 from shared.lifecycle import Status
+from shared.message import DeliveryRequest, Message, StatusReport
+from shared.providers.base import Adapter, File, HttpAnswer, HttpRequest, Provider
+from shared.settings import Settings
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.jetstream import JetStream, Stored
 from tests.virtual_time import VirtualTimeLoop
@@ -66,66 +52,69 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VALIDITY = timedelta(hours=4)
 DELAYS = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 900))
 _PROCESSES = 3
-_MOST_TURNS = 5_000
+_MAX_TURNS = 5_000
 
 _request: ContextVar[DeliveryRequest] = ContextVar("_request")
 
 
 class Behaviour(StrEnum):
-    """What the provider does with what it is asked."""
+    """What the provider does with a request."""
 
     ACCEPTS = "accepts"
     FAILS = "fails"
     REJECTS = "rejects"
-    REFUSES_CREDENTIALS = "refuses credentials"
-    IS_AWAY = "is away"
+    REJECTS_CREDENTIALS = "rejects credentials"
+    IS_UNREACHABLE = "is unreachable"
+
+
+_STATUSES = {
+    Behaviour.ACCEPTS: 200,
+    Behaviour.FAILS: 429,
+    Behaviour.REJECTS: 400,
+    Behaviour.REJECTS_CREDENTIALS: 401,
+}
 
 
 @dataclass
-class Provider:
+class InMemoryProvider:
     """The provider itself.
 
     Attributes:
-        asked: the message and the generation of every request that arrived.
-        accepted: the same of what will reach somebody's phone.
+        requested: the message and the generation of every request that arrived.
+        accepted: the same of each message that the recipient will get.
     """
 
     honours_keys: bool
     behaviour: Behaviour = Behaviour.ACCEPTS
-    asked: list[tuple[MessageId, int]] = field(default_factory=list)
+    requested: list[tuple[MessageId, int]] = field(default_factory=list)
     accepted: list[tuple[MessageId, int]] = field(default_factory=list)
 
-    def take(self, request: DeliveryRequest) -> str:
-        self.asked.append((request.message.id, request.generation))
-        match self.behaviour:
-            case Behaviour.FAILS:
-                raise TemporaryError("http_500", "no")
-            case Behaviour.REJECTS:
-                raise RejectedError("http_400", "no")
-            case Behaviour.REFUSES_CREDENTIALS:
-                raise CredentialsError("http_401", "no")
-            case Behaviour.IS_AWAY:
-                raise NotReachedError("not_reached", "no")
-        known = any(id_ == request.message.id for id_, _ in self.accepted)
-        if not (known and self.honours_keys):
-            self.accepted.append((request.message.id, request.generation))
-        return f"theirs-{request.message.id}"
+    def receive(self, request: DeliveryRequest) -> httpx.Response:
+        self.requested.append((request.message.id, request.generation))
+        if self.behaviour is Behaviour.IS_UNREACHABLE:
+            raise httpx.ConnectError("no connection")
+        if self.behaviour is Behaviour.ACCEPTS:
+            known = any(id_ == request.message.id for id_, _ in self.accepted)
+            if not (known and self.honours_keys):
+                self.accepted.append((request.message.id, request.generation))
+        return httpx.Response(_STATUSES[self.behaviour], json={"id": f"theirs-{request.message.id}"})
 
 
-class Asked:
-    """Something that a process asked for.
+class PendingRequest:
+    """A request of a process to the server or to the provider.
 
     Args:
-        act: what the other side does when it arrives there.
-        lost: what the process is told when no answer comes.
-        about: the message, of what the provider is asked.
+        by: the process.
+        act: what the other side does when the request arrives.
+        lost: the error of the process when no answer comes.
+        message_id: the message, if it is a request to the provider.
     """
 
     def __init__(
-        self, by: "Process", act: Callable[[], Any], lost: Exception, about: MessageId | None = None
+        self, by: "Process", act: Callable[[], Any], lost: Exception, message_id: MessageId | None = None
     ) -> None:
         self.by = by
-        self.about = about
+        self.message_id = message_id
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.has_arrived = False
         self._act = act
@@ -137,7 +126,7 @@ class Asked:
         self.has_arrived = True
         try:
             self._settle = partial(self.answer.set_result, self._act())
-        except ServiceError as exc:
+        except (ServiceError, httpx.TransportError) as exc:
             self._settle = partial(self.answer.set_exception, exc)
 
     def succeed(self) -> None:
@@ -187,46 +176,62 @@ class _Publisher(Publisher):
         return sequence
 
 
-class _Adapter:
-    name: ClassVar[str] = "in-memory"
-    channel: ClassVar[Channel] = Channel.SMS
-    settings: ClassVar[type[Settings]] = Settings
-    honours_idempotency_keys: ClassVar[bool] = True
-    takes_files: ClassVar[bool] = False
+class _Adapter(Adapter[Settings]):
+    honours_idempotency_keys = True
 
-    def __init__(self, client: "Process", settings: object = None) -> None:  # noqa: ARG002 - as providers have it
-        self._process = client
+    def __init__(self, settings: Settings) -> None:
+        pass
 
-    async def send(self, message: Message, files: Sequence[File]) -> str:  # noqa: ARG002 - the request says more
-        return await self._process.ask_provider(_request.get())
+    def request(self, message: Message, files: Sequence[File]) -> HttpRequest:  # noqa: ARG002 - there are none
+        return HttpRequest.json("http://provider", {"id": str(message.id)}, {})
+
+    def message_id(self, answer: HttpAnswer) -> object:
+        return answer.field("id")
 
 
-class _ForgetfulAdapter(_Adapter):
+class _AdapterWithoutKeys(_Adapter):
     honours_idempotency_keys = False
 
 
-async def _fetch_nothing(urls: Sequence[str]) -> Sequence[File]:  # noqa: ARG001 - as Route calls it
+class _Transport(httpx.AsyncBaseTransport):
+    def __init__(self, process: "Process") -> None:
+        self._process = process
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002 - see _request
+        return await self._process.ask_provider(_request.get())
+
+
+async def _fetch_nothing(urls: Sequence[str]) -> Sequence[File]:  # noqa: ARG001 - there are no attachments
     return ()
 
 
 class Process:
-    """A sender process, with a breaker of its own."""
+    """A sender process, with a circuit breaker of its own."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
         self.handling: dict[asyncio.Task[None], Stored] = {}
-        breaker = CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now)
-        honours = world.provider.honours_keys
-        adapter = (_Adapter if honours else _ForgetfulAdapter)(self)
-        route = Route(adapter, breaker, Limits(concurrency=8), _fetch_nothing)
+        honours_keys = world.provider.honours_keys
+        adapter = _Adapter if honours_keys else _AdapterWithoutKeys
+        client = ProviderClient(
+            Provider(name="in-memory", channel=Channel.SMS, settings=Settings, adapter=adapter),
+            adapter(Settings()),
+            httpx.AsyncClient(transport=_Transport(self), trust_env=False),
+            breaker=CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now),
+            limiter=Limiter(Limits(concurrency=8)),
+            fetch=_fetch_nothing,
+        )
         publisher = _Publisher(self)
         self.deliverer = Deliverer(
             Ledger(_Bus(self), publisher),
             SuppressionList(_Bus(self), publisher),
             EventPublisher(publisher),
-            Routes({Channel.SMS: [route]}),
-            Policy(
-                DELAYS, OnAmbiguous.RESEND if honours else OnAmbiguous.FAIL, clock=world.now, random=Random(0)
+            ProviderSelection({Channel.SMS: [client]}),
+            DeliveryPolicy(
+                delays=DELAYS,
+                on_ambiguous=OnAmbiguous.RESEND if honours_keys else OnAmbiguous.FAIL,
+                clock=world.now,
+                random=Random(0),
             ),
         )
 
@@ -236,33 +241,34 @@ class Process:
         task.add_done_callback(self.handling.pop)
 
     async def _handle(self, stored: Stored) -> None:
-        event = decode(stored.payload)
-        assert isinstance(event, MessageAccepted | DeliveryDue)
+        request = decode(stored.payload).data
+        assert isinstance(request, DeliveryRequest)
         origin = Origin(stream=stored.stream, sequence=stored.sequence, subject=stored.subject, consumer="c")
-        _request.set(event.data)
+        _request.set(request)
         try:
-            outcome = await self.deliverer.deliver(event.data, origin)
+            outcome = await self.deliverer.deliver(request, origin)
         except NotNowError:
             outcome = HandBack()
         self.world.settle(stored, outcome)
 
     async def ask_server(self, act: Callable[[JetStream], Any]) -> Any:  # noqa: ANN401 - what `act` returns
         lost = BusUnavailableError("no answer")
-        asked = Asked(self, lambda: act(self.world.server), lost)
-        self.world.asked.append(asked)
+        pending = PendingRequest(self, lambda: act(self.world.server), lost)
+        self.world.pending.append(pending)
         try:
-            return await asyncio.wait_for(asked.answer, REQUEST_TIMEOUT)
+            return await asyncio.wait_for(pending.answer, REQUEST_TIMEOUT)
         except TimeoutError as exc:
             raise lost from exc
 
-    async def ask_provider(self, request: DeliveryRequest) -> str:
-        lost = UnknownOutcomeError("connection", "lost")
-        asked = Asked(self, lambda: self.world.provider.take(request), lost, request.message.id)
-        self.world.asked_twice |= asked.about in {each.about for each in self.world.under_way()}
-        self.world.asked.append(asked)
-        self.world.asked_of_provider.append(asked)
-        answer: str = await asked.answer
-        return answer
+    async def ask_provider(self, request: DeliveryRequest) -> httpx.Response:
+        lost = httpx.ReadError("lost")
+        pending = PendingRequest(self, lambda: self.world.provider.receive(request), lost, request.message.id)
+        waiting = {each.message_id for each in self.world.in_progress()}
+        self.world.was_asked_concurrently |= pending.message_id in waiting
+        self.world.pending.append(pending)
+        self.world.requests_to_provider.append(pending)
+        response: httpx.Response = await pending.answer
+        return response
 
     def die(self) -> None:
         for task in self.handling:
@@ -270,21 +276,22 @@ class Process:
 
 
 class World:
-    """Everything there is, and what can happen to it.
+    """Everything that there is, and everything that can happen to it.
 
     Attributes:
-        asked_twice: whether the provider was asked for a message while somebody waited for its answer.
+        was_asked_concurrently: whether the provider was asked to send a message while another process was
+            waiting for the answer to such a request.
     """
 
     def __init__(self, *, honours_keys: bool) -> None:
         self.loop = VirtualTimeLoop()
         self.connected_since = START - timedelta(days=1)
         self.server = JetStream(self.now)
-        self.provider = Provider(honours_keys)
+        self.provider = InMemoryProvider(honours_keys)
         self.processes = [Process(self) for _ in range(_PROCESSES)]
-        self.asked: list[Asked] = []
-        self.asked_twice = False
-        self.asked_of_provider: list[Asked] = []
+        self.pending: list[PendingRequest] = []
+        self.was_asked_concurrently = False
+        self.requests_to_provider: list[PendingRequest] = []
         self._settled: set[Stored] = set()
         self._not_before: dict[Stored, datetime] = {}
 
@@ -296,60 +303,67 @@ class World:
 
     # --- What there is ---
 
-    def under_way(self, by: Process | None = None) -> list[Asked]:
-        self.asked = [asked for asked in self.asked if not asked.answer.done()]
-        return [asked for asked in self.asked if by in {None, asked.by}]
+    def in_progress(self, by: Process | None = None) -> list[PendingRequest]:
+        self.pending = [each for each in self.pending if not each.answer.done()]
+        return [each for each in self.pending if by in {None, each.by}]
 
-    def on_the_wire(self) -> list[Asked]:
-        """List what the provider may still get, whether or not somebody still waits for its answer."""
-        return [asked for asked in self.asked_of_provider if not asked.has_arrived]
+    def on_the_wire(self) -> list[PendingRequest]:
+        """Return the requests that may still reach the provider, even if no process waits for the answer."""
+        return [each for each in self.requests_to_provider if not each.has_arrived]
 
-    def undone(self) -> list[Stored]:
-        """List the messages that no sender has acknowledged."""
+    def unsettled(self) -> list[Stored]:
+        """Return the messages that no sender has acknowledged."""
         stored = [*self.server.messages(Stream.OUTBOUND), *self.server.messages(Stream.DELAYED)]
         return [each for each in stored if each.due is None and each not in self._settled]
 
     def deliverable(self) -> list[Stored]:
         now = self.now()
-        return [each for each in self.undone() if self._not_before.get(each, now) <= now]
+        return [each for each in self.unsettled() if self._not_before.get(each, now) <= now]
 
-    def told(self) -> list[Event]:
-        """List the events and dead letters in their streams."""
+    def published(self) -> list[Event[Any]]:
+        """Return the events and dead letters in their streams."""
         streams = (Stream.EVENTS, Stream.DEADLETTER)
         return [decode(each.payload) for stream in streams for each in self.server.messages(stream)]
 
-    def statuses(self) -> list[StatusChanged]:
-        return [event for event in self.told() if isinstance(event, StatusChanged)]
+    def reports(self) -> list[Event[StatusReport]]:
+        return [event for event in self.published() if isinstance(event.data, StatusReport)]
 
-    def dead_letters(self) -> list[DeadLettered]:
-        return [event for event in self.told() if isinstance(event, DeadLettered)]
+    def statuses(self) -> list[Status]:
+        return [event.data.status for event in self.reports()]
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return [event.data for event in self.published() if isinstance(event.data, DeadLetter)]
 
     def requests(self) -> list[DeliveryRequest]:
-        """List what was accepted, replays included."""
+        """Return the accepted requests, including replays."""
         events = [decode(each.payload) for each in self.server.messages(Stream.OUTBOUND)]
-        return [event.data for event in events if isinstance(event, MessageAccepted)]
+        return [event.data for event in events if isinstance(event.data, DeliveryRequest)]
 
-    def recorded(self, message_id: MessageId) -> Record | None:
+    def look_up(self, message_id: MessageId) -> Versioned[LedgerEntry] | None:
         """Read the ledger."""
         ledger = Ledger(_Bus(self.processes[0]), _Publisher(self.processes[0]))
-        looking = self.loop.create_task(ledger.look_up(message_id))
+        looking_up = self.loop.create_task(ledger.look_up(message_id))
         self.let_pass()
-        for asked in self.under_way():
-            asked.succeed()
-        return self.loop.run_until_complete(looking)
+        for pending in self.in_progress():
+            pending.succeed()
+        return self.loop.run_until_complete(looking_up)
 
     def replayable(self) -> list[DeliveryRequest]:
-        """List the requests of dead letters, and of what was sent: that may kill its sender too."""
-        given_up = [event.data.request for event in self.dead_letters() if event.data.request]
+        """Return the requests of dead letters and of sent messages, which may crash a sender as well."""
+        dead = [dead_letter.request for dead_letter in self.dead_letters() if dead_letter.request]
         sent = {
             (event.data.message_id, event.data.generation)
-            for event in self.statuses()
+            for event in self.reports()
             if event.data.status is Status.SENT
         }
-        return [*given_up, *(each for each in self.requests() if (each.message.id, each.generation) in sent)]
+        return [*dead, *(each for each in self.requests() if (each.message.id, each.generation) in sent)]
 
     def schedules(self) -> list[Stored]:
         return [each for each in self.server.messages(Stream.DELAYED) if each.due]
+
+    def is_quiet(self) -> bool:
+        """Return whether no sender handles a message, and no late request can reach the provider."""
+        return not (self.on_the_wire() or any(process.handling for process in self.processes))
 
     # --- What can happen ---
 
@@ -363,11 +377,7 @@ class World:
         )
         self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
 
-    def is_quiet(self) -> bool:
-        """Tell whether no sender has a message in its hands, and the provider gets none that is late."""
-        return not (self.on_the_wire() or any(process.handling for process in self.processes))
-
-    def change_consent(self, state: SuppressionState) -> None:
+    def change_suppression(self, state: SuppressionState) -> None:
         """Do what the gateway has done when it answers the webhook of a keyword."""
         change = SuppressionChange(
             channel=Channel.SMS,
@@ -377,7 +387,7 @@ class World:
             source=SuppressionSource.KEYWORD,
             occurred_at=self.now(),
         )
-        event = SuppressionChanged.of(change, cause=len(self.server.messages(Stream.SUPPRESSIONS)))
+        event = suppression_changed(change, cause=len(self.server.messages(Stream.SUPPRESSIONS)))
         subject = suppression_subject(change.channel, change.key)
         self.server.store(Stream.SUPPRESSIONS, Outgoing(subject, event.id, event.encode()))
 
@@ -387,7 +397,7 @@ class World:
         self._publish_accepted(request.model_copy(update={"generation": request.generation + 1, **fresh}))
 
     def _publish_accepted(self, request: DeliveryRequest) -> None:
-        event = MessageAccepted.of(request, time=self.now())
+        event = message_accepted(request, time=self.now())
         subject = outbound_subject(request.message.channel, request.message.conversation_key)
         self.server.store(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
 
@@ -398,12 +408,14 @@ class World:
             case HandBack(delay):
                 self._not_before[stored] = self.now() + delay
 
-    def answer(self, turns: int, by: Process | None = None, *, but: Asked | None = None) -> None:
-        """Answer what is under way, and what is asked for then, and so on."""
+    def answer(
+        self, turns: int, by: Process | None = None, *, except_for: PendingRequest | None = None
+    ) -> None:
+        """Answer the requests in progress, then those that follow from the answers, and so on."""
         for _ in range(turns):
-            for asked in self.under_way(by):
-                if asked is not but:
-                    asked.succeed()
+            for pending in self.in_progress(by):
+                if pending is not except_for:
+                    pending.succeed()
             self.let_pass()
 
     def reset_consumers(self) -> None:
@@ -411,25 +423,25 @@ class World:
         self._not_before.clear()
 
     def come_to_rest(self) -> None:
-        """Let everything be answered and time pass until nothing is left to do."""
-        for turn in range(_MOST_TURNS):
+        """Answer everything and let time pass until nothing is left to do."""
+        for turn in range(_MAX_TURNS):
             self.let_pass()
             handled = {stored for process in self.processes for stored in process.handling.values()}
-            if under_way := self.under_way():
-                for asked in under_way:
-                    asked.succeed()
+            if in_progress := self.in_progress():
+                for pending in in_progress:
+                    pending.succeed()
             elif waiting := [each for each in self.deliverable() if each not in handled]:
                 for stored in waiting:
                     self.processes[turn % _PROCESSES].handle(stored)
-            elif handled or self.undone() or self.schedules():
-                self.let_pass(1 if handled else self._until_something_happens())
+            elif handled or self.unsettled() or self.schedules():
+                self.let_pass(1 if handled else self._seconds_until_next_event())
             else:
                 return
-        raise AssertionError("it does not come to rest")
+        raise AssertionError("the simulation does not come to rest")
 
-    def _until_something_happens(self) -> float:
-        dues = [each.due for each in self.schedules() if each.due]
-        moments = [*dues, *(self._not_before[each] for each in self.undone())]
+    def _seconds_until_next_event(self) -> float:
+        due = [each.due for each in self.schedules() if each.due]
+        moments = [*due, *(self._not_before[each] for each in self.unsettled())]
         return max((min(moments) - self.now()).total_seconds(), 0)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Whatever happens to the senders and to what they ask, a message is neither lost nor sent twice.
+"""Whatever happens to the senders and their requests, no message is lost or sent twice.
 
-Nor is one sent to who has opted out. The rules are what can happen, in any order; afterwards everything works
-again and comes to rest.
+Neither is any sent to a recipient who has opted out. The rules are the events that can happen, in any order;
+afterwards everything works again and comes to rest.
 """
 
 from collections import Counter
@@ -12,18 +12,24 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.events import SuppressionState, DeliveryDue, decode
+from shared.events import decode
 from shared.ids import MessageId
-from shared.ledger import State
+from shared.ledger import DeliveryState
 from shared.lifecycle import Status
+from shared.message import DeliveryRequest
+from shared.suppressions import SuppressionState
 from tests.unit.sender.simulation import Behaviour, World
 
 T = TypeVar("T")
 
 ANY = st.integers(0, 11)
-"""Which of several."""
+"""The index of one of several, modulo their number."""
 
-ENDS = {State.SENT: Status.SENT, State.FAILED: Status.FAILED, State.EXPIRED: Status.EXPIRED}
+ENDS = {
+    DeliveryState.SENT: Status.SENT,
+    DeliveryState.FAILED: Status.FAILED,
+    DeliveryState.EXPIRED: Status.EXPIRED,
+}
 
 
 def one(number: int, of: Sequence[T]) -> T:
@@ -33,7 +39,7 @@ def one(number: int, of: Sequence[T]) -> T:
 class AnyCourse(RuleBasedStateMachine):
     world: World
     opted_out_after: int | None = None
-    """How often the provider had been asked when the recipient opted out, unless they are in again."""
+    """The number of requests to the provider when the recipient opted out; None after an opt-in."""
 
     @initialize(honours_keys=st.booleans(), messages=st.integers(1, 2))
     def begin(self, *, honours_keys: bool, messages: int) -> None:
@@ -41,7 +47,7 @@ class AnyCourse(RuleBasedStateMachine):
         for number in range(messages):
             self.world.accept(number)
 
-    # --- What should happen ---
+    # --- Normal events ---
 
     @precondition(lambda self: self.world.deliverable())
     @rule(which=ANY, process=ANY, turns=st.integers(0, 6))
@@ -55,33 +61,33 @@ class AnyCourse(RuleBasedStateMachine):
     def answer(self, process: int, turns: int) -> None:
         self.world.answer(turns, one(process, self.world.processes))
 
-    @precondition(lambda self: self.world.under_way())
+    @precondition(lambda self: self.world.in_progress())
     @rule(which=ANY)
     def answer_one(self, which: int) -> None:
-        one(which, self.world.under_way()).succeed()
+        one(which, self.world.in_progress()).succeed()
         self.world.let_pass()
 
     @rule(seconds=st.sampled_from([1, 5, 31, 120, 601, 3_600]))
     def time_passes(self, seconds: int) -> None:
         self.world.let_pass(seconds)
 
-    # --- What should not ---
+    # --- Mishaps ---
 
-    @precondition(lambda self: self.world.under_way())
+    @precondition(lambda self: self.world.in_progress())
     @rule(which=ANY, arrived=st.booleans())
     def lose(self, which: int, *, arrived: bool) -> None:
-        asked = one(which, self.world.under_way())
+        pending = one(which, self.world.in_progress())
         if arrived:
-            asked.arrive()
-        asked.lose()
+            pending.arrive()
+        pending.lose()
         self.world.let_pass()
 
     @rule(process=ANY, arrived=st.booleans())
     def die(self, process: int, *, arrived: bool) -> None:
         victim = one(process, self.world.processes)
-        for asked in self.world.under_way(victim):
+        for pending in self.world.in_progress(victim):
             if arrived:
-                asked.arrive()
+                pending.arrive()
         victim.die()
         self.world.let_pass()
 
@@ -106,100 +112,102 @@ class AnyCourse(RuleBasedStateMachine):
     @precondition(lambda self: self.world.is_quiet())
     @rule(state=st.sampled_from(SuppressionState))
     def recipient_decides(self, state: SuppressionState) -> None:
-        self.world.change_consent(state)
-        self.opted_out_after = len(self.world.provider.asked) if state is SuppressionState.OPTED_OUT else None
+        self.world.change_suppression(state)
+        self.opted_out_after = (
+            len(self.world.provider.requested) if state is SuppressionState.OPTED_OUT else None
+        )
 
-    # --- What holds ---
-
-    @invariant()
-    def who_has_opted_out_is_sent_nothing(self) -> None:
-        assert self.opted_out_after in {None, len(self.world.provider.asked)}
+    # --- Invariants ---
 
     @invariant()
-    def no_round_of_a_message_is_sent_twice(self) -> None:
+    def nothing_is_sent_after_an_opt_out(self) -> None:
+        assert self.opted_out_after in {None, len(self.world.provider.requested)}
+
+    @invariant()
+    def no_generation_of_a_message_is_sent_twice(self) -> None:
         assert all(times == 1 for times in Counter(self.world.provider.accepted).values())
 
     @invariant()
-    def the_provider_is_asked_once_at_a_time(self) -> None:
-        assert not self.world.asked_twice
+    def no_message_is_sent_concurrently(self) -> None:
+        assert not self.world.was_asked_concurrently
 
     @invariant()
-    def what_leads_on_comes_after_the_report(self) -> None:
-        reports = [event.data for event in self.world.statuses()]
-        told = {(each.message_id, each.status, each.generation, each.attempt) for each in reports}
+    def schedules_come_after_their_reports(self) -> None:
+        reports = [event.data for event in self.world.reports()]
+        reported = {(each.message_id, each.status, each.generation, each.attempt) for each in reports}
         for schedule in self.world.schedules():
-            due = decode(schedule.payload)
-            assert isinstance(due, DeliveryDue)
-            id_, generation, attempt = due.data.message.id, due.data.generation, due.data.attempt
+            request = decode(schedule.payload).data
+            assert isinstance(request, DeliveryRequest)
+            id_, generation, attempt = request.message.id, request.generation, request.attempt
             deferred = (id_, Status.SCHEDULED, generation, attempt)
             retried = (id_, Status.RETRYING, generation, attempt - 1)
-            assert (deferred if due.data.deferral_count else retried) in told
+            assert (deferred if request.deferral_count else retried) in reported
 
     @invariant()
-    def what_is_told_again_is_the_same(self) -> None:
-        told = self.world.statuses()
-        assert len({event.id for event in told}) == len(set(map(repr, told)))
+    def repeated_reports_are_equal(self) -> None:
+        reports = self.world.reports()
+        assert len({event.id for event in reports}) == len(set(map(repr, reports)))
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
         try:
             self.world.come_to_rest()
-            self.no_round_of_a_message_is_sent_twice()
-            self.what_is_told_again_is_the_same()
-            self.who_has_opted_out_is_sent_nothing()
+            self.no_generation_of_a_message_is_sent_twice()
+            self.repeated_reports_are_equal()
+            self.nothing_is_sent_after_an_opt_out()
             for request in self.world.requests():
                 self._ends_once(request.message.id, request.generation)
-                self._is_recorded_as_it_was_told(request.message.id)
-            self._telling_all_again_changes_nothing()
+                self._is_recorded_as_reported(request.message.id)
+            self._redelivery_of_everything_changes_nothing()
         finally:
             self.world.close()
 
     def _ends_once(self, message_id: MessageId, generation: int) -> None:
         reports = [
             event.data
-            for event in self.world.statuses()
+            for event in self.world.reports()
             if (event.data.message_id, event.data.generation) == (message_id, generation)
         ]
         ends = {(report.status, report.attempt) for report in reports if report.status in ENDS.values()}
-        letters = {
-            event.id
-            for event in self.world.dead_letters()
-            if (event.data.message_id, event.data.generation) == (message_id, generation)
+        dead_letters = {
+            dead_letter.id
+            for dead_letter in self.world.dead_letters()
+            if (dead_letter.message_id, dead_letter.generation) == (message_id, generation)
         }
         if self._was_sent_before(message_id, generation):
             assert {report.status for report in reports} == {Status.SENT}
-            assert (message_id, generation) not in self.world.provider.asked
+            assert (message_id, generation) not in self.world.provider.requested
             return
         [(status, attempt)] = ends
-        assert len(letters) == (status is Status.FAILED)
+        assert len(dead_letters) == (status is Status.FAILED)
         retried = {report.attempt for report in reports if report.status is Status.RETRYING}
         assert retried == set(range(1, attempt))
-        assert status is not Status.SENT or (message_id, generation) in self.world.provider.asked
+        assert status is not Status.SENT or (message_id, generation) in self.world.provider.requested
 
     def _was_sent_before(self, message_id: MessageId, generation: int) -> bool:
         return any(
             event.data.message_id == message_id
             and event.data.generation < generation
             and event.data.status is Status.SENT
-            for event in self.world.statuses()
+            for event in self.world.reports()
         )
 
-    def _is_recorded_as_it_was_told(self, message_id: MessageId) -> None:
-        record = self.world.recorded(message_id)
-        told = [event.data for event in self.world.statuses() if event.data.message_id == message_id]
-        last = max(told, key=lambda report: (report.generation, report.status.precedence, report.attempt))
-        assert record is not None
-        assert ENDS[record.entry.state] is last.status
+    def _is_recorded_as_reported(self, message_id: MessageId) -> None:
+        found = self.world.look_up(message_id)
+        reports = [event.data for event in self.world.reports() if event.data.message_id == message_id]
+        last = max(reports, key=lambda report: (report.generation, report.status.precedence, report.attempt))
+        assert found is not None
+        assert ENDS[found.value.state] is last.status
 
-    def _telling_all_again_changes_nothing(self) -> None:
+    def _redelivery_of_everything_changes_nothing(self) -> None:
         world = self.world
-        asked, told = list(world.provider.asked), {event.id for event in world.told()}
+        requested, published = list(world.provider.requested), {event.id for event in world.published()}
         world.provider.behaviour = Behaviour.ACCEPTS
         world.reset_consumers()
         world.come_to_rest()
-        assert world.provider.asked == asked
-        assert {event.id for event in world.told()} == told
+        assert world.provider.requested == requested
+        assert {event.id for event in world.published()} == published
 
 
 TestAnyCourse = AnyCourse.TestCase

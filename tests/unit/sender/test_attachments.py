@@ -19,7 +19,7 @@ from services.sender import attachments
 from services.sender.attachments import Fetch, LookUp, fetching, file_name, is_public, media_type_of
 from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
 from tests import messages
-from tests.stand_in import Answer, Asked, StandIn, standing_in
+from tests.stand_in import Answer, ReceivedRequest, StandIn, standing_in
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def fetch() -> AsyncIterator[Fetch]:
 
 
 def hosts(**addresses: str) -> LookUp:
-    async def look_up(host: str, port: int) -> Sequence[str]:  # noqa: ARG001 - hosts of a table have any port
+    async def look_up(host: str, port: int) -> Sequence[str]:  # noqa: ARG001 - for any port
         return addresses[host.partition(".")[0]].split()
 
     return look_up
@@ -51,16 +51,16 @@ def hosts(**addresses: str) -> LookUp:
         *("2002:7f00:1::", "2002:a00:1::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "5f00::1"),
     ],
 )
-def test_addresses_that_are_not_of_the_open_internet(address: str) -> None:
+def test_these_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "172.32.0.1", "2606:4700::1111"])
-def test_addresses_that_are(address: str) -> None:
+def test_these_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
-async def test_files_have_a_name_a_type_and_their_bytes(server: StandIn, fetch: Fetch) -> None:
+async def test_a_file_has_a_name_a_type_and_content(server: StandIn, fetch: Fetch) -> None:
     answers = {
         "/a.png": Answer(headers={"Content-Type": "image/png"}, body=b"\x89PNG"),
         "/b": Answer(
@@ -73,12 +73,12 @@ async def test_files_have_a_name_a_type_and_their_bytes(server: StandIn, fetch: 
             body=gzip.compress(b"Notes"),
         ),
     }
-    server.answer = lambda asked: answers[asked.path]
+    server.answer = lambda request: answers[request.path]
     assert await fetch([f"{server.url}/b", f"{server.url}/a.png"]) == [
         File("notes.txt", "text/plain", b"Notes"),
         File("a.png", "image/png", b"\x89PNG"),
     ]
-    assert [asked.headers.get("cookie") for asked in server.asked] == [None, None]
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_files_have_a_name_a_type_and_their_bytes(server: StandIn, fetch: 
         (Answer(ending="hang"), TemporaryError, "attachment_timeout"),
     ],
 )
-async def test_what_cannot_be_fetched_is_refused_or_tried_later(
+async def test_an_attachment_that_cannot_be_fetched_is_an_error(
     server: StandIn,
     fetch: Fetch,
     monkeypatch: pytest.MonkeyPatch,
@@ -122,24 +122,24 @@ async def test_what_cannot_be_fetched_is_refused_or_tried_later(
     assert "token" not in str(caught.value)
 
 
-async def test_all_attachments_together_have_one_limit(
+async def test_the_limit_applies_to_all_attachments_together(
     server: StandIn, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attachments, "MAX_BYTES", 1000)
     server.answer = lambda _: Answer(body=bytes(500))
     assert len(await fetch([server.url] * 2)) == 2
-    with pytest.raises(RejectedError, match="more than"):
+    with pytest.raises(RejectedError, match="larger than"):
         await fetch([server.url] * 3)
 
 
-async def test_nothing_larger_than_the_limit_is_ever_held() -> None:
+async def test_no_more_than_the_limit_is_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000))
-    content = attachments._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - how much it inflates shows nowhere else
+    content = attachments._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - its memory is not visible elsewhere
     assert len(content) == 1_001
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://nobody.example/"])
-async def test_a_server_that_is_away_may_come_back(url: str) -> None:
+async def test_an_unreachable_server_is_a_temporary_error(url: str) -> None:
     async with fetching(allow_private=True, look_up=hosts(**{"127": "127.0.0.1", "nobody": ""})) as fetch:
         with pytest.raises(TemporaryError):
             await fetch([url])
@@ -161,7 +161,7 @@ async def test_a_server_that_is_away_may_come_back(url: str) -> None:
         "http://mapped.example/",
     ],
 )
-async def test_what_is_refused_before_anybody_is_asked(url: str) -> None:
+async def test_these_urls_are_refused_without_a_request(url: str) -> None:
     table = hosts(public="1.1.1.1", private="10.0.0.1", both="1.1.1.1 127.0.0.1", mapped="::ffff:1.1.1.1")
 
     async with fetching(look_up=table) as fetch:
@@ -173,14 +173,14 @@ async def test_what_is_refused_before_anybody_is_asked(url: str) -> None:
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "017700000001", "[::1]", "x" * 64]
 )
-async def test_no_spelling_of_this_machine_is_a_way_to_it(host: str) -> None:
+async def test_no_spelling_of_the_local_host_is_accepted(host: str) -> None:
     async with fetching() as fetch:
         with pytest.raises(RejectedError) as caught:
             await fetch([f"http://{host}/"])
     assert caught.value.code == "attachment_refused"
 
 
-async def test_name_servers_that_do_not_answer_keep_nobody_else_waiting(
+async def test_silent_name_servers_do_not_block_other_look_ups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answered = threading.Event()
@@ -203,66 +203,68 @@ async def test_name_servers_that_do_not_answer_keep_nobody_else_waiting(
 
 
 class Rebinding:
-    """A host that has another address each time somebody looks."""
+    """A host that has another address at each look-up."""
 
     def __init__(self, *addresses: str) -> None:
         self._addresses = list(addresses)
 
-    async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002 - it has but one host
+    async def __call__(self, host: str, port: int) -> Sequence[str]:  # noqa: ARG002 - for any host
         return [self._addresses.pop(0)]
 
 
 @pytest.fixture
-def open_internet(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
-    """Have 127.0.0.1, and nothing else, count as public, and the server's port as a usual one."""
+def public_loopback(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
+    """Make 127.0.0.1 the only public address, and the server's port the only permitted one."""
     monkeypatch.setattr(attachments, "is_public", lambda address: address == "127.0.0.1")
     monkeypatch.setattr(attachments, "_PORTS", {httpx.URL(server.url).port})
 
 
-@pytest.mark.usefixtures("open_internet")
-async def test_the_address_that_was_checked_is_the_one_that_is_asked(server: StandIn) -> None:
+@pytest.mark.usefixtures("public_loopback")
+async def test_the_request_goes_to_the_address_that_was_checked(server: StandIn) -> None:
     port = httpx.URL(server.url).port
     server.answer = lambda _: Answer(body=b"A")
     async with fetching(look_up=Rebinding("127.0.0.1", "10.0.0.1")) as fetch:
         [file] = await fetch([f"http://files.example:{port}/a.txt"])
     assert file.content == b"A"
-    assert server.asked[0].headers["host"] == f"files.example:{port}"
+    assert server.requests[0].headers["host"] == f"files.example:{port}"
 
 
-@pytest.mark.usefixtures("open_internet")
+@pytest.mark.usefixtures("public_loopback")
 async def test_each_redirect_is_checked(server: StandIn) -> None:
     port = httpx.URL(server.url).port
 
-    def answer(asked: Asked) -> Answer:
-        return Answer(302, {"Location": f"http://inner.example:{port}/"}) if asked.path == "/a" else Answer()
+    def answer(request: ReceivedRequest) -> Answer:
+        return (
+            Answer(302, {"Location": f"http://inner.example:{port}/"}) if request.path == "/a" else Answer()
+        )
 
     server.answer = answer
     async with fetching(look_up=hosts(files="127.0.0.1", inner="10.0.0.1")) as fetch:
         with pytest.raises(RejectedError) as caught:
             await fetch([f"http://files.example:{port}/a"])
     assert caught.value.code == "attachment_refused"
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-@pytest.mark.usefixtures("open_internet")
+@pytest.mark.usefixtures("public_loopback")
 async def test_a_redirect_is_followed(server: StandIn) -> None:
     port = httpx.URL(server.url).port
     answers: Mapping[str, Answer] = {"/a": Answer(302, {"Location": "/b.txt"}), "/b.txt": Answer(body=b"B")}
-    server.answer = lambda asked: answers[asked.path]
+    server.answer = lambda request: answers[request.path]
     async with fetching(look_up=hosts(files="127.0.0.1")) as fetch:
         assert await fetch([f"http://files.example:{port}/a"]) == [
             File("b.txt", "application/octet-stream", b"B")
         ]
 
 
-async def test_the_next_address_is_asked_where_one_does_not_answer(server: StandIn) -> None:
+async def test_the_next_address_is_tried_if_one_does_not_answer(server: StandIn) -> None:
     url = f"http://files.example:{httpx.URL(server.url).port}/"
     async with fetching(allow_private=True, look_up=hosts(files="127.0.0.2 127.0.0.1")) as fetch:
         assert len(await fetch([url])) == 1
 
 
 @pytest.mark.parametrize(("host", "is_trusted"), [("files.example", True), ("other.example", False)])
-async def test_tls_is_verified_for_the_host_and_not_for_its_address(
+async def test_tls_is_verified_for_the_host_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, *, is_trusted: bool
 ) -> None:
     tls = self_signed("files.example", tmp_path)
@@ -275,7 +277,7 @@ async def test_tls_is_verified_for_the_host_and_not_for_its_address(
         else:
             with pytest.raises(TemporaryError, match="certificate"):
                 await fetched
-        assert len(server.asked) == is_trusted
+        assert len(server.requests) == is_trusted
 
 
 def self_signed(host: str, folder: Path) -> ssl.SSLContext:
@@ -316,7 +318,7 @@ def self_signed(host: str, folder: Path) -> ssl.SSLContext:
         ("attachment; filename*=nonsense'x'%41", "https://x.example/a.png", "A"),
     ],
 )
-def test_a_file_has_a_name_that_does_no_harm(header: str, url: str, name: str) -> None:
+def test_a_file_name_is_harmless(header: str, url: str, name: str) -> None:
     assert file_name(header, httpx.URL(url), "image/png") == name
 
 
@@ -330,5 +332,5 @@ def test_a_file_has_a_name_that_does_no_harm(header: str, url: str, name: str) -
         ("a/b\r\nc", "application/octet-stream"),
     ],
 )
-def test_the_type_is_a_media_type_or_none_in_particular(header: str, type_: str) -> None:
+def test_an_invalid_media_type_becomes_the_general_one(header: str, type_: str) -> None:
     assert media_type_of(header) == type_

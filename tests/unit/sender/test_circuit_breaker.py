@@ -20,67 +20,81 @@ def make() -> tuple[CircuitBreaker, Clock]:
 
 def fail(breaker: CircuitBreaker, times: int) -> None:
     for _ in range(times):
-        breaker.failed()
+        breaker.record_failure()
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
     breaker, clock = make()
     fail(breaker, 2)
-    assert breaker.blocked_until() is None
+    assert breaker.try_acquire()
+    assert not breaker.is_open
     fail(breaker, 1)
-    assert breaker.blocked_until() == clock.now + PAUSE
+    assert not breaker.try_acquire()
+    assert breaker.is_open
+    assert breaker.retry_at == clock.now + PAUSE
 
 
-def test_it_can_be_looked_at_without_asking() -> None:
-    breaker, clock = make()
-    assert not breaker.lets_nobody_through
-    fail(breaker, 3)
-    assert breaker.lets_nobody_through
-    clock.now += PAUSE
-    assert not breaker.lets_nobody_through
-    assert breaker.blocked_until() is None
-    assert breaker.lets_nobody_through
-
-
-def test_a_success_in_between_counts() -> None:
+def test_a_success_resets_the_count() -> None:
     breaker, _ = make()
     fail(breaker, 2)
-    breaker.succeeded()
+    breaker.record_success()
     fail(breaker, 2)
-    assert breaker.blocked_until() is None
+    assert breaker.try_acquire()
+
+
+def test_it_can_be_opened_whatever_the_count() -> None:
+    breaker, _ = make()
+    breaker.open()
+    assert not breaker.try_acquire()
+
+
+def test_questions_change_nothing() -> None:
+    breaker, clock = make()
+    assert breaker.can_acquire
+    fail(breaker, 3)
+    assert not breaker.can_acquire
+    clock.now += PAUSE
+    for _ in range(2):
+        assert breaker.can_acquire
+        assert breaker.is_open
+        assert breaker.retry_at == clock.now
+    assert breaker.try_acquire()
+    assert not breaker.can_acquire
 
 
 def test_after_the_pause_one_message_probes_and_the_others_wait() -> None:
     breaker, clock = make()
     fail(breaker, 3)
     clock.now += PAUSE
-    assert breaker.blocked_until() is None
-    assert breaker.blocked_until() == clock.now + PAUSE
+    assert breaker.try_acquire()
+    assert not breaker.try_acquire()
+    assert breaker.retry_at == clock.now + PAUSE
 
 
-def test_a_probe_that_succeeds_closes_it() -> None:
+def test_a_successful_probe_closes_it() -> None:
     breaker, clock = make()
     fail(breaker, 3)
     clock.now += PAUSE
-    breaker.blocked_until()
-    breaker.succeeded()
-    assert breaker.blocked_until() is None
+    breaker.try_acquire()
+    breaker.record_success()
+    assert breaker.try_acquire()
     assert not breaker.is_open
 
 
-def test_a_probe_that_fails_leaves_it_open_for_another_pause() -> None:
+def test_a_failed_probe_leaves_it_open_for_another_pause() -> None:
     breaker, clock = make()
     fail(breaker, 3)
     clock.now += PAUSE
-    breaker.blocked_until()
-    breaker.failed()
-    assert breaker.blocked_until() == clock.now + PAUSE
+    breaker.try_acquire()
+    breaker.record_failure()
+    assert not breaker.try_acquire()
+    assert breaker.retry_at == clock.now + PAUSE
 
 
-def test_a_probe_that_never_reports_does_not_keep_it_open_for_ever() -> None:
+def test_a_probe_that_never_reports_does_not_keep_it_open_forever() -> None:
     breaker, clock = make()
     fail(breaker, 3)
     clock.now += PAUSE
-    breaker.blocked_until()
+    breaker.try_acquire()
     clock.now += PAUSE
-    assert breaker.blocked_until() is None
+    assert breaker.try_acquire()

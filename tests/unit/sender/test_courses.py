@@ -1,13 +1,13 @@
-"""Single courses of a message that need bad luck."""
+"""Single deliveries in which rare events coincide."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from shared.ledger import State
+from shared.ledger import DeliveryState
 from shared.lifecycle import Status
-from tests.unit.sender.simulation import START, Asked, Behaviour, World
+from tests.unit.sender.simulation import START, Behaviour, PendingRequest, World
 
 
 @pytest.fixture
@@ -18,32 +18,32 @@ def world() -> Iterator[World]:
     world.close()
 
 
-def test_an_attempt_that_is_put_off_for_hours_is_reported_once(world: World) -> None:
-    world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
+def test_an_attempt_that_is_deferred_for_hours_is_reported_once(world: World) -> None:
+    world.provider.behaviour = Behaviour.REJECTS_CREDENTIALS
     world.come_to_rest()
 
-    assert [event.data.status for event in world.statuses()] == [Status.SCHEDULED, Status.EXPIRED]
+    assert world.statuses() == [Status.SCHEDULED, Status.EXPIRED]
 
 
-def test_what_the_provider_took_is_recorded_however_often_nats_is_away(world: World) -> None:
+def test_an_acceptance_is_recorded_however_often_nats_is_unavailable(world: World) -> None:
     first, *_ = world.processes
-    first.handle(world.undone()[0])
+    first.handle(world.unsettled()[0])
     world.let_pass()
-    world.answer(4)  # it looks, asks for consent, claims and sends
+    world.answer(4)  # look-up, suppressions, claim, request
     for _ in range(10):
         world.let_pass(10)
     world.come_to_rest()
 
-    assert [event.data.status for event in world.statuses()] == [Status.SENT]
-    assert len(world.provider.asked) == 1
+    assert world.statuses() == [Status.SENT]
+    assert len(world.provider.requested) == 1
 
 
-def test_after_an_outage_who_knows_what_was_sent_has_time_to_say_so(world: World) -> None:
+def test_a_process_with_an_unrecorded_result_has_time_to_record_it_after_an_outage(world: World) -> None:
     first, second, _ = world.processes
-    [step] = world.undone()
+    [step] = world.unsettled()
     first.handle(step)
     world.let_pass()
-    world.answer(4)  # it looks, asks for consent, claims and sends
+    world.answer(4)  # look-up, suppressions, claim, request
     while world.now() < START + timedelta(seconds=40):
         world.let_pass(1)
     world.connected_since = world.now()
@@ -52,59 +52,59 @@ def test_after_an_outage_who_knows_what_was_sent_has_time_to_say_so(world: World
     world.answer(7, second)
     world.come_to_rest()
 
-    assert len(world.provider.asked) == 1
-    assert [event.data.status for event in world.statuses()] == [Status.SENT]
+    assert len(world.provider.requested) == 1
+    assert world.statuses() == [Status.SENT]
 
 
-def test_nobody_else_sends_what_is_being_sent(world: World) -> None:
+def test_no_other_process_sends_a_message_that_is_being_sent(world: World) -> None:
     first, second, _ = world.processes
-    first.handle(world.undone()[0])
+    first.handle(world.unsettled()[0])
     world.let_pass()
-    world.answer(3)  # it looks, asks for consent and claims
-    second.handle(world.undone()[0])
+    world.answer(3)  # look-up, suppressions, claim
+    second.handle(world.unsettled()[0])
     world.let_pass()
     world.answer(7, second)
 
-    assert [asked.by for asked in world.under_way()] == [first]
+    assert [pending.by for pending in world.in_progress()] == [first]
     world.come_to_rest()
-    assert len(world.provider.asked) == 1
+    assert len(world.provider.requested) == 1
 
 
-def test_of_two_that_know_different_ends_the_one_who_recorded_it_is_right(world: World) -> None:
+def test_of_two_different_results_the_recorded_one_counts(world: World) -> None:
     first, second, _ = world.processes
-    first.handle(world.undone()[0])
+    first.handle(world.unsettled()[0])
     world.let_pass()
-    world.answer(4)  # it looks, asks for consent, claims and sends
+    world.answer(4)  # look-up, suppressions, claim, request
     world.let_pass(31)
     world.provider.behaviour = Behaviour.REJECTS
-    second.handle(world.undone()[0])
+    second.handle(world.unsettled()[0])
     world.let_pass()
     world.answer(7, second)
     world.come_to_rest()
 
-    assert [event.data.status for event in world.statuses()] == [Status.FAILED]
+    assert world.statuses() == [Status.FAILED]
 
 
-def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(world: World) -> None:
-    """All senders are away for longer than ids are remembered; then an old step races with the next."""
+def test_a_late_schedule_that_replaces_a_newer_one_loses_nothing(world: World) -> None:
+    """After all senders were down for longer than ids are remembered, an old step races with the next."""
     first, second, third = world.processes
     world.provider.behaviour = Behaviour.FAILS
-    first.handle(world.undone()[0])
+    first.handle(world.unsettled()[0])
     world.let_pass()
     world.answer(6)  # all but the schedule
-    [schedule] = world.under_way()
+    [schedule] = world.in_progress()
     schedule.arrive()
     first.die()
     world.let_pass(601)
 
-    old_step, next_step = world.undone()
+    old_step, next_step = world.unsettled()
     second.handle(old_step)
     world.let_pass()
-    world.answer(2)  # it looks and reports
-    [late] = world.under_way()
+    world.answer(2)  # look-up, report
+    [late] = world.in_progress()
     third.handle(next_step)
     world.let_pass()
-    world.answer(7, but=late)
+    world.answer(7, except_for=late)
     [newer] = world.schedules()
     late.succeed()
     world.let_pass()
@@ -112,37 +112,37 @@ def test_a_schedule_that_is_told_late_and_replaces_a_newer_one_loses_nothing(wor
 
     world.provider.behaviour = Behaviour.ACCEPTS
     world.come_to_rest()
-    record = world.recorded(world.requests()[0].message.id)
-    assert record is not None
-    assert record.entry.state is State.SENT
+    found = world.look_up(world.requests()[0].message.id)
+    assert found is not None
+    assert found.value.state is DeliveryState.SENT
 
 
 @pytest.fixture
-def late(world: World) -> Asked:
-    """The schedule of the second attempt, still under way when that has failed and the third is scheduled."""
+def late(world: World) -> PendingRequest:
+    """The schedule of the second attempt, still in progress when the third one has been scheduled."""
     first, second, third = world.processes
     world.provider.behaviour = Behaviour.FAILS
-    [step] = world.undone()
+    [step] = world.unsettled()
     first.handle(step)
     world.let_pass()
     world.answer(6)  # all but the schedule
-    [late] = world.under_way()
-    world.let_pass(5)  # it gives up waiting, and the step comes again
+    [late] = world.in_progress()
+    world.let_pass(5)  # the request times out, and the step comes again
     second.handle(step)
     world.let_pass()
     world.answer(7, second)
     world.let_pass(2)
-    [next_step] = world.undone()
+    [next_step] = world.unsettled()
     third.handle(next_step)
     world.let_pass()
     world.answer(7)
     return late
 
 
-def test_a_schedule_that_is_told_steps_late_loses_nothing(world: World, late: Asked) -> None:
+def test_a_schedule_that_arrives_several_steps_late_loses_nothing(world: World, late: PendingRequest) -> None:
     first, *_ = world.processes
     world.let_pass(75)
-    [last_step] = world.undone()
+    [last_step] = world.unsettled()
     first.handle(last_step)
     world.let_pass()
     world.answer(7)
@@ -152,77 +152,79 @@ def test_a_schedule_that_is_told_steps_late_loses_nothing(world: World, late: As
 
     world.provider.behaviour = Behaviour.REJECTS
     world.come_to_rest()
-    assert [event.data.attempt for event in world.statuses()] == [1, 2, 3, 4]
+    assert [event.data.attempt for event in world.reports()] == [1, 2, 3, 4]
     [dead_letter] = world.dead_letters()
-    assert [error.attempt for error in dead_letter.data.errors] == [1, 2, 3, 4]
+    assert [error.attempt for error in dead_letter.errors] == [1, 2, 3, 4]
 
 
-def test_nor_does_one_that_takes_the_place_of_a_step_whose_process_dies(world: World, late: Asked) -> None:
+def test_a_late_schedule_that_replaces_the_step_of_a_dying_process_loses_nothing(
+    world: World, late: PendingRequest
+) -> None:
     first, *_ = world.processes
     world.let_pass(75)
-    [last_step] = world.undone()
+    [last_step] = world.unsettled()
     first.handle(last_step)
     world.let_pass()
-    world.answer(3)  # it looks, asks for consent and claims
+    world.answer(3)  # look-up, suppressions, claim
     late.arrive()
     world.let_pass()
-    assert last_step not in world.undone()
+    assert last_step not in world.unsettled()
     first.die()
 
     world.provider.behaviour = Behaviour.ACCEPTS
     world.come_to_rest()
-    assert [event.data.status for event in world.statuses()][-1] is Status.SENT
+    assert world.statuses()[-1] is Status.SENT
 
 
-def test_who_is_put_off_leaves_the_claim_of_another_alone(world: World) -> None:
+def test_a_deferral_does_not_overwrite_the_claim_of_another_process(world: World) -> None:
     first, second, _ = world.processes
     world.accept(1)
-    [other, step] = world.undone()
-    world.provider.behaviour = Behaviour.REFUSES_CREDENTIALS
+    [other, step] = world.unsettled()
+    world.provider.behaviour = Behaviour.REJECTS_CREDENTIALS
     first.handle(other)
     world.let_pass()
-    world.answer(4)  # it looks, asks for consent, claims and is refused, so that it leaves the provider alone
+    world.answer(4)  # look-up, suppressions, claim, rejection, which opens the breaker
     world.provider.behaviour = Behaviour.ACCEPTS
     first.handle(step)
     world.let_pass()
-    world.under_way(first)[-1].arrive()  # it looks
+    world.in_progress(first)[-1].arrive()  # look-up
     second.handle(step)
     world.let_pass()
-    world.answer(3, second)  # it looks, asks for consent and claims
+    world.answer(3, second)  # look-up, suppressions, claim
     world.answer(7, first)
     world.come_to_rest()
 
     message_id = world.requests()[1].message.id
-    statuses = [event.data.status for event in world.statuses() if event.data.message_id == message_id]
+    statuses = [event.data.status for event in world.reports() if event.data.message_id == message_id]
     assert statuses == [Status.SENT]
 
 
-def test_who_was_refused_leaves_the_claim_of_another_alone(world: World) -> None:
+def test_a_failure_does_not_overwrite_the_claim_of_another_process(world: World) -> None:
     first, second, _ = world.processes
-    [step] = world.undone()
+    [step] = world.unsettled()
     world.provider.behaviour = Behaviour.FAILS
     first.handle(step)
     world.let_pass()
-    world.answer(4)  # it looks, asks for consent, claims and is refused
+    world.answer(4)  # look-up, suppressions, claim, rejection
     world.let_pass(31)
     world.provider.behaviour = Behaviour.ACCEPTS
     second.handle(step)
     world.let_pass()
-    world.answer(3, second)  # it looks, asks for consent and claims
-    while not world.under_way(first):
+    world.answer(3, second)  # look-up, suppressions, claim
+    while not world.in_progress(first):
         world.let_pass(1)
     world.answer(7, first)
     world.come_to_rest()
 
-    assert [event.data.status for event in world.statuses()] == [Status.SENT]
+    assert world.statuses() == [Status.SENT]
 
 
-def test_what_was_sent_before_its_replay_is_sent_in_that_round_too(world: World) -> None:
+def test_the_replay_of_a_sent_message_is_reported_as_sent_and_sends_nothing(world: World) -> None:
     world.come_to_rest()
     world.replay(world.requests()[0])
     world.come_to_rest()
 
-    reports = [event.data for event in world.statuses()]
+    reports = [event.data for event in world.reports()]
     assert [(report.generation, report.status) for report in reports] == [(0, Status.SENT), (1, Status.SENT)]
     assert len({report.provider_message_id for report in reports}) == 1
-    assert len(world.provider.asked) == 1
+    assert len(world.provider.requested) == 1

@@ -2,64 +2,81 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.circuit_breaker import CircuitBreaker
+from services.sender.limits import Limiter
+from services.sender.provider_client import ProviderClient
+from services.sender.settings import Limits
+from shared.channels import Channel
+from shared.message import Message
 from shared.providers.base import (
+    Adapter,
     CredentialsError,
     File,
-    NotReachedError,
+    HttpAnswer,
+    HttpRequest,
     Provider,
     ProviderError,
     RejectedError,
     TemporaryError,
     UnknownOutcomeError,
-    is_provider_id,
 )
-from services.sender.provider_client import Limits, Route
-from shared.channels import Channel
-from shared.events import Message
 from shared.settings import Settings
 from tests import messages
 
+UNREACHABLE = httpx.ConnectError("refused")
 
-class Stub(Provider):
-    """A provider that answers as it is told to."""
 
-    name = "stub"
-    channel = Channel.SMS
-    settings = Settings
+class StubAdapter(Adapter[Settings]):
     honours_idempotency_keys = True
     takes_files = True
 
-    def __init__(self, *errors: Exception) -> None:
-        self._errors = list(errors)
-        self.asked = 0
-        self.under_way = 0
-        self.most_under_way = 0
+    def __init__(self, settings: Settings) -> None:  # noqa: ARG002 - as its base
         self.files: Sequence[File] = ()
 
-    async def send(self, message: Message, files: Sequence[File]) -> str:
+    def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
+        if message.body == "odd":
+            raise KeyError("oops")
         self.files = files
-        self.asked += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        return HttpRequest.json("http://stub", {"id": str(message.id)}, {})
+
+    def message_id(self, answer: HttpAnswer) -> object:
+        return answer.field("id")
+
+
+class StubProvider(httpx.AsyncBaseTransport):
+    """Answers with these statuses or exceptions in turn, and after them with acceptances."""
+
+    def __init__(self, *answers: int | Exception) -> None:
+        self._answers = list(answers)
+        self.requests = 0
+        self.in_progress = 0
+        self.max_in_progress = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        self.in_progress += 1
+        self.max_in_progress = max(self.max_in_progress, self.in_progress)
         await asyncio.sleep(0)
-        self.under_way -= 1
-        if self._errors:
-            raise self._errors.pop(0)
-        return f"stub-{message.id}"
+        self.in_progress -= 1
+        answer = self._answers.pop(0) if self._answers else 200
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer, content=request.content)
 
 
 FILE = File("a.txt", "text/plain", b"A")
 
 
 async def fetch(urls: Sequence[str]) -> Sequence[File]:
-    """Fetch what the URL says: an attachment, or what happens instead."""
+    """Return a file, or fail as the URL says."""
     match urls:
-        case ["away"]:
+        case ["unreachable"]:
             raise TemporaryError("attachment_unreachable", "x")
         case ["refused"]:
             raise RejectedError("attachment_refused", "x")
@@ -70,120 +87,139 @@ async def fetch(urls: Sequence[str]) -> Sequence[File]:
     return [FILE]
 
 
-def make(stub: Stub, *, failures: int = 2, limits: Limits = Limits(10)) -> Route:  # noqa: B008 - immutable
-    breaker = CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now)
-    return Route(stub, breaker, limits, fetch)
+STUB: Provider[Any] = Provider(name="stub", channel=Channel.SMS, settings=Settings, adapter=StubAdapter)
 
 
-async def test_no_more_requests_are_under_way_than_allowed() -> None:
-    stub = Stub()
-    route = make(stub, limits=Limits(concurrency=3))
+def client_of(
+    provider: StubProvider,
+    *,
+    failures: int = 2,
+    limits: Limits = Limits(10),  # noqa: B008 - immutable
+    adapter: StubAdapter | None = None,
+) -> ProviderClient:
+    return ProviderClient(
+        STUB,
+        adapter or StubAdapter(Settings()),
+        httpx.AsyncClient(transport=provider),
+        breaker=CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now),
+        limiter=Limiter(limits),
+        fetch=fetch,
+    )
+
+
+async def test_the_number_of_requests_in_progress_is_limited() -> None:
+    provider = StubProvider()
+    client = client_of(provider, limits=Limits(concurrency=3))
 
     async def send() -> None:
-        async with route.slot():
-            await route.send(messages.message())
+        async with client.slot():
+            await client.send(messages.message())
 
     await asyncio.gather(*(send() for _ in range(20)))
-    assert (stub.asked, stub.most_under_way) == (20, 3)
+    assert (provider.requests, provider.max_in_progress) == (20, 3)
 
 
-async def test_a_rate_lets_through_what_it_allows_and_no_more() -> None:
-    route = make(Stub(), limits=Limits(concurrency=10, rate=0.001))
-    async with route.slot():
+async def test_the_rate_is_limited() -> None:
+    client = client_of(StubProvider(), limits=Limits(concurrency=10, rate=0.001))
+    async with client.slot():
         pass
-    second = asyncio.ensure_future(route.slot().__aenter__())
+    second = asyncio.ensure_future(client.slot().__aenter__())
     done, _ = await asyncio.wait({second}, timeout=0.05)
     assert not done
     second.cancel()
 
 
-async def test_a_connection_that_is_refused_is_tried_again_at_once() -> None:
-    stub = Stub(NotReachedError("x", "x"), NotReachedError("x", "x"))
+async def test_a_failed_connection_is_retried_at_once() -> None:
+    provider = StubProvider(UNREACHABLE, UNREACHABLE)
     message = messages.message()
-    assert await make(stub).send(message) == f"stub-{message.id}"
-    assert stub.asked == 3
+    assert await client_of(provider).send(message) == str(message.id)
+    assert provider.requests == 3
 
 
-@pytest.mark.parametrize("error", [TemporaryError("http_503", "x"), RejectedError("http_400", "x")])
-async def test_an_answer_is_not_asked_for_again(error: ProviderError) -> None:
-    stub = Stub(error)
-    with pytest.raises(type(error)):
-        await make(stub).send(messages.message())
-    assert stub.asked == 1
+async def test_a_failed_connection_is_retried_twice() -> None:
+    provider = StubProvider(*[UNREACHABLE] * 3)
+    with pytest.raises(ProviderError):
+        await client_of(provider).send(messages.message())
+    assert provider.requests == 3
 
 
-async def test_failures_open_the_breaker_and_refusals_of_a_message_do_not() -> None:
-    refusing = make(Stub(*(RejectedError("http_400", "x") for _ in range(5))))
-    failing = make(Stub(*(TemporaryError("http_500", "x") for _ in range(2))))
-    for route, times in ((refusing, 5), (failing, 2)):
+@pytest.mark.parametrize(("status", "error"), [(503, TemporaryError), (400, RejectedError)])
+async def test_an_answer_is_not_requested_again(status: int, error: type[ProviderError]) -> None:
+    provider = StubProvider(status)
+    with pytest.raises(error):
+        await client_of(provider).send(messages.message())
+    assert provider.requests == 1
+
+
+async def test_failures_open_the_breaker_and_rejections_of_a_message_do_not() -> None:
+    rejecting = client_of(StubProvider(*[400] * 5))
+    failing = client_of(StubProvider(*[500] * 2))
+    for client, times in ((rejecting, 5), (failing, 2)):
         for _ in range(times):
             with pytest.raises(ProviderError):
-                await route.send(messages.message())
-    assert refusing.blocked_until() is None
-    assert failing.blocked_until() is not None
+                await client.send(messages.message())
+    assert rejecting.try_acquire()
+    assert not failing.try_acquire()
 
 
-async def test_refused_credentials_pause_the_route_at_once() -> None:
-    route = make(Stub(CredentialsError("http_401", "x")), failures=100)
+async def test_rejected_credentials_open_the_breaker_at_once() -> None:
+    client = client_of(StubProvider(401), failures=100)
     with pytest.raises(CredentialsError):
-        await route.send(messages.message())
-    assert route.blocked_until() is not None
+        await client.send(messages.message())
+    assert not client.is_available
+    assert not client.try_acquire()
+    assert client.retry_at > messages.now()
 
 
-async def test_a_route_shows_as_paused_until_its_provider_takes_or_refuses_a_message() -> None:
+async def test_a_provider_counts_as_paused_until_it_accepts_or_rejects_a_message() -> None:
     shown = []
-    refused, failed = CredentialsError("http_401", "x"), TemporaryError("http_503", "x")
-    route = make(Stub(refused, failed, RejectedError("http_400", "x"), refused), failures=100)
+    client = client_of(StubProvider(401, 503, 400, 401), failures=100)
     for _ in range(5):
         with suppress(ProviderError):
-            await route.send(messages.message())
-        shown.append(REGISTRY.get_sample_value("messaging_route_paused", {"provider": "stub"}))
+            await client.send(messages.message())
+        shown.append(REGISTRY.get_sample_value("messaging_provider_paused", {"provider": "stub"}))
     assert shown == [1, 1, 0, 1, 0]
 
 
-async def test_what_an_adapter_does_not_know_is_an_unknown_outcome() -> None:
+async def test_an_unexpected_error_of_an_adapter_is_an_unknown_outcome() -> None:
     with pytest.raises(UnknownOutcomeError, match="KeyError"):
-        await make(Stub(KeyError("oops"))).send(messages.message())
+        await client_of(StubProvider()).send(messages.message(body="odd"))
 
 
 async def test_attachments_are_fetched_once_for_a_provider_that_takes_files() -> None:
-    stub = Stub(NotReachedError("x", "x"))
-    await make(stub).send(messages.message(attachments=["https://example.com/a.txt"]))
-    assert (stub.asked, stub.files) == (2, [FILE])
+    provider, adapter = StubProvider(UNREACHABLE), StubAdapter(Settings())
+    client = client_of(provider, adapter=adapter)
+    await client.send(messages.message(attachments=["https://example.com/a.txt"]))
+    assert (provider.requests, adapter.files) == (2, [FILE])
 
 
 @pytest.mark.parametrize(
     ("url", "error", "code"),
     [
-        ("away", TemporaryError, "attachment_unreachable"),
+        ("unreachable", TemporaryError, "attachment_unreachable"),
         ("refused", RejectedError, "attachment_refused"),
         ("odd", TemporaryError, "attachment_unexpected"),
     ],
 )
-async def test_an_attachment_at_fault_tells_nothing_of_the_provider(
+async def test_a_failed_attachment_says_nothing_about_the_provider(
     url: str, error: type[ProviderError], code: str
 ) -> None:
-    stub = Stub(TemporaryError("http_500", "x"))
-    route = make(stub, failures=2)
+    provider = StubProvider()
+    client = client_of(provider, failures=2)
     for _ in range(2):
         with pytest.raises(error) as caught:
-            await route.send(messages.message(attachments=[url]))
+            await client.send(messages.message(attachments=[url]))
         assert caught.value.code == code
-    assert (stub.asked, route.blocked_until()) == (0, None)
+    assert provider.requests == 0
+    assert client.try_acquire()
 
 
-async def test_an_attachment_that_is_cut_short_leaves_nothing_in_doubt() -> None:
-    stub = Stub()
-    route = make(stub)
-    sending = asyncio.ensure_future(route.send(messages.message(attachments=["slow"])))
+async def test_an_interrupted_attachment_leaves_nothing_in_doubt() -> None:
+    provider = StubProvider()
+    client = client_of(provider)
+    sending = asyncio.ensure_future(client.send(messages.message(attachments=["slow"])))
     await asyncio.sleep(0)
-    route.finish_within(0)
+    client.finish_within(0)
     with pytest.raises(TemporaryError) as caught:
         await sending
-    assert (caught.value.code, stub.asked) == ("attachment_timeout", 0)
-
-
-@pytest.mark.parametrize("value", ["", "x" * 256, "a\0b", "\ud800", "a\nb", 7, None])
-def test_what_can_be_no_id_of_a_provider(value: object) -> None:
-    assert not is_provider_id(value)
-    assert is_provider_id("SM0123-abc")
+    assert (caught.value.code, provider.requests) == ("attachment_timeout", 0)

@@ -17,20 +17,25 @@ if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
 _ENGINE_TIMEOUT = 60
-_PATIENCE = 60
+_START_TIMEOUT = 60
 _STOP_GRACE = 10
 
 
 class EngineMissingError(Exception):
-    """No engine answers."""
+    """No container engine answers."""
 
 
 class ImagesMissingError(Exception):
-    """An engine answers, but it has not got the images and cannot fetch them."""
+    """An engine answers, but has no images and cannot fetch them."""
 
 
 def fetch_images(*images: str) -> None:
-    """See to it that containers can be started. Raises EngineMissingError or ImagesMissingError."""
+    """Fetch the images that are missing.
+
+    Raises:
+        EngineMissingError: no engine answers.
+        ImagesMissingError: an image cannot be fetched.
+    """
     client = _client()
     try:
         client.ping()
@@ -45,7 +50,7 @@ def fetch_images(*images: str) -> None:
 def _client() -> docker.DockerClient:
     reason = ""
     with warnings.catch_warnings():
-        # A client that finds no engine leaves its socket to the garbage collector, which complains.
+        # A client that finds no engine does not close its socket, about which the garbage collector warns.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             return docker.from_env(timeout=_ENGINE_TIMEOUT)
@@ -66,11 +71,15 @@ def _fetch(client: docker.DockerClient, image: str) -> None:
 
 
 class Container:
-    """A server in a container, at the same port however often it is started.
+    """A server in a container, with the same port after each start.
 
     Args:
-        url: with {address} where host:port belong.
-        ready: says whether the server at a URL answers.
+        image: the image.
+        command: the command in the container.
+        environment: its environment variables.
+        port: the port of the server in the container.
+        url: the URL of the server, in which {address} stands for host:port.
+        ready: raises an error unless the server at a URL answers.
     """
 
     def __init__(
@@ -99,7 +108,7 @@ class Container:
             self._is_created = True
             await asyncio.to_thread(self._container.start)
             self.url = self._url.format(address=await asyncio.to_thread(self._address))
-        await until(self._probe, _PATIENCE)
+        await until(self._probe, _START_TIMEOUT)
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._container.get_wrapped_container().stop, timeout=_STOP_GRACE)
@@ -120,13 +129,14 @@ class Container:
         await self._ready(self.url)
 
     def _address(self) -> str:
-        # Where localhost is ::1 first, the engine may not listen there.
+        # localhost may resolve to ::1, where the engine may not listen.
         host = self._container.get_container_host_ip().replace("localhost", "127.0.0.1")
         return f"{host}:{self._container.get_exposed_port(self._port)}"
 
 
 def _new(image: str) -> "DockerContainer":
-    # Read at the import. Its helper container would need one more image, and privileges on some engines.
+    # This is read during the import. The helper container that it disables would need another image, and
+    # privileges in some engines.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
 

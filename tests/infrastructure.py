@@ -1,8 +1,8 @@
-"""A real PostgreSQL and a real NATS for the tests: in containers, or from the wheels.
+"""A real PostgreSQL and a real NATS for the tests, in containers or from Python wheels.
 
-`TEST_INFRA` chooses: `docker`, `embedded`, or unset for containers where an engine can run them.
-Either way a server keeps its address when it is stopped and started again, and one can also be killed
-or paused:
+`TEST_INFRA` selects `docker` or `embedded`. Unless it is set, containers are used if an engine can run them.
+In both cases a server keeps its address when it is stopped and started again. It can also be killed or
+paused:
 
     async with infrastructure.postgres(tmp_path) as server:
         async with server.database() as url:
@@ -40,30 +40,30 @@ class InfrastructureWarning(UserWarning):
 
 
 class Server(Protocol):
-    """A server that a test may mistreat."""
+    """A server that a test may stop, kill or pause."""
 
     @property
     def url(self) -> str: ...
 
     async def start(self) -> None:
-        """Return when it answers."""
+        """Start the server, and return when it answers."""
 
     async def stop(self) -> None: ...
 
     async def kill(self) -> None:
-        """As a crash would."""
+        """Kill the server, as in a crash."""
 
     async def pause(self) -> None:
-        """Let it hang: connections stay, answers do not come."""
+        """Let the server hang: connections stay open, but get no answers."""
 
     async def resume(self) -> None: ...
 
 
 class Postgres:
-    """A PostgreSQL, in which each test can have a database of its own.
+    """A PostgreSQL, in which each test can have its own database.
 
     Attributes:
-        server: what can be stopped and started.
+        server: the server, which can be stopped and started.
     """
 
     def __init__(self, server: Server) -> None:
@@ -71,19 +71,19 @@ class Postgres:
 
     @property
     def admin_url(self) -> str:
-        """Of a superuser, in a database that tests leave alone."""
+        """The URL of a superuser, with a database that tests do not use."""
         return self.server.url
 
     def url_of(self, database: str) -> str:
-        """`postgresql://…`, of any database of this server."""
+        """Return the `postgresql://…` URL of a database of this server."""
         return f"{self.server.url.rpartition('/')[0]}/{database}"
 
     @asynccontextmanager
     async def database(self, template: str = "template1") -> AsyncIterator[str]:
-        """A new database while inside; yields its `postgresql://…` URL.
+        """Create a database for the block; yield its `postgresql://…` URL.
 
         Args:
-            template: the database that it starts as a copy of. Nobody may be connected to that one.
+            template: the database that is copied. There may be no connection to it.
         """
         name = f"test_{uuid4().hex}"
         await self._administer(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -102,7 +102,7 @@ class Postgres:
 
 @asynccontextmanager
 async def postgres(folder: Path) -> AsyncIterator[Postgres]:
-    """A running PostgreSQL; the folder is for its data."""
+    """Run a PostgreSQL with its data in a folder."""
     server = _postgres_container() if mode() is Mode.DOCKER else _embedded_postgres(folder)
     async with _running(server):
         yield Postgres(server)
@@ -110,14 +110,14 @@ async def postgres(folder: Path) -> AsyncIterator[Postgres]:
 
 @asynccontextmanager
 async def nats(folder: Path) -> AsyncIterator[Server]:
-    """A running nats-server with JetStream; the folder is for its data."""
+    """Run a nats-server with JetStream with its data in a folder."""
     server = _nats_container() if mode() is Mode.DOCKER else _embedded_nats(folder)
     async with _running(server):
         yield server
 
 
 def mode() -> Mode:
-    """How the servers of this process are run, decided once. May take as long as fetching two images."""
+    """Return how this process runs servers. The first call may fetch two images."""
     chosen = os.environ.get("TEST_INFRA", "").strip()
     return Mode(chosen) if chosen else _best_mode()
 
@@ -129,7 +129,7 @@ def _best_mode() -> Mode:
     except EngineMissingError:
         return Mode.EMBEDDED
     except ImagesMissingError as exc:
-        # Shown in the summary, but no error as other warnings are.
+        # Other warnings are errors; this one is only shown in the summary.
         with warnings.catch_warnings():
             warnings.simplefilter("always", InfrastructureWarning)
             warnings.warn(f"{exc}: the tests use embedded servers", InfrastructureWarning, stacklevel=1)
@@ -174,7 +174,7 @@ class _Embedded:
         self._server.resume()
 
     async def dispose(self) -> None:
-        # Its data is of no use to anybody.
+        # Nobody needs its data any more.
         await self._server.kill()
 
 

@@ -1,7 +1,7 @@
-"""A JetStream in memory: compare-and-set, repetitions recognised by their ids, and schedules that come due.
+"""A JetStream in memory, with compare-and-set, deduplication by message ids, and schedules.
 
-What is declared in the topology holds here too. `tests/integration/bus/test_jetstream.py` shows that it
-behaves as the real one does.
+It follows the declared topology. `tests/integration/bus/test_jetstream.py` shows that it behaves like the
+real JetStream.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 
 from shared.bus import topology
 from shared.bus.client import Bus
-from shared.bus.publisher import Outgoing, Publisher, RefusedError
+from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import Stream
 
 _WRONG_LAST_SEQUENCE = 10_071
@@ -33,13 +33,13 @@ class Stored:
 
     @property
     def due(self) -> datetime | None:
-        """When it is to be published to its target, of a schedule."""
+        """The time when a schedule is published to its target; None if the message is not a schedule."""
         schedule = self.headers.get("Nats-Schedule")
         return datetime.fromisoformat(schedule.removeprefix("@at ")) if schedule else None
 
 
 class JetStream:
-    """The server; `clock` tells its time."""
+    """The server; `clock` returns its time."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -55,26 +55,26 @@ class JetStream:
         return next((each for each in reversed(self._stored[stream]) if each.subject == subject), None)
 
     def store(self, stream: str, outgoing: Outgoing) -> int:
-        """Store the message, or not if its id is known; return its sequence.
+        """Store a message unless its id is known, and return its sequence.
 
         Raises:
-            RefusedError: the subject's last message is another one than was expected.
+            PublishRejectedError: the last message of the subject is not the expected one.
         """
-        now, known_as = self._clock(), (stream, str(outgoing.id))
-        if outgoing.id and known_as in self._known:
-            sequence, since = self._known[known_as]
+        now, key = self._clock(), (stream, str(outgoing.id))
+        if outgoing.id and key in self._known:
+            sequence, since = self._known[key]
             if now - since < timedelta(seconds=self._streams[stream].duplicate_window or 0):
                 return sequence
         expected = outgoing.headers.get("Nats-Expected-Last-Subject-Sequence")
         last = self.last(stream, outgoing.subject)
         if expected is not None and int(expected) != (last.sequence if last else 0):
-            raise RefusedError(_WRONG_LAST_SEQUENCE, "wrong last sequence")
+            raise PublishRejectedError(_WRONG_LAST_SEQUENCE, "wrong last sequence")
         sequence = self._append(stream, outgoing.subject, outgoing.payload, outgoing.headers)
-        self._known[known_as] = sequence, now
+        self._known[key] = sequence, now
         return sequence
 
     def publish_what_is_due(self) -> None:
-        """Do what the server does with time."""
+        """Publish the schedules that are due, as the server does."""
         for schedule in self.messages(Stream.DELAYED):
             if schedule.due and schedule.due <= self._clock():
                 self._stored[Stream.DELAYED].remove(schedule)
@@ -98,7 +98,7 @@ class _Client(JetStreamContext):
         self,
         stream_name: str,
         subject: str,
-        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as its base has it
+        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as in its base
     ) -> RawStreamMsg:
         await asyncio.sleep(0)
         found = self._server.last(stream_name, subject)
@@ -108,7 +108,7 @@ class _Client(JetStreamContext):
 
 
 class BusTo(Bus):
-    """A connection that never breaks."""
+    """A connection to the server in memory, which never breaks."""
 
     def __init__(self, server: JetStream) -> None:
         self._client_in_memory = _Client(server)

@@ -1,4 +1,4 @@
-"""Waiting for what has to happen, instead of for time to pass."""
+"""Waiting for an event instead of for an amount of time."""
 
 import asyncio
 import time
@@ -7,21 +7,21 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_PATIENCE = 30.0
+_DEADLINE = 30.0
 _PAUSE = 0.02
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, within: float = _PATIENCE) -> T:
-    """Call `look` until it returns something true, and return that.
+async def eventually(probe: Callable[[], Awaitable[T]], *, within: float = _DEADLINE) -> T:
+    """Call `probe` until its result is true, and return the result.
 
     Raises:
-        AssertionError: it did not within so many seconds; names what it returned last.
+        AssertionError: the result was not true `within` so many seconds; the message has the last one.
     """
     deadline = time.monotonic() + within
     while True:
-        found = await look()
-        if found:
-            return found
+        result = await probe()
+        if result:
+            return result
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} s; last seen: {found!r}")
+            raise AssertionError(f"not true within {within} s; the last result was {result!r}")
         await asyncio.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""The connection to NATS, which outlives any outage of the server."""
+"""The connection to NATS, which survives any outage of the server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,16 +19,16 @@ _CONNECT_TIMEOUT = 2
 _RECONNECT_PAUSE = 1
 _PING_INTERVAL = 1
 _MAX_PINGS_OUT = 3
-"""A server that hangs is given up after this many unanswered pings."""
+"""The connection to a server that hangs is closed after this many unanswered pings."""
 
 REQUEST_TIMEOUT = 4.0
-"""Seconds that JetStream has to answer a request."""
+"""The seconds within which JetStream has to answer a request."""
 
 
 class Bus:
-    """A connection that is made in the background, and made again whenever it is lost.
+    """A connection that is established in the background, and again whenever it is lost.
 
-    A service therefore starts while NATS is away and says so in `/readyz`, instead of dying.
+    A service can therefore start while NATS is down. It reports that in `/readyz`.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Bus:
 
     @property
     def client(self) -> Client:
-        """The present connection.
+        """The current connection.
 
         Raises:
             BusUnavailableError: there is none.
@@ -56,14 +56,14 @@ class Bus:
 
     @property
     def jetstream(self) -> JetStreamContext:
-        """JetStream over the present connection; raises like `client`."""
+        """JetStream over the current connection; it raises the same errors as `client`."""
         if self._jetstream is None or not self.is_connected:
             raise BusUnavailableError("NATS is not connected")
         return self._jetstream
 
     @property
     def connected_for(self) -> timedelta:
-        """How long the present connection has been there; meaningless without one."""
+        """The age of the current connection; meaningless if there is none."""
         return timedelta(seconds=monotonic() - self._up_since)
 
     async def until_connected(self) -> None:
@@ -73,32 +73,32 @@ class Bus:
         await self._down.wait()
 
     async def keep_connected(self, servers: list[str], name: str) -> None:
-        """Connect, and connect anew should the client ever give up; ends by cancellation only."""
-        complaints = _Complaints()
+        """Stay connected until the task is cancelled, even if the client stops trying."""
+        errors = _ErrorLog()
         try:
             while True:
                 try:
-                    await self._run_client(servers, name, complaints)
+                    await self._run_client(servers, name, errors)
                 except (nats.errors.Error, OSError, TimeoutError) as exc:
-                    complaints.report(exc)
+                    errors.report(exc)
                 await asyncio.sleep(_RECONNECT_PAUSE)
         finally:
             self._mark_down()
 
-    async def _run_client(self, servers: list[str], name: str, complaints: "_Complaints") -> None:
+    async def _run_client(self, servers: list[str], name: str, errors: "_ErrorLog") -> None:
         closed = asyncio.Event()
 
         async def on_error(exc: Exception) -> None:
-            complaints.report(exc)
+            errors.report(exc)
 
         async def on_disconnected() -> None:
-            if self._up.is_set():  # and not because we close it
+            if self._up.is_set():  # otherwise we are closing the connection ourselves
                 _log.warning("nats_disconnected")
             self._mark_down()
 
         async def on_reconnected() -> None:
             self._mark_up()
-            complaints.forget()
+            errors.forget()
             _log.info("nats_reconnected")
 
         async def on_closed() -> None:
@@ -115,7 +115,7 @@ class Bus:
                 max_reconnect_attempts=-1,
                 ping_interval=_PING_INTERVAL,
                 max_outstanding_pings=_MAX_PINGS_OUT,
-                # Without a connection nothing is kept for later: its publisher is told that it failed.
+                # Without a connection nothing is buffered, so that publishing fails at once.
                 pending_size=0,
                 error_cb=on_error,
                 disconnected_cb=on_disconnected,
@@ -125,7 +125,7 @@ class Bus:
             self._client = client
             self._jetstream = client.jetstream(timeout=REQUEST_TIMEOUT)
             self._mark_up()
-            complaints.forget()
+            errors.forget()
             _log.info("nats_connected")
             await closed.wait()
         finally:
@@ -143,8 +143,8 @@ class Bus:
         self._down.set()
 
 
-class _Complaints:
-    """Logs an error of the connection once, not at every attempt."""
+class _ErrorLog:
+    """Logs an error of the connection once, and not after each attempt."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -161,11 +161,11 @@ class _Complaints:
 
 @asynccontextmanager
 async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
-    """Connect to NATS in the background, and close when left.
+    """Connect to NATS in the background for the duration of the block.
 
     Args:
-        url: one server, or several of a cluster separated by commas; `nats://user:password@host:port`.
-        name: of the service; shown in the server's reports, and the prefix of its inboxes.
+        url: `nats://user:password@host:port`, or several servers of a cluster separated by commas.
+        name: the name of the service; the server shows it, and the names of inboxes begin with it.
     """
     bus = Bus()
     servers = [server.strip() for server in url.split(",")]
@@ -173,7 +173,7 @@ async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
     try:
         yield bus
     finally:
-        # Again, until it ends: wait_for of Python 3.11, which the client uses, can lose a cancellation.
+        # More than once, since wait_for in Python 3.11, which the client uses, can swallow a cancellation.
         while not connecting.done():
             connecting.cancel()
             await asyncio.wait({connecting}, timeout=0.5)

@@ -1,8 +1,8 @@
-"""The one loop that fetches, hands to a handler, and settles what the handler decided.
+"""The loop that fetches messages from a stream, passes them to a handler, and acknowledges them.
 
-The loop knows no business and the handler knows no acknowledgements: a handler gets deliveries and returns
-an outcome for each. While it raises NotNowError it is called again, with the same deliveries and growing
-pauses: handing them back instead would count as deliveries, of which a message has a limited number.
+The handler receives a batch of messages and returns an outcome for each. While it raises NotNowError, the
+loop calls it again with the same messages after increasing pauses. Returning the messages to the server
+instead would count as deliveries, whose number is limited.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ _log = structlog.get_logger()
 
 _FETCH_TIMEOUT = 2.0
 _ERROR_PAUSE = 1.0
-_CLOSED_PAUSE = (0.5, 1.5)
-"""Between looks at `may_read`; spread, so that what one loop finds out the others know."""
+_IDLE_PAUSE = (0.5, 1.5)
+"""The pause between two calls of `may_read`; random, so that loops benefit from each other's findings."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _HEARTBEAT = ACK_WAIT.total_seconds() / 3
-_DISTURBANCES = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError, BusUnavailableError)
+_CONNECTION_ERRORS = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError, BusUnavailableError)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """A message as it came from a stream, where it is since `stored_at`."""
+    """A message that was read from a stream, which stored it at `stored_at`."""
 
     payload: bytes
     origin: Origin
@@ -48,12 +48,12 @@ class StreamMessage:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The message is dealt with; it will not come again."""
+    """The message is processed and is not delivered again."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """The message is to come again, here or elsewhere, after `delay`."""
+    """The message is delivered again after `delay`, to this process or another one."""
 
     delay: timedelta = timedelta(0)
 
@@ -63,14 +63,17 @@ Handler = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[Outcome]]]
 
 
 class ConsumerLoop:
-    """Reads one consumer until it is told to stop.
+    """Reads a consumer until it is stopped.
 
     Args:
-        batch: how many messages the handler gets at once, at most. While it works on them the server is
-            told that they are alive, however long it takes.
-        longest_pause: seconds before a handler that raised NotNowError is called again, at most.
-        may_read: tells whether the handler could do anything with messages; until it does they stay where
-            they are, for readers in other processes.
+        bus: the connection.
+        consumer: the consumer.
+        handler: processes batches of messages.
+        batch: the maximum number of messages in a batch. While the handler works on a batch, the server
+            receives heartbeats, so that the messages are not delivered to another process.
+        longest_pause: the maximum number of seconds before a handler that raised NotNowError is called again.
+        may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
+            that other processes can.
     """
 
     def __init__(
@@ -92,16 +95,16 @@ class ConsumerLoop:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Fetch no more. `run` returns when what was fetched is dealt with, at most 2 seconds later."""
+        """Stop fetching; `run` returns within 2 seconds, or when the fetched messages are processed."""
         self._stopping.set()
 
     async def run(self) -> None:
         while not self._stopping.is_set():
             try:
                 await self._read()
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the stream is to be read on
-                if self._bus.is_connected:  # otherwise the connection has complained already, once for all
-                    _log.warning("consumer_disturbed", consumer=self._consumer.name, error=repr(exc))
+            except Exception as exc:  # noqa: BLE001 - no error may stop the loop
+                if self._bus.is_connected:  # otherwise the connection has already logged the outage
+                    _log.warning("consumer_failed", consumer=self._consumer.name, error=repr(exc))
             await self._pause(_ERROR_PAUSE)
 
     async def _pause(self, seconds: float) -> None:
@@ -118,8 +121,8 @@ class ConsumerLoop:
         try:
             while not self._stopping.is_set():
                 if not self._may_read():
-                    await _hand_back_late(subscription)
-                    await self._pause(uniform(*_CLOSED_PAUSE))
+                    await _return_late_messages(subscription)
+                    await self._pause(uniform(*_IDLE_PAUSE))
                 elif messages := await self._fetch(subscription):
                     await self._handle(messages)
         finally:
@@ -133,54 +136,54 @@ class ConsumerLoop:
         stopping.cancel()
 
     async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
-        # What came in while the batch before was handled makes the next one: the busier, the larger.
+        # A batch contains the messages that arrived during the previous one: it grows with the load.
         try:
             return await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
         except TimeoutError:
             return []
 
     async def _handle(self, messages: list[Msg]) -> None:
-        deliveries = [_delivery(message, self._consumer) for message in messages]
+        batch = [_stream_message(message, self._consumer) for message in messages]
         try:
             async with _heartbeat(messages):
-                outcomes = await self._handle_when_possible(deliveries)
+                outcomes = await self._handle_when_possible(batch)
         except asyncio.CancelledError:
-            # Told to stop, and not done in time: others may have the messages, and at once.
-            with suppress(*_DISTURBANCES):
-                await _settle_all(messages, [HandBack()] * len(messages))
+            # The handler did not finish in time before a stop: another process can have the messages at once.
+            with suppress(*_CONNECTION_ERRORS):
+                await _acknowledge_all(messages, [HandBack()] * len(messages))
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the messages must come again
+        except Exception:  # noqa: BLE001 - after any error the messages are delivered again
             _log.exception("handler_failed", consumer=self._consumer.name)
             outcomes = [HandBack(timedelta(seconds=_ERROR_PAUSE))] * len(messages)
-        await _settle_all(messages, outcomes)
+        await _acknowledge_all(messages, outcomes)
 
-    async def _handle_when_possible(self, deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
+    async def _handle_when_possible(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return await self._handler(deliveries)
+                return await self._handler(batch)
             except NotNowError as exc:
                 if self._stopping.is_set():
-                    return [HandBack()] * len(deliveries)
-                _log.warning("not_now", consumer=self._consumer.name, error=str(exc), pause=pause)
+                    return [HandBack()] * len(batch)
+                _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(exc), pause=pause)
             await self._pause(pause)
             pause = min(2 * pause, self._longest_pause)
 
     async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
-        with suppress(*_DISTURBANCES):
-            await _hand_back_late(subscription)
+        with suppress(*_CONNECTION_ERRORS):
+            await _return_late_messages(subscription)
             await subscription.unsubscribe()
 
 
-async def _hand_back_late(subscription: JetStreamContext.PullSubscription) -> None:
-    """Hand back at once what arrived after the last fetch had ended."""
-    with suppress(TimeoutError):  # it was only word of that end
+async def _return_late_messages(subscription: JetStreamContext.PullSubscription) -> None:
+    """Return to the server the messages that arrived after the last fetch had ended."""
+    with suppress(TimeoutError):  # the server only reported the end of that fetch
         while subscription.pending_msgs:
             for message in await subscription.fetch(1, timeout=0.05):
-                await _settle(message, HandBack())
+                await _acknowledge(message, HandBack())
 
 
-def _delivery(message: Msg, consumer: Consumer) -> StreamMessage:
+def _stream_message(message: Msg, consumer: Consumer) -> StreamMessage:
     sequence = message.metadata.sequence.stream
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
@@ -188,12 +191,12 @@ def _delivery(message: Msg, consumer: Consumer) -> StreamMessage:
     return StreamMessage(message.data, origin, message.metadata.timestamp, message.headers or {})
 
 
-async def _settle_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:
+async def _acknowledge_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:
     for message, outcome in zip(messages, outcomes, strict=True):
-        await _settle(message, outcome)
+        await _acknowledge(message, outcome)
 
 
-async def _settle(message: Msg, outcome: Outcome) -> None:
+async def _acknowledge(message: Msg, outcome: Outcome) -> None:
     match outcome:
         case Done():
             await message.ack()
@@ -203,12 +206,12 @@ async def _settle(message: Msg, outcome: Outcome) -> None:
 
 @asynccontextmanager
 async def _heartbeat(messages: list[Msg]) -> AsyncIterator[None]:
-    """Tell the server from time to time that the messages are being worked on."""
+    """Report to the server at intervals that the messages are being processed."""
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT)
-            with suppress(*_DISTURBANCES):
+            with suppress(*_CONNECTION_ERRORS):
                 for message in messages:
                     await message.in_progress()
 

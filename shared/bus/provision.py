@@ -1,8 +1,8 @@
-"""Creates or updates the streams, consumers and buckets: a step of its own, like migrations.
+"""Creates or updates the streams, consumers and buckets, as a separate step like migrations.
 
     python -m shared.bus.provision
 
-It may be run at any time and as often as one likes. It deletes nothing.
+It can be run at any time and any number of times. It deletes nothing.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ _SETTLE_SECONDS = 10
 
 
 class ProvisionSettings(BusSettings):
-    """How the streams are kept.
+    """The settings of the streams.
 
     Attributes:
-        stream_replicas: copies of each stream in a cluster.
-        stream_max_bytes: limit of each stream, after which it refuses; -1 for none.
+        stream_replicas: the number of copies of each stream in a cluster.
+        stream_max_bytes: the size at which each stream rejects messages; -1 for no limit.
     """
 
     stream_replicas: int = Field(default=1, ge=1, le=5)
@@ -39,10 +39,10 @@ class ProvisionSettings(BusSettings):
 
 
 async def provision(jetstream: JetStreamContext, *, replicas: int = 1, max_bytes: int = -1) -> None:
-    """Bring the server to the declared topology.
+    """Create or update the declared topology on the server.
 
     Raises:
-        nats.js.errors.APIError: the server refuses some of it.
+        nats.js.errors.APIError: the server rejects a part of it.
     """
     for stream in streams(replicas=replicas, max_bytes=max_bytes):
         await _put_stream(jetstream, stream)
@@ -63,7 +63,7 @@ def _has_not_settled(error: BaseException) -> bool:
     return isinstance(error, APIError) and error.err_code == _REPLICAS_EXCEED_STREAM
 
 
-# A cluster answers for a stream that got more replicas before it grants its consumers as many.
+# A cluster confirms more replicas of a stream before it accepts as many for the consumers of the stream.
 @retry(
     retry=retry_if_exception(_has_not_settled),
     stop=stop_after_delay(_SETTLE_SECONDS),
@@ -71,7 +71,7 @@ def _has_not_settled(error: BaseException) -> bool:
     reraise=True,
 )
 async def _put_consumer(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
-    # Creating a consumer that is there updates it, and keeps its place in the stream.
+    # For a consumer that exists already, this updates its configuration and keeps its position in the stream.
     await jetstream.add_consumer(stream, config)
 
 
@@ -87,10 +87,10 @@ async def main() -> None:
             allow_reconnect=True,
             max_reconnect_attempts=_CONNECT_ATTEMPTS,
             reconnect_time_wait=0.5,
-            error_cb=_keep_quiet,
+            error_cb=_ignore,
         )
     except (nats.errors.Error, OSError, TimeoutError) as exc:
-        sys.exit(f"provision: no NATS at NATS_URL: {exc!r}")
+        sys.exit(f"provision: cannot connect to NATS at NATS_URL: {exc!r}")
     try:
         await provision(
             client.jetstream(timeout=_TIMEOUT),
@@ -101,11 +101,11 @@ async def main() -> None:
         sys.exit(f"provision: {exc}")
     finally:
         await client.close()
-    print("provision: streams, consumers and buckets are as declared")  # noqa: T201 - a command
+    print("provision: the streams, consumers and buckets are up to date")  # noqa: T201 - a command
 
 
-async def _keep_quiet(_: Exception) -> None:
-    """The error that counts is the last one, which is raised."""
+async def _ignore(_: Exception) -> None:
+    """Ignore an error of an attempt to connect; the last one is raised."""
 
 
 if __name__ == "__main__":

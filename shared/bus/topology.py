@@ -1,11 +1,11 @@
-"""Every stream, bucket, consumer and subject, declared once.
+"""The declaration of every stream, key-value bucket, consumer and subject.
 
-Limits retention throughout: what was acknowledged stays and can be replayed. A full stream refuses
-(`discard: new`) rather than drop what nobody has read yet.
+All streams retain messages until a limit is reached, so that acknowledged messages can be replayed. A full
+stream rejects new messages (`discard: new`), instead of dropping messages that have not been read.
 
-The sender reads OUTBOUND through lanes: consumers of a few partitions each that have one message out at a
-time. That keeps the messages of a conversation in order across any number of sender processes, and the
-number of lanes is how many messages of a channel are being sent at once.
+The sender reads OUTBOUND through lanes. A lane is a consumer of some partitions that has at most one message
+outstanding. The lanes keep the messages of a conversation in order, across any number of sender processes.
+Their number limits how many messages of a channel are sent concurrently.
 """
 
 from dataclasses import dataclass
@@ -30,26 +30,26 @@ class Stream(StrEnum):
 
 
 LANES = 32
-"""Per channel; a divisor of the number of partitions."""
+"""The number for each channel; a divisor of the number of partitions."""
 
 DELIVERIES_BUCKET = "DELIVERIES"
-"""The ledger: what was done with each message, by message id."""
+"""The ledger: the state of each delivery, by message id."""
 
 IDEMPOTENCY_BUCKET = "IDEMPOTENCY"
-"""The gateway's memory of requests with an `Idempotency-Key`, by message id."""
+"""The requests with an `Idempotency-Key` that the gateway has accepted, by message id."""
 
 SEND_WINDOW = timedelta(days=7)
-"""How far ahead a message can be scheduled, and how long the log is kept."""
+"""How far in advance a message can be scheduled, and how long most streams retain messages."""
 
-_LEDGER_MEMORY = 2 * SEND_WINDOW + timedelta(days=1)
-"""Longer than any replay can reach: a message that is scheduled for the last day of the window and replayed
-from the last day of the log is still known."""
+_LEDGER_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
+"""Longer than the streams can be replayed: the ledger still contains a message that is scheduled for the end
+of the window, and replayed when OUTBOUND is about to drop it."""
 
 ACK_WAIT = timedelta(seconds=30)
-"""After this time without a sign of life a message is given to another process."""
+"""The time without a heartbeat after which a message is delivered to another process."""
 
 MAX_DELIVER = 20
-"""A guard against messages that kill their consumer, not a retry policy: retries are scheduled."""
+"""A protection against messages that crash their consumer. Retries are scheduled, and do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Consumer:
     """A durable pull consumer.
 
     Attributes:
-        max_ack_pending: how many messages may be out at once, over all processes.
+        max_ack_pending: how many messages may be outstanding at the same time, over all processes.
     """
 
     stream: Stream
@@ -100,7 +100,7 @@ def sender_lanes(channel: Channel) -> tuple[Consumer, ...]:
 
 
 def sender_delayed(channel: Channel) -> Consumer:
-    """Read what is due again; its order was given up, so many may be out at once."""
+    """Return the consumer of deliveries that are due, which need not be in order."""
     return Consumer(
         Stream.DELAYED, f"sender-delayed-{channel}", (f"delayed.due.{channel}.>",), max_ack_pending=256
     )
@@ -115,20 +115,20 @@ CONSUMERS = (
 
 
 def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
-    """List the streams and, as the streams that they are, the buckets.
+    """Return the streams, including those of the key-value buckets.
 
     Args:
-        replicas: copies of each in a cluster, 1 to 5.
-        max_bytes: limit of each, after which it refuses; -1 for none.
+        replicas: the number of copies of each stream in a cluster, from 1 to 5.
+        max_bytes: the size at which each stream rejects messages; -1 for no limit.
     """
 
-    def log(name: Stream, *subjects: str, keep: timedelta | None = SEND_WINDOW) -> StreamConfig:
+    def log(name: Stream, *subjects: str, retention: timedelta | None = SEND_WINDOW) -> StreamConfig:
         return StreamConfig(
             name=name,
             subjects=list(subjects),
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=keep.total_seconds() if keep else 0,
+            max_age=retention.total_seconds() if retention else 0,
             max_bytes=max_bytes,
             duplicate_window=600,
             num_replicas=replicas,
@@ -137,16 +137,15 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         )
 
     def schedules(name: Stream, *subjects: str) -> StreamConfig:
-        # The server has schedules only in streams that discard the old, so this one has no limit that could
-        # make it do so; and it is kept for longer than anything can be scheduled, since a schedule that
-        # outlives its stream's age vanishes.
+        # The server supports schedules only in streams that discard old messages. This stream therefore has
+        # no limit of its size, and retains messages for longer than they can be scheduled in advance.
         return StreamConfig(
             name=name,
             subjects=list(subjects),
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
-            max_age=_LEDGER_MEMORY.total_seconds(),
-            # Of each message the newest step is enough: the ledger has gone beyond all others.
+            max_age=_LEDGER_RETENTION.total_seconds(),
+            # Only the newest step of each message is needed: according to the ledger, all others are over.
             max_msgs_per_subject=1,
             duplicate_window=600,
             num_replicas=replicas,
@@ -160,7 +159,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             subjects=[f"$KV.{name}.>"],
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=_LEDGER_MEMORY.total_seconds(),
+            max_age=_LEDGER_RETENTION.total_seconds(),
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             duplicate_window=120,
@@ -175,9 +174,9 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         log(Stream.OUTBOUND, "outbound.*.*.*"),
         schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*.*"),
         log(Stream.EVENTS, "events.*.*"),
-        log(Stream.DEADLETTER, "deadletter.*.*", keep=timedelta(days=90)),
-        # The last message of a subject is what holds, however old it is.
-        log(Stream.SUPPRESSIONS, "suppression.*.*", keep=None),
+        log(Stream.DEADLETTER, "deadletter.*.*", retention=timedelta(days=90)),
+        # The last message of a subject counts, no matter how old it is.
+        log(Stream.SUPPRESSIONS, "suppression.*.*", retention=None),
         log(
             Stream.ADVISORIES,
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
@@ -201,7 +200,7 @@ def outbound_subject(channel: Channel, conversation: ConversationKey) -> str:
 
 
 def delayed_wait_subject(message_id: MessageId) -> str:
-    """Name the schedule of a message: one at a time, a newer one replaces it."""
+    """Return the subject of a message's schedule; a newer schedule replaces it."""
     return f"delayed.wait.{message_id}"
 
 
@@ -218,7 +217,7 @@ def dead_letter_subject(direction: str, channel: Channel | None) -> str:
 
 
 def dead_letter_resolved_subject(channel: Channel | None) -> str:
-    """Name where it is told what became of a dead letter: its own stream, so that both are kept as long."""
+    """Return the subject of a resolution, in the same stream as dead letters and retained as long."""
     return f"deadletter.resolved.{channel or 'unknown'}"
 
 

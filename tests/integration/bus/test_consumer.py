@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 from structlog.testing import capture_logs
 
 from shared.bus.client import Bus
-from shared.bus.consumer import ConsumerLoop, StreamMessage, Done, HandBack, Handler, Outcome
+from shared.bus.consumer import ConsumerLoop, Done, HandBack, Handler, Outcome, StreamMessage
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
     INGEST_CONSUMERS,
@@ -40,7 +40,7 @@ async def running(*loops: ConsumerLoop) -> AsyncIterator[None]:
 
 
 async def fill(publisher: Publisher, count: int) -> list[bytes]:
-    """Publish so many messages of one conversation, in order."""
+    """Publish this number of messages in one conversation, in order."""
     payloads = []
     for _ in range(count):
         event = messages.accepted()
@@ -52,38 +52,38 @@ async def fill(publisher: Publisher, count: int) -> list[bytes]:
 
 
 def collecting(into: list[bytes]) -> Handler:
-    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        into.extend(delivery.payload for delivery in deliveries)
-        return [Done()] * len(deliveries)
+    async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
+        into.extend(each.payload for each in batch)
+        return [Done()] * len(batch)
 
     return handle
 
 
-async def waiting(jetstream: JetStreamContext, consumer: Consumer) -> int:
+async def unprocessed(jetstream: JetStreamContext, consumer: Consumer) -> int:
     info = await jetstream.consumer_info(consumer.stream, consumer.name)
     return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 
-async def test_a_batch_is_handed_over_in_order_and_settled(
+async def test_a_batch_is_handled_in_order_and_acknowledged(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     payloads, seen = await fill(publisher, 30), list[bytes]()
 
-    async def is_settled() -> bool:
-        return await waiting(jetstream, INGEST) == 0
+    async def is_acknowledged() -> bool:
+        return await unprocessed(jetstream, INGEST) == 0
 
     async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=100)):
-        await eventually(is_settled)
+        await eventually(is_acknowledged)
     assert seen == payloads
 
 
-async def test_what_is_handed_back_comes_again(bus: Bus, publisher: Publisher) -> None:
+async def test_a_message_that_is_handed_back_is_delivered_again(bus: Bus, publisher: Publisher) -> None:
     payloads, seen = await fill(publisher, 3), list[bytes]()
 
-    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
+    async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         again = not seen
-        seen.extend(delivery.payload for delivery in deliveries)
-        return [HandBack(timedelta(milliseconds=10)) if again else Done() for _ in deliveries]
+        seen.extend(each.payload for each in batch)
+        return [HandBack(timedelta(milliseconds=10)) if again else Done() for _ in batch]
 
     async def all_twice() -> bool:
         return len(seen) == 6
@@ -93,15 +93,15 @@ async def test_what_is_handed_back_comes_again(bus: Bus, publisher: Publisher) -
     assert sorted(seen) == sorted(payloads * 2)
 
 
-async def test_a_handler_that_raises_loses_nothing(bus: Bus, publisher: Publisher) -> None:
+async def test_no_message_is_lost_when_a_handler_raises(bus: Bus, publisher: Publisher) -> None:
     payloads, seen, calls = await fill(publisher, 2), list[bytes](), list[int]()
     collect = collecting(seen)
 
-    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        calls.append(len(deliveries))
+    async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
+        calls.append(len(batch))
         if len(calls) == 1:
             raise ValueError
-        return await collect(deliveries)
+        return await collect(batch)
 
     async def all_seen() -> bool:
         return len(seen) == 2
@@ -112,18 +112,18 @@ async def test_a_handler_that_raises_loses_nothing(bus: Bus, publisher: Publishe
 
 
 async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, publisher: Publisher) -> None:
-    payloads, seen, at_work = await fill(publisher, 20), list[bytes](), list[int]()
+    payloads, seen, working = await fill(publisher, 20), list[bytes](), list[int]()
     partition = partition_of(messages.message().conversation_key)
     lanes = sender_lanes(Channel.SMS)
     lane = lanes[partition % len(lanes)]
 
-    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        at_work.append(1)
-        assert len(at_work) == 1, "two readers have messages of one conversation at once"
+    async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
+        working.append(1)
+        assert len(working) == 1, "two readers have messages of the same conversation"
         await asyncio.sleep(0)
-        seen.extend(delivery.payload for delivery in deliveries)
-        at_work.pop()
-        return [Done()] * len(deliveries)
+        seen.extend(each.payload for each in batch)
+        working.pop()
+        return [Done()] * len(batch)
 
     async def all_seen() -> bool:
         return len(seen) == 20
@@ -133,7 +133,7 @@ async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, pub
     assert seen == payloads
 
 
-async def test_a_loop_fetches_nothing_while_it_may_not(
+async def test_a_loop_fetches_nothing_while_it_may_not_read(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     allowed, asked, seen = asyncio.Event(), list[None](), list[bytes]()
@@ -158,8 +158,8 @@ async def test_a_loop_fetches_nothing_while_it_may_not(
         await eventually(all_seen)
 
 
-class Quiet(Bus):
-    """A connection over which only the word comes that the last fetch has ended, and late."""
+class IdleBus(Bus):
+    """A connection on which only the end of the last fetch is reported, and late."""
 
     def __init__(self) -> None:
         self.pending_msgs = 1
@@ -172,7 +172,7 @@ class Quiet(Bus):
         pass
 
     @property
-    def jetstream(self) -> Any:  # noqa: ANN401 - as far as the loop uses it
+    def jetstream(self) -> Any:  # noqa: ANN401 - the methods that the loop uses
         return self
 
     async def pull_subscribe_bind(self, _consumer: str, stream: str) -> Self:  # noqa: ARG002
@@ -186,7 +186,7 @@ class Quiet(Bus):
         pass
 
 
-async def test_late_word_of_a_fetchs_end_is_no_disturbance() -> None:
+async def test_a_late_report_that_a_fetch_has_ended_is_ignored() -> None:
     asked = list[None]()
 
     def may_read() -> bool:
@@ -197,12 +197,12 @@ async def test_late_word_of_a_fetchs_end_is_no_disturbance() -> None:
         return len(asked) > 1
 
     with capture_logs() as logs:
-        async with running(ConsumerLoop(Quiet(), INGEST, collecting([]), may_read=may_read)):
+        async with running(ConsumerLoop(IdleBus(), INGEST, collecting([]), may_read=may_read)):
             await eventually(was_asked_again)
     assert logs == []
 
 
-async def test_a_loop_that_stops_leaves_nothing_out(
+async def test_a_loop_that_stops_leaves_no_message_outstanding(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     seen = list[bytes]()
@@ -213,7 +213,7 @@ async def test_a_loop_that_stops_leaves_nothing_out(
     assert len(seen) + (info.num_pending or 0) == 25
 
 
-async def test_a_consumer_that_is_deleted_and_made_again_is_read_on(
+async def test_a_consumer_that_is_deleted_and_created_again_is_read(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     seen = list[bytes]()
@@ -230,17 +230,17 @@ async def test_a_consumer_that_is_deleted_and_made_again_is_read_on(
         await eventually(lambda: count_is(3))  # the new one begins with the first message
 
 
-async def test_a_handler_that_cannot_now_is_called_again_and_no_delivery_is_spent(
+async def test_a_handler_that_is_unavailable_is_called_again_without_another_delivery(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     payloads, seen, refusals = await fill(publisher, 2), list[bytes](), list[int]()
     collect = collecting(seen)
 
-    async def handle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
+    async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         if len(refusals) < 2 * MAX_DELIVER:
             refusals.append(1)
-            raise BusUnavailableError("not now")
-        return await collect(deliveries)
+            raise BusUnavailableError("not available")
+        return await collect(batch)
 
     async def all_seen() -> bool:
         return len(seen) == 2

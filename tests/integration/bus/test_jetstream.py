@@ -1,4 +1,4 @@
-"""What the sender relies on in JetStream, of the real one and of the one in memory that simulations use."""
+"""The behaviour that the sender needs, of the real JetStream and of the one in memory."""
 
 from abc import ABC, abstractmethod
 from datetime import timedelta
@@ -8,7 +8,7 @@ import nats.js.errors
 import pytest
 from nats.js import JetStreamContext
 
-from shared.bus.publisher import Outgoing, Publisher, RefusedError
+from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import Stream, delayed_due_subject, delayed_wait_subject
 from shared.channels import Channel
 from shared.ids import EventId, event_id
@@ -20,7 +20,7 @@ LEDGER = "KV_DELIVERIES"
 
 
 class Server(ABC):
-    """A server, with the subjects of a message that it has not seen yet."""
+    """A server, with the subjects of a message that is new to it."""
 
     def __init__(self) -> None:
         message = messages.message()
@@ -44,11 +44,11 @@ class Server(ABC):
         await self.store(Stream.DELAYED, Outgoing(self.wait, id_, payload, headers))
 
     async def is_due(self, payload: bytes) -> None:
-        async def look() -> bool:
+        async def probe() -> bool:
             found: Any = await self.last(Stream.DELAYED, self.due)
             return found is not None and found[1] == payload
 
-        await eventually(look)
+        await eventually(probe)
 
     def some_id(self, name: str) -> EventId:
         return event_id(self.id, name)
@@ -102,11 +102,11 @@ def event(payload: bytes, id_: EventId, status: str = "sent") -> Outgoing:
     return Outgoing(f"events.sms.{status}", id_, payload)
 
 
-async def test_an_entry_is_written_only_over_the_one_that_was_read(server: Server) -> None:
+async def test_an_entry_is_only_written_over_the_one_that_was_read(server: Server) -> None:
     first = await server.store(LEDGER, entry("a", 0))
     other = await server.store(LEDGER, entry("b", 0))
     for revision in (0, other):
-        with pytest.raises(RefusedError):
+        with pytest.raises(PublishRejectedError):
             await server.store(LEDGER, entry("a", revision))
     second = await server.store(LEDGER, entry("a", first))
 
@@ -124,7 +124,7 @@ async def test_a_known_id_is_not_stored_again_in_its_stream(server: Server) -> N
     assert await server.last(Stream.DEADLETTER, "deadletter.outbound.sms") == (1, b"3")
 
 
-async def test_what_is_due_goes_to_its_target_and_leaves_no_schedule(server: Server) -> None:
+async def test_a_due_schedule_is_published_to_its_target_and_removed(server: Server) -> None:
     await server.schedule(b"soon", 0.5)
     assert await server.last(Stream.DELAYED, server.wait)
     assert await server.last(Stream.DELAYED, server.due) is None
@@ -133,7 +133,7 @@ async def test_what_is_due_goes_to_its_target_and_leaves_no_schedule(server: Ser
     assert await server.last(Stream.DELAYED, server.wait) is None
 
 
-async def test_a_schedule_replaces_the_one_before_even_if_that_was_for_later(server: Server) -> None:
+async def test_a_schedule_replaces_the_previous_one_even_if_that_was_later(server: Server) -> None:
     await server.schedule(b"third step", 3_600)
     await server.schedule(b"second step", -60)
 

@@ -28,7 +28,7 @@ async def test_a_changed_limit_is_applied(jetstream: JetStreamContext) -> None:
     assert (await jetstream.stream_info("OUTBOUND")).config.max_bytes == 1_000_000
 
 
-async def test_partitions_are_those_that_the_server_computes(jetstream: JetStreamContext) -> None:
+async def test_partitions_are_computed_as_the_server_does(jetstream: JetStreamContext) -> None:
     transform = SubjectTransform(
         src="in.*", dest=f"out.{{{{partition({PARTITIONS},1)}}}}.{{{{wildcard(1)}}}}"
     )

@@ -2,10 +2,11 @@ import asyncio
 
 import pytest
 from nats.js import JetStreamContext
+from pydantic import BaseModel
 
-from shared.bus.key_value import Bucket, ConflictError
 from shared.bus.client import Bus
-from shared.bus.publisher import Outgoing, Publisher, RefusedError
+from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import DELIVERIES_BUCKET, Stream, outbound_subject
 from shared.events import decode
 from shared.ids import EventId
@@ -22,7 +23,7 @@ async def stored(jetstream: JetStreamContext, stream: Stream) -> int:
     return (await jetstream.stream_info(stream)).state.messages
 
 
-async def test_many_at_once_are_stored_each_with_its_sequence(
+async def test_many_concurrent_messages_are_stored_each_with_its_sequence(
     publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     batch = [outgoing() for _ in range(450)]
@@ -33,14 +34,16 @@ async def test_many_at_once_are_stored_each_with_its_sequence(
         assert decode(message.data or b"").id == each.id
 
 
-async def test_the_same_event_twice_is_stored_once(publisher: Publisher, jetstream: JetStreamContext) -> None:
+async def test_an_event_published_twice_is_stored_once(
+    publisher: Publisher, jetstream: JetStreamContext
+) -> None:
     first, others = outgoing(), [outgoing() for _ in range(10)]
     await publisher.publish(Stream.OUTBOUND, first)
     await asyncio.gather(*(publisher.publish(Stream.OUTBOUND, each) for each in [first, *others, first]))
     assert await stored(jetstream, Stream.OUTBOUND) == 11
 
 
-async def test_what_the_server_has_no_place_for_is_refused(
+async def test_a_message_is_rejected_if_its_stream_is_full(
     publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     config = (await jetstream.stream_info(Stream.OUTBOUND)).config
@@ -48,38 +51,42 @@ async def test_what_the_server_has_no_place_for_is_refused(
     results = await asyncio.gather(
         *(publisher.publish(Stream.OUTBOUND, outgoing()) for _ in range(5)), return_exceptions=True
     )
-    assert sum(isinstance(result, RefusedError) for result in results) == 2
+    assert sum(isinstance(result, PublishRejectedError) for result in results) == 2
     assert await stored(jetstream, Stream.OUTBOUND) == 3
 
 
-async def test_a_bucket_changes_only_what_it_has_read(bus: Bus, publisher: Publisher) -> None:
-    bucket = Bucket(bus, publisher, DELIVERIES_BUCKET)
-    assert await bucket.get("key") is None
-    revision = await bucket.put("key", b"one", revision=0)
-    with pytest.raises(ConflictError):
-        await bucket.put("key", b"two", revision=0)
-    await bucket.put("key", b"two", revision=revision)
-    with pytest.raises(ConflictError):
-        await bucket.put("key", b"three", revision=revision)
-    value = await bucket.get("key")
-    assert value is not None
-    assert value.data == b"two"
+class Note(BaseModel):
+    text: str
 
 
-async def test_one_conflict_among_many_writes_spoils_none_of_the_others(
+def notes(bus: Bus, publisher: Publisher) -> KeyValueStore[Note]:
+    return KeyValueStore.bucket(bus, publisher, DELIVERIES_BUCKET, Note)
+
+
+async def test_a_key_value_store_only_changes_the_value_that_was_read(bus: Bus, publisher: Publisher) -> None:
+    store = notes(bus, publisher)
+    assert await store.get("key") is None
+    first = await store.put("key", Note(text="one"), after=None)
+    with pytest.raises(RevisionConflictError):
+        await store.put("key", Note(text="two"), after=None)
+    second = await store.put("key", Note(text="two"), after=first)
+    with pytest.raises(RevisionConflictError):
+        await store.put("key", Note(text="three"), after=first)
+    assert await store.get("key") == second
+    assert second.value == Note(text="two")
+
+
+async def test_one_conflict_among_many_writes_does_not_affect_the_others(
     bus: Bus, publisher: Publisher
 ) -> None:
-    bucket = Bucket(bus, publisher, DELIVERIES_BUCKET)
-    await bucket.put("taken", b"", revision=0)
+    store = notes(bus, publisher)
+    await store.put("taken", Note(text=""), after=None)
     keys = [f"key-{number}" for number in range(20)]
     results = await asyncio.gather(
-        *(bucket.put(key, b"x", revision=0) for key in [*keys, "taken"]), return_exceptions=True
+        *(store.put(key, Note(text=key), after=None) for key in [*keys, "taken"]), return_exceptions=True
     )
-    assert isinstance(results[-1], ConflictError)
-    for key, revision in zip(keys, results, strict=False):
-        value = await bucket.get(key)
-        assert value is not None
-        assert value.revision == revision
+    assert isinstance(results[-1], RevisionConflictError)
+    assert [await store.get(key) for key in keys] == results[:-1]
 
 
 async def test_ids_are_optional(publisher: Publisher) -> None:
@@ -89,12 +96,14 @@ async def test_ids_are_optional(publisher: Publisher) -> None:
         await publisher.publish(Stream.OUTBOUND, Outgoing(event.subject, without, event.payload))
 
 
-async def test_what_is_too_large_is_refused_and_disturbs_no_other(publisher: Publisher) -> None:
+async def test_a_message_that_is_too_large_is_rejected_without_the_others(
+    publisher: Publisher,
+) -> None:
     event = outgoing()
     large = Outgoing(event.subject, None, b"x" * 1024 * 1024)
     results = await asyncio.gather(
         *(publisher.publish(Stream.OUTBOUND, each) for each in [*(outgoing() for _ in range(30)), large]),
         return_exceptions=True,
     )
-    assert isinstance(results[-1], RefusedError)
+    assert isinstance(results[-1], PublishRejectedError)
     assert sorted(result for result in results if isinstance(result, int)) == list(range(1, 31))

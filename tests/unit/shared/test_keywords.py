@@ -31,10 +31,10 @@ from shared.keywords import Keyword, keyword_of
         ("👍", None),
     ],
 )
-def test_a_text_is_a_keyword_or_none(text: str, keyword: Keyword | None) -> None:
+def test_a_text_is_a_keyword_or_not(text: str, keyword: Keyword | None) -> None:
     assert keyword_of(text) is keyword
 
 
 @given(st.text(max_size=20))
-def test_any_text_has_an_answer_that_blanks_around_it_do_not_change(text: str) -> None:
+def test_spaces_around_a_text_do_not_matter(text: str) -> None:
     assert keyword_of(f" \n{text}\t ") is keyword_of(text)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from shared.segments import Encoding, Segments, segments_of
 
 GSM_7, UCS_2 = Encoding.GSM_7, Encoding.UCS_2
-# The alphabet in the order of its codes, 16 a line; code 0x1B, the escape, stands for no character.
+# The alphabet in the order of its codes, 16 per line; code 0x1B, the escape, is not a character.
 BASIC = (
     "@£$¥èéùìòÇ\nØø\rÅå"
     "Δ_ΦΓΛΩΠΨΣΘΞÆæßÉ"
@@ -72,14 +72,14 @@ CHARACTERS = st.one_of(
 )
 @example("x" * 152 + "€" + "x" * 10)
 @example("ж" * 66 + "😀" + "ж" * 10)
-def test_it_is_what_cutting_the_text_up_makes(text: str) -> None:
+def test_the_count_is_that_of_the_parts_of_the_text(text: str) -> None:
     found = segments_of(text)
-    assert found.count == len(cut_up(text, found.encoding))
+    assert found.count == len(split(text, found.encoding))
     assert (found.encoding is GSM_7) == all(character in BASIC + EXTENSION for character in text)
 
 
-def cut_up(text: str, encoding: Encoding) -> list[str]:
-    """Take the longest beginning that fits, again and again."""
+def split(text: str, encoding: Encoding) -> list[str]:
+    """Split a text into the longest parts that fit."""
     alone, each = (160, 153) if encoding is GSM_7 else (70, 67)
     if units(text, encoding) <= alone:
         return [text]

@@ -3,7 +3,6 @@ import re
 from shared.bus.topology import (
     CONSUMERS,
     Stream,
-    suppression_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
@@ -14,6 +13,7 @@ from shared.bus.topology import (
     outbound_subject,
     sender_lanes,
     streams,
+    suppression_subject,
 )
 from shared.channels import Channel
 from shared.ids import PARTITIONS, suppression_key
@@ -30,7 +30,7 @@ SUBJECTS = {
     event_subject(Channel.SMS, Status.SENT): Stream.EVENTS,
     dead_letter_subject("inbound", None): Stream.DEADLETTER,
     dead_letter_resolved_subject(Channel.EMAIL): Stream.DEADLETTER,
-    suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)): Stream.SUPPRESSIONS,
+    suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): Stream.SUPPRESSIONS,
 }
 
 
@@ -39,20 +39,20 @@ def _matches(pattern: str, subject: str) -> bool:
     return re.fullmatch(regex, subject) is not None
 
 
-def test_every_subject_lies_in_its_stream_and_in_no_other() -> None:
+def test_every_subject_belongs_to_its_stream_and_to_no_other() -> None:
     by_name = {config.name: config.subjects or [] for config in streams(replicas=1, max_bytes=-1)}
     for subject, stream in SUBJECTS.items():
         found = [name for name, patterns in by_name.items() if any(_matches(p, subject) for p in patterns)]
         assert found == [stream]
 
 
-def test_the_lanes_of_a_channel_share_out_its_partitions() -> None:
+def test_every_partition_of_a_channel_belongs_to_one_lane() -> None:
     for channel in Channel:
         filters = [subject for lane in sender_lanes(channel) for subject in lane.filter_subjects]
         assert sorted(filters) == sorted(f"outbound.{channel}.{number}.*" for number in range(PARTITIONS))
 
 
-def test_consumers_have_names_of_their_own() -> None:
+def test_the_names_of_consumers_are_unique() -> None:
     names = [(consumer.stream, consumer.name) for consumer in CONSUMERS]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for _, name in names)

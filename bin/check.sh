@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What can be known without running the code. Stops at the first thing that is wrong.
+# Checks the code without running it. Stops at the first fault.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"

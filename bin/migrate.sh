@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Migrates the database at DATABASE_URL, which comes from the environment or from .env.
+# Migrates the database at DATABASE_URL, which is read from the environment or from .env.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
   cat >&2 <<'EOF'
 usage: bin/migrate.sh COMMAND
-  up              upgrade to the newest migration
-  down            downgrade to nothing: every table goes, and what is in it
-  current         show which migration the database is at
+  up              upgrade the database to the newest migration
+  down            drop every table, and the data with it
+  current         show the current migration of the database
   history         list the migrations
-  check           say whether the models have changes that no migration has
-  new [MESSAGE]   write a migration from the changes of the models; asks for MESSAGE when there is none
+  check           check that the models have no changes without a migration
+  new [MESSAGE]   write a migration from the changes of the models; without MESSAGE, it asks for one
 EOF
   exit 2
 }
@@ -28,13 +28,13 @@ new() {
   local message=${1:-}
   [[ -n $message ]] || ask_for_message
   if [[ -z ${message//[[:space:]]/} ]]; then
-    echo "migrate: a migration needs a message that says what it does" >&2
+    echo "migrate: a migration needs a message that describes it" >&2
     exit 1
   fi
   local number
   number=$(printf '%04d' $((10#$(newest_number) + 1)))
   alembic revision --autogenerate --rev-id "$number" --message "$message"
-  echo "migrate: review it, then bin/migrate.sh up"
+  echo "migrate: review the file, then run: make migrate-up"
 }
 
 newest_number() {

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Walks through the API of a running service with curl and checks what comes back.
+# Walks through the API of a running service with curl and checks the responses.
 #
 #   bin/test.sh                                     against `make run` on this machine
 #   GATEWAY_URL=http://host:port bin/test.sh        elsewhere
 #   API_KEY=key bin/test.sh                         where keys are configured
 #
-# Exits with 1 when anything is not as it should be. Webhooks go unsigned, so where WEBHOOK_SECRET is set
-# they are expected to be refused.
+# Exits with 1 if any check fails. The webhooks are not signed, so if WEBHOOK_SECRET is set, they are expected
+# to be refused.
 set -uo pipefail
 
 GATEWAY_URL=${GATEWAY_URL:-http://127.0.0.1:${GATEWAY_PORT:-8080}}
 API_KEY=${API_KEY:-}
 WEBHOOK_SECRET=${WEBHOOK_SECRET:-}
-# Numbers and ids of this run alone, so that it can be repeated against the same database.
+# Numbers and ids are different in each run, so that it can be repeated with the same database.
 run=$(date +%s)$RANDOM
 us="+1201555$((RANDOM % 9000 + 1000))"
 them="+1804555$((RANDOM % 9000 + 1000))"
@@ -35,7 +35,7 @@ call() {
 
 post() { call POST "$1" --header 'Content-Type: application/json' --data "$2" "${@:3}"; }
 
-# field EXPRESSION: what it is in the JSON body, as Python sees it in `body`
+# field EXPRESSION: prints the value of a Python expression, in which `body` is the JSON body
 field() {
   python3 -c 'import json, sys; body = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" <<<"$body" 2>/dev/null
 }
@@ -51,7 +51,7 @@ check() {
   fi
 }
 
-# eventually WHAT PATH EXPRESSION EXPECTED: asks again for up to 20 seconds
+# eventually WHAT PATH EXPRESSION EXPECTED: repeats the request for up to 20 seconds
 eventually() {
   local what=$1 path=$2 expression=$3 expected=$4 found=
   for _ in $(seq 100); do
@@ -68,7 +68,7 @@ webhook_status=200
 
 call GET /healthz
 [[ $status == 200 ]] || {
-  echo "test: no service at $GATEWAY_URL; start one with: make run" >&2
+  echo "test: no gateway answers at $GATEWAY_URL; start one with: make run" >&2
   exit 1
 }
 
@@ -84,102 +84,104 @@ post /api/messages/sms "{
   \"from\": \"$us\", \"to\": \"$them\", \"type\": \"mms\", \"body\": \"Hello! This is a test MMS message.\",
   \"attachments\": [\"https://example.com/image.jpg\"], \"timestamp\": \"2024-11-01T14:00:01Z\"}"
 check "an MMS is accepted" "$status" 202
-check "and is in the same conversation" "$(field "body['conversation_key']")" "$conversation"
+check "it is in the same conversation" "$(field "body['conversation_key']")" "$conversation"
 
 post /api/messages/email "{
   \"from\": \"[user-$run@usehatchapp.com](mailto:user-$run@usehatchapp.com)\", \"to\": \"contact@gmail.com\",
   \"body\": \"Hello! This is a test email message with <b>HTML</b> formatting.\",
   \"attachments\": [\"attachment-url\"], \"timestamp\": \"2024-11-01T14:00:00Z\"}"
 check "an e-mail is accepted" "$status" 202
-check "its address is taken out of the link" "$(field "body['from']")" "user-$run@usehatchapp.com"
+check "its sender is extracted from the Markdown link" "$(field "body['from']")" "user-$run@usehatchapp.com"
 email_conversation=$(field "body['conversation_key']")
 
-say "Sending the same request again"
+say "Repeating a request"
 for _ in 1 2; do
   post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"once\"}" \
     --header "Idempotency-Key: \"$run\""
   ids="${ids:-} $(field "body['id']")"
 done
 read -r first second <<<"$ids"
-check "with an idempotency key it is the same message" "$second" "$first"
+check "the same idempotency key returns the same message" "$second" "$first"
 post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"other\"}" \
   --header "Idempotency-Key: \"$run\""
-check "with another payload it is refused" "$status" 422
+check "the same key with another payload is refused" "$status" 422
 
-say "Sending later"
+say "Scheduling"
 later=$(python3 -c 'from datetime import *; print((datetime.now(timezone.utc) + timedelta(hours=1)).isoformat())')
 post /api/messages/sms "{
   \"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"later\", \"send_at\": \"$later\"}"
-check "a message waits for its time" "$(field "body['status']")" scheduled
-waiting=$(field "body['id']")
-eventually "and is stored" "/api/messages/$waiting" "body['status']" scheduled
-call DELETE "/api/messages/$waiting"
+check "a message with send_at is scheduled" "$(field "body['status']")" scheduled
+scheduled=$(field "body['id']")
+eventually "it is stored" "/api/messages/$scheduled" "body['status']" scheduled
+call DELETE "/api/messages/$scheduled"
 check "it can be canceled" "$(field "body['status']")" canceled
-eventually "and stays so" "/api/messages/$waiting" "body['status']" canceled
+eventually "and remains canceled" "/api/messages/$scheduled" "body['status']" canceled
 
 say "Receiving"
 post /api/webhooks/sms "{
   \"from\": \"$them\", \"to\": \"$us\", \"type\": \"sms\", \"messaging_provider_id\": \"sms-$run\",
   \"body\": \"This is an incoming SMS message\", \"attachments\": null, \"timestamp\": \"2024-11-01T14:00:02Z\"}"
-check "an inbound SMS is taken" "$status" "$webhook_status"
+check "an inbound SMS is accepted" "$status" "$webhook_status"
 post /api/webhooks/sms "{
   \"from\": \"$them\", \"to\": \"$us\", \"type\": \"mms\", \"messaging_provider_id\": \"mms-$run\",
   \"body\": \"This is an incoming MMS message\", \"attachments\": [\"https://example.com/received-image.jpg\"],
   \"timestamp\": \"2024-11-01T14:00:03Z\"}"
-check "an inbound MMS is taken" "$status" "$webhook_status"
+check "an inbound MMS is accepted" "$status" "$webhook_status"
 post /api/webhooks/email "{
   \"from\": \"contact@gmail.com\", \"to\": \"user-$run@usehatchapp.com\", \"xillio_id\": \"email-$run\",
   \"body\": \"<html><body>This is an incoming email with <b>HTML</b> content</body></html>\",
   \"attachments\": [], \"timestamp\": \"2024-11-01T14:00:01Z\"}"
-check "an inbound e-mail is taken" "$status" "$webhook_status"
+check "an inbound e-mail is accepted" "$status" "$webhook_status"
 post /api/webhooks/sms "{
   \"from\": \"$them\", \"to\": \"$us\", \"type\": \"sms\", \"messaging_provider_id\": \"sms-$run\",
   \"body\": \"This is an incoming SMS message\", \"attachments\": null, \"timestamp\": \"2024-11-01T14:00:02Z\"}"
-check "and taken again when the provider repeats it" "$status" "$webhook_status"
+check "a repeated webhook is accepted" "$status" "$webhook_status"
 
 say "Reading"
 inbound=0
 [[ $webhook_status == 200 ]] && inbound=1
-eventually "the SMS reaches its provider" "/api/messages/$sms" "body['status'] in {'sent', 'delivered'}" True
+eventually "the SMS is sent" "/api/messages/$sms" "body['status'] in {'sent', 'delivered'}" True
 call DELETE "/api/messages/$sms"
-check "and cannot be canceled any more" "$status" 409
-eventually "the conversation has every message once" "/api/conversations/$conversation" \
+check "and can no longer be canceled" "$status" 409
+check "because it is not cancelable" "$(field "body['code']")" not_cancelable
+eventually "the conversation contains every message once" "/api/conversations/$conversation" \
   "body['message_count']" $((4 + 2 * inbound))
 number=$(field "body['id']")
-eventually "the e-mails are a conversation too" "/api/conversations/$email_conversation" \
+eventually "the e-mails are one conversation" "/api/conversations/$email_conversation" \
   "body['message_count']" $((1 + inbound))
 call GET "/api/conversations/$number/messages?limit=2"
-check "messages come oldest first" "$(field "[m['type'] for m in body['items']]")" "['sms', 'mms']"
+check "messages are listed oldest first" "$(field "[m['type'] for m in body['items']]")" "['sms', 'mms']"
 cursor=$(field "body['next_cursor']")
 call GET "/api/conversations/$number/messages?limit=2&cursor=$cursor"
-check "and page by page" "$status" 200
+check "and in pages" "$status" 200
 call GET "/api/conversations?participant=$them&limit=1"
-check "conversations are found by participant" "$(field "body['items'][0]['key']")" "$conversation"
+check "conversations can be filtered by participant" "$(field "body['items'][0]['key']")" "$conversation"
 call GET "/api/dead-letters"
 check "dead letters are listed" "$status" 200
 
-say "Opting out"
+say "Suppressing"
 call PUT "/api/suppressions/$them" --header 'Content-Type: application/json' --data '{"reason": "a test"}'
-check "somebody is to get nothing more" "$(field "body['address']")" "$them"
+check "an address is suppressed" "$(field "body['address']")" "$them"
 post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"x\"}"
-check "and gets nothing" "$status" 409
-eventually "they are listed" "/api/suppressions?address=$them" "len(body['items'])" 1
+check "a message to it is refused" "$status" 409
+check "because the recipient has opted out" "$(field "body['code']")" recipient_opted_out
+eventually "the address is listed" "/api/suppressions?address=$them" "len(body['items'])" 1
 call DELETE "/api/suppressions/$them"
-check "until that is lifted" "$status" 204
-eventually "and are no longer" "/api/suppressions?address=$them" "len(body['items'])" 0
+check "the suppression is lifted" "$status" 204
+eventually "and no longer listed" "/api/suppressions?address=$them" "len(body['items'])" 0
 
-say "Refusing"
+say "Refusing invalid requests"
 post /api/messages/sms 'not JSON'
-check "what is not JSON" "$status" 400
+check "a body that is not JSON" "$status" 400
 post /api/messages/sms "{\"from\": \"$us\", \"to\": \"12\", \"type\": \"sms\", \"body\": \"x\"}"
-check "an impossible number" "$status" 422
-check "by the name of the field" "$(field "body['errors'][0]['field']")" to
+check "an invalid phone number" "$status" 422
+check "with the name of the field" "$(field "body['errors'][0]['field']")" to
 post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"fax\", \"body\": \"x\"}"
-check "an unknown type" "$status" 422
+check "an unknown message type" "$status" 422
 post /api/messages/sms "{\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"\"}"
 check "a message without content" "$status" 422
 call POST /api/messages/sms --header 'Content-Type: text/plain' --data '{}'
-check "another content type" "$status" 415
+check "an unsupported content type" "$status" 415
 head -c 300000 /dev/zero | tr '\0' 'x' >"${TMPDIR:-/tmp}/body-$run"
 call POST /api/messages/email --header 'Content-Type: application/json' --data-binary "@${TMPDIR:-/tmp}/body-$run"
 rm -f "${TMPDIR:-/tmp}/body-$run"

@@ -76,8 +76,14 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
     add_error_handlers(app)
     mount_docs(app)
 
-    for module in (messages, conversations, dead_letters, suppressions):
-        app.include_router(module.router, dependencies=[Security(authenticate)])
+    for router in (
+        messages.sending_router,
+        messages.router,
+        conversations.router,
+        dead_letters.router,
+        suppressions.router,
+    ):
+        app.include_router(router, dependencies=[Security(authenticate)])
     # With a secret for some webhooks, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     if settings.unsubscribe_secret:

@@ -1,7 +1,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from services.gateway.conversations.queries import Reference, show_conversation
 from services.gateway.conversations.schemas import (
@@ -18,6 +18,22 @@ from services.gateway.messages.queries import show
 from services.gateway.messages.schemas import MessageCursor, MessageResponse
 
 router = APIRouter(prefix="/api/conversations", tags=["conversations"])
+
+
+async def parse_reference(id: str) -> Reference:  # noqa: A002 - the name in the path
+    """Return the id or the key of a conversation in a path.
+
+    Raises:
+        NotFoundError: the text is neither.
+    """
+    if id.isascii() and id.isdecimal():
+        # Python refuses to parse thousands of digits, and PostgreSQL knows no number above this one.
+        number = int(id) if len(id) <= len(str(MAX_BIGINT)) else 0
+        if 1 <= number <= MAX_BIGINT:
+            return number
+    elif key := parse_uuid(id):
+        return key
+    raise _not_found()
 
 
 @router.get("", summary="List conversations, most recent message first", responses=problems(401, 422, 503))
@@ -38,8 +54,10 @@ async def list_conversations(
 
 
 @router.get("/{id}", summary="Get a conversation by its id or key", responses=problems(401, 404, 503))
-async def get_conversation(id: str, conversations: Conversations) -> ConversationResponse:  # noqa: A002 - in the path
-    conversation = await conversations.get(_reference(id))
+async def get_conversation(
+    reference: Annotated[Reference, Depends(parse_reference)], conversations: Conversations
+) -> ConversationResponse:
+    conversation = await conversations.get(reference)
     if conversation is None:
         raise _not_found()
     return conversation
@@ -51,28 +69,16 @@ async def get_conversation(id: str, conversations: Conversations) -> Conversatio
     responses=problems(401, 404, 422, 503),
 )
 async def list_conversation_messages(
-    id: str,  # noqa: A002 - the name in the path
+    reference: Annotated[Reference, Depends(parse_reference)],
     parameters: Annotated[PageParameters, Query()],
     conversations: Conversations,
 ) -> Page[MessageResponse]:
-    reference = _reference(id)
     listing = ("messages", reference)
     cursor = decode_cursor(parameters.cursor, MessageCursor, *listing)
     rows = await conversations.messages(reference, cursor, parameters.limit + 1)
     if rows is None:
         raise _not_found()
     return page_of(rows, parameters, show, MessageCursor.of, *listing)
-
-
-def _reference(text: str) -> Reference:
-    """Return the id or the key of a conversation in a path."""
-    if text.isascii() and text.isdecimal():
-        number = int(text) if len(text) <= len(str(MAX_BIGINT)) else 0
-        if 1 <= number <= MAX_BIGINT:
-            return number
-    elif key := parse_uuid(text):
-        return key
-    raise _not_found()
 
 
 def _not_found() -> NotFoundError:

@@ -22,7 +22,6 @@ _log = structlog.get_logger()
 PROBLEM_TYPE = "application/problem+json"
 
 ProblemCode = Literal[
-    "bad_request",
     "body_timeout",
     "body_too_large",
     "bus_unavailable",
@@ -63,7 +62,7 @@ _BUS_UNAVAILABLE = (
 )
 
 _GENERIC_CODES: Mapping[int, ProblemCode] = {
-    HTTPStatus.BAD_REQUEST: "bad_request",
+    HTTPStatus.BAD_REQUEST: "malformed_body",
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
@@ -221,8 +220,14 @@ async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     errors = exc.errors()
     if errors[0]["type"] == "json_invalid":
         return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
-    errors = [{**error, "loc": error["loc"][1:]} for error in errors]
+    errors = [{**error, "loc": error["loc"][1:], "type": _type_of(error)} for error in errors]
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
+
+
+def _type_of(error: Mapping[str, Any]) -> str:
+    """Return the type of an error, as pydantic names it where it parses JSON."""
+    type_: str = error["type"]
+    return "model_type" if type_ == "model_attributes_type" else type_
 
 
 async def _on_not_now(_: Request, exc: Exception) -> Response:

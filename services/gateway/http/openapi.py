@@ -50,11 +50,13 @@ def _remove_default_422(document: Json) -> None:
 
 def _remove_api_keys(document: Json) -> None:
     """Remove the security scheme of a gateway that does not require API keys."""
-    del document["components"]["securitySchemes"][authenticate.scheme_name]
+    name, components = authenticate.scheme_name, document["components"]
+    del components["securitySchemes"][name]
+    if not components["securitySchemes"]:
+        del components["securitySchemes"]
     for operation in _operations(document):
-        security = [each for each in operation.pop("security", []) if authenticate.scheme_name not in each]
-        if security:
-            operation["security"] = security
+        if operation.get("security") == [{name: []}]:
+            del operation["security"]
 
 
 def _operations(document: Json) -> Iterator[Json]:

@@ -21,7 +21,7 @@ from services.gateway.messages.schemas import (
 from shared.events import accepted_status
 
 router = APIRouter(prefix="/api/messages", tags=["messages"])
-sending = APIRouter(route_class=FastRoute)
+sending_router = APIRouter(prefix="/api/messages", tags=["messages"], route_class=FastRoute)
 
 _SEND_RESPONSES = {
     202: {
@@ -32,7 +32,7 @@ _SEND_RESPONSES = {
 }
 
 
-@sending.post("/sms", summary="Send an SMS or MMS", status_code=202, responses=_SEND_RESPONSES)
+@sending_router.post("/sms", summary="Send an SMS or MMS", status_code=202, responses=_SEND_RESPONSES)
 async def send_sms(
     body: SmsRequest,
     caller: Caller,
@@ -46,7 +46,7 @@ async def send_sms(
     return MessageResponse.of(event.data.message, accepted_status(event))
 
 
-@sending.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
+@sending_router.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
 async def send_email(
     body: EmailRequest,
     caller: Caller,
@@ -58,9 +58,6 @@ async def send_email(
     event = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
     response.headers["Location"] = f"/api/messages/{event.data.message.id}"
     return MessageResponse.of(event.data.message, accepted_status(event))
-
-
-router.include_router(sending)
 
 
 @router.get("", summary="List scheduled messages, soonest first", responses=problems(401, 422, 503))

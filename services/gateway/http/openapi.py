@@ -1,5 +1,7 @@
 """The OpenAPI document: the one that FastAPI generates, with a few corrections."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +11,8 @@ from fastapi.routing import APIRoute
 
 from services.gateway.http.auth import authenticate
 from services.gateway.http.errors import problem_schemas
+
+_REFERENCE = re.compile(r'"#/components/schemas/([^"]+)"')
 
 Json = dict[str, Any]
 
@@ -33,6 +37,7 @@ def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
         document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         document["components"]["schemas"].update(schemas, **problem_schemas())
         _remove_default_422(document)
+        _remove_unused_schemas(document)
         if not app.state.api_keys:
             _remove_api_keys(document)
         app.openapi_schema = document
@@ -44,8 +49,13 @@ def _remove_default_422(document: Json) -> None:
     for operation in _operations(document):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
             del operation["responses"]["422"]
-    for unused in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(unused, None)
+
+
+def _remove_unused_schemas(document: Json) -> None:
+    schemas = document["components"]["schemas"]
+    while unused := schemas.keys() - set(_REFERENCE.findall(json.dumps(document))):
+        for name in unused:
+            del schemas[name]
 
 
 def _remove_api_keys(document: Json) -> None:

@@ -19,7 +19,7 @@ from shared.message import DeliveryRequest, IncomingMessage, IncomingReceipt, Me
 from shared.suppressions import SuppressionChange
 
 Row = Mapping[str, Any]
-"""The columns of a row by name; those that are missing are null."""
+"""The columns of a row by name, as values or models; those that are missing are null."""
 
 Table = type[tables.Base]
 
@@ -54,12 +54,14 @@ def message_row(message: Message, conversation_id: int) -> Row:
 
 def _row(table: Table, model: BaseModel, **computed: object) -> Row:
     """Return the row of a model, with the values of the columns that are not fields of it."""
-    return model.model_dump(include=_column_names(table)) | computed
+    names = _common_names(table, type(model))
+    return {name: value for name in names if (value := getattr(model, name)) is not None} | computed
 
 
 @cache
-def _column_names(table: Table) -> set[str]:
-    return set(table.__table__.columns.keys())
+def _common_names(table: Table, model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the columns that are fields of a model."""
+    return frozenset(table.__table__.columns.keys() & model.model_fields.keys())
 
 
 def _project_request(event: Event[DeliveryRequest]) -> Projection:
@@ -99,10 +101,9 @@ def _project_receipt(event: Event[IncomingReceipt]) -> Projection:
 
 
 def _project_dead_letter(event: Event[DeadLetter]) -> Projection:
-    content = event.data.model_dump(mode="json", by_alias=True)
-    return Projection(
-        rows={tables.DeadLetter: _row(tables.DeadLetter, event.data, content=content, created_at=event.time)}
-    )
+    dead_letter = event.data
+    row = _row(tables.DeadLetter, dead_letter, content=dead_letter, created_at=event.time)
+    return Projection(rows={tables.DeadLetter: row})
 
 
 def _project_resolution(event: Event[DeadLetterResolution]) -> Projection:

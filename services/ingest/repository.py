@@ -10,6 +10,7 @@ that of the statements below, and within each statement that of the keys.
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import methodcaller
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,8 @@ _DATA_ERRORS = ("22", "23", "54")
 
 All others concern the state of the server or the schema, which may be repaired in the meantime.
 """
+
+_MODEL_AS_JSON = methodcaller("model_dump", mode="json", by_alias=True)
 
 _CHECK = text("SELECT FROM messages LIMIT 0")
 
@@ -193,7 +196,8 @@ async def _lock_conversations(
 
 async def _insert(connection: AsyncConnection, statement: TextClause, rows: Iterable[Row]) -> None:
     if given := list(rows):
-        await connection.execute(statement, {"rows": orjson.dumps(given, option=orjson.OPT_UTC_Z).decode()})
+        json = orjson.dumps(given, default=_MODEL_AS_JSON)
+        await connection.execute(statement, {"rows": json.decode()})
 
 
 def _translated(error: SQLAlchemyError) -> BadMessageError | DatabaseUnavailableError:

@@ -19,16 +19,16 @@ def reset(configuration: Configuration, *, is_confirmed: bool) -> int:
     """
     folder = configuration.data_folder
     if not configuration.owns_servers:
-        print("The servers at DATABASE_URL and NATS_URL, which .env names, keep their data.")
+        print("Your own servers, at DATABASE_URL and NATS_URL, keep their data.")
     if is_in_use(folder):
         raise StackError(f"the stack is running with the data in {folder}: stop it first")
     if not contents(folder):
-        print(f"{folder} has no data.")
+        print(f"{folder} is empty.")
         return 0
-    if not is_confirmed and not _asks(f"Delete all messages, streams and logs in {folder}? [y/N] "):
+    if not is_confirmed and not _asks(f"Delete everything that is kept in {folder}? [y/N] "):
         raise StackError("nothing is deleted; YES=1 confirms without a question")
     delete_contents(folder)
-    print(f"The data in {folder} is deleted.")
+    print(f"Everything in {folder} is deleted.")
     return 0
 
 

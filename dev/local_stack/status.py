@@ -39,13 +39,14 @@ async def show_status(configuration: Configuration) -> int:
     folder = configuration.data_folder
     state = StateFile(folder).read() if is_in_use(folder) else None
     if state is None:
-        data = f"The data of the last run is in {folder}." if contents(folder) else f"{folder} has no data."
-        print(f"Nothing is running. {data} Start with: make run")
+        files = f"The files of the last run are in {folder}." if contents(folder) else f"{folder} is empty."
+        print(f"Nothing is running. {files} Start with: make run")
         return 1
     servers = [] if state.owns_servers else _other_servers(state)
     processes = [*servers, *state.processes]
     conditions = await asyncio.gather(*map(_condition_of, processes))
-    print(f"Running for {_age(state.since)} (pid {state.pid}), with the data in {folder}.\n")
+    kept = "data" if state.owns_servers else "logs"
+    print(f"Running for {_age(state.since)} (pid {state.pid}), with the {kept} in {folder}.\n")
     print(_table(["process", "pid", "running for", "address", "state"], _rows(processes, conditions)))
     print(f"\n{await _show_backlogs(state)}")
     return 0 if all(condition == _READY for condition in conditions) else 1

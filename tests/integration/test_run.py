@@ -159,5 +159,5 @@ async def test_the_status_of_a_running_stack(tmp_path: Path, capsys: pytest.Capt
 async def test_the_status_when_nothing_is_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await show_status(configure({}, tmp_path)) == 1
     assert capsys.readouterr().out == (
-        f"Nothing is running. {tmp_path / '.data'} has no data. Start with: make run\n"
+        f"Nothing is running. {tmp_path / '.data'} is empty. Start with: make run\n"
     )

@@ -10,6 +10,11 @@ from pydantic_settings import BaseSettings
 
 from dev.local_stack.settings import load
 from dev.local_stack.settings_check import OTHER_VARIABLES, SETTINGS, known_variables, variables
+from services.gateway.settings import GatewaySettings
+from services.ingest.settings import IngestSettings
+from services.sender.settings import SenderSettings
+from shared.bus.provision import ProvisionSettings
+from shared.providers.registry import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -17,6 +22,24 @@ LINES = re.findall(r"(?m)^(#?)([A-Z_]+)=(.*)$", TEXT)
 SET = {name for comment, name, _ in LINES if not comment}
 EXAMPLE = {name: value for _, name, value in LINES}
 
+OF_PROVIDERS = [provider.settings for provider in PROVIDERS.values()]
+OF_MOCKS = [kind for kind in SETTINGS if kind.__module__.startswith("mock_providers.")]
+NOT_PASSED_ON = {
+    "provision": {"LOG_LEVEL", "LOG_FORMAT"},
+    # A service gets no credentials that it does not use.
+    "gateway": {
+        "SMS_PROVIDER_URL",
+        "EMAIL_PROVIDER_URL",
+        "TWILIO_ACCOUNT_SID",
+        "TWILIO_MESSAGING_SERVICE_SID",
+        "TWILIO_URL",
+        "SENDGRID_API_KEY",
+        "SENDGRID_URL",
+    },
+    "sender": {"WEBHOOK_SECRET", "SENDGRID_WEBHOOK_PUBLIC_KEY"},
+    # The ports inside the container are fixed.
+    "mock-providers": {"SMS_PROVIDER_PORT", "EMAIL_PROVIDER_PORT"},
+}
 DIFFERENT_DEFAULTS = {
     # The mocks accept made-up credentials.
     "TWILIO_ACCOUNT_SID",
@@ -50,6 +73,26 @@ def test_it_has_what_docker_compose_reads() -> None:
     assert {name: EXAMPLE[name] for name in defaults.keys() & OTHER_VARIABLES} == {
         name: defaults[name] for name in defaults.keys() & OTHER_VARIABLES
     }
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [
+        ("provision", [ProvisionSettings]),
+        ("gateway", [GatewaySettings, *OF_PROVIDERS]),
+        ("ingest", [IngestSettings]),
+        ("sender", [SenderSettings, *OF_PROVIDERS]),
+        ("mock-providers", OF_MOCKS),
+    ],
+)
+def test_docker_compose_passes_on_the_settings_of_a_service(
+    service: str, settings: list[type[BaseSettings]]
+) -> None:
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"(?ms)^  {service}:\n(.*?)^(?:  )?\w", compose)
+    passed_on = set(re.findall(r"(?m)^      ([A-Z_]+):", section))
+    wanted = {name for kind in settings for name in variables(kind)}
+    assert wanted - NOT_PASSED_ON.get(service, set()) <= passed_on
 
 
 def test_it_is_a_valid_env_file() -> None:

@@ -1,4 +1,4 @@
-"""HTTP as all adapters need it: this module decides which answer or failure is which error."""
+"""Makes the requests of all adapters, and turns answers and failures into errors."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

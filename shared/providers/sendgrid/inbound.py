@@ -85,8 +85,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
     """Parse an e-mail.
 
     The body of its messages is the HTML, as in the e-mails that we send, or the text if there is none. Its
-    files are only
-    named, in `raw`: attachments are URLs, and these have none.
+    files are only named, in `raw`: attachments are URLs, and these have none.
 
     Raises:
         UnreadableWebhookError: the body is not a multipart form.

@@ -1,5 +1,7 @@
 """Twilio's error codes that mean something to us; any other code is only reported."""
 
+from shared.providers import base
+
 OPTED_OUT = 21610
 """The recipient has opted out. It may answer a request, or come later with a status callback."""
 
@@ -14,4 +16,4 @@ ACCOUNT = range(20_000, 21_000)
 
 def name_of(code: int) -> str:
     """Return our name for a code, as errors and the message's history show it."""
-    return "opted_out" if code == OPTED_OUT else f"twilio_{code}"
+    return base.OPTED_OUT if code == OPTED_OUT else f"twilio_{code}"

@@ -125,7 +125,11 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         )
         content.receipts.append(receipt)
     if fields.error_code == str(codes.OPTED_OUT):
-        content.suppressions.append(_opt_out(form, request))
+        try:
+            content.suppressions.append(_opt_out(form, request))
+        except InvalidWebhookError as exc:
+            # A Messaging Service that has not chosen a sender yet reports none. The receipt is valid anyway.
+            content.invalid.append(exc.faults)
     return content
 
 

@@ -1,0 +1,402 @@
+"""The generic providers' webhooks: their content, and their signatures as Standard Webhooks makes them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook as StandardWebhook
+
+from shared.channels import Channel, MessageType
+from shared.events import receipt_id
+from shared.ids import conversation_key
+from shared.keywords import Keyword
+from shared.lifecycle import Status
+from shared.message import IncomingMessage, IncomingReceipt
+from shared.providers.generic.email import GENERIC_EMAIL
+from shared.providers.generic.receive import Received
+from shared.providers.generic.signature import WebhookSecrets
+from shared.providers.generic.sms import GENERIC_SMS
+from shared.providers.registry import create_verifier
+from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookRequest
+from shared.settings import SettingsError
+from tests.unit.providers.parsing import (
+    NOW,
+    changed,
+    flipped,
+    flips,
+    fuzzed,
+    invalid_fields,
+    json_bytes,
+    parse,
+    request,
+    require_tolerated,
+    some_json,
+    webhook_at,
+    without,
+)
+from tests.webhooks import JSON
+
+SMS_PATH, SMS_STATUS_PATH = "/api/webhooks/sms", "/api/webhooks/sms/status"
+EMAIL_PATH, EMAIL_STATUS_PATH = "/api/webhooks/email", "/api/webhooks/email/status"
+SMS = {
+    "from": "+18045551234",
+    "to": "+12016661234",
+    "type": "sms",
+    "messaging_provider_id": "message-1",
+    "body": "text message",
+    "attachments": None,
+    "timestamp": "2024-11-01T14:00:00Z",
+}
+EMAIL = {
+    "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
+    "to": "[contact@gmail.com](mailto:contact@gmail.com)",
+    "xillio_id": "message-2",
+    "body": "<p>Hello!</p>",
+    "attachments": ["attachment-url"],
+    "timestamp": "2024-11-01T14:00:00Z",
+}
+SMS_RECEIPT = {"messaging_provider_id": "message-1", "status": "delivered"}
+EMAIL_RECEIPT = {"xillio_id": "message-2", "status": "delivered"}
+PAYLOADS: dict[str, dict[str, Any]] = {
+    SMS_PATH: SMS,
+    EMAIL_PATH: EMAIL,
+    SMS_STATUS_PATH: SMS_RECEIPT,
+    EMAIL_STATUS_PATH: EMAIL_RECEIPT,
+}
+MISSING = object()
+
+
+def parse_message(path: str, payload: dict[str, Any]) -> IncomingMessage:
+    [incoming] = parse(path, json_bytes(payload), JSON).messages
+    return incoming
+
+
+def parse_receipt(path: str, payload: dict[str, Any]) -> IncomingReceipt:
+    [receipt] = parse(path, json_bytes(payload), JSON).receipts
+    return receipt
+
+
+# --- Messages -----------------------------------------------------------------------------------------
+
+
+def test_an_sms() -> None:
+    incoming = parse_message(SMS_PATH, SMS)
+    message = incoming.message
+
+    assert (message.type, message.from_, message.to) == (MessageType.SMS, "+18045551234", "+12016661234")
+    assert (message.provider, message.provider_message_id) == ("generic_sms", "message-1")
+    assert (message.body, message.attachments) == ("text message", [])
+    assert (message.timestamp, message.created_at) == (datetime(2024, 11, 1, 14, tzinfo=UTC), NOW)
+    assert message.conversation_key == conversation_key(Channel.SMS, ["+12016661234", "+18045551234"])
+    assert incoming.raw == SMS
+
+
+def test_an_email() -> None:
+    incoming = parse_message(EMAIL_PATH, {**EMAIL, "from": "A User <User@UseHatchApp.com>", "subject": "Hi"})
+    message = incoming.message
+
+    assert (message.type, message.subject) == (MessageType.EMAIL, "Hi")
+    assert (message.from_, message.from_key) == ("User@usehatchapp.com", "user@usehatchapp.com")
+    assert (message.to, message.body) == ("contact@gmail.com", "<p>Hello!</p>")
+    assert (message.provider, message.provider_message_id) == ("generic_email", "message-2")
+    assert message.attachments == ["attachment-url"]
+
+
+def test_numbers_may_be_in_national_form_and_the_timestamp_may_be_missing() -> None:
+    payload = {**without(SMS, "timestamp"), "from": "(804) 555-1234", "type": "mms"}
+    message = parse_message(SMS_PATH, payload).message
+
+    assert (message.from_, message.type, message.timestamp) == ("+18045551234", MessageType.MMS, NOW)
+
+
+def test_a_message_has_the_same_id_whenever_it_is_delivered() -> None:
+    first = parse_message(EMAIL_PATH, EMAIL)
+    again = parse_message(EMAIL_PATH, {**EMAIL, "unknown": {"field": 1}})
+    other = parse_message(EMAIL_PATH, {**EMAIL, "xillio_id": "message-3"})
+    same_number = parse_message(SMS_PATH, {**SMS, "messaging_provider_id": "message-2"})
+
+    assert first.message.id == again.message.id
+    assert len({first.message.id, other.message.id, same_number.message.id}) == 3
+
+
+@pytest.mark.parametrize("payload", [{"body": ""}, {"body": None, "attachments": ["https://a.example/b"]}])
+def test_the_body_may_be_empty(payload: dict[str, Any]) -> None:
+    assert parse_message(SMS_PATH, {**SMS, **payload}).message.body == ""
+
+
+def test_unknown_fields_are_kept() -> None:
+    payload = {**SMS, "segments": [1, {"a": None}]}
+
+    assert parse_message(SMS_PATH, payload).raw == payload
+
+
+@pytest.mark.parametrize(
+    ("path", "payload", "keyword"),
+    [
+        (SMS_PATH, {**SMS, "body": " Stop. "}, Keyword.STOP),
+        (SMS_PATH, {**SMS, "body": "START"}, Keyword.START),
+        (SMS_PATH, {**SMS, "body": "stop it"}, None),
+        (EMAIL_PATH, {**EMAIL, "body": "STOP"}, None),
+    ],
+)
+def test_only_text_messages_have_keywords(
+    path: str, payload: dict[str, Any], keyword: Keyword | None
+) -> None:
+    assert parse_message(path, payload).keyword is keyword
+
+
+# --- Receipts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("sent", Status.SENT),
+        ("delivered", Status.DELIVERED),
+        ("undelivered", Status.UNDELIVERED),
+        ("bounced", Status.UNDELIVERED),
+        ("rejected", Status.UNDELIVERED),
+        ("failed", Status.FAILED),
+    ],
+)
+@pytest.mark.parametrize("path", [SMS_STATUS_PATH, EMAIL_STATUS_PATH])
+def test_the_words_of_receipts(path: str, word: str, status: Status) -> None:
+    assert parse_receipt(path, {**PAYLOADS[path], "status": word}).status is status
+
+
+def test_a_receipt() -> None:
+    payload = {**SMS_RECEIPT, "status": "failed", "error_code": 30_003, "timestamp": "2024-11-01T14:00:00Z"}
+    receipt = parse_receipt(SMS_STATUS_PATH, payload)
+
+    assert (receipt.channel, receipt.provider) == (Channel.SMS, "generic_sms")
+    assert (receipt.provider_message_id, receipt.message_id) == ("message-1", None)
+    assert (receipt.error_code, receipt.occurred_at) == ("30003", datetime(2024, 11, 1, 14, tzinfo=UTC))
+    assert receipt.raw == payload
+
+
+def test_a_receipt_has_the_same_id_whenever_it_is_delivered() -> None:
+    first = parse_receipt(EMAIL_STATUS_PATH, EMAIL_RECEIPT)
+    again = parse_receipt(EMAIL_STATUS_PATH, {**EMAIL_RECEIPT, "error_code": "1"})
+    other = parse_receipt(EMAIL_STATUS_PATH, {**EMAIL_RECEIPT, "status": "sent"})
+
+    assert receipt_id(first) == receipt_id(again) != receipt_id(other)
+    assert first.occurred_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(30_003, "30003"), (1.0, "1"), (-5, "-5"), ("E1", "E1"), (None, None)]
+)
+def test_an_error_code_is_a_number_or_a_text(code: object, text: str | None) -> None:
+    assert parse_receipt(SMS_STATUS_PATH, {**SMS_RECEIPT, "error_code": code}).error_code == text
+
+
+# --- Answers ------------------------------------------------------------------------------------------
+
+
+def test_the_answers_have_our_id_and_the_status() -> None:
+    message = parse(SMS_PATH, json_bytes(SMS), JSON)
+    receipt = parse(SMS_STATUS_PATH, json_bytes(SMS_RECEIPT), JSON)
+
+    answer = webhook_at(SMS_PATH).respond(message)
+    assert answer == Received(id=message.messages[0].message.id, status=Status.RECEIVED)
+    answer = webhook_at(SMS_STATUS_PATH).respond(receipt)
+    assert answer == Received(id=receipt_id(receipt.receipts[0]), status=Status.DELIVERED)
+
+
+# --- Faults -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (SMS_PATH, "messaging_provider_id", MISSING),
+        (SMS_PATH, "messaging_provider_id", ""),
+        (SMS_PATH, "messaging_provider_id", 5),
+        (SMS_PATH, "messaging_provider_id", "x" * 256),
+        (SMS_PATH, "messaging_provider_id", "a\nb"),
+        (SMS_PATH, "type", MISSING),
+        (SMS_PATH, "type", "email"),
+        (SMS_PATH, "body", "nul \x00"),
+        (SMS_PATH, "body", 5),
+        (SMS_PATH, "from", MISSING),
+        (SMS_PATH, "to", "nobody in particular"),
+        (SMS_PATH, "timestamp", 5),
+        (SMS_PATH, "attachments", "https://example.com/a.jpg"),
+        (SMS_PATH, "attachments.0", ["javascript:alert(1)"]),
+        (EMAIL_PATH, "xillio_id", MISSING),
+        (EMAIL_PATH, "from", "nobody"),
+        (EMAIL_PATH, "type", "sms"),
+        (EMAIL_PATH, "subject", "two\nlines"),
+        (SMS_STATUS_PATH, "messaging_provider_id", MISSING),
+        (SMS_STATUS_PATH, "status", MISSING),
+        (SMS_STATUS_PATH, "status", "frobnicated"),
+        (SMS_STATUS_PATH, "status", 4),
+        (SMS_STATUS_PATH, "timestamp", "soon"),
+        (SMS_STATUS_PATH, "error_code", "x" * 65),
+        (SMS_STATUS_PATH, "error_code", []),
+        (SMS_STATUS_PATH, "error_code", True),
+        (SMS_STATUS_PATH, "error_code", 2**70),
+        (EMAIL_STATUS_PATH, "xillio_id", None),
+    ],
+)
+def test_an_invalid_field_is_named(path: str, field: str, value: object) -> None:
+    name = field.partition(".")[0]
+    payload = without(PAYLOADS[path], name) | ({} if value is MISSING else {name: value})
+
+    assert invalid_fields(path, json_bytes(payload), JSON) == {field}
+
+
+@pytest.mark.parametrize("attachments", [None, [], MISSING])
+def test_a_message_needs_a_body_or_attachments(attachments: object) -> None:
+    payload = without(SMS, "body", "attachments")
+    payload |= {} if attachments is MISSING else {"attachments": attachments}
+
+    assert invalid_fields(SMS_PATH, json_bytes(payload), JSON) == {"body"}
+
+
+def test_every_invalid_field_is_named() -> None:
+    payload = {**SMS, "from": "?", "to": 5, "type": "fax", "body": "\x00", "attachments": ["data:x", "a", 1]}
+    fields = {"from", "to", "type", "body", "attachments.0", "attachments.2"}
+
+    assert invalid_fields(SMS_PATH, json_bytes(payload), JSON) == fields
+
+
+@pytest.mark.parametrize("path", PAYLOADS)
+@pytest.mark.parametrize("value", [None, [], "text", 5, True])
+def test_a_webhook_is_an_object(path: str, value: object) -> None:
+    assert invalid_fields(path, json_bytes(value), JSON) == {"body"}
+
+
+@pytest.mark.parametrize("path", PAYLOADS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{'from': 1}",
+        b'{"body": NaN}',
+        b'{"body": Infinity}',
+        b"\xef\xbb\xbf{}",
+        b'{"body": "\xff"}',
+        '{"body": "x"}'.encode("utf-16"),
+        b'{"body": 1' + b"0" * 5_000 + b"}",
+        b"[" * 100 + b"]" * 100,
+        b"[" * 100_000,
+        b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+    ],
+)
+def test_malformed_json_is_unreadable(path: str, body: bytes) -> None:
+    with pytest.raises(UnreadableWebhookError):
+        parse(path, body, JSON)
+
+
+@pytest.mark.parametrize("path", PAYLOADS)
+def test_a_lone_surrogate_in_an_unknown_field_is_refused(path: str) -> None:
+    assert invalid_fields(path, json_bytes({**PAYLOADS[path], "extra": ["\ud800"]}), JSON) == {"body"}
+
+
+@pytest.mark.parametrize("path", PAYLOADS)
+@fuzzed
+@given(data=st.data())
+def test_any_webhook_is_tolerated(path: str, data: st.DataObject) -> None:
+    value = data.draw(some_json | changed(PAYLOADS[path]))
+    require_tolerated(path, json.dumps(value).encode(), JSON)
+
+
+# --- Signatures ---------------------------------------------------------------------------------------
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+
+
+def headers_of(body: str, *, secret: str = SECRET, age: timedelta = timedelta(0)) -> dict[str, str]:
+    """Return the headers of a webhook that was signed some time ago."""
+    signed_at = datetime.now(UTC) - age
+    return {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(signed_at.timestamp())),
+        "webhook-signature": StandardWebhook(secret).sign("msg_1", signed_at, body),
+    }
+
+
+def refusal(body: bytes, headers: dict[str, str], *, secrets: str = SECRET) -> Refusal | None:
+    return WebhookSecrets.parse(secrets).verify(signed(body, headers))
+
+
+def signed(body: bytes, headers: dict[str, str]) -> WebhookRequest:
+    return request(body, {**JSON, **headers}, received_at=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("secret", [SECRET, OTHER_SECRET])
+@pytest.mark.parametrize("separator", [",", " ", ", "])
+def test_a_signature_by_any_of_the_secrets_is_genuine(secret: str, separator: str) -> None:
+    secrets = f"{SECRET}{separator}{OTHER_SECRET}"
+
+    assert refusal(b"{}", headers_of("{}", secret=secret), secrets=secrets) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "secret", "age"),
+    [
+        ('{"another": "body"}', SECRET, timedelta(0)),
+        ("{}", OTHER_SECRET, timedelta(0)),
+        ("{}", SECRET, timedelta(minutes=6)),
+        ("{}", SECRET, timedelta(minutes=-6)),
+    ],
+)
+def test_another_body_secret_or_time_is_refused(body: str, secret: str, age: timedelta) -> None:
+    assert refusal(b"{}", headers_of(body, secret=secret, age=age)) is Refusal.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"webhook-id": "msg_2"},
+        {"webhook-timestamp": "yesterday"},
+        {"webhook-timestamp": "nan"},
+        {"webhook-signature": "v1"},
+        {"webhook-signature": "v1,*"},
+        {"webhook-signature": "v1,a,b"},
+        {"webhook-signature": "v1,é"},
+        {"webhook-signature": "v2,abcd"},
+        {"webhook-signature": ""},
+    ],
+)
+def test_a_malformed_signature_is_refused(header: dict[str, str]) -> None:
+    assert refusal(b"{}", {**headers_of("{}"), **header}) is Refusal.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize("header", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_a_missing_header_is_refused(header: str) -> None:
+    assert refusal(b"{}", without(headers_of("{}"), header)) is Refusal.WRONG_SIGNATURE
+
+
+def test_a_body_that_is_not_text_is_refused() -> None:
+    assert refusal(b"\xff", headers_of("{}")) is Refusal.WRONG_SIGNATURE
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=200), st.integers(0), flips)
+def test_a_flipped_byte_is_refused(text: str, position: int, by: int) -> None:
+    headers = headers_of(text)
+
+    assert refusal(text.encode(), headers) is None
+    assert refusal(flipped(text.encode(), position, by), headers) is Refusal.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize("text", ["topsecret", "whsec_", "whsec_*", f"{SECRET},topsecret"])
+def test_a_malformed_secret_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        create_verifier(GENERIC_SMS, webhook_secret=text)
+    assert caught.value.faults == ("WEBHOOK_SECRET: must be whsec_ and base64",)
+
+
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize("provider", [GENERIC_SMS, GENERIC_EMAIL])
+def test_the_verifier_needs_the_secret(provider: Any) -> None:  # noqa: ANN401 - either of the two
+    assert create_verifier(provider) is None
+    verifier = create_verifier(provider, webhook_secret=SECRET)
+    assert verifier
+    assert verifier(signed(b"{}", headers_of("{}"))) is None

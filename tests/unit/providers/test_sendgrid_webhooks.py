@@ -1,0 +1,625 @@
+"""SendGrid's webhooks: their content, and their signatures as SendGrid's own library verifies them."""
+
+import base64
+import json
+import string
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from sendgrid.helpers.eventwebhook import EventWebhook
+
+from shared.channels import Channel, MessageType
+from shared.events import receipt_id
+from shared.ids import conversation_key
+from shared.lifecycle import Status
+from shared.message import IncomingMessage, IncomingReceipt
+from shared.providers.registry import create_verifier
+from shared.providers.sendgrid import SENDGRID
+from shared.providers.sendgrid.events import AcceptedEvents
+from shared.providers.sendgrid.inbound import AcceptedEmail
+from shared.providers.sendgrid.signature import SendGridKey
+from shared.providers.webhooks import (
+    InvalidWebhookError,
+    Refusal,
+    UnreadableWebhookError,
+    WebhookContent,
+    WebhookRequest,
+)
+from shared.settings import SettingsError
+from tests.unit.providers.parsing import (
+    NOW,
+    changed,
+    flipped,
+    flips,
+    fuzzed,
+    invalid_fields,
+    parse,
+    request,
+    require_tolerated,
+    some_json,
+    webhook_at,
+    without,
+)
+from tests.webhooks import (
+    BOUNDARY,
+    DELIVERED,
+    JSON,
+    KEY,
+    MAIL,
+    MULTIPART,
+    PUBLIC_KEY,
+    SENDGRID_EVENTS,
+    SENDGRID_INBOUND,
+    by_sendgrid,
+    events,
+    multipart,
+)
+
+Files = Mapping[str, tuple[str, str, bytes]]
+
+# --- E-mails ------------------------------------------------------------------------------------------
+
+
+def parse_emails(fields: Mapping[str, str | bytes], files: Files | None = None) -> list[IncomingMessage]:
+    return parse(SENDGRID_INBOUND, multipart(fields, files), MULTIPART).messages
+
+
+def parse_email(fields: Mapping[str, str | bytes], files: Files | None = None) -> IncomingMessage:
+    [incoming] = parse_emails(fields, files)
+    return incoming
+
+
+def test_an_email() -> None:
+    incoming = parse_email(MAIL)
+    message = incoming.message
+
+    assert (message.type, message.from_, message.to) == (
+        MessageType.EMAIL,
+        "ann@example.com",
+        "us@example.org",
+    )
+    assert (message.provider, message.subject, message.body) == ("sendgrid", "Hello", "<p>Hello!</p>")
+    assert (message.provider_message_id or "").startswith("<1@example.com>#")
+    assert (message.email_id, message.timestamp, message.created_at) == ("<1@example.com>", NOW, NOW)
+    assert incoming.keyword is None
+    assert incoming.raw == {"fields": MAIL, "files": [], "cut": []}
+
+
+def test_the_answer_has_the_ids_of_the_messages() -> None:
+    [incoming] = parse_emails(MAIL)
+    answer = webhook_at(SENDGRID_INBOUND).respond(WebhookContent(messages=[incoming]))
+
+    assert answer == AcceptedEmail(ids=[incoming.message.id])
+
+
+@pytest.mark.parametrize(
+    ("html", "text", "body"),
+    [
+        ("<p>a</p>", "a", "<p>a</p>"),
+        (" \n", "a", "a"),
+        (None, "a", "a"),
+        (None, None, ""),
+        ("<p>a</p>", None, "<p>a</p>"),
+    ],
+)
+def test_the_body_is_the_html_or_else_the_text(html: str | None, text: str | None, body: str) -> None:
+    versions = {"html": html, "text": text}
+    fields = without(MAIL, "html", "text") | {name: v for name, v in versions.items() if v is not None}
+
+    assert parse_email(fields).message.body == body
+
+
+@pytest.mark.parametrize(
+    ("charset", "written", "read"),
+    [
+        ("UTF-8", "Zoë €".encode(), "Zoë €"),
+        ("iso-8859-1", b"Zo\xeb \x80", "Zoë €"),
+        ("us-ascii", b"Zo\xeb", "Zoë"),
+        ("windows-1251", "Привет".encode("cp1251"), "Привет"),
+        ("shift_jis", "こんにちは".encode("shift_jis"), "こんにちは"),
+        ("utf-16", "Zoë".encode("utf-16"), "Zoë"),
+        ("utf-8", b"a\xffb", "a\ufffdb"),
+        ("utf-7", b"+2AA-", "?"),
+        ("x-unknown", "Zoë".encode(), "Zoë"),
+        ("", "Zoë".encode(), "Zoë"),
+        ("zlib", b"a", "a"),
+        ("idna", b"a", "a"),
+        ("punycode", b"a-b", "a-b"),
+        ("unicode_escape", rb"\d", r"\d"),
+        ("undefined", b"a", "a"),
+        ("a\x00b", b"a", "a"),
+        ("é" * 5_000, b"a", "a"),
+    ],
+)
+def test_texts_are_decoded_from_the_named_charset(charset: str, written: bytes, read: str) -> None:
+    charsets = json.dumps({"text": charset, "subject": charset})
+    incoming = parse_email(
+        {**without(MAIL, "html"), "text": written, "subject": written, "charsets": charsets}
+    )
+
+    assert incoming.message.body == read
+    assert incoming.message.subject == read
+    assert incoming.raw["fields"]["text"] == read
+
+
+@pytest.mark.parametrize(
+    "charsets", ["", "utf-8", "[]", "null", '{"text": 5}', '{"text": null}', "[" * 100_000]
+)
+def test_unreadable_charsets_are_ignored(charsets: str) -> None:
+    assert parse_email({**MAIL, "charsets": charsets}).message.body == "<p>Hello!</p>"
+
+
+@pytest.mark.parametrize(
+    ("header", "sender"),
+    [
+        ("Ann Example <ann@example.com>", "ann@example.com"),
+        ("ann@example.com", "ann@example.com"),
+        ("Ann @ Example, Inc. <ann@example.com>", "ann@example.com"),
+        ("x" * 500 + " <Ann@example.com>", "Ann@example.com"),
+        ("MAILER-DAEMON", "bounces@example.com"),
+        ("", "bounces@example.com"),
+        ("<>", "bounces@example.com"),
+    ],
+)
+def test_the_author_is_in_the_header_or_else_in_the_envelope(header: str, sender: str) -> None:
+    assert parse_email({**MAIL, "from": header}).message.from_ == sender
+
+
+def test_an_email_is_one_message_for_each_address_that_it_was_delivered_to() -> None:
+    envelope = '{"to": ["us@example.org", "Ben@example.org", "US@example.org"], "from": ""}'
+    messages = [each.message for each in parse_emails({**MAIL, "envelope": envelope})]
+
+    assert [message.to for message in messages] == ["US@example.org", "Ben@example.org"]
+    assert len({message.id for message in messages}) == 2
+    assert [message.conversation_key for message in messages] == [
+        conversation_key(Channel.EMAIL, ["ann@example.com", ours])
+        for ours in ("us@example.org", "ben@example.org")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"spam_score": "0.1"}, True),
+        ({"headers": "X: y\nMessage-Id:\n <1@example.com>\n"}, True),
+        ({"headers": "Message-ID: <2@example.com>\n"}, False),
+        ({"headers": "Message-ID:\nSubject: <1@example.com>\n"}, False),
+        ({"headers": ""}, False),
+        ({"envelope": '{"to": ["us@example.org"], "from": "eve@example.com"}'}, False),
+        ({"envelope": '{"to": ["them@example.org"], "from": "bounces@example.com"}'}, False),
+    ],
+)
+def test_an_email_is_identified_by_its_message_id_and_its_envelope(
+    changes: dict[str, str], *, same: bool
+) -> None:
+    first, second = parse_email(MAIL), parse_email({**MAIL, **changes})
+
+    assert (first.message.id == second.message.id) is same
+
+
+def test_an_email_without_a_message_id_has_the_same_id_whenever_it_is_delivered() -> None:
+    first, second = (parse_email(without(MAIL, "headers")) for _ in range(2))
+
+    assert first.message.id == second.message.id
+
+
+def test_files_are_only_described() -> None:
+    incoming = parse_email(
+        MAIL,
+        {
+            "attachment1": ("C:\\temp\\offer.pdf", "application/pdf", b"\x00\xff" * 500),
+            "attachment2": ("../../etc/passwd", "text/plain", b""),
+        },
+    )
+
+    assert incoming.message.attachments == []
+    assert incoming.raw["files"] == [
+        {"field": "attachment1", "name": "offer.pdf", "type": "application/pdf", "size": 1_000},
+        {"field": "attachment2", "name": "passwd", "type": "text/plain", "size": 0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"html": "<p>" + "x" * 2_000_000, "text": "short"}, "short"),
+        ({"html": "é" * 1_000_000, "text": "\x00" * 1_000_000}, "é" * 1_000),
+        ({"html": "\x01" * 400_000, "text": "\\" * 400_000}, "\ufffd" * 1_000),
+        ({"html": '"' * 150_000, "text": "x" * 100_000}, "x" * 1_000),
+        ({f"field{number}": "\x01" * 20_000 for number in range(80)}, "<p>Hello!</p>"),
+    ],
+)
+def test_a_large_email_is_cut_to_fit_into_the_stream(fields: dict[str, str], body: str) -> None:
+    incoming = parse_email({**MAIL, **fields})
+
+    assert incoming.message.body.startswith(body)
+    assert incoming.raw["cut"]
+    assert set(incoming.raw["cut"]) <= set(fields)
+    assert incoming.raw["fields"]["envelope"] == MAIL["envelope"]
+
+
+def test_an_email_of_thirty_megabytes_is_parsed() -> None:
+    max_size = webhook_at(SENDGRID_INBOUND).max_size
+    content = b"\r\n--xYz" * ((max_size - 4 * 1024) // 7)
+    incoming = parse_email(MAIL, {"attachment1": ("a", "b/c", content)})
+
+    assert max_size == 30 * 1024 * 1024
+    assert [file["size"] for file in incoming.raw["files"]] == [len(content)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        *(({"envelope": envelope}, "envelope") for envelope in
+          ("", "{}", "[]", "null", '{"to": []}', '{"to": "us@example.org"}', '{"to": [5]}', "[" * 100_000,
+           json.dumps({"to": [f"u{number}@example.org" for number in range(101)]}))),
+        ({"envelope": '{"to": ["nobody"]}'}, "to"),
+        ({"from": "nobody", "envelope": '{"to": ["us@example.org"], "from": ""}'}, "from"),
+    ],
+)  # fmt: skip
+def test_an_email_needs_addresses(changes: dict[str, str], fault: str) -> None:
+    assert invalid_fields(SENDGRID_INBOUND, multipart({**MAIL, **changes}), MULTIPART) == {fault}
+
+
+@pytest.mark.parametrize("field", ["from", "envelope"])
+def test_a_missing_field_is_named(field: str) -> None:
+    assert invalid_fields(SENDGRID_INBOUND, multipart(without(MAIL, field)), MULTIPART) == {field}
+
+
+@pytest.mark.parametrize("field", ["from", "envelope", "subject", "html", "text", "headers"])
+def test_a_repeated_field_is_named(field: str) -> None:
+    twice = multipart({field: "x"}).removesuffix(f"--{BOUNDARY}--\r\n".encode()) + multipart(MAIL)
+
+    assert invalid_fields(SENDGRID_INBOUND, twice, MULTIPART) == {field}
+
+
+WHOLE = multipart(MAIL)
+PART = f"--{BOUNDARY}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", MULTIPART),
+        (b"garbage", MULTIPART),
+        (WHOLE[:-10], MULTIPART),
+        (WHOLE[: len(WHOLE) // 2], MULTIPART),
+        (WHOLE, {"content-type": "multipart/form-data"}),
+        (WHOLE, {"content-type": "multipart/form-data; boundary="}),
+        (WHOLE, {"content-type": "multipart/form-data; boundary=other"}),
+        (WHOLE, {"content-type": "multipart/form-data; boundary=" + "x" * 300}),
+        (PART + b"\r\nvalue\r\n" + WHOLE, MULTIPART),
+        (PART + b'Content-Disposition: form-data; name="' + b"x" * 101 + b'"\r\n\r\n\r\n' + WHOLE, MULTIPART),
+        (multipart({f"field{number}": "" for number in range(101)}), MULTIPART),
+        (multipart(MAIL, {f"file{number}": ("a", "b", b"") for number in range(1_001)}), MULTIPART),
+    ],
+)
+def test_a_malformed_form_is_unreadable(body: bytes, content_type: dict[str, str]) -> None:
+    with pytest.raises(UnreadableWebhookError):
+        parse(SENDGRID_INBOUND, body, content_type)
+
+
+@fuzzed
+@given(changed(MAIL), st.text(max_size=20), st.binary(max_size=50), st.text(max_size=20))
+def test_any_email_is_tolerated(fields: dict[str, str], charset: str, text: bytes, name: str) -> None:
+    charsets = json.dumps({"text": charset, "html": charset, "from": charset})
+    escaped = {name.encode().hex(): value for name, value in fields.items() if name not in MAIL}
+    known = {name: value for name, value in fields.items() if name in MAIL}
+    file = (name.encode(errors="replace").hex(), "a/b", text)
+    body = multipart({**known, **escaped, "charsets": charsets, "text": text}, {"file": file})
+    require_tolerated(SENDGRID_INBOUND, body, MULTIPART)
+
+
+@fuzzed
+@given(st.integers(0, len(WHOLE)), st.binary(max_size=8), st.integers(0, 20))
+def test_any_damaged_email_is_tolerated(position: int, added: bytes, removed: int) -> None:
+    damaged = WHOLE[:position] + added + WHOLE[position + removed :]
+    require_tolerated(SENDGRID_INBOUND, damaged, MULTIPART)
+
+
+@fuzzed
+@given(st.text(st.characters(codec="latin-1", exclude_characters="\r\n\x00"), max_size=60))
+def test_any_content_type_is_tolerated(parameters: str) -> None:
+    content_type = f"multipart/form-data; boundary={parameters}"
+    require_tolerated(SENDGRID_INBOUND, WHOLE, {"content-type": content_type})
+
+
+# --- Events -------------------------------------------------------------------------------------------
+
+
+def parse_events(*given_events: object) -> WebhookContent:
+    return parse(SENDGRID_EVENTS, events(*given_events), JSON)
+
+
+def parse_receipt(**changes: object) -> IncomingReceipt:
+    [receipt] = parse_events({**DELIVERED, **changes}).receipts
+    return receipt
+
+
+def test_a_delivered_email() -> None:
+    receipt = parse_receipt()
+
+    assert (receipt.channel, receipt.provider, receipt.provider_message_id) == (
+        Channel.EMAIL,
+        "sendgrid",
+        "X-1",
+    )
+    assert str(receipt.message_id) == DELIVERED["message_id"]
+    assert (receipt.status, receipt.error_code, receipt.error_detail) == (Status.DELIVERED, None, None)
+    assert receipt.occurred_at == datetime(2024, 11, 1, 14, tzinfo=UTC)
+    assert receipt.raw == DELIVERED
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "detail"),
+    [
+        (
+            {"event": "bounce", "status": "5.1.1", "reason": "550 no\r\n such user"},
+            "5.1.1",
+            "550 no such user",
+        ),
+        ({"event": "bounce", "type": "blocked"}, "bounce", None),
+        ({"event": "dropped", "reason": "Bounced Address"}, "dropped", "Bounced Address"),
+        ({"event": "dropped", "status": ["?"], "reason": {"a": 1}}, "['?']", "{'a': 1}"),
+        ({"event": "bounce", "status": "x" * 99, "reason": "\x00y" * 900}, "x" * 64, "\ufffdy" * 250),
+    ],
+)
+def test_an_undelivered_email_has_a_reason(event: dict[str, Any], code: str, detail: str | None) -> None:
+    receipt = parse_receipt(**event)
+
+    assert (receipt.status, receipt.error_code, receipt.error_detail) == (Status.UNDELIVERED, code, detail)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["processed", "deferred", "open", "click", "spamreport", "unsubscribe", "group_unsubscribe",
+     "group_resubscribe", "something new"],
+)  # fmt: skip
+def test_other_events_are_no_receipts(kind: str) -> None:
+    assert parse_events({**DELIVERED, "event": kind}, {"event": kind}).receipts == []
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "source"),
+    [
+        ({"event": "bounce", "type": "bounce"}, "opted_out", "bounce"),
+        ({"event": "bounce"}, "opted_out", "bounce"),
+        ({"event": "bounce", "sg_message_id": None, "message_id": None}, "opted_out", "bounce"),
+        ({"event": "dropped", "reason": "Bounced Address"}, "opted_out", "bounce"),
+        ({"event": "dropped", "reason": "Unsubscribed Address"}, "opted_out", "unsubscribe"),
+        ({"event": "dropped", "reason": "Spam Reporting Address"}, "opted_out", "spam_report"),
+        ({"event": "spamreport"}, "opted_out", "spam_report"),
+        ({"event": "unsubscribe"}, "opted_out", "unsubscribe"),
+        ({"event": "group_unsubscribe"}, "opted_out", "unsubscribe"),
+        ({"event": "group_resubscribe"}, "opted_in", "resubscribe"),
+    ],
+)
+def test_an_event_may_opt_out_from_all_our_addresses(event: dict[str, Any], state: str, source: str) -> None:
+    [change] = parse_events({**DELIVERED, "email": "Ann@Example.com", **event}).suppressions
+
+    assert (change.channel, change.ours, change.theirs) == (Channel.EMAIL, None, "ann@example.com")
+    assert (change.state, change.source) == (state, source)
+    assert change.occurred_at == datetime(2024, 11, 1, 14, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "bounce", "type": "blocked"},
+        {"event": "dropped", "reason": "Invalid"},
+        {"event": "delivered"},
+        {"event": "unsubscribe", "email": "nobody"},
+        {"event": "unsubscribe", "email": None},
+    ],
+)
+def test_other_events_do_not_opt_out(event: dict[str, Any]) -> None:
+    assert parse_events({**DELIVERED, **event}).suppressions == []
+
+
+def test_an_opt_out_from_the_future_counts_from_now() -> None:
+    future = int(NOW.timestamp()) + 1_000
+    [change] = parse_events({**DELIVERED, "event": "spamreport", "timestamp": future}).suppressions
+
+    assert change.occurred_at == NOW
+
+
+def test_an_event_is_identified_by_its_id() -> None:
+    first, again, other = (
+        receipt_id(parse_receipt(**changes)) for changes in ({}, {"timestamp": 1}, {"sg_event_id": "event-2"})
+    )
+
+    assert first == again != other
+
+
+@pytest.mark.parametrize("own_id", [None, 5, "", "order-5", ["x"], "\u0000"])
+def test_an_id_that_is_not_ours_is_ignored(own_id: object) -> None:
+    assert parse_receipt(message_id=own_id).message_id is None
+
+
+def test_an_event_may_lack_the_id_of_sendgrid() -> None:
+    assert str(parse_receipt(sg_message_id=None).message_id) == DELIVERED["message_id"]
+
+
+BAD_EVENTS: list[object] = [
+    None,
+    5,
+    "delivered",
+    [],
+    {},
+    {**DELIVERED, "event": None},
+    {**DELIVERED, "event": ["delivered"]},
+    {**DELIVERED, "sg_message_id": 5},
+    {**DELIVERED, "sg_message_id": "", "message_id": None},
+    {**DELIVERED, "sg_event_id": 5},
+    {**DELIVERED, "sg_event_id": "a\nb"},
+    {**DELIVERED, "timestamp": "now"},
+    {**DELIVERED, "timestamp": True},
+    {**DELIVERED, "timestamp": 1.5},
+    {**DELIVERED, "timestamp": 10**30},
+    {**DELIVERED, "timestamp": 10**12},
+    {**DELIVERED, "extra": "\ud800"},
+    {"event": "open", "\ud800": 1},
+    {**DELIVERED, "extra": "x" * 300_000},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_EVENTS, ids=str)
+def test_an_invalid_event_does_not_affect_the_others(bad: object) -> None:
+    content = parse_events(DELIVERED, bad, {**DELIVERED, "sg_event_id": "2"})
+
+    assert (len(content.receipts), len(content.suppressions), len(content.invalid)) == (2, 0, 1)
+    answer = webhook_at(SENDGRID_EVENTS).respond(content)
+    assert answer == AcceptedEvents(receipts=2, suppressions=0, invalid=1)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"null", b"5", b'"x"'])
+def test_events_are_in_an_array(body: bytes) -> None:
+    with pytest.raises(InvalidWebhookError):
+        parse(SENDGRID_EVENTS, body, JSON)
+
+
+@pytest.mark.parametrize("body", [b"", b"[", b"\xff", b"[" * 100_000])
+def test_events_are_json(body: bytes) -> None:
+    with pytest.raises(UnreadableWebhookError):
+        parse(SENDGRID_EVENTS, body, JSON)
+
+
+def test_a_batch_of_events_may_be_larger_than_other_webhooks() -> None:
+    batch = [{**DELIVERED, "sg_event_id": f"event-{number}", "url": "x" * 500} for number in range(900)]
+
+    assert len(events(*batch)) <= webhook_at(SENDGRID_EVENTS).max_size
+    assert len(parse_events(*batch).receipts) == 900
+
+
+@fuzzed
+@given(st.lists(some_json | st.dictionaries(st.sampled_from(sorted(DELIVERED)), some_json), max_size=4))
+def test_any_events_are_tolerated(batch: list[Any]) -> None:
+    require_tolerated(SENDGRID_EVENTS, json.dumps(batch).encode(), JSON)
+
+
+# --- Signatures ---------------------------------------------------------------------------------------
+
+SIGNATURE = "x-twilio-email-event-webhook-signature"
+TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
+OTHER_KEY = ec.derive_private_key(7, ec.SECP256R1())
+
+verify = SendGridKey.parse(PUBLIC_KEY).verify
+
+
+def signed(body: bytes, **changes: Any) -> WebhookRequest:  # noqa: ANN401 - arguments of `by_sendgrid`
+    return given_headers(body, by_sendgrid(body, JSON, **changes)["headers"])
+
+
+def given_headers(body: bytes, headers: Mapping[str, str]) -> WebhookRequest:
+    return request(body, headers, path=SENDGRID_EVENTS, received_at=datetime.now(UTC))
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=200))
+def test_a_genuine_request_is_genuine_to_sendgrid_as_well(text: str) -> None:
+    genuine = signed(text.encode())
+
+    assert EventWebhook(PUBLIC_KEY).verify_signature(
+        text, genuine.headers[SIGNATURE], genuine.headers[TIMESTAMP]
+    )
+    assert verify(genuine) is None
+
+
+@given(
+    st.binary(min_size=1, max_size=200),
+    st.sampled_from(["body", SIGNATURE, TIMESTAMP]),
+    st.integers(0),
+    flips,
+)
+def test_a_flipped_byte_is_refused(body: bytes, target: str, position: int, by: int) -> None:
+    headers = dict(signed(body).headers)
+    if target == "body":
+        body = flipped(body, position, by)
+    else:
+        headers[target] = flipped(headers[target].encode(), position, by).decode("latin-1")
+
+    assert verify(given_headers(body, headers)) is not None
+
+
+@given(st.integers(0), flips)
+def test_a_flipped_byte_of_the_key_makes_an_invalid_or_another_key(position: int, by: int) -> None:
+    der = flipped(base64.b64decode(PUBLIC_KEY), position, by)
+    try:
+        key = SendGridKey.parse(base64.b64encode(der).decode())
+    except ValueError:
+        return
+    assert key.verify(signed(b"[]")) is Refusal.WRONG_SIGNATURE
+
+
+def test_a_signature_by_another_key_is_refused() -> None:
+    assert verify(signed(events(DELIVERED), key=OTHER_KEY)) is Refusal.WRONG_SIGNATURE
+    assert verify(signed(b"\xff", key=OTHER_KEY)) is Refusal.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize("signature", ["", "*", "a", "é", "AAAA", "MAYCAQECAQE=", "A" * 5_000])
+def test_a_malformed_signature_is_refused(signature: str) -> None:
+    headers = {**signed(b"[]").headers, SIGNATURE: signature}
+
+    assert verify(given_headers(b"[]", headers)) is Refusal.WRONG_SIGNATURE
+
+
+def test_a_signature_has_one_spelling() -> None:
+    genuine = next(each for each in map(signed, [b"[]"] * 99) if each.headers[SIGNATURE].endswith("="))
+    signature = genuine.headers[SIGNATURE]
+    bare = signature.rstrip("=")
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    other = bare[:-1] + alphabet[alphabet.index(bare[-1]) ^ 1] + signature[len(bare) :]
+
+    assert base64.b64decode(other) == base64.b64decode(signature)
+    headers = {**genuine.headers, SIGNATURE: other}
+    assert verify(given_headers(b"[]", headers)) is Refusal.WRONG_SIGNATURE
+
+
+@pytest.mark.parametrize(("age", "refusal"), [(290, None), (-290, None), (301, "expired"), (-310, "expired")])
+def test_a_signature_is_valid_for_five_minutes(age: float, refusal: str | None) -> None:
+    assert verify(signed(b"[]", age=age)) == refusal
+
+
+@pytest.mark.parametrize("timestamp", ["", "soon", "1e9", "-1", "٣", "9" * 5_000, "nan", "1730469600.0"])
+def test_a_malformed_timestamp_is_refused(timestamp: str) -> None:
+    signature = base64.b64encode(KEY.sign(timestamp.encode() + b"[]", ec.ECDSA(SHA256()))).decode()
+    headers = {SIGNATURE: signature, TIMESTAMP: timestamp}
+
+    assert verify(given_headers(b"[]", headers)) is Refusal.EXPIRED
+
+
+def _spki(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> str:
+    return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "topsecret",
+        "*",
+        "ключ",
+        "MFkw",
+        _spki(ec.derive_private_key(5, ec.SECP384R1()).public_key()),
+        _spki(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()),
+    ],
+)
+def test_the_key_has_to_be_on_its_curve(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        create_verifier(SENDGRID, sendgrid_webhook_public_key=text)
+    fault = "SENDGRID_WEBHOOK_PUBLIC_KEY: must be a public key on the curve P-256, in base64"
+    assert caught.value.faults == (fault,)
+
+
+@pytest.mark.usefixtures("no_environment")
+def test_the_verifier_needs_the_key() -> None:
+    assert create_verifier(SENDGRID) is None
+    verifier = create_verifier(SENDGRID, sendgrid_webhook_public_key=PUBLIC_KEY)
+    assert verifier
+    assert verifier(signed(b"[]")) is None

@@ -1,7 +1,9 @@
 """`make status`: the processes of a running stack, and how far behind its consumers are."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,16 +20,16 @@ from dev.local_stack.readiness import (
 from dev.local_stack.state import ProcessState, State, StateFile
 
 _READY = "ready"
+_ANSWERS_WITHIN = 3
+_NUMBER = re.compile(r"-\d+$")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Backlog:
-    """The messages that a consumer has not dealt with yet."""
+    """The messages that a group of consumers has not dealt with yet."""
 
-    stream: str
-    consumer: str
-    waiting: int
-    in_progress: int
+    waiting: int = 0
+    in_progress: int = 0
 
 
 async def show_status(configuration: Configuration) -> int:
@@ -107,22 +109,31 @@ async def _show_backlogs(state: State) -> str:
         backlogs = await _backlogs(state.nats_url)
     except NotReadyError as exc:
         return f"The streams cannot be read: {exc}"
-    behind = [backlog for backlog in backlogs if backlog.waiting or backlog.in_progress]
-    if not behind:
-        return f"No message is waiting for any of the {len(backlogs)} consumers."
-    rows = ([b.stream, b.consumer, f"{b.waiting:,}", f"{b.in_progress:,}"] for b in behind)
+    rows = [
+        [stream, consumer, f"{backlog.waiting:,}", f"{backlog.in_progress:,}"]
+        for (stream, consumer), backlog in backlogs.items()
+        if backlog.waiting or backlog.in_progress
+    ]
+    if not rows:
+        return "No message is waiting in any stream."
     return _table(["stream", "consumer", "waiting", "in progress"], rows)
 
 
-async def _backlogs(nats_url: str) -> list[Backlog]:
-    """Raises NotReadyError if JetStream does not answer."""
+async def _backlogs(nats_url: str) -> dict[tuple[str, str], Backlog]:
+    """Return the backlogs by stream and consumer, or raise NotReadyError if JetStream does not answer.
+
+    Consumers whose names differ in a number at the end count as one.
+    """
+    backlogs: dict[tuple[str, str], Backlog] = defaultdict(Backlog)
     async with connected(nats_url) as client:
-        jetstream = client.jetstream(timeout=3)
-        return [
-            Backlog(stream.config.name or "", info.name, info.num_pending or 0, info.num_ack_pending or 0)
-            for stream in await jetstream.streams_info()
-            for info in await jetstream.consumers_info(stream.config.name or "")
-        ]
+        jetstream = client.jetstream(timeout=_ANSWERS_WITHIN)
+        for stream in await jetstream.streams_info():
+            name = stream.config.name or ""
+            for info in await jetstream.consumers_info(name):
+                backlog = backlogs[name, _NUMBER.sub("", info.name)]
+                backlog.waiting += info.num_pending or 0
+                backlog.in_progress += info.num_ack_pending or 0
+    return backlogs
 
 
 def _age(since: datetime) -> str:
@@ -134,7 +145,7 @@ def _age(since: datetime) -> str:
     return f"{age // timedelta(hours=1)} h"
 
 
-def _table(heading: list[str], rows: Iterator[list[str]]) -> str:
+def _table(heading: list[str], rows: Iterable[list[str]]) -> str:
     table = [heading, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(

@@ -122,7 +122,8 @@ async def test_the_status_of_a_running_stack(tmp_path: Path, capsys: pytest.Capt
     async with infrastructure.postgres(tmp_path) as database, infrastructure.nats(tmp_path) as broker:
         client = await nats.connect(broker.url)
         await client.jetstream().add_stream(name="WORK", subjects=["work"])
-        await client.jetstream().add_consumer("WORK", durable_name="worker")
+        for number in (1, 2):
+            await client.jetstream().add_consumer("WORK", durable_name=f"worker-{number}")
         await client.jetstream().publish("work", b"")
         await client.close()
         state = State(
@@ -152,7 +153,7 @@ async def test_the_status_of_a_running_stack(tmp_path: Path, capsys: pytest.Capt
     assert re.search(
         r"(?m)^  gateway   1234  0 s          http://127.0.0.1:1 +not ready: .*, restarts: 2$", output
     )
-    assert re.search(r"(?m)^  WORK    worker    1        0$", output)
+    assert re.search(r"(?m)^  WORK    worker    2        0$", output)
     assert "messaging_password" not in output
 
 

@@ -73,13 +73,15 @@ class JetStream:
         self._known[key] = sequence, now
         return sequence
 
-    def publish_what_is_due(self) -> None:
+    def publish_due(self) -> None:
         """Publish the schedules that are due, as the server does."""
         for schedule in self.messages(Stream.DELAYED):
             if schedule.due and schedule.due <= self._clock():
                 self._stored[Stream.DELAYED].remove(schedule)
                 target = schedule.headers["Nats-Schedule-Target"]
                 self._append(Stream.DELAYED, target, schedule.payload, {})
+
+    publish_what_is_due = publish_due
 
     def _append(self, stream: str, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
         self._last_sequence[stream] += 1

@@ -61,7 +61,7 @@ class EventHandler:
         )
 
     async def _store(self, batch: Sequence[_Readable]) -> list[_Bad]:
-        """Store what can be stored, and return what the database will never accept.
+        """Store the events, and return those that the database will never accept.
 
         One such event is enough for the database to reject a batch. The batch is therefore halved until the
         event is alone.

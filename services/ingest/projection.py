@@ -38,7 +38,7 @@ class Projection:
 
 
 def project(event: Event[Any]) -> Projection:
-    """Return what an event adds to the database."""
+    """Return the additions of an event to the database."""
     return _PROJECTIONS[type(event.data)](event)
 
 

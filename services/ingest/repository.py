@@ -103,7 +103,7 @@ _INSERTIONS = {
 
 
 class Repository:
-    """Stores what events add to the database."""
+    """Stores the projections of events."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

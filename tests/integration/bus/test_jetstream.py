@@ -80,7 +80,7 @@ class InMemory(Server):
         return self._server.store(stream, outgoing)
 
     async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
-        self._server.publish_what_is_due()
+        self._server.publish_due()
         found = self._server.last(stream, subject)
         return (found.sequence, found.payload) if found else None
 

@@ -35,7 +35,7 @@ async def all_rows(engine: AsyncEngine) -> Dump:
 
 
 async def contents(engine: AsyncEngine) -> Dump:
-    """Return what is stored, without the numbers, which depend on the order in which it was stored."""
+    """Return the rows without the numbers, which depend on the order in which they were stored."""
     return await _dump(engine, _CONTENTS)
 
 

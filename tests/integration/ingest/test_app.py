@@ -1,4 +1,4 @@
-"""The service as a whole starts, whatever is missing, and reports that."""
+"""The service starts even if NATS or PostgreSQL is down, and reports that."""
 
 import sys
 

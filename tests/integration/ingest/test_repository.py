@@ -94,7 +94,7 @@ async def test_texts_and_times_are_stored_unchanged(engine: AsyncEngine) -> None
     assert row.created_at - row.timestamp == timedelta(milliseconds=5)
 
 
-def chosen_value(field: str) -> Any:  # noqa: ANN401 - of whatever type the field has
+def chosen_value(field: str) -> Any:  # noqa: ANN401 - the type of the field
     """Return a value that a field of a message may have, but does not have by default."""
     return NOON if AwareDatetime in get_args(Message.model_fields[field].annotation) else f"some {field}"
 

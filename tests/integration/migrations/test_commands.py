@@ -158,4 +158,4 @@ async def test_an_unknown_command_lists_the_known_ones() -> None:
     result = await run("bin/migrate.sh", "sideways", database_url="")
 
     assert result.status == 2
-    assert "upgrade to the newest migration" in result.errors
+    assert "to the newest migration" in result.errors

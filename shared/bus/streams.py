@@ -56,8 +56,6 @@ class Streams:
             return f"NATS: {exc}"
         return None if lag is not None else "NATS: the streams are not provisioned"
 
-    what_is_missing = unready_reason
-
     async def message(self, stream: str, sequence: int) -> Stored | None:
         """Return a message, or None if the stream no longer contains it."""
         with _translating():

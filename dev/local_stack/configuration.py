@@ -14,7 +14,7 @@ from dev.local_stack.settings import LocalStackSettings, faults_in, load
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What to run.
+    """A choice of what to run.
 
     Attributes:
         root: folder of the project.
@@ -66,7 +66,7 @@ class Environment:
 
 
 def read_environment(root: Path) -> Environment:
-    """Raises StackError if `.env` of the folder cannot be read."""
+    """Read the environment and `.env` of the folder. Raises StackError if the file cannot be read."""
     path = root / ".env"
     try:
         file = dotenv_values(path)
@@ -88,5 +88,5 @@ def configure(environment: Mapping[str, str], root: Path, *, notes: Sequence[str
     try:
         settings = load(LocalStackSettings, environment)
     except ValidationError as exc:
-        raise StackError("\n".join(faults_in(exc).values())) from exc
+        raise StackError("\n".join(faults_in(exc))) from exc
     return Configuration(root=root, settings=settings, environment=environment, notes=tuple(notes))

@@ -57,7 +57,7 @@ def addresses_of(configuration: Configuration) -> Addresses:
 
 
 def make_plan(configuration: Configuration, addresses: Addresses) -> Plan:
-    """Raises StackError when a program is missing."""
+    """Return what to start. Raises StackError if a program is missing."""
     environment = _environment(configuration, addresses)
     provision = _python(configuration, "provision", environment, "shared.bus.provision")
     services = tuple(_services(configuration, addresses, environment))

@@ -90,17 +90,17 @@ def values_of(kind: type[BaseSettings], environment: Mapping[str, str]) -> dict[
     return source()
 
 
-def faults_in(error: ValidationError) -> dict[str, str]:
-    """Return a line for each fault of the settings, by its variable, or by itself if it is about several."""
-    return dict(_explain(details) for details in error.errors(include_url=False))
+def faults_in(error: ValidationError) -> list[str]:
+    """Return a line for each fault of the settings, which begins with the name of a variable."""
+    return [_explain(details) for details in error.errors(include_url=False)]
 
 
-def _explain(details: ErrorDetails) -> tuple[str, str]:
+def _explain(details: ErrorDetails) -> str:
     message = _message(details)
     if not details["loc"]:
-        return message, message
-    variable = str(details["loc"][0]).upper()
-    return variable, f"{variable}{'' if message.startswith(_VERBS) else ':'} {message}"
+        # A fault in the relation of several variables; its message names them.
+        return message
+    return f"{str(details['loc'][0]).upper()}{'' if message.startswith(_VERBS) else ':'} {message}"
 
 
 def _message(details: ErrorDetails) -> str:

@@ -30,7 +30,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     *dict.fromkeys(api.settings_class for channel in (registry.SMS, registry.EMAIL) for api in channel.apis),
     *dict.fromkeys(provider.settings for provider in PROVIDERS.values()),
 )
-"""All settings that there are."""
+"""All settings of the project."""
 
 OTHER_VARIABLES = frozenset(
     {
@@ -47,11 +47,11 @@ OTHER_VARIABLES = frozenset(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     }
 )
-"""What `.env` may also have, for programs that have no settings class."""
+"""Variables in `.env.example` of programs without a settings class."""
 
 _OF_OTHER_PROGRAMS = ("OTEL_", "COMPOSE_", "DOCKER_")
 
-# Set for each process by the supervisor, if they are not set otherwise.
+# The supervisor sets these for the processes if they are not set.
 _SET_LATER = {
     "DATABASE_URL": "postgresql+asyncpg://localhost/messaging_service",
     "NATS_URL": "nats://localhost",
@@ -65,8 +65,7 @@ _SIMILARITY = 0.8
 
 def variables(kind: type[BaseSettings]) -> list[str]:
     """Return the names of the environment variables of a settings class."""
-    prefix = kind.model_config.get("env_prefix", "")
-    return [f"{prefix}{field}".upper() for field in kind.model_fields]
+    return [field.upper() for field in kind.model_fields]
 
 
 def known_variables() -> set[str]:
@@ -96,17 +95,21 @@ def _faults_of_values(environment: Mapping[str, str]) -> list[str]:
     """Return a line for each variable that is missing or has an invalid value."""
     of_services = {**_SET_LATER, **environment}
     chosen = set(_chosen_providers(environment))
-    found: dict[str, str] = {}
+    faults: list[str] = []
     for kind in SETTINGS:
         try:
             load(kind, environment if kind is LocalStackSettings else of_services)
         except ValidationError as exc:
-            # Several classes may read a variable; its first fault is enough.
-            found |= {subject: fault for subject, fault in faults_in(exc).items() if subject not in found}
+            faults += faults_in(exc)
     for provider in PROVIDERS.values():
-        for fault in _faults_of_provider(provider, of_services, sends=provider.name in chosen):
-            found.setdefault(re.split(r"\W", fault)[0], fault)
-    return list(found.values())
+        faults += _faults_of_provider(provider, of_services, sends=provider.name in chosen)
+    # Several classes may read the same variable.
+    first_by_variable = {_first_word(fault): fault for fault in reversed(faults)}
+    return [fault for fault in dict.fromkeys(faults) if first_by_variable[_first_word(fault)] == fault]
+
+
+def _first_word(text: str) -> str:
+    return re.split(r"\W", text, maxsplit=1)[0]
 
 
 def _faults_of_provider(

@@ -8,6 +8,6 @@ def test_the_pause_doubles_up_to_half_a_minute() -> None:
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_a_long_life_starts_it_over() -> None:
+def test_the_pause_is_short_again_after_a_long_life() -> None:
     assert next_pause(30, 59.9) == 30
     assert next_pause(30, 60) == 0.5

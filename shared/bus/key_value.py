@@ -8,13 +8,11 @@ together.
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import nats.errors
-import nats.js.errors
 from pydantic import BaseModel
 
 from shared.bus.client import Bus
+from shared.bus.last_messages import LastMessages
 from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
-from shared.errors import BusUnavailableError
 from shared.ids import EventId
 
 _WRONG_LAST_SEQUENCE = {10_071, 10_164}
@@ -48,7 +46,7 @@ class KeyValueStore(Generic[Model]):
     def __init__(
         self, bus: Bus, publisher: Publisher, stream: str, model: type[Model], *, prefix: str = ""
     ) -> None:
-        self._bus = bus
+        self._reader = LastMessages(bus, stream)
         self._publisher = publisher
         self._stream = stream
         self._model = model
@@ -60,14 +58,8 @@ class KeyValueStore(Generic[Model]):
         return cls(bus, publisher, f"KV_{name}", model, prefix=f"$KV.{name}.")
 
     async def get(self, key: str) -> Versioned[Model] | None:
-        jetstream = self._bus.jetstream
-        try:
-            found = await jetstream.get_last_msg(self._stream, self._prefix + key, direct=True)
-        except nats.js.errors.NotFoundError:
-            return None
-        except (nats.errors.Error, TimeoutError, OSError) as exc:
-            raise BusUnavailableError(f"{self._stream}: {exc!r}") from exc
-        return Versioned(self._model.model_validate_json(found.data or b""), found.seq or 0)
+        found = await self._reader.get(self._prefix + key)
+        return Versioned(self._model.model_validate_json(found.payload), found.sequence) if found else None
 
     async def put(
         self, key: str, value: Model, *, after: Versioned[Model] | None, id_: EventId | None = None

@@ -5,12 +5,11 @@ not need PostgreSQL. A change is written by compare-and-set and only if it is la
 that neither the order of arrival nor repetitions matter.
 """
 
-import asyncio
-
 import structlog
 
 from shared.bus.client import Bus
 from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.opt_out_cache import OptOutCache
 from shared.bus.publisher import Publisher
 from shared.bus.topology import Stream, suppression_subject
 from shared.channels import Channel
@@ -33,14 +32,17 @@ class SuppressionList:
 
     def __init__(self, bus: Bus, publisher: Publisher) -> None:
         self._changes = KeyValueStore(bus, publisher, Stream.SUPPRESSIONS, Event[SuppressionChange])
+        self._opt_outs = OptOutCache(bus)
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
-        """Return the opt-out that forbids a message, from its sender's address or from all of ours."""
-        changes = await asyncio.gather(
-            self.latest(message.channel, message.our_key, message.their_key),
-            self.latest(message.channel, None, message.their_key),
-        )
-        return next((each for each in changes if each and each.state is SuppressionState.OPTED_OUT), None)
+        """Return the opt-out that forbids a message, from its sender's address or from all of ours.
+
+        An opt-out whose recording returned before this call began is never overlooked.
+        """
+        await self._opt_outs.refresh()
+        channel, theirs = message.channel, message.their_key
+        keys = (suppression_key(channel, ours, theirs) for ours in (message.our_key, None))
+        return next(filter(None, map(self._opt_outs.get, keys)), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
         """Return the change that counts for a pair of address keys, or None if there was none."""

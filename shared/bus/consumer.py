@@ -143,7 +143,7 @@ class ConsumerLoop:
             return []
 
     async def _handle(self, messages: list[Msg]) -> None:
-        batch = [_stream_message(message, self._consumer) for message in messages]
+        batch = [stream_message(message, self._consumer) for message in messages]
         try:
             async with _heartbeat(messages):
                 outcomes = await self._handle_when_possible(batch)
@@ -183,7 +183,7 @@ async def _return_late_messages(subscription: JetStreamContext.PullSubscription)
                 await _acknowledge(message, HandBack())
 
 
-def _stream_message(message: Msg, consumer: Consumer) -> StreamMessage:
+def stream_message(message: Msg, consumer: Consumer) -> StreamMessage:
     sequence = message.metadata.sequence.stream
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name

@@ -42,7 +42,8 @@ async def direct_get(
         bus: the connection.
         stream: the stream.
         request: the request.
-        answers: the number of messages after which no more are expected; without it, the server ends the answer.
+        answers: the number of messages after which no more are expected; without it, the server ends the
+            answer.
 
     Raises:
         BusUnavailableError: NATS does not answer.
@@ -55,9 +56,7 @@ async def direct_get(
     try:
         subscription = await client.subscribe(inbox, cb=received.put)
         try:
-            await client.publish(
-                f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox
-            )
+            await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 while len(messages) != answers:
                     answer = await received.get()

@@ -32,8 +32,8 @@ class OptOutCache:
     async def refresh(self) -> None:
         """Bring the cache up to date with everything that was stored before this call.
 
-        Callers share a request that none of them has seen begin: one that is under way may have been answered before a
-        change that the caller knows of.
+        Callers share a request that none of them has seen begin: one that is under way may have been answered
+        before a change that the caller knows of.
 
         Raises:
             BusUnavailableError: NATS does not answer.

@@ -29,8 +29,13 @@ class Stream(StrEnum):
     ADVISORIES = "ADVISORIES"
 
 
-LANES = 32
-"""The number for each channel; a divisor of the number of partitions."""
+SHARDS = 8
+"""Per channel; a divisor of the number of partitions, and the most sender processes that new messages keep busy."""
+
+PIN_GROUP = "sender"
+
+_PIN_TIMEOUT = timedelta(seconds=5)
+"""The time without a request for messages after which another process may read a pinned consumer."""
 
 DELIVERIES_BUCKET = "DELIVERIES"
 """The ledger: the state of each delivery, by message id."""
@@ -45,11 +50,20 @@ _LEDGER_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
 """Longer than the streams can be replayed: the ledger still contains a message that is scheduled for the end
 of the window, and replayed when OUTBOUND is about to drop it."""
 
-ACK_WAIT = timedelta(seconds=30)
+ACK_WAIT = timedelta(seconds=15)
 """The time without a heartbeat after which a message is delivered to another process."""
 
 MAX_DELIVER = 20
 """A protection against messages that crash their consumer. Retries are scheduled, and do not count."""
+
+
+@dataclass
+class PriorityConsumerConfig(ConsumerConfig):
+    """A consumer configuration with the priority groups of ADR-42, which nats-py does not have yet."""
+
+    priority_groups: list[str] | None = None
+    priority_policy: str | None = None
+    priority_timeout: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +72,20 @@ class Consumer:
 
     Attributes:
         max_ack_pending: how many messages may be outstanding at the same time, over all processes.
+        is_pinned: whether the consumer serves only one process at a time (ADR-42 of NATS).
     """
 
     stream: Stream
     name: str
     filter_subjects: tuple[str, ...] = ()
     max_ack_pending: int = 5_000
+    is_pinned: bool = False
 
     def config(self, replicas: int) -> ConsumerConfig:
-        return ConsumerConfig(
+        return PriorityConsumerConfig(
+            priority_groups=[PIN_GROUP] if self.is_pinned else None,
+            priority_policy="pinned_client" if self.is_pinned else None,
+            priority_timeout=int(_PIN_TIMEOUT.total_seconds() * 1e9) if self.is_pinned else None,
             durable_name=self.name,
             filter_subjects=list(self.filter_subjects) or None,
             ack_wait=ACK_WAIT.total_seconds(),
@@ -87,15 +106,17 @@ INGEST_CONSUMERS = (
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
 
-def sender_lanes(channel: Channel) -> tuple[Consumer, ...]:
+def sender_shards(channel: Channel) -> tuple[Consumer, ...]:
+    """Return the consumers of new messages, each of which one sender process reads at a time."""
     return tuple(
         Consumer(
             Stream.OUTBOUND,
-            f"sender-{channel}-{lane:02}",
-            tuple(f"outbound.{channel}.{partition}.*" for partition in range(lane, PARTITIONS, LANES)),
-            max_ack_pending=1,
+            f"sender-{channel}-{shard:02}",
+            tuple(f"outbound.{channel}.{partition}.*" for partition in range(shard, PARTITIONS, SHARDS)),
+            max_ack_pending=10_000,
+            is_pinned=True,
         )
-        for lane in range(LANES)
+        for shard in range(SHARDS)
     )
 
 
@@ -109,7 +130,7 @@ def sender_delayed(channel: Channel) -> Consumer:
 CONSUMERS = (
     *INGEST_CONSUMERS,
     ADVISORY_CONSUMER,
-    *(lane for channel in Channel for lane in sender_lanes(channel)),
+    *(shard for channel in Channel for shard in sender_shards(channel)),
     *(sender_delayed(channel) for channel in Channel),
 )
 

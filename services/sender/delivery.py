@@ -40,6 +40,18 @@ class _StoppingError(Exception):
     """The process is about to end and leaves the messages that it has not claimed to other processes."""
 
 
+class _NoProviderError(Exception):
+    """No provider of the channel may be asked at present, so that the message keeps its place in the stream.
+
+    Attributes:
+        retry_at: when a provider may be asked again.
+    """
+
+    def __init__(self, retry_at: datetime) -> None:
+        super().__init__(f"no provider may be asked before {retry_at.isoformat()}")
+        self.retry_at = retry_at
+
+
 class Deliverer:
     """Delivers messages, each through the first available provider."""
 
@@ -83,6 +95,8 @@ class Deliverer:
             return HandBack(_SOON)
         except _StoppingError:
             return HandBack()
+        except _NoProviderError as exc:
+            return HandBack(max(exc.retry_at - self._policy.clock(), _SOON))
 
     async def _take_step(self, request: DeliveryRequest, origin: Origin) -> Outcome:
         found = await self._ledger.look_up(request.message.id)
@@ -162,6 +176,11 @@ class Deliverer:
             if entry.state is not DeliveryState.DEFERRED:
                 return entry, found
             deferrals.append(entry)
+        claimed = any(entry.error for entry in deferrals)
+        if not claimed and not self._providers.is_any_available(request.message.channel):
+            raise _NoProviderError(
+                min(client.retry_at for client in self._candidates(request.message, in_doubt_at))
+            )
         return min(deferrals, key=lambda entry: entry.due or entry.at), found
 
     def _candidates(self, message: Message, in_doubt_at: str | None) -> Sequence[ProviderClient]:

@@ -74,6 +74,7 @@ class ConcurrentReader:
         # A message that crashes its process takes as few others with it as possible: the first is read alone.
         self._capacity = 1
         self._requested = 0
+        self._expected_by = 0.0
         self._pin: str | None = None
         self._in_progress: dict[asyncio.Task[None], Msg] = {}
         self._last_of_key: dict[str, asyncio.Task[None]] = {}
@@ -199,7 +200,7 @@ class ConcurrentReader:
                 await self._pause(retry)
                 retry = min(2 * retry, _LAST_RETRY)
                 continue
-            except Exception:
+            except Exception:  # after any error the message is delivered again
                 # The server's limit of deliveries makes it a dead letter if it goes on.
                 _log.exception("handler_failed", consumer=self._consumer.name)
                 with suppress(*_CONNECTION_ERRORS):
@@ -233,7 +234,7 @@ class ConcurrentReader:
     async def _unsubscribe(self, subscription: Subscription) -> None:
         # Draining receives what the server has sent already, which is then returned.
         with suppress(*_CONNECTION_ERRORS):
-            await asyncio.wait_for(subscription.drain(), 1.0)
+            await asyncio.wait_for(subscription.drain(), 1.0)  # type: ignore[no-untyped-call] # in nats-py
 
     async def _unpin(self) -> None:
         """Let another process read the consumer at once."""

@@ -71,6 +71,8 @@ class ConsumerLoop:
         handler: processes batches of messages.
         batch: the maximum number of messages in a batch. While the handler works on a batch, the server
             receives heartbeats, so that the messages are not delivered to another process.
+        linger: seconds between a batch that was not full and the next fetch. Under load, batches become larger
+            and fewer by it; a message that comes alone is still fetched at once.
         longest_pause: the maximum number of seconds before a handler that raised NotNowError is called again.
         may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
             that other processes can.
@@ -83,10 +85,12 @@ class ConsumerLoop:
         handler: Handler,
         *,
         batch: int = 1,
+        linger: float = 0,
         longest_pause: float = _LONGEST_PAUSE,
         may_read: Callable[[], bool] = lambda: True,
     ) -> None:
         self._may_read = may_read
+        self._linger = linger
         self._longest_pause = longest_pause
         self._bus = bus
         self._consumer = consumer
@@ -108,8 +112,9 @@ class ConsumerLoop:
             await self._pause(_ERROR_PAUSE)
 
     async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+        if seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _read(self) -> None:
         await self._until_connected()
@@ -125,6 +130,8 @@ class ConsumerLoop:
                     await self._pause(uniform(*_IDLE_PAUSE))
                 elif messages := await self._fetch(subscription):
                     await self._handle(messages)
+                    if len(messages) < self._batch:
+                        await self._pause(self._linger)
         finally:
             await self._leave(subscription)
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from time import perf_counter
 from typing import Any
 
-import httpx
 import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
@@ -52,7 +51,7 @@ class ProviderClient:
         self,
         provider: Provider[Any],
         adapter: Adapter[Any],
-        http_client: httpx.AsyncClient,
+        http_client: http.HttpClient,
         *,
         breaker: CircuitBreaker,
         limiter: Limiter,

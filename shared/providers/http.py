@@ -1,12 +1,18 @@
 """Makes the requests of all adapters, and turns answers and failures into errors."""
 
-from collections.abc import Mapping, Sequence
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from itertools import cycle
+from http.client import responses
+from io import BytesIO
 from typing import Any
 
-import httpx
+import aiohttp
+import certifi
+from yarl import URL
 
 from shared.message import Message
 from shared.observability import tracing
@@ -28,57 +34,100 @@ _MAX_DETAIL = 500
 
 _MAX_ID = 255
 
-_POOLS = 12
+_MAX_ANSWER = 1024 * 1024
+"""Bytes of an answer that are read."""
+
+_MAX_HEADER = 64 * 1024
+
+_CONNECT_TIMEOUT = 2.0
+_KEEP_ALIVE = 50.0
+"""Seconds; less than the 60 after which many load balancers close a connection that is not used."""
 
 _UNAVAILABLE = 503
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _SUCCESS = range(200, 300)
-_FIRST_SERVER_ERROR = 500
+_CONCLUSIVE = range(200, 500)
+"""Statuses that say whether the provider has the message."""
+
 _MAX_RETRY_AFTER = timedelta(days=1)
 _MIN_EPOCH_SECOND = 1_000_000_000
 """A smaller number is a duration and not a time in our days."""
 
 
-def make_client(*, timeout: float) -> httpx.AsyncClient:
-    """Create the client for a provider, which has `timeout` seconds to answer."""
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout, connect=2.0),
-        transport=_SpreadTransport(),
-        follow_redirects=False,
+class HttpClient:
+    """Makes requests to one provider."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def post(self, request: HttpRequest) -> HttpAnswer:
+        """Make a request and return the answer, of which at most a megabyte is read.
+
+        Raises:
+            NotReachedError: no connection was made.
+            UnknownOutcomeError: there was no complete answer; the error has the status if that arrived.
+            CredentialsError: the URL is invalid.
+        """
+        status: int | None = None
+        try:
+            url = URL(request.url)
+            # A body of bytes would be written without regard to how fast the provider reads.
+            body = BytesIO(request.body)
+            with tracing.calling("POST", url.host or "", url.port or 0):
+                headers = {**request.headers, **tracing.headers()}
+                async with self._session.post(
+                    url, data=body, headers=headers, allow_redirects=False
+                ) as response:
+                    status = response.status
+                    tracing.called(status)
+                    content = await _read(response.content)
+                    return HttpAnswer(status, response.headers, _decompress(content, response.headers))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            error = _error_without_answer(exc, status)
+        # Without the exception as its cause: those of aiohttp repeat our headers and parts of the answer.
+        raise error
+
+
+@asynccontextmanager
+async def make_client(*, timeout: float) -> AsyncIterator[HttpClient]:  # noqa: ASYNC109 - of requests
+    """Create the client for a provider, which may stay silent for `timeout` seconds.
+
+    The number of connections is not limited here, because the sender limits the requests in progress.
+    """
+    tls = ssl.create_default_context(cafile=certifi.where())
+    tls.set_alpn_protocols(["http/1.1"])
+    async with aiohttp.ClientSession(
+        connector=_Connector(ssl=tls, limit=0, keepalive_timeout=_KEEP_ALIVE),
+        timeout=aiohttp.ClientTimeout(connect=_CONNECT_TIMEOUT, sock_read=timeout),
+        headers={"Accept-Encoding": "identity"},
+        max_field_size=_MAX_HEADER,
+        auto_decompress=False,  # it has no limit
+        cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies and .netrc of the environment do not apply to providers unless somebody says so.
         trust_env=False,
-    )
+    ) as session:
+        yield HttpClient(session)
 
 
-class _SpreadTransport(httpx.AsyncBaseTransport):
-    """Uses several connection pools in turn, and traces the requests.
+class _Connector(aiohttp.TCPConnector):
+    """Does not reuse a connection on which an answer has arrived that no request asked for.
 
-    A pool looks at each of its connections at every request, which costs more than the request itself once
-    there are thirty of them.
+    That answer would be taken for the answer to the next request.
     """
 
-    def __init__(self) -> None:
-        tls = httpx.create_ssl_context(trust_env=False)
-        self._pools = [httpx.AsyncHTTPTransport(verify=tls, trust_env=False) for _ in range(_POOLS)]
-        self._in_turn = cycle(self._pools)
+    async def _get(self, *args: Any) -> aiohttp.connector.Connection | None:  # noqa: ANN401 - as its base
+        while (connection := await super()._get(*args)) and _has_unread_answer(connection):
+            connection.close()
+        return connection
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        with tracing.calling(request.method, url.host, url.port or (443 if url.scheme == "https" else 80)):
-            for name, value in tracing.headers().items():
-                request.headers[name] = value
-            response = await next(self._in_turn).handle_async_request(request)
-            tracing.called(response.status_code)
-            return response
 
-    async def aclose(self) -> None:
-        for pool in self._pools:
-            await pool.aclose()
+def _has_unread_answer(connection: aiohttp.connector.Connection) -> bool:
+    return connection.protocol is not None and connection.protocol.should_close
 
 
 async def send(
-    client: httpx.AsyncClient, adapter: Adapter[Any], message: Message, files: Sequence[File] = ()
+    client: HttpClient, adapter: Adapter[Any], message: Message, files: Sequence[File] = ()
 ) -> str:
     """Send a message through a provider and return the provider's id of it.
 
@@ -99,33 +148,49 @@ async def send(
     return id_
 
 
-async def _post(client: httpx.AsyncClient, adapter: Adapter[Any], request: HttpRequest) -> HttpAnswer:
-    response = None
+async def _post(client: HttpClient, adapter: Adapter[Any], request: HttpRequest) -> HttpAnswer:
     try:
-        async with client.stream(
-            "POST", request.url, content=request.body, headers=request.headers
-        ) as response:
-            body = await response.aread()
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-        raise NotReachedError("not_reached", _describe(exc)) from exc
-    except (httpx.TransportError, httpx.DecodingError) as exc:
-        if response is not None and response.is_success and not adapter.honours_idempotency_keys:
-            raise RejectedError(
-                "unreadable_answer", _describe(exc), status_code=response.status_code
-            ) from exc
-        if isinstance(exc, httpx.TimeoutException):
-            raise UnknownOutcomeError("timeout", "no answer in time") from exc
-        raise UnknownOutcomeError("connection_lost", _describe(exc)) from exc
-    except httpx.InvalidURL as exc:
-        raise CredentialsError("invalid_url", _describe(exc)) from exc
-    return HttpAnswer(response.status_code, response.headers, body)
+        return await client.post(request)
+    except UnknownOutcomeError as exc:
+        if exc.status_code in _SUCCESS and not adapter.honours_idempotency_keys:
+            raise RejectedError("unreadable_answer", str(exc), status_code=exc.status_code) from exc
+        raise
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    read = b""
+    while chunk := await content.read(_MAX_ANSWER - len(read)):
+        read += chunk
+    return read
+
+
+def _decompress(content: bytes, headers: Mapping[str, str]) -> bytes:
+    if headers.get("content-encoding", "").lower() not in {"gzip", "deflate"}:
+        return content
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(content, _MAX_ANSWER)
+    except zlib.error as exc:
+        raise aiohttp.ClientPayloadError from exc
+
+
+def _error_without_answer(exc: Exception, status: int | None) -> ProviderError:
+    # Only the texts of the operating system are certain not to contain credentials.
+    detail = (isinstance(exc, OSError) and exc.strerror) or type(exc).__name__
+    match exc:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return NotReachedError("not_reached", detail)
+        case TimeoutError():
+            return UnknownOutcomeError("timeout", "no answer in time", status_code=status)
+        case ValueError() | aiohttp.NonHttpUrlClientError():
+            return CredentialsError("invalid_url", detail)
+    return UnknownOutcomeError("connection_lost", f"no complete answer: {detail}", status_code=status)
 
 
 def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
     status = answer.status
     code = f"http_{status}"
     detail = _excerpt(answer, adapter.secrets)
-    if status in _TEMPORARY or status >= _FIRST_SERVER_ERROR:
+    if status in _TEMPORARY or status not in _CONCLUSIVE:
         is_refused = status in _TEMPORARY or (status == _UNAVAILABLE and adapter.honours_idempotency_keys)
         kind = TemporaryError if is_refused else UnknownOutcomeError
         return kind(code, detail, status_code=status, retry_after=_retry_after(answer.headers))
@@ -135,9 +200,7 @@ def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
 
 
 def _excerpt(answer: HttpAnswer, secrets: Sequence[str]) -> str:
-    text = answer.body.decode(errors="replace").replace("\0", "") or httpx.codes.get_reason_phrase(
-        answer.status
-    )
+    text = answer.body.decode(errors="replace").replace("\0", "") or responses.get(answer.status, "")
     for secret in secrets:
         text = text.replace(secret, "***")
     return text[:_MAX_DETAIL]
@@ -176,7 +239,3 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
             return None
         asked = (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
     return min(max(asked, timedelta(0)), _MAX_RETRY_AFTER)
-
-
-def _describe(exc: Exception) -> str:
-    return str(exc) or type(exc).__name__

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
-import httpx
 import pytest
 
 from shared.channels import Channel, MessageType
@@ -29,7 +28,7 @@ from shared.providers.base import (
 )
 from shared.providers.generic.email import GENERIC_EMAIL
 from shared.providers.generic.sms import GENERIC_SMS
-from shared.providers.http import make_client, send
+from shared.providers.http import HttpClient, make_client, send
 from shared.providers.registry import PROVIDERS, create_adapter
 from shared.providers.sendgrid import SENDGRID
 from shared.providers.twilio import TWILIO
@@ -274,7 +273,7 @@ TWILIO_CODES: list[tuple[int, int, type[ProviderError], str]] = [
 
 
 @pytest.fixture(scope="module")
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+async def client() -> AsyncIterator[HttpClient]:
     async with make_client(timeout=1.0) as client:
         yield client
 
@@ -294,7 +293,7 @@ Send = Callable[[], Awaitable[str]]
 
 
 @pytest.fixture
-def send_row(row: Row, provider: StandIn, client: httpx.AsyncClient) -> Send:
+def send_row(row: Row, provider: StandIn, client: HttpClient) -> Send:
     """Return a function that sends the message of the row."""
     return lambda: send(client, row.create_adapter(provider.url), row.message, row.files)
 
@@ -334,7 +333,7 @@ async def test_each_failure_is_the_right_error(
     [(row, status) for row in ALL_ROWS.values() for status in row.refusals],
 )
 async def test_some_statuses_mean_more_to_a_provider(
-    row: Row, provider: StandIn, client: httpx.AsyncClient, status: int
+    row: Row, provider: StandIn, client: HttpClient, status: int
 ) -> None:
     error, code = row.refusals[status]
     provider.answer = lambda _: Answer(status)
@@ -369,7 +368,7 @@ async def test_an_incomplete_acceptance_is_repeated_only_if_that_is_harmless(
         await send_row()
 
 
-async def test_an_unreachable_provider_has_nothing(row: Row, client: httpx.AsyncClient) -> None:
+async def test_an_unreachable_provider_has_nothing(row: Row, client: HttpClient) -> None:
     with pytest.raises(NotReachedError):
         await send(client, row.create_adapter("http://127.0.0.1:9"), row.message, row.files)
 
@@ -398,7 +397,7 @@ async def test_the_pause_that_a_provider_requests_is_part_of_the_error(
 @pytest.mark.parametrize(("status", "code", "error", "name"), TWILIO_CODES)
 async def test_the_codes_of_twilio_are_more_precise(
     provider: StandIn,
-    client: httpx.AsyncClient,
+    client: HttpClient,
     status: int,
     code: int,
     error: type[ProviderError],

@@ -1,14 +1,13 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.providers.base import RejectedError
+from shared.providers.base import HttpAnswer, HttpRequest, RejectedError
 from shared.providers.generic.sms import GENERIC_SMS
-from shared.providers.http import parse_reset, parse_retry_after, send
+from shared.providers.http import HttpClient, parse_reset, parse_retry_after, send
 from shared.providers.registry import create_adapter
 from tests import messages
 
@@ -59,11 +58,20 @@ def test_any_header_is_tolerated(value: str) -> None:
     assert requested is None or timedelta(0) <= requested <= timedelta(days=1)
 
 
+class StubClient(HttpClient):
+    """Gets the same answer to every request."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        self._answer = answer
+
+    async def post(self, request: HttpRequest) -> HttpAnswer:  # noqa: ARG002 - as its base
+        return self._answer
+
+
 async def send_and_answer(id_: object) -> str:
     body = json.dumps({"messaging_provider_id": id_}).encode()
-    transport = httpx.MockTransport(lambda _: httpx.Response(202, content=body))
-    async with httpx.AsyncClient(transport=transport) as client:
-        return await send(client, create_adapter(GENERIC_SMS), messages.message())
+    client = StubClient(HttpAnswer(202, {}, body))
+    return await send(client, create_adapter(GENERIC_SMS), messages.message())
 
 
 async def test_the_id_in_the_answer_is_returned() -> None:

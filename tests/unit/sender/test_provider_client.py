@@ -4,7 +4,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client import REGISTRY
 
@@ -20,16 +19,18 @@ from shared.providers.base import (
     File,
     HttpAnswer,
     HttpRequest,
+    NotReachedError,
     Provider,
     ProviderError,
     RejectedError,
     TemporaryError,
     UnknownOutcomeError,
 )
+from shared.providers.http import HttpClient
 from shared.settings import Settings
 from tests import messages
 
-UNREACHABLE = httpx.ConnectError("refused")
+UNREACHABLE = NotReachedError("not_reached", "refused")
 
 
 class StubAdapter(Adapter[Settings]):
@@ -49,7 +50,7 @@ class StubAdapter(Adapter[Settings]):
         return answer.field("id")
 
 
-class StubProvider(httpx.AsyncBaseTransport):
+class StubProvider(HttpClient):
     """Answers with these statuses or exceptions in turn, and after them with acceptances."""
 
     def __init__(self, *answers: int | Exception) -> None:
@@ -58,7 +59,7 @@ class StubProvider(httpx.AsyncBaseTransport):
         self.in_progress = 0
         self.max_in_progress = 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def post(self, request: HttpRequest) -> HttpAnswer:
         self.requests += 1
         self.in_progress += 1
         self.max_in_progress = max(self.max_in_progress, self.in_progress)
@@ -67,7 +68,7 @@ class StubProvider(httpx.AsyncBaseTransport):
         answer = self._answers.pop(0) if self._answers else 200
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer, content=request.content)
+        return HttpAnswer(answer, {}, request.body)
 
 
 FILE = File("a.txt", "text/plain", b"A")
@@ -100,7 +101,7 @@ def client_of(
     return ProviderClient(
         STUB,
         adapter or StubAdapter(Settings()),
-        httpx.AsyncClient(transport=provider),
+        provider,
         breaker=CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now),
         limiter=Limiter(limits),
         fetch=fetch,

@@ -47,7 +47,7 @@ class Worker:
 
     async def unready_reason(self) -> str | None:
         """Return why messages cannot be sent, or None if they can."""
-        return await self._streams.what_is_missing(self._consumers[0])
+        return await self._streams.unready_reason(self._consumers[0])
 
     async def stop(self) -> None:
         """Finish the deliveries in progress within 8 seconds, and hand back the rest."""

@@ -140,7 +140,7 @@ class _Content:
 
 def _form_of(request: WebhookRequest) -> MultipartForm:
     try:
-        return parse_multipart(request.body, request.headers["content-type"])
+        return parse_multipart(request.body, request.headers.get("content-type", ""))
     except MalformedFormError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
 

@@ -1,14 +1,17 @@
 """The settings of the gateway."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from services.gateway.settings import GatewaySettings
-from shared.settings import load
+from shared.providers.base import Provider
+from shared.providers.registry import PROVIDERS
+from shared.settings import load, read
 from tests.unit.gateway.in_memory import make_settings
-from tests.webhooks import WEBHOOK_SECRET
+from tests.webhooks import SIGNED, TOKEN, WEBHOOK_SECRET
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1"])
@@ -75,6 +78,15 @@ def test_an_invalid_setting_ends_the_program_with_a_line(
     assert len(lines) == 1
     assert lines[0].startswith(f"gateway: {complaint}")
     assert "topsecret" not in lines[0]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_secrets_of_providers_are_not_printed(provider: Provider[Any]) -> None:
+    settings = repr(read(provider.settings, _env_file=None, sendgrid_api_key="topsecret", **SIGNED))
+
+    assert TOKEN not in settings
+    assert "topsecret" not in settings
+    assert WEBHOOK_SECRET.removeprefix("whsec_") not in settings
 
 
 def test_secrets_are_not_printed() -> None:

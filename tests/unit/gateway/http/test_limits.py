@@ -109,6 +109,12 @@ async def test_the_limit_is_inclusive(chunks: list[bytes], status: int) -> None:
     assert await call_limited({b"content-type": b"application/json"}, chunks) == status
 
 
+async def test_an_enormous_length_is_refused() -> None:
+    headers = {b"content-type": b"application/json", b"content-length": b"9" * 5_000}
+
+    assert await call_limited(headers, [b"x"]) == 413
+
+
 async def call_limited(headers: Mapping[bytes, bytes], chunks: list[bytes]) -> int:
     """Post to an application that reads bodies of up to 10 bytes; return the status of its response."""
     app = FastAPI()

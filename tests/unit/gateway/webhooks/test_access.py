@@ -1,4 +1,4 @@
-"""Which webhooks are open, and which need a signature."""
+"""The access to webhooks: some are open, and others need a signature."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

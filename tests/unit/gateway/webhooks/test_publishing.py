@@ -1,4 +1,4 @@
-"""What the streams contain after a webhook, and what its provider is answered."""
+"""The events in the streams after a webhook, and the response to its provider."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +64,7 @@ async def test_twilio_is_answered_in_twiml(client: httpx.AsyncClient) -> None:
     assert (callback.status_code, callback.content) == (204, b"")
 
 
-async def test_sendgrid_is_answered_with_what_was_stored(client: httpx.AsyncClient) -> None:
+async def test_sendgrid_is_answered_with_the_number_of_stored_events(client: httpx.AsyncClient) -> None:
     email = await client.post(SENDGRID_INBOUND, **unsigned(SENDGRID_INBOUND))
     batch = await client.post(SENDGRID_EVENTS, **unsigned(SENDGRID_EVENTS))
 
@@ -110,7 +110,7 @@ async def test_a_receipt_is_stored_with_the_payload(client: httpx.AsyncClient, s
     assert stored.subject == "inbound.receipt.sms.generic_sms"
 
 
-async def test_a_status_that_is_no_news_is_acknowledged_and_not_stored(
+async def test_a_status_that_the_sender_already_knows_is_not_stored(
     client: httpx.AsyncClient, server: JetStream
 ) -> None:
     form = urlencoded({**STATUS, "MessageStatus": "queued"})

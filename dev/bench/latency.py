@@ -1,4 +1,4 @@
-"""Measures how long a message takes out and in, at a rate that leaves every process mostly idle."""
+"""Measures the latency of outbound and inbound messages, at a rate that leaves every process mostly idle."""
 
 import asyncio
 import time

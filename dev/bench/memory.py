@@ -35,7 +35,7 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
 
 
 async def _is_idle(stack: Stack) -> bool:
-    """Return whether no new events are published and all of them are stored."""
+    """Return whether no more events are being published, and all of them are stored."""
     before = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages
     await asyncio.sleep(0.5)
     after = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages

@@ -12,7 +12,7 @@ from shared.bus.topology import LANES
 
 _WARM_UP = 1.5
 _HIGHEST_RATE = 1_500
-"""Messages per second. There are enough messages for it, so that no lane runs out of them meanwhile."""
+"""Messages per second. Enough messages are published that no lane runs out of them at this rate."""
 
 _TIMEOUT = 20
 

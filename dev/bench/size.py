@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """The extent of the measurements.
 
     Attributes:
         rounds: number of rounds; each measures a limit and a figure.

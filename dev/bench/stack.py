@@ -145,12 +145,12 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(folder: Path) -> AsyncIterator[Stack]:
-    """Run the servers, as durable as those of `make run`, migrated and provisioned, while inside."""
+    """Run the servers for the block: migrated, provisioned, and as durable as those of `make run`."""
     postgres = PostgresServer(folder / "postgres", free_port(), log=folder / "postgres.log")
     nats = NatsServer(folder / "nats", free_port({postgres.port}), log=folder / "nats.log")
     async with AsyncExitStack() as exits:
         for server in (postgres, nats):
-            exits.push_async_callback(server.kill)  # its data are not needed any more
+            exits.push_async_callback(server.kill)  # its data is no longer needed
             await server.start()
         bus = await exits.enter_async_context(connect(nats.url, name="dev.bench"))
         await asyncio.wait_for(bus.until_connected(), _TIMEOUT)

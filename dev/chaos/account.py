@@ -1,4 +1,4 @@
-"""The account of all messages, from what the providers, the database and the streams contain."""
+"""The account of all messages, from the contents of the providers, the database and the streams."""
 
 import asyncio
 from collections import Counter
@@ -59,7 +59,7 @@ class SentMessage:
 
 @dataclass(frozen=True)
 class Findings:
-    """What the providers, the database and the streams contain.
+    """The contents of the providers, the database and the streams.
 
     Attributes:
         sent: the messages that the provider of each channel has accepted, in order.
@@ -109,7 +109,7 @@ async def settle(stack: Stack, record: Record, *, seconds: float) -> Findings:
 
     Args:
         stack: the stack.
-        record: what was accepted.
+        record: the requests and their answers.
         seconds: how long to wait; after that, the findings are returned as they are.
     """
     loop = asyncio.get_running_loop()

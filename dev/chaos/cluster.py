@@ -109,7 +109,7 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
-    """Run a cluster while inside; the folder is for its data and logs."""
+    """Run a cluster for the block; the folder is for its data and logs."""
     taken: set[int] = set()
     for _ in range(2 * _NODES):
         taken.add(free_port(taken))

@@ -57,10 +57,10 @@ async def restart(stack: Stack, name: str, how: Signals) -> float:
 
 @asynccontextmanager
 async def away(stack: Stack, server: str) -> AsyncIterator[None]:
-    """Kill NATS or PostgreSQL, and prevent its restart while inside.
+    """Kill NATS or PostgreSQL, and prevent its restart for the block.
 
-    The supervisor keeps trying, with growing pauses. After leaving, it may therefore take as long again until
-    the server is back.
+    The supervisor keeps trying, with growing pauses. After the block, it may therefore take as long again
+    until the server is back.
     """
     configuration = stack.configuration_of(server)
     hidden = configuration.with_suffix(".hidden")
@@ -75,12 +75,12 @@ async def away(stack: Stack, server: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def hanging(stack: Stack, name: str, *, wait: bool = True) -> AsyncIterator[None]:
-    """Suspend all processes of a program while inside: connections stay open, and answers do not come.
+    """Suspend all processes of a program for the block: connections stay open, but get no responses.
 
     Args:
         stack: the stack.
         name: the program.
-        wait: whether to wait until it answers again, after leaving.
+        wait: whether to wait, after the block, until it answers again.
     """
     process = stack.process(name)
     family = [process, *process.children(recursive=True)]
@@ -104,7 +104,7 @@ async def misbehaving(
     channels: Iterable[str] = CHANNELS,
     **behaviour: Any,  # noqa: ANN401
 ) -> AsyncIterator[None]:
-    """Set the behaviour of the mock providers of these channels while inside."""
+    """Set the behaviour of the mock providers of these channels for the block."""
     urls = [f"{stack.provider_urls[channel]}/mock/behaviour" for channel in channels]
     try:
         for url in urls:
@@ -117,7 +117,7 @@ async def misbehaving(
 
 @asynccontextmanager
 async def connected(stack: Stack) -> AsyncIterator[Client]:
-    """Connect to NATS while inside."""
+    """Connect to NATS for the block."""
     client = await nats.connect(
         stack.servers.split(","),
         name="dev.chaos",
@@ -134,7 +134,7 @@ async def connected(stack: Stack) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def full(stack: Stack, *, room: int = 2_000) -> AsyncIterator[None]:
-    """Leave only `room` bytes in each stream that rejects messages when it is full, while inside."""
+    """Leave only `room` bytes, for the block, in each stream that rejects messages when it is full."""
     async with connected(stack) as client:
         before = []
         try:

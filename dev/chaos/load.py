@@ -22,7 +22,7 @@ _CLIENTS = 4
 _CONVERSATIONS = 5
 _PROVIDERS = 2
 _REPEAT_EVERY = 10
-"""One in so many messages is requested again although it was accepted."""
+"""One in this many messages is requested again although it was accepted."""
 
 _BURST_CLIENTS = 24
 _BURST_CONVERSATIONS = 500
@@ -90,7 +90,7 @@ class Record:
     """All requests and answers.
 
     Attributes:
-        differing: names of messages that got another id when they were requested again with the same key.
+        differing: names of messages that got a different id when they were requested again with the same key.
     """
 
     sends: list[Item] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Load:
         self._receive_interval = _PROVIDERS * len(CHANNELS) / (rate / 4)
 
     def stop(self) -> None:
-        """Create no more messages; the others are still repeated until they are accepted."""
+        """Create no more messages; existing ones are still repeated until they are accepted."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -157,7 +157,7 @@ class Load:
                 await self._send_one(channel, name, conversation, number)
 
     async def _send_one(self, channel: str, name: str, conversation: int, number: int) -> None:
-        """Request a message until it is accepted, and note if it gets another id than the first time."""
+        """Request a message until it is accepted, and note whether its id differs from the first one."""
         item = Item(name, channel, (f"{channel}-{conversation}", number))
         ours, theirs = _addresses(channel, conversation)
         payload = _payload(channel, ours, theirs, name)
@@ -246,7 +246,7 @@ def _payload(channel: str, from_: str, to: str, body: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_load(stack: Stack, tag: str, *, rate: float) -> AsyncIterator[Load]:
-    """Create load while inside; after leaving, every request has been accepted or abandoned."""
+    """Create load for the block; after it, every request has been accepted or abandoned."""
     limits = httpx.Limits(max_keepalive_connections=20)
     async with httpx.AsyncClient(timeout=_RESPONSE_TIMEOUT + 5, trust_env=False, limits=limits) as http:
         load = Load(stack, http, tag, rate=rate)

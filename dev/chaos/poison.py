@@ -41,7 +41,7 @@ def _poisons() -> Iterator[tuple[bytes, str]]:
 
 
 async def play(scene: Scene) -> None:
-    """Publish every payload to every stream, amid the load."""
+    """Publish every payload to every stream, under load."""
     async with faults.connected(scene.stack) as client:
         jetstream = client.jetstream()
         for stream, subjects in _SUBJECTS.items():
@@ -50,7 +50,7 @@ async def play(scene: Scene) -> None:
                     await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
         subject = "inbound.message.sms.7.poison"
         await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
-    await asyncio.sleep(2)  # the load goes on behind the poison
+    await asyncio.sleep(2)  # the load continues after the poison
 
 
 def check(scene: Scene, findings: Findings) -> None:

@@ -45,10 +45,10 @@ class Result:
 
     Attributes:
         failures: number of dead-lettered messages by reason.
-        repeated: number of requests to providers with an idempotency key that they knew.
+        repeated: number of requests to providers with an idempotency key that they already knew.
         slowest: seconds that the slowest response took.
         seconds: duration of the scenario.
-        violations: what is not as it must be.
+        violations: the expectations that were not met.
     """
 
     scenario: str
@@ -129,7 +129,7 @@ class Runner:
         self._exits = AsyncExitStack()
 
     async def _stack_for(self, scenario: Scenario) -> Stack:
-        """Return the present stack if the scenario can use it, otherwise a new one.
+        """Return the current stack if the scenario can use it, otherwise a new one.
 
         The supervisor waits longer before each restart of a program. A program that was ended once therefore
         cannot be ended by another scenario.

@@ -22,7 +22,7 @@ _HANDED_OVER_SECONDS = 15
 """Half of the time after which NATS gives an unacknowledged message to another process."""
 
 _IMMEDIATE = 0.1
-"""The longest time in seconds that a response takes which waits for no other process."""
+"""The longest time in seconds for a response that waits for no other process."""
 
 _WARM_UP = 1.0
 

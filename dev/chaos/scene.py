@@ -18,7 +18,7 @@ class Scene:
         is_short: whether to play the short form.
         random: seeded, so that a run can be repeated.
         notes: remarks for the report.
-        violations: what is not as it must be.
+        violations: the expectations that were not met.
         dead_letters: the reasons of the expected dead letters, by their ids.
     """
 

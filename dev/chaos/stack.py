@@ -197,7 +197,7 @@ class Stack:
 async def running_stack(
     folder: Path, settings: Mapping[str, str], *, outside: Outside | None = None
 ) -> AsyncIterator[Stack]:
-    """Run the services and, unless they are given, the servers while inside.
+    """Run the services and, unless they are given, the servers for the block.
 
     Args:
         folder: an empty folder.
@@ -283,7 +283,7 @@ def _free_row(count: int, taken: set[int]) -> int:
 
 @asynccontextmanager
 async def running_outside(folder: Path) -> AsyncIterator[Outside]:
-    """Run a migrated PostgreSQL and a cluster of three nats-servers while inside.
+    """Run a migrated PostgreSQL and a cluster of three nats-servers for the block.
 
     Raises:
         ChaosError: the migrations failed.

@@ -10,8 +10,8 @@ RUN useradd --system --uid 10001 --no-create-home app
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 ARG PIP_CERT
-# A layer of its own, so that a change of the code does not install the packages again. Only wheels, as there
-# is no compiler.
+# This is a separate layer, so that a code change does not reinstall the packages. Only wheels are used,
+# because there is no compiler.
 COPY requirements.lock .
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
     -r requirements.lock

@@ -7,7 +7,7 @@ tools := bin/setup.sh dev
 stack := .venv/bin/python -m dev.local_stack
 
 help:
-	@echo "Begin with: make run"
+	@echo "Start with: make run"
 	@awk -F ':.*## ' '/^##@/ {print "\n" substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 	@printf '\nVariables follow the target: make run SENDERS=3. .env.example lists the settings.\n'
@@ -43,10 +43,10 @@ bench: ## Measure throughput, latency and memory against their limits
 chaos: ## Inject faults under load and account for every message
 	@$(tools) && .venv/bin/python -m dev.chaos
 
-##@ Database and streams of your own: DATABASE_URL and NATS_URL
+##@ Your own database and streams: DATABASE_URL and NATS_URL
 migrate-up: ## Upgrade the database to the newest migration
 migrate-down: ## Drop every table, and the data with it
-migrate-new: ## Write a migration from the changes of the models [MESSAGE="add a column"]
+migrate-new: ## Write a migration from the changes to the models [MESSAGE="add a column"]
 migrate-check: ## Check that the models have no changes without a migration
 provision: ## Create or update the streams, the consumers and the buckets
 	@$(packages) && bin/provision

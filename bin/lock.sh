@@ -5,7 +5,7 @@
 #   requirements-run.lock   the same, and the servers and the supervisor of `make run`
 #   requirements-dev.lock   the same, and the tools for tests, checks and measurements
 #
-# Versions stay as they are unless pyproject.toml asks for others. UPGRADE=1 upgrades all of them;
+# Versions stay as they are unless pyproject.toml requires others. UPGRADE=1 upgrades all of them;
 # PACKAGE=name upgrades one.
 set -euo pipefail
 cd "$(dirname "$0")/.."

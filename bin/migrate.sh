@@ -11,7 +11,7 @@ usage: bin/migrate.sh COMMAND
   current         show the current migration of the database
   history         list the migrations
   check           check that the models have no changes without a migration
-  new [MESSAGE]   write a migration from the changes of the models; without MESSAGE, it asks for one
+  new [MESSAGE]   write a migration from the changes to the models; without MESSAGE, it asks for one
 EOF
   exit 2
 }

@@ -36,7 +36,7 @@ find_python() {
   done
 }
 
-# Prints a line for each package of the environment that the lock file does not have, pip excepted.
+# Prints a line for each installed package that is not in the lock file, except pip.
 superfluous() {
   comm -23 \
     <(.venv/bin/python -m pip list --format=freeze | sed 's/[ =@].*//; s/[-_.]\{1,\}/-/g' |
@@ -44,7 +44,7 @@ superfluous() {
     <(sed -n 's/^\([a-z0-9-]*\).*==.*/\1/p' "$1" | LC_ALL=C sort)
 }
 
-# Reads what pip says and shows how far it has come: each package on a terminal, every twentieth elsewhere.
+# Reads pip's output and shows its progress: every package on a terminal, every twentieth one elsewhere.
 progress() {
   local total=$1 count=0 failed="" line
   while IFS= read -r line; do
@@ -69,7 +69,7 @@ wanted=${1:-dev}
 [[ -f requirements-$wanted.lock ]] || fail "usage: bin/setup.sh [run|dev]"
 stamp=.venv/.installed
 installed=$(cat "$stamp" 2>/dev/null || true)
-# An environment that has the tools keeps them.
+# An environment that already has the tools keeps them.
 [[ $installed == dev\ * ]] && wanted=dev
 lock=requirements-$wanted.lock
 [[ $installed == "$(stamp_of "$wanted")" && -x .venv/bin/python ]] && exit 0
@@ -81,7 +81,7 @@ python=${PYTHON:-$(find_python)}
 
 total=$(grep -c '^[a-z0-9].*==' "$lock")
 echo "setup: installing $total packages into .venv with $("$python" --version), from $lock"
-# An environment of another folder or of another Python is replaced, any other is updated.
+# An environment from another folder or another Python is replaced; any other is updated.
 version='import sys; print(sys.prefix, sys.version)'
 before=$(.venv/bin/python -c "$version" 2>/dev/null || true)
 if [[ $before != "$PWD/.venv $("$python" -c 'import sys; print(sys.version)')" ]]; then

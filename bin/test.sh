@@ -12,7 +12,7 @@ set -uo pipefail
 GATEWAY_URL=${GATEWAY_URL:-http://127.0.0.1:${GATEWAY_PORT:-8080}}
 API_KEY=${API_KEY:-}
 WEBHOOK_SECRET=${WEBHOOK_SECRET:-}
-# Numbers and ids are different in each run, so that it can be repeated with the same database.
+# Numbers and ids differ in each run, so that it can be repeated with the same database.
 run=$(date +%s)$RANDOM
 us="+1201555$((RANDOM % 9000 + 1000))"
 them="+1804555$((RANDOM % 9000 + 1000))"
@@ -114,8 +114,8 @@ check "a message with send_at is scheduled" "$(field "body['status']")" schedule
 scheduled=$(field "body['id']")
 eventually "it is stored" "/api/messages/$scheduled" "body['status']" scheduled
 call DELETE "/api/messages/$scheduled"
-check "it can be canceled" "$(field "body['status']")" canceled
-eventually "and remains canceled" "/api/messages/$scheduled" "body['status']" canceled
+check "it can be cancelled" "$(field "body['status']")" canceled
+eventually "and remains cancelled" "/api/messages/$scheduled" "body['status']" canceled
 
 say "Receiving"
 post /api/webhooks/sms "{
@@ -142,8 +142,8 @@ inbound=0
 [[ $webhook_status == 200 ]] && inbound=1
 eventually "the SMS is sent" "/api/messages/$sms" "body['status'] in {'sent', 'delivered'}" True
 call DELETE "/api/messages/$sms"
-check "and can no longer be canceled" "$status" 409
-check "because it is not cancelable" "$(field "body['code']")" not_cancelable
+check "and can no longer be cancelled" "$status" 409
+check "because it is not cancellable" "$(field "body['code']")" not_cancelable
 eventually "the conversation contains every message once" "/api/conversations/$conversation" \
   "body['message_count']" $((4 + 2 * inbound))
 number=$(field "body['id']")

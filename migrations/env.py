@@ -24,8 +24,8 @@ _DRIVER = "postgresql+asyncpg"
 _CONNECT_TIMEOUT = 5
 """Seconds."""
 
-# A statement that waits for a table in use makes all later statements on that table wait behind it. A
-# migration therefore fails instead, and can be run again when the table is free.
+# A statement that waits for a table in use makes all later statements on that table wait as well. A migration
+# therefore fails instead, and can be run again when the table is free.
 _LOCK_TIMEOUT = "5s"
 _LOCK_NOT_AVAILABLE = "55P03"
 

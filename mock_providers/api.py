@@ -40,8 +40,8 @@ class MockApi(ABC, Generic[SettingsT]):
     Attributes:
         name: Selects the API in the controls; the services' settings use the same name.
         settings_class: The settings that it reads from the environment.
-        outcomes: For each `outcome` of a behaviour, the statuses that are reported for a message. One of
-            them is `delivered`. An API that reports nothing by itself has none.
+        outcomes: For each `outcome` of a behaviour, the statuses that are reported for a message. One of them
+            is `delivered`. An API that reports nothing on its own has none.
         behaviour: Its current behaviour, which it may share with other APIs of the channel.
     """
 
@@ -98,7 +98,7 @@ class MockApi(ABC, Generic[SettingsT]):
     def statuses_to_report(self, behaviour: Behaviour) -> tuple[str, ...]:
         """Return the statuses to report for a message, in order.
 
-        A behaviour that is shared by all APIs may have an outcome that only another one of them knows.
+        A behaviour that is shared by all APIs may have an outcome that only one of the others knows.
         """
         return self.outcomes.get(behaviour.outcome or "delivered", self.outcomes["delivered"])
 

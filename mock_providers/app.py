@@ -31,7 +31,7 @@ def create_app(
     given = {type(one): one for one in settings}
     behaviour = BehaviourSwitch(random)
     apis = [
-        # `model_construct` returns the defaults without a look at the environment.
+        # `model_construct` returns the defaults without reading the environment.
         api(given.get(api.settings_class) or api.settings_class.model_construct(), gateway, behaviour)
         for api in channel.apis
     ]
@@ -59,7 +59,7 @@ def create_app(
 
     @app.exception_handler(ClientDisconnect)
     async def client_disconnected(_request: Request, _exc: ClientDisconnect) -> Response:
-        """Keep the traceback out of the log if a client dies during its request."""
+        """Keep the traceback out of the log if a client disconnects during its request."""
         return Response(status_code=status.HTTP_400_BAD_REQUEST)
 
     return app

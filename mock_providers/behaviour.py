@@ -49,7 +49,7 @@ class Behaviour(BaseModel):
     )
     ambiguous: bool = Field(default=False, description="Accept the message, then close the connection.")
     outcome: str | None = Field(
-        default=None, description="The last status that is reported for messages accepted by a real API."
+        default=None, description="The last status to report for accepted messages, if the API reports any."
     )
     error_code: int | None = Field(
         default=None, description="The provider's code for the simulated error or the reported failure."
@@ -57,14 +57,14 @@ class Behaviour(BaseModel):
 
     @property
     def accepts(self) -> bool:
-        """Whether a valid message is accepted, even if the client does not learn about it."""
+        """Whether a valid message is accepted, even if the client is not told."""
         if self.hang or self.drop_connection:
             return False
         return self.ambiguous or self.status is None or self.status in range(200, 300)
 
     @property
     def breaks_connection(self) -> bool:
-        """Whether the connection is closed instead of a response."""
+        """Whether the connection is closed without a response."""
         return not self.hang and (self.drop_connection or self.ambiguous)
 
 

@@ -1,4 +1,4 @@
-"""What an API remembers: the messages it accepted, their idempotency keys, and its statistics."""
+"""The memory of an API: the messages that it has accepted, their idempotency keys, and its statistics."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

@@ -42,7 +42,7 @@ class Gateway:
     Args:
         client: Makes the requests, with its own timeouts.
         url: The address of the gateway, without a slash at the end.
-        public_url: The address under which providers reach the gateway, if it is another one. Some
+        public_url: The address at which providers reach the gateway, if it is a different one. Some
             signatures cover the URL of a webhook, and then the gateway verifies them against this one.
     """
 

@@ -20,7 +20,7 @@ _SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+.-]{1,11}")
 
 
 class InvalidAddressError(ValueError):
-    """The text is not an address of the expected kind; the message gives the reason to a person."""
+    """The text is not an address of the expected kind; the message explains why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Address:
 
 
 def is_sender_id(address: Address) -> bool:
-    """Return whether a phone address is an alphanumeric sender id, which nobody can reply to."""
+    """Return whether a phone address is an alphanumeric sender id, to which nobody can reply."""
     return _SENDER_ID.fullmatch(address.key) is not None
 
 
@@ -40,7 +40,7 @@ def is_sender_id(address: Address) -> bool:
 def parse_phone(text: str, default_region: str) -> Address:
     """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
 
-    A number has to be possible, not necessarily assigned: numbering plans change faster than libraries.
+    A number has to be plausible, but not necessarily assigned: numbering plans change faster than libraries.
 
     Args:
         text: as a person or a provider wrote it.
@@ -61,7 +61,7 @@ def parse_phone(text: str, default_region: str) -> Address:
         raise InvalidAddressError("has an extension, which messages cannot be sent to")
     possible = phonenumbers.is_possible_number_with_reason(number)
     if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
-        raise InvalidAddressError("is not a possible phone number")
+        raise InvalidAddressError("is not a valid phone number")
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return Address(e164, e164)
 

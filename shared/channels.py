@@ -1,7 +1,7 @@
 """Channels, and everything that differs from one channel to another.
 
 A channel is added here: a member of `Channel`, its message types, and its `ChannelRules`. The rest of the
-code asks the rules and compares with no particular channel.
+code uses the rules and never checks for a particular channel.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,17 +52,18 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRules:
-    """What a channel is.
+    """The rules of a channel.
 
     Attributes:
         types: the message types that belong to the channel.
         parse_address: normalises an address; takes the text and the default region.
-        accepts: returns whether a text, as it stands in a URL or a setting, is meant as an address of the
+        accepts: returns whether a text, as it appears in a URL or a setting, is meant as an address of the
             channel. The channels are asked in the order of their declaration.
-        max_body: characters in the body of an outbound message; None for no limit but that of a request.
-        has_keywords: whether replies such as STOP opt out, and START in again.
+        max_body: characters in the body of an outbound message; None if only the size of a request is
+            limited.
+        has_keywords: whether replies such as STOP and START opt the sender out and in.
         is_threaded: whether an outbound message names the newest inbound one as its parent.
-        receipt_statuses: the words of delivery receipts, and the status that each stands for.
+        receipt_statuses: the words used in delivery receipts, and the status that each stands for.
         default_provider: the provider that sends unless the settings name others.
     """
 
@@ -96,7 +97,7 @@ RULES: Mapping[Channel, ChannelRules] = {
         types=frozenset({MessageType.SMS, MessageType.MMS}),
         parse_address=parse_phone,
         accepts=lambda text: "@" not in text,
-        max_body=1_600,  # what the providers take
+        max_body=1_600,  # what the providers accept
         has_keywords=True,
         is_threaded=False,
         receipt_statuses=_RECEIPT_STATUSES,
@@ -107,7 +108,7 @@ RULES: Mapping[Channel, ChannelRules] = {
         parse_address=lambda text, _: parse_email(text),
         accepts=lambda text: "@" in text,
         max_body=None,
-        has_keywords=False,  # e-mails carry links for this, and words in them are only words
+        has_keywords=False,  # e-mails have links for this, and their words have no special meaning
         is_threaded=True,
         receipt_statuses=_RECEIPT_STATUSES,
         default_provider="generic_email",

@@ -1,25 +1,25 @@
 """Errors that the services share.
 
     ServiceError
-    ├── NotNowError             the world is in the way: the same thing may work later
+    ├── NotNowError             a dependency is unavailable: the same operation may succeed later
     │   ├── BusUnavailableError
     │   └── DatabaseUnavailableError
-    └── BadMessageError         the message itself is at fault: it will never work
+    └── BadMessageError         the message itself is at fault: it can never be processed
 
-Whoever handles messages waits for what is not now, and moves a bad message to the dead letters.
+A message handler waits while a dependency is unavailable, and dead-letters a bad message.
 """
 
 
 class ServiceError(Exception):
-    """Base of the errors that are raised on purpose."""
+    """Base class of the errors that the services raise on purpose."""
 
 
 class NotNowError(ServiceError):
-    """Something outside is away; nothing is wrong with the message."""
+    """A dependency is unavailable; nothing is wrong with the message."""
 
 
 class BusUnavailableError(NotNowError):
-    """NATS did not acknowledge in time, or refused for lack of room."""
+    """NATS did not acknowledge in time, or rejected a message, for example because a stream is full."""
 
 
 class DatabaseUnavailableError(NotNowError):
@@ -27,7 +27,7 @@ class DatabaseUnavailableError(NotNowError):
 
 
 class BadMessageError(ServiceError):
-    """A message that no repetition will make any better.
+    """A message that can never be processed, no matter how often it is retried.
 
     Attributes:
         code: short and stable, for programs and filters.

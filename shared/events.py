@@ -2,7 +2,7 @@
 
 An event contains everything that its reader needs, because the NATS CLI may drop headers. Its `id` is also
 its `Nats-Msg-Id` and is computed from what happened, so that an event that is published twice is one event.
-Its `type` carries a version; a reader that does not know a type moves the event to the dead letters.
+Its `type` carries a version; a reader that does not know a type dead-letters the event.
 """
 
 import re
@@ -119,7 +119,7 @@ def _decode_in_steps(payload: bytes) -> Event[Any]:
 
 
 def _describe(exc: ValidationError) -> str:
-    """List the faults and their places without the values, which may be somebody's text."""
+    """List the faults and their locations without the values, which may be private."""
     faults = exc.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in faults[:5])
 
@@ -170,7 +170,7 @@ def message_received(incoming: IncomingMessage) -> Event[IncomingMessage]:
 
 
 def receipt_id(receipt: IncomingReceipt) -> EventId:
-    """Identify a receipt, so that a provider that repeats itself causes the same event."""
+    """Return the id of a receipt's event, which is the same if the provider repeats the receipt."""
     message = inbound_message_id(receipt.provider, receipt.provider_message_id)
     return event_id(message, "receipt", receipt.key)
 
@@ -189,7 +189,7 @@ def receipt_received(receipt: IncomingReceipt, *, time: datetime) -> Event[Incom
 def status_changed(
     report: StatusReport, *, time: datetime, source: Literal["/sender", "/gateway"]
 ) -> Event[StatusReport]:
-    """Create the event of a status that the sender, or a cancellation, has given to a message."""
+    """Create the event of a new status of a message, from the sender or from a cancellation."""
     return Event[StatusReport](
         id=event_id(report.message_id, report.status, report.generation, report.attempt),
         source=source,
@@ -224,7 +224,7 @@ def dead_letter_resolved(resolution: DeadLetterResolution, *, time: datetime) ->
 
 
 def suppression_changed(change: SuppressionChange, *, cause: object = None) -> Event[SuppressionChange]:
-    """Create the event of a change; for one `cause`, such as a message, it is always the same event."""
+    """Create the event of a change; it is always the same for one `cause`, such as a message."""
     return Event[SuppressionChange](
         id=event_id(change.key, change.state, cause or change.occurred_at.isoformat()),
         source="/suppressions",

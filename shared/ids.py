@@ -1,4 +1,4 @@
-"""Ids that every process computes alike, without asking another one.
+"""Ids that every process computes in the same way, without coordination.
 
 They are UUIDv5 (RFC 9562) where the same input must give the same id, and UUIDv7 where each one is new.
 """
@@ -34,32 +34,32 @@ def new_message_id() -> MessageId:
 
 
 def idempotent_message_id(client: str, key: str) -> MessageId:
-    """Identify the message of all requests by `client` (the name of an API key) with this idempotency key."""
+    """Return the id of the message for a client (the name of its API key) and an idempotency key."""
     return MessageId(uuid5(_IDEMPOTENT_REQUESTS, f"{client}\n{key}"))
 
 
 def inbound_message_id(provider: str, provider_message_id: str) -> MessageId:
-    """Identify a provider's message, however often its webhook is delivered."""
+    """Return the id of a provider's message, which is the same each time its webhook is delivered."""
     return MessageId(uuid5(_PROVIDER_MESSAGES, f"{provider}\n{provider_message_id}"))
 
 
 def conversation_key(channel: str, participants: Iterable[str]) -> ConversationKey:
-    """Identify the conversation of these address keys in a channel, whoever wrote first."""
+    """Return the key of the conversation between these address keys in a channel, whoever wrote first."""
     return ConversationKey(uuid5(_CONVERSATIONS, "\n".join((channel, *sorted(set(participants))))))
 
 
 def event_id(subject: UUID, *event: object) -> EventId:
-    """Identify an event of `subject`, so that publishing it again is recognised as a repetition."""
+    """Return the id of an event of `subject`, by which a repetition of the event is recognised."""
     return EventId(uuid5(_EVENTS, "\n".join(map(str, (subject, *event)))))
 
 
 def dead_letter_id(*origin: object) -> DeadLetterId:
-    """Identify a dead letter by its origin."""
+    """Return the id of a dead letter, which is computed from its origin."""
     return DeadLetterId(uuid5(_DEAD_LETTERS, "\n".join(map(str, origin))))
 
 
 def suppression_key(channel: str, ours: str | None, theirs: str) -> SuppressionKey:
-    """Identify the opt-outs of an address (its key) from a sender of ours, or from all if that is None."""
+    """Return the key of an address key's opt-outs from one of our addresses, or from all of them if None."""
     return SuppressionKey(uuid5(_SUPPRESSIONS, f"{channel}\n{ours or ''}\n{theirs}"))
 
 

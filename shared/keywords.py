@@ -1,13 +1,13 @@
-"""The words by which people opt out of text messages, and in again."""
+"""The keywords with which people opt out of text messages, and back in."""
 
 from enum import StrEnum
 
 
 class Keyword(StrEnum):
-    """What a text asks for.
+    """A request that a text message makes.
 
     Attributes:
-        YES: opts in who has opted out; from anybody else it is an answer to something.
+        YES: opts in a recipient who has opted out; from anybody else, it is an ordinary reply.
         HELP: changes nothing.
     """
 
@@ -28,7 +28,7 @@ _KEYWORDS = {
 
 
 def keyword_of(text: str) -> Keyword | None:
-    """Return the keyword that a text is, in any case and with spaces or punctuation around it."""
+    """Return the keyword that a text consists of, ignoring its case and spaces or punctuation around it."""
     first = next((index for index, char in enumerate(text) if char.isalnum()), 0)
     last = next((index for index in range(len(text), 0, -1) if text[index - 1].isalnum()), 0)
     return _KEYWORDS.get(text[first:last].upper())

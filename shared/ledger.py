@@ -1,7 +1,7 @@
-"""The ledger: what was done with each message, which makes a redelivery or a replay harmless.
+"""The ledger: a record of what was done with each message, which makes redeliveries and replays harmless.
 
 There is one entry for each message, changed by compare-and-set only. It contains the step that was claimed
-last, and the outcome of that step.
+most recently, and its outcome.
 """
 
 from datetime import timedelta
@@ -46,7 +46,7 @@ class LedgerEntry(FrozenModel):
         provider: the provider that was asked.
         in_doubt_at: the provider that was asked earlier, did not answer, and may have the message.
         error: of the attempt, if it failed.
-        due: when the next step is to be taken; of `RETRYING` and `DEFERRED`.
+        due: when the next step is to be taken; for `RETRYING` and `DEFERRED`.
         errors, expires_at: of the request that led to the step.
     """
 
@@ -74,14 +74,14 @@ class LedgerEntry(FrozenModel):
 
     @property
     def may_be_at(self) -> str | None:
-        """The provider that may have the message: it was asked, and its answer is not known."""
+        """The provider that may have the message: it was asked, and its response is not known."""
         return self.provider if self.state is DeliveryState.CLAIMED else self.in_doubt_at
 
     def catch_up(self, request: DeliveryRequest) -> DeliveryRequest:
         """Return the request of this entry in place of an older one, unless its generation has ended.
 
         DELAYED keeps one step of each message. A step that is scheduled late, by a process that was held up,
-        replaces the step that the message has reached by then, and so has to stand for it.
+        replaces the step that the message has reached by then, and therefore has to stand in for it.
         """
         if request.step >= self.step or self.state.ends_generation or self.expires_at is None:
             return request
@@ -102,7 +102,7 @@ class Ledger:
 
     @property
     def connected_for(self) -> timedelta:
-        """How long the ledger could be read and written without an interruption."""
+        """How long the ledger has been available without interruption."""
         return self._bus.connected_for
 
     async def look_up(self, message_id: MessageId) -> Versioned[LedgerEntry] | None:
@@ -111,9 +111,9 @@ class Ledger:
     async def write(
         self, message_id: MessageId, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
     ) -> Versioned[LedgerEntry]:
-        """Write the entry if the present one is still `after`, or absent if that is None.
+        """Write an entry if the current one is still `after`, or if there is none and `after` is None.
 
         Raises:
-            RevisionConflictError: it is not.
+            RevisionConflictError: the entry has changed.
         """
         return await self._entries.put(str(message_id), entry, after=after)

@@ -1,4 +1,4 @@
-"""The message and what accompanies it on its way: a request to deliver it, reports, and receipts."""
+"""Messages, and the models around their delivery: requests, status reports and receipts."""
 
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -25,11 +25,11 @@ class Message(FrozenModel):
         from_key: `from_` as it is compared with other addresses; `to_key` likewise.
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
-        send_at: the time before which the message must not be sent; only of an outbound message.
+        send_at: the time before which the message must not be sent; only for outbound messages.
         email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
-        in_reply_to: Message-ID of the e-mail that this one answers.
-        provider: the provider that delivered the message to us; only of an inbound message.
-        provider_message_id: that provider's id of the message.
+        in_reply_to: Message-ID of the e-mail that this one replies to.
+        provider: the provider that delivered the message to us; only for inbound messages.
+        provider_message_id: that provider's id for the message.
     """
 
     id: MessageId
@@ -100,10 +100,10 @@ class DeliveryRequest(FrozenModel):
     """A message to be handed to a provider.
 
     Attributes:
-        generation: 0, and one more with each replay of the message's dead letter.
+        generation: 0, and one higher after each replay of the message's dead letter.
         attempt: number of the attempt that is due, from 1.
-        deferral_count: how often this attempt was deferred without being spent.
-        errors: of the attempts before, oldest first.
+        deferral_count: how often this attempt was deferred without being used up.
+        errors: those of the previous attempts, oldest first.
     """
 
     message: Message
@@ -119,7 +119,7 @@ class DeliveryRequest(FrozenModel):
 
 
 class StatusReport(FrozenModel):
-    """What happened to an outbound message, as the sender saw it."""
+    """A report on an outbound message by the sender, or by the gateway when it cancels the message."""
 
     message_id: MessageId
     channel: Channel
@@ -136,7 +136,7 @@ class IncomingMessage(FrozenModel):
     """A message that a provider delivered to us.
 
     Attributes:
-        keyword: the request that the message consists of, such as STOP.
+        keyword: the keyword that the message consists of, such as STOP.
         raw: the provider's payload, from which a later release can parse the message again.
     """
 
@@ -162,9 +162,9 @@ class IncomingMessage(FrozenModel):
             provider: the provider's name.
             provider_message_id: the provider's id of the message.
             from_: the address of its author.
-            to: the address of ours that it was sent to.
+            to: our address that it was sent to.
             raw: the provider's payload.
-            keyword: the request that the message consists of.
+            keyword: the keyword that the message consists of.
             fields: further fields of the message: its `type`, `body` and `attachments`, `timestamp` and
                 `created_at`, and optional ones.
         """
@@ -181,13 +181,13 @@ class IncomingMessage(FrozenModel):
 
 
 class IncomingReceipt(FrozenModel):
-    """What happened to an outbound message, as its provider reports. The message need not be known to us.
+    """A provider's report on an outbound message, which need not be known to us.
 
     Attributes:
         provider_message_id: the provider's id of the message.
         message_id: our id of the message, if the provider returns it.
         key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
-        occurred_at: when it happened, according to the provider, or else when the receipt came.
+        occurred_at: when it happened, according to the provider, or else when the receipt arrived.
         raw: the provider's payload.
     """
 

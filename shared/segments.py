@@ -1,7 +1,8 @@
-"""In how many parts an SMS travels, and in which alphabet (3GPP TS 23.038 and 23.040).
+"""The number of segments in which an SMS is sent, and their encoding (3GPP TS 23.038 and 23.040).
 
-A text that GSM-7 can write takes 160 units in one part, or 153 in each of several; any other is written in
-UCS-2, with 70 or 67. Nothing that takes two units, an escaped character or a surrogate pair, is split.
+A text in the GSM-7 alphabet has up to 160 units in a single segment, or 153 in each of several; any other
+text is encoded in UCS-2, with 70 or 67. A character that takes two units, by an escape or as a surrogate
+pair, is never split.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Segments:
 
 
 def segments_of(text: str) -> Segments:
-    """Tell how a text travels; an empty one is a part as well."""
+    """Return the encoding and the number of segments of a text; an empty text is one segment as well."""
     if _GSM_7.issuperset(text):
         units = [2 if character in _ESCAPED else 1 for character in text]
         return Segments(Encoding.GSM_7, _count(units, alone=160, each=153))
@@ -37,7 +38,7 @@ def segments_of(text: str) -> Segments:
 
 
 def _count(units: list[int], *, alone: int, each: int) -> int:
-    """Count the parts of characters of so many units, which fit one part of `alone` or several of `each`."""
+    """Count the segments of characters of some sizes: one of up to `alone` units, or several of `each`."""
     if sum(units) <= alone:
         return 1
     count, used = 1, 0

@@ -1,4 +1,4 @@
-"""Settings are read from the environment, and from `.env` in the working directory where that has none."""
+"""Settings, which are read from the environment, or else from `.env` in the working directory."""
 
 import sys
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ def _is_web_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # whose message repeats what may be a part of a password
+    except ValueError:  # its message may quote part of a password
         return False
 
 
 def _credential(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
-    # Anything else would not go into a header, and the error of that would show it.
+    # Other characters are not allowed in a header, and the resulting error would reveal the credential.
     if not (text.isascii() and text.isprintable() and " " not in text and text):
-        raise ValueError("is empty, or has characters that no credential has")
+        raise ValueError("is empty, or contains characters that are not allowed in credentials")
     return SecretStr(text)
 
 
@@ -88,7 +88,7 @@ class DatabaseSettings(Settings):
 
 
 class PublicUrlSettings(Settings):
-    """Settings of everything that refers to the gateway in public.
+    """Settings of programs that refer to the gateway by its public URL.
 
     Attributes:
         public_base_url: the URL at which providers and recipients reach the gateway.
@@ -112,7 +112,7 @@ class WorkerSettings(BusSettings):
 
     Attributes:
         health_host: where the health endpoints and the metrics are served.
-        health_port: their port; 0 for any free one.
+        health_port: their port; 0 selects any free one.
     """
 
     health_host: str = "127.0.0.1"

@@ -44,7 +44,7 @@ class SuppressionChange(FrozenModel):
     """A recipient's opt-out or opt-in.
 
     Attributes:
-        ours: key of the address of ours that the change concerns; None for all of them.
+        ours: key of our address that the change concerns; None for all our addresses.
         theirs: key of the recipient's address.
         detail: the text message, the provider's reason, or that of the API's caller.
         by: name of the caller's API key.
@@ -64,7 +64,7 @@ class SuppressionChange(FrozenModel):
         return suppression_key(self.channel, self.ours, self.theirs)
 
     def supersedes(self, other: Self) -> bool:
-        """Return whether this change counts instead of the other: the later one does, or else the opt-out."""
+        """Return whether this change replaces another: the later one wins, or else the opt-out."""
         return self._order > other._order
 
     @property

@@ -1,4 +1,4 @@
-"""Which characters a text may have, and how to make one acceptable."""
+"""The characters that a text may contain, and functions that replace all others."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tokens of the links by which recipients unsubscribe, signed so that nobody else can create one."""
+"""Tokens for unsubscribe links, signed so that nobody else can create them."""
 
 from dataclasses import astuple, dataclass
 from hashlib import sha256
@@ -13,14 +13,14 @@ _SALT = "unsubscribe"
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The fact that `theirs` receives messages from `ours`; both are keys of addresses."""
+    """A recipient (`theirs`) of messages from one of our addresses (`ours`); both are address keys."""
 
     channel: Channel
     ours: str
     theirs: str
 
     def sign(self, secret: str) -> str:
-        """Return the token, which consists of characters that a URL needs not escape."""
+        """Return the token, which consists of characters that need no escaping in a URL."""
         return _serializer(secret).dumps(astuple(self))
 
     @classmethod

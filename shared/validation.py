@@ -1,6 +1,6 @@
-"""Types of the fields in requests and webhooks: what each accepts, and what it becomes.
+"""Types of the fields in requests and webhooks: the values that they accept, and how they convert them.
 
-Each type states its rule twice, for pydantic and for the readers of the OpenAPI document. Addresses need the
+Each type states its rule twice: for pydantic, and for the readers of the OpenAPI document. Addresses need the
 validation context of `context_of`.
 """
 
@@ -63,7 +63,7 @@ _DETAILS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a field: a path such as `attachments.0`, a query parameter or a header."""
+    """An error in a field, which is a path such as `attachments.0`, a query parameter or a header."""
 
     field: str
     detail: str
@@ -84,7 +84,7 @@ def _detail(error: Mapping[str, Any]) -> str:
 
 
 def _field_name(location: Iterable[object]) -> str:
-    # The client names an unknown field, and may have put anything into its name.
+    # The name of an unknown field comes from the client, and may contain anything.
     return ".".join(map(str, location))[:_MAX_FIELD_NAME].encode(errors="replace").decode()
 
 
@@ -128,7 +128,7 @@ def _timestamp(value: object) -> datetime:
         moment = datetime.fromisoformat(value.upper())
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise ValueError("is not an existing time") from exc
+        raise ValueError("is not a valid time") from exc
 
 
 def _moment(value: object) -> datetime:
@@ -206,14 +206,14 @@ Email = Annotated[
     PlainValidator(_email),
     _address_schema(
         "email-address",
-        "An e-mail address, also in the forms `Name <a@b.c>` and `[a@b.c](mailto:a@b.c)`",
+        "An e-mail address, optionally in the form `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`",
         "user@usehatchapp.com",
     ),
 ]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
 ProviderText = Annotated[str, AfterValidator(clean_text)]
-"""A text with unacceptable characters replaced: a provider cannot be asked for another one."""
+"""A text in which unacceptable characters are replaced, since a provider cannot be asked to correct it."""
 
 SmsText = Annotated[
     str,
@@ -238,7 +238,7 @@ Timestamp = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "RFC 3339; in UTC if there is no offset",
+            "description": "RFC 3339; UTC if there is no offset",
             "examples": ["2024-11-01T14:00:00Z"],
         }
     ),
@@ -300,7 +300,7 @@ ErrorCode = Annotated[
 ]
 
 _MAX_DEPTH = 64
-"""Arrays and objects within one another. Readers of the streams have limits of their own, further up."""
+"""Levels of nested arrays and objects. Readers of the streams have higher limits of their own."""
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON may be anything

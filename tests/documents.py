@@ -1,4 +1,4 @@
-"""The commands of a document, for tests that run them as they stand there."""
+"""Runs the commands of a Markdown document exactly as they are written there."""
 
 import asyncio
 import os
@@ -13,30 +13,31 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^ *```sh ([\w-]+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
-# Where `go install` puts the NATS CLI, which is not on everybody's path.
+# `go install` puts the NATS CLI into this folder, which need not be in PATH.
 _GOBIN = os.environ.get("GOBIN") or str(Path.home() / "go" / "bin")
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), _GOBIN])
 
 
 def commands(document: Path) -> dict[str, str]:
-    """Find the blocks of a Markdown file that begin with ```` ```sh name ````, each by its name."""
+    """Return the blocks of a Markdown file that begin with ```` ```sh name ````, by their names."""
     found = _BLOCK.findall(document.read_text())
     assert len({name for name, _ in found}) == len(found), "two blocks have the same name"
     return {name: dedent(script) for name, script in found}
 
 
 def need(*tools: str) -> None:
-    """Skip the test where the commands of a document cannot run for want of these."""
+    """Skip the test if any of the tools is not installed."""
     if missing := [tool for tool in tools if not shutil.which(tool, path=_PATH)]:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 class Terminal:
-    """Where an operator enters the commands of a document.
+    """The terminal in which an operator enters the commands of a document.
 
     Args:
-        environment: what they have exported.
-        folder: where they are.
+        document: the document.
+        environment: variables that the operator has exported.
+        folder: the working directory.
     """
 
     def __init__(self, document: Path, environment: Mapping[str, str], folder: Path = ROOT) -> None:
@@ -45,7 +46,7 @@ class Terminal:
         self._folder = folder
 
     async def run(self, *names: str, **variables: str) -> str:
-        """Run these blocks in one shell, with these variables exported as well; return what it prints."""
+        """Run these blocks in one shell, with further exported variables; return the output."""
         process = await asyncio.create_subprocess_exec(
             *("bash", "-c", "\n".join(self._commands[name] for name in names)),
             cwd=self._folder,

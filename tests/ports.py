@@ -1,4 +1,4 @@
-"""Ports of 127.0.0.1 for the servers of tests: no two that run at the same time get the same."""
+"""Ports of 127.0.0.1 for the servers of tests; servers that run at the same time get different ports."""
 
 import os
 import random
@@ -8,12 +8,12 @@ from dev.local_stack.ports import is_free
 
 _WORKERS, _PORTS_EACH = 12, 500
 _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
-# Above the ones that a local stack picks for itself.
+# They are above the ports that a local stack chooses.
 _first = 26_000 + _number * _PORTS_EACH
-# Not the shared generator, which is seeded alike in two runs on one machine.
+# The shared generator would be seeded alike in two runs on the same machine.
 _ports = cycle(random.SystemRandom().sample(range(_first, _first + _PORTS_EACH), k=_PORTS_EACH))
 
 
 def free_port() -> int:
-    """A port that nothing listens on, and that was not handed out for long."""
+    """Return a port that no process listens on, and that was not returned recently."""
     return next(port for port in _ports if is_free(port))

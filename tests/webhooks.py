@@ -1,17 +1,23 @@
-"""Webhooks as Twilio and SendGrid post them."""
+"""Webhooks as the providers post and sign them."""
 
 import base64
 import json
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from standardwebhooks import Webhook
 from twilio.request_validator import RequestValidator
 
+from shared.providers.registry import PROVIDERS, create_verifier
+from shared.providers.webhooks import Verifier
+
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TOKEN = "0123456789abcdef0123456789abcdef"
 PUBLIC_URL = "https://hooks.example.com/messaging"
 KEY = ec.derive_private_key(0x5EED, ec.SECP256R1())
@@ -19,6 +25,18 @@ PUBLIC_KEY = base64.b64encode(
     KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 ).decode()
 
+SIGNED: Mapping[str, Any] = {
+    "webhook_secret": WEBHOOK_SECRET,
+    "twilio_auth_token": TOKEN,
+    "public_base_url": PUBLIC_URL,
+    "sendgrid_webhook_public_key": PUBLIC_KEY,
+}
+"""Settings with which the signatures of all providers are verified."""
+
+GENERIC_SMS = "/api/webhooks/sms"
+GENERIC_SMS_STATUS = "/api/webhooks/sms/status"
+GENERIC_EMAIL = "/api/webhooks/email"
+GENERIC_EMAIL_STATUS = "/api/webhooks/email/status"
 TWILIO_MESSAGES = "/api/webhooks/twilio/messages"
 TWILIO_STATUS = "/api/webhooks/twilio/status"
 SENDGRID_INBOUND = "/api/webhooks/sendgrid/inbound"
@@ -70,6 +88,13 @@ DELIVERED = {
 }
 
 
+def verifiers(**settings: str) -> Mapping[str, Verifier | None]:
+    """Return the verifier of each provider's signatures, for some settings."""
+    return {
+        name: create_verifier(provider, _env_file=None, **settings) for name, provider in PROVIDERS.items()
+    }
+
+
 def urlencoded(form: Mapping[str, str | list[str]]) -> bytes:
     return urlencode(form, doseq=True).encode()
 
@@ -92,8 +117,21 @@ def multipart(
     return b"".join(boundary + b"\r\n" + part + b"\r\n" for part in parts) + boundary + b"--\r\n"
 
 
+def by_generic(
+    body: bytes, *, secret: str = WEBHOOK_SECRET, age: timedelta = timedelta(0), **headers: str
+) -> dict[str, Any]:
+    """Return the arguments of a request that a generic provider has signed."""
+    moment = datetime.now(UTC) - age
+    signed = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", moment, body.decode()),
+    }
+    return {"content": body, "headers": {**JSON, **signed, **headers}}
+
+
 def by_twilio(path: str, form: Mapping[str, str], *, token: str = TOKEN, **headers: str) -> dict[str, Any]:
-    """Arguments of a request as Twilio makes it."""
+    """Return the arguments of a request that Twilio has signed."""
     signature = RequestValidator(token).compute_signature(PUBLIC_URL + path, form)
     return {"content": urlencoded(form), "headers": {**FORM, "x-twilio-signature": signature, **headers}}
 
@@ -106,7 +144,7 @@ def by_sendgrid(
     age: float = 0,
     **headers: str,
 ) -> dict[str, Any]:
-    """Arguments of a request as SendGrid makes it."""
+    """Return the arguments of a request that SendGrid has signed."""
     timestamp = str(int(time.time() - age))
     signature = base64.b64encode(key.sign(timestamp.encode() + body, ec.ECDSA(SHA256()))).decode()
     signed = {

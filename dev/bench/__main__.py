@@ -1,9 +1,9 @@
-"""Measures the services as processes between real servers, each figure beside its limit.
+"""Measure the services, which run as processes with real servers, and compare each figure with its limit.
 
-    python -m bench [--quick] [name…]
+    python -m dev.bench [--quick] [name…]
 
-The machine's other work disturbs a figure and its limit alike, since they are measured in turn: what counts
-is their ratio. Nothing is asserted; the exit status tells only whether everything worked.
+A figure and its limit are measured in turn, so that other load on the machine affects both. What matters is
+their ratio. No result fails the run: the exit status is 1 only if something did not work.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import httpx
 
 from dev.bench import gateway, ingest, latency, memory, sender
 from dev.bench.errors import BenchError
-from dev.bench.report import Row, surroundings, table
+from dev.bench.report import Row, describe_environment, table
 from dev.bench.size import FULL, QUICK, Size
 from dev.bench.stack import running_stack, server_versions
 from dev.local_stack.errors import NotStartedError, StackError
@@ -38,12 +38,14 @@ _INTERRUPTED = 130
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="dev.bench", description="Measure, each figure beside its limit.")
-    parser.add_argument("--quick", action="store_true", help="one short round of each")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(_MEASURES)}; all by default")
+    parser = argparse.ArgumentParser(
+        prog="dev.bench", description="Measure the services, and compare each figure with its limit."
+    )
+    parser.add_argument("--quick", action="store_true", help="measure one short round of each")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - _MEASURES.keys():
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+        parser.error(f"unknown name: {', '.join(sorted(unknown))}")
     names = [name for name in _MEASURES if name in arguments.names or not arguments.names]
     configure(Settings(log_level="ERROR"), service="dev.bench")
     try:
@@ -58,21 +60,21 @@ def main() -> int:
 
 
 async def _run(names: Sequence[str], size: Size) -> str:
-    """Measure, and return what there is to show."""
+    """Measure, and return the report."""
     _stop_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as stack:
-            about = surroundings(await server_versions(stack))
+            environment = describe_environment(await server_versions(stack))
             rows = []
             for name in names:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
                 rows += await _MEASURES[name](stack, size)
-    return f"\n{about}\n\n{table(rows)}\n\nmeasured in {time.monotonic() - started:.0f} s"
+    return f"\n{environment}\n\n{table(rows)}\n\nmeasured in {time.monotonic() - started:.0f} s"
 
 
 def _stop_on_sigterm() -> None:
-    """Let SIGTERM stop everything in order, as Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C, so that everything is stopped in order."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

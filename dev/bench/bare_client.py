@@ -1,8 +1,8 @@
 """The limit of the sender: its HTTP client alone, posting to a provider.
 
-    python -m bench.bare_client <url> <requests> <concurrency>
+    python -m dev.bench.bare_client <url> <requests> <concurrency>
 
-Prints how many it made in a second.
+It prints the number of requests per second.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import httpx
 import uvloop
 
 from dev.bench.samples import send_request
-from shared.providers.http import make_client
 from shared.ids import new_message_id
+from shared.providers.http import make_client
 
 _TIMEOUT = 10
 _TIME_LIMIT = 60

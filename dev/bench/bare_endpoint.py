@@ -1,6 +1,6 @@
-"""The limit of the gateway: an endpoint that does nothing, served as the services are.
+"""The limit of the gateway: an endpoint that does nothing, served in the same way as the services.
 
-python -m bench.bare_endpoint <port>
+python -m dev.bench.bare_endpoint <port>
 """
 
 import sys
@@ -28,7 +28,7 @@ class Accepted(BaseModel):
 
 
 @app.post("/messages", status_code=202)
-async def take(sms: Sms) -> Accepted:
+async def accept(sms: Sms) -> Accepted:
     return Accepted(to=sms.to, status="accepted")
 
 

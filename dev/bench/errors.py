@@ -1,2 +1,2 @@
 class BenchError(Exception):
-    """Something did not work, as opposed to being slow."""
+    """Something failed, as opposed to being slow."""

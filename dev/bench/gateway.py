@@ -1,4 +1,4 @@
-"""How many requests the gateway accepts, beside an endpoint that does nothing."""
+"""Measures how many requests the gateway accepts, compared with an endpoint that does nothing."""
 
 import json
 
@@ -23,9 +23,9 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     await stack.empty()
     rounds = [(figure.rate, limit.rate) for figure, limit in zip(figures, limits, strict=True)]
     return [
-        of_rounds("requests accepted a second", rounds, "more than half of a bare endpoint's"),
+        of_rounds("requests accepted per second", rounds, "more than half of a bare endpoint's"),
         of_rounds(
-            "  of a processor, the load generator, %",
+            "  CPU of the load generator, %",
             [(100 * figure.busy, 100 * limit.busy) for figure, limit in zip(figures, limits, strict=True)],
             "far from 100",
         ),

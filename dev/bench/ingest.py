@@ -1,4 +1,4 @@
-"""How many messages ingest stores, beside a bare COPY of the same rows."""
+"""Measures how many messages ingest stores, compared with a bare COPY of the same rows."""
 
 import asyncio
 from time import perf_counter
@@ -12,13 +12,13 @@ from dev.bench.stack import Stack
 from dev.bench.waiting import until
 from services.ingest.projection import message_row
 from shared.bus.topology import Stream
-from shared.events import Message
+from shared.message import Message
 
 _CONSUMER = "ingest-outbound"
-_LOOK_EVERY = 0.02
-_PATIENCE = 60
+_POLL_INTERVAL = 0.02
+_TIMEOUT = 60
 
-# Everything but the trigger and the foreign key.
+# Everything except the triggers and the foreign key.
 _TWIN = "CREATE TABLE bench_messages (LIKE messages INCLUDING ALL)"
 
 
@@ -35,7 +35,7 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     finally:
         await connection.close()
     await stack.empty()
-    return [of_rounds("messages ingested a second", rounds, "5,000; limit: a bare COPY")]
+    return [of_rounds("messages ingested per second", rounds, "5,000; limit: a bare COPY")]
 
 
 async def _copy(connection: "asyncpg.Connection[asyncpg.Record]", messages: list[Message]) -> float:
@@ -48,7 +48,7 @@ async def _copy(connection: "asyncpg.Connection[asyncpg.Record]", messages: list
 
 
 async def _ingest(stack: Stack) -> float:
-    """Start ingest on what waits, and time it from its first batch to its last."""
+    """Start ingest on the waiting messages, and time it from its first batch to its last."""
     left = waiting = await stack.left(Stream.OUTBOUND, _CONSUMER)
 
     async def fewer_than(count: int) -> bool:
@@ -58,9 +58,9 @@ async def _ingest(stack: Stack) -> float:
 
     starting = asyncio.create_task(stack.start("ingest"))
     try:
-        await until(lambda: fewer_than(waiting), seconds=_PATIENCE, every=_LOOK_EVERY)
+        await until(lambda: fewer_than(waiting), seconds=_TIMEOUT, every=_POLL_INTERVAL)
         first, started = left, perf_counter()
-        await until(lambda: fewer_than(1), seconds=_PATIENCE, every=_LOOK_EVERY)
+        await until(lambda: fewer_than(1), seconds=_TIMEOUT, every=_POLL_INTERVAL)
         return first / (perf_counter() - started)
     finally:
         await starting

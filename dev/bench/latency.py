@@ -1,4 +1,4 @@
-"""How long a message takes on its way out and in, at a rate that keeps nobody busy."""
+"""Measures the latency of outbound and inbound messages, at a rate that leaves every process mostly idle."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ from dev.bench.stack import Stack
 from dev.bench.waiting import until
 
 _INTERVAL = 0.05
-_LOOK_EVERY = 0.005
-_PATIENCE = 10
+_POLL_INTERVAL = 0.005
+_TIMEOUT = 10
 _WARM_UP = 20
 _PERCENTILES = (0.5, 0.99)
 
@@ -30,11 +30,11 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     count = int(size.latency_seconds / _INTERVAL)
     sent = await _trickle(stack, _send, count)
     arrived = await _arrivals(stack, [id_ for id_, _, _ in sent])
-    out = [(arrived[id_] - posted_at, limit) for id_, posted_at, limit in sent]
-    into = await _trickle(stack, _receive, count)
+    delivered = [(arrived[id_] - posted_at, limit) for id_, posted_at, limit in sent]
+    received = await _trickle(stack, _receive, count)
     return [
-        *_rows("from POST to provider, ms", out, "limit: a POST to the provider"),
-        *_rows("from webhook to visible, ms", into, "limit: a GET of it"),
+        *_rows("from POST to provider, ms", delivered, "limit: a POST to the provider"),
+        *_rows("from webhook to visible, ms", received, "limit: a GET of the message"),
     ]
 
 
@@ -52,19 +52,20 @@ def _rows(name: str, times: list[tuple[float, float]], aim: str) -> list[Row]:
 
 
 async def _trickle(stack: Stack, act: Callable[[Stack, int], Awaitable[T]], count: int) -> list[T]:
-    """Act `count` times, evenly spaced; the first few do not count."""
-    acts = []
+    """Call `act` at regular intervals; return its results without those of the first, warm-up calls."""
+    calls = []
     for number in range(_WARM_UP + count):
-        acts.append(asyncio.ensure_future(act(stack, number)))
+        calls.append(asyncio.ensure_future(act(stack, number)))
         await asyncio.sleep(_INTERVAL)
-    return (await asyncio.gather(*acts))[_WARM_UP:]
+    return (await asyncio.gather(*calls))[_WARM_UP:]
 
 
 async def _send(stack: Stack, number: int) -> tuple[str, float, float]:
     """Post to the provider, then to the gateway.
 
     Returns:
-        the message's id, when it was posted (seconds since the epoch), and how long the provider took.
+        The message's id, the time when it was posted (in seconds since the epoch), and the seconds that the
+        provider took.
     """
     payload = send_request(number)
     headers = {"Idempotency-Key": str(uuid4())}
@@ -75,24 +76,27 @@ async def _send(stack: Stack, number: int) -> tuple[str, float, float]:
 
 
 async def _arrivals(stack: Stack, ids: list[str]) -> dict[str, float]:
-    """Tell when the provider got each message, in seconds since the epoch, by its own clock: the same one."""
+    """Return when the provider accepted each message, in seconds since the epoch.
+
+    The provider is a process on this machine, so both ends use the same clock.
+    """
     arrived: dict[str, float] = {}
 
-    async def all_are_there() -> bool:
+    async def all_have_arrived() -> bool:
         answer = await stack.http.get(stack.url("mocks", "/mock/messages"))
         for item in answer.raise_for_status().json()["items"]:
             arrived[item["idempotency_key"]] = datetime.fromisoformat(item["accepted_at"]).timestamp()
         return arrived.keys() >= set(ids)
 
-    await until(all_are_there, seconds=_PATIENCE, every=0.2)
+    await until(all_have_arrived, seconds=_TIMEOUT, every=0.2)
     return arrived
 
 
 async def _receive(stack: Stack, number: int) -> tuple[float, float]:
-    """Deliver a webhook and look until its message is there; then time one more look.
+    """Deliver a webhook and read its message until it is found; then read it once more.
 
     Returns:
-        the seconds from one to the other, and those of the last look.
+        The seconds from the webhook until the message was found, and those of the last read.
     """
     started = time.perf_counter()
     response = await stack.http.post(
@@ -103,7 +107,7 @@ async def _receive(stack: Stack, number: int) -> tuple[float, float]:
     async def is_visible() -> bool:
         return (await stack.http.get(url)).is_success
 
-    await until(is_visible, seconds=_PATIENCE, every=_LOOK_EVERY)
+    await until(is_visible, seconds=_TIMEOUT, every=_POLL_INTERVAL)
     taken = time.perf_counter() - started
     limit, answer = await _timed(stack.http.get(url))
     answer.raise_for_status()

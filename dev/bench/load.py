@@ -1,9 +1,9 @@
-"""A lean HTTP client as a process of its own: keeps connections busy until it has made its requests.
+"""A load generator that runs as its own process, with a minimal HTTP client.
 
-    python -m bench.load <port> <path> <requests> <connections>
+    python -m dev.bench.load <port> <path> <requests> <connections>
 
-Each connection sends its next request when it has the answer to the last one. It speaks as little HTTP as it
-takes, so that what is measured is the server; its own share of a processor is part of what it prints.
+Each connection sends its next request as soon as it has the response to the last one. The client implements
+no more of HTTP than it needs, so that the server is the bottleneck; its own CPU usage is in its output.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ _TIME_LIMIT = 30
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it.
+    """The result of the requests.
 
     Attributes:
-        busy: the share of the time that this process was running itself.
+        refused: requests that were not answered with 202.
+        busy: CPU time of the load generator, as a share of the elapsed time.
     """
 
     requests: int
@@ -51,7 +52,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # of uvloop, which derives it from nothing
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports have no base class
         self._send_next()
 
     def data_received(self, data: bytes) -> None:
@@ -83,14 +84,14 @@ async def _run(port: int, path: str, count: int, connections: int) -> Load:
     requests = islice(cycle([_request(path, number) for number in range(CONVERSATIONS)]), count)
     loop = asyncio.get_running_loop()
     started, busy = time.perf_counter(), time.process_time()
-    made = [
+    opened = [
         (await loop.create_connection(lambda: _Connection(requests), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
     async with asyncio.timeout(_TIME_LIMIT):
-        await asyncio.gather(*(connection.done for connection in made))
+        await asyncio.gather(*(connection.done for connection in opened))
     seconds = time.perf_counter() - started
-    refused = sum(connection.refused for connection in made)
+    refused = sum(connection.refused for connection in opened)
     return Load(count, refused, seconds, (time.process_time() - busy) / seconds)
 
 

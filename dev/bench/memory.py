@@ -1,4 +1,4 @@
-"""How much memory each service holds after a burst of messages went through all of them."""
+"""Measures how much memory each service uses after a burst of messages has gone through all of them."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from shared.bus.topology import Stream
 
 _SERVICES = ("gateway", "ingest", "sender")
 _CONNECTIONS = 16
-_PATIENCE = 30
+_TIMEOUT = 30
 
 
 async def measure(stack: Stack, size: Size) -> list[Row]:
@@ -21,7 +21,7 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     await stack.start("bare", "mocks", *_SERVICES)
     for name, path in (("bare", "/messages"), ("gateway", "/api/messages/sms")):
         await stack.run("dev.bench.load", str(stack.ports[name]), path, str(size.burst), str(_CONNECTIONS))
-    await until(lambda: _is_quiet(stack), seconds=_PATIENCE, every=0.2)
+    await until(lambda: _is_idle(stack), seconds=_TIMEOUT, every=0.2)
     return [
         Row(
             f"memory of {service}, MiB {kind}",
@@ -34,8 +34,8 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     ]
 
 
-async def _is_quiet(stack: Stack) -> bool:
-    """Whether nothing happens to messages any more, and what did is stored."""
+async def _is_idle(stack: Stack) -> bool:
+    """Return whether no more events are being published, and all of them are stored."""
     before = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages
     await asyncio.sleep(0.5)
     after = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages
@@ -43,7 +43,7 @@ async def _is_quiet(stack: Stack) -> bool:
 
 
 def _memory(stack: Stack, service: str, kind: str) -> float:
-    """Read what the kernel says of the process, all of its mappings together (`man 5 proc`)."""
+    """Return the memory of the process in MiB, summed over its mappings by the kernel (`man 5 proc`)."""
     rollup = Path(f"/proc/{stack.pid(service)}/smaps_rollup").read_text(encoding="ascii")
     fields = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
     return int(fields[kind.capitalize()].split()[0]) / 1_024

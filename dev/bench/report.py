@@ -1,4 +1,4 @@
-"""The table: each figure beside its limit, which was measured in the same run."""
+"""The report: a table of the figures and their limits, which were measured in the same run."""
 
 import os
 import platform
@@ -15,11 +15,11 @@ _PRECISE_BELOW = 100
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        limit: what the figure is compared with, measured in turn with it; None where there is nothing.
-        aim: in words.
+        limit: the value that the figure is compared with, measured in turn with it, if there is one.
+        aim: the target, in words.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Row:
 
 
 def of_rounds(name: str, rounds: Iterable[tuple[float, float]], aim: str) -> Row:
-    """Make the row of several rounds, each a figure and its limit, by their medians."""
+    """Create the row of several rounds, each a figure and its limit, from their medians."""
     figures, limits = zip(*rounds, strict=True)
     return Row(name, median(figures), median(limits), aim)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Pick the value that `share` of all are not above (the nearest rank)."""
+    """Return the percentile of the values by the nearest rank; `share` is between 0 and 1."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
@@ -58,8 +58,8 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(_line(line, widths) for line in lines)
 
 
-def surroundings(servers: Sequence[str]) -> str:
-    """Say what was measured on; `servers` are their names with versions."""
+def describe_environment(servers: Sequence[str]) -> str:
+    """Describe the machine and the versions; `servers` are names with versions."""
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     busy = f"load {os.getloadavg()[0]:.1f} before the start"
     return (

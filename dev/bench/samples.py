@@ -1,12 +1,14 @@
-"""What is sent: messages of a good number of conversations."""
+"""Sample messages, which belong to many conversations."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shared.addresses import Address
 from shared.channels import Direction, MessageType
-from shared.events import DeliveryRequest, Message, MessageAccepted
-from shared.ids import conversation_key, new_message_id
+from shared.events import Event, message_accepted
+from shared.ids import new_message_id
+from shared.message import DeliveryRequest, Message
 
 CONVERSATIONS = 500
 
@@ -19,7 +21,7 @@ def their_number(conversation: int) -> str:
 
 
 def send_request(conversation: int) -> dict[str, Any]:
-    """Make what a client POSTs to send an SMS; a provider is asked with the same fields."""
+    """Return the body of a request to send an SMS; the generic provider's API has the same fields."""
     return {
         "from": _OURS,
         "to": their_number(conversation),
@@ -31,7 +33,7 @@ def send_request(conversation: int) -> dict[str, Any]:
 
 
 def webhook(conversation: int, provider_message_id: str) -> dict[str, Any]:
-    """Make what a provider POSTs when somebody has answered."""
+    """Return the body of the webhook that delivers a reply."""
     return {
         **send_request(conversation),
         "from": their_number(conversation),
@@ -40,26 +42,22 @@ def webhook(conversation: int, provider_message_id: str) -> dict[str, Any]:
     }
 
 
-def accepted_events(count: int) -> Iterator[MessageAccepted]:
-    """Make what the gateway would publish of `count` requests."""
+def accepted_events(count: int) -> Iterator[Event[DeliveryRequest]]:
+    """Yield the events that the gateway would publish for `count` requests."""
     for number in range(count):
         now = datetime.now(UTC)
         message = _message(their_number(number), now)
-        yield MessageAccepted.of(
-            DeliveryRequest(message=message, expires_at=now + timedelta(hours=4)), time=now
-        )
+        request = DeliveryRequest(message=message, expires_at=now + timedelta(hours=4))
+        yield message_accepted(request, time=now)
 
 
 def _message(to: str, now: datetime) -> Message:
-    participants = sorted((_OURS, to))
-    return Message(
+    return Message.between(
+        Address(_OURS, _OURS),
+        Address(to, to),
         id=new_message_id(),
-        conversation_key=conversation_key(participants),
         direction=Direction.OUTBOUND,
         type=MessageType.SMS,
-        from_=_OURS,
-        to=to,
-        participants=participants,
         body=_BODY,
         attachments=[],
         timestamp=now,

@@ -1,4 +1,4 @@
-"""How many messages a sender hands to a provider, beside its HTTP client alone."""
+"""Measures how many messages a sender passes to a provider, compared with its HTTP client alone."""
 
 import asyncio
 from time import perf_counter
@@ -11,10 +11,10 @@ from dev.bench.waiting import until
 from shared.bus.topology import LANES
 
 _WARM_UP = 1.5
-_FASTEST = 1_500
-"""Messages a second that there are enough of, so that no lane runs dry while the sender is watched."""
+_HIGHEST_RATE = 1_500
+"""Messages per second. Enough messages are published that no lane runs out of them at this rate."""
 
-_PATIENCE = 20
+_TIMEOUT = 20
 
 
 async def measure(stack: Stack, size: Size) -> list[Row]:
@@ -22,10 +22,10 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
     rounds = []
     for _ in range(size.rounds):
         limit = await _post(stack, size.posted)
-        await stack.fill(list(accepted_events(int(_FASTEST * (size.send_seconds + _WARM_UP)))))
+        await stack.fill(list(accepted_events(int(_HIGHEST_RATE * (size.send_seconds + _WARM_UP)))))
         rounds.append((await _send(stack, size.send_seconds), limit))
         await stack.empty()
-    return [of_rounds("messages sent a second", rounds, "600; limit: the HTTP client alone")]
+    return [of_rounds("messages sent per second", rounds, "600; limit: the HTTP client alone")]
 
 
 async def _post(stack: Stack, count: int) -> float:
@@ -34,15 +34,15 @@ async def _post(stack: Stack, count: int) -> float:
 
 
 async def _send(stack: Stack, seconds: float) -> float:
-    """Start a sender on what waits, and watch it for a while once it is under way."""
+    """Start a sender on the waiting messages, and measure its rate once it is warmed up."""
     before = await _accepted(stack)
 
-    async def has_begun() -> bool:
+    async def has_started() -> bool:
         return await _accepted(stack) > before
 
     await stack.start("sender")
     try:
-        await until(has_begun, seconds=_PATIENCE, every=0.05)
+        await until(has_started, seconds=_TIMEOUT, every=0.05)
         await asyncio.sleep(_WARM_UP)
         first, started = await _accepted(stack), perf_counter()
         await asyncio.sleep(seconds)

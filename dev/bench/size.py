@@ -3,16 +3,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
+    """The extent of the measurements.
 
     Attributes:
-        rounds: of a limit and a figure each.
-        requests: to the gateway, a round.
-        ingested: messages for ingest, a round.
-        send_seconds: that the sender is watched, a round.
-        posted: requests of the sender's limit, a round.
-        latency_seconds: of a steady trickle.
-        burst: messages through everything, before memory is looked at.
+        rounds: number of rounds; each measures a limit and a figure.
+        requests: requests to the gateway in a round.
+        ingested: messages for ingest in a round.
+        send_seconds: seconds for which the sender is measured in a round.
+        posted: requests for the limit of the sender in a round.
+        latency_seconds: seconds for which latency is measured, at a constant rate.
+        burst: messages that go through all services before their memory is read.
     """
 
     rounds: int

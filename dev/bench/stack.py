@@ -1,4 +1,4 @@
-"""Servers and services for measuring, in a temporary folder and on free ports."""
+"""The servers and services that are measured, in a temporary folder and on free ports."""
 
 import asyncio
 import os
@@ -19,11 +19,12 @@ from dev.local_stack.servers import HOST, NatsServer, PostgresServer
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Outgoing, publishing
 from shared.bus.topology import Stream, outbound_subject
-from shared.events import MessageAccepted
+from shared.events import Event
+from shared.message import DeliveryRequest
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-_PATIENCE = 30
+_TIMEOUT = 30
 _MODULES = {
     "gateway": "services.gateway",
     "ingest": "services.ingest",
@@ -35,11 +36,11 @@ _READY = {"mocks": "/healthz"}
 
 
 class Stack:
-    """What there is to measure. The servers run all the time, a service when it is asked for.
+    """The servers, which run all the time, and the services, which run when a measurement needs them.
 
     Attributes:
-        ports: of the services, by name.
-        http: for whatever is asked of them beside the measuring.
+        ports: the ports of the services, by name.
+        http: a client for requests that are not measured.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Stack:
         return self._children[name].pid
 
     async def start(self, *names: str) -> None:
-        """Start those of the services that do not run, and wait until they are ready."""
+        """Start the named services unless they are running, and wait until they are ready."""
         await asyncio.gather(*(self._start(name) for name in names if name not in self._children))
 
     async def stop(self, *names: str) -> None:
@@ -85,10 +86,10 @@ class Stack:
         await self.stop(*self._children)
 
     async def run(self, *module: str) -> str:
-        """Run a program of the project to its end, and return the last line that it printed.
+        """Run a program of the project to its end, and return the last line of its output.
 
         Raises:
-            BenchError: it failed.
+            BenchError: the program failed.
         """
         command = self._command(module[0], *module, folder=_ROOT)
         status, lines = await run_to_end(command, lambda _: None)
@@ -96,9 +97,9 @@ class Stack:
             raise BenchError("\n".join([f"{' '.join(module)} ended with status {status}", *lines]))
         return lines[-1] if lines else ""
 
-    async def fill(self, events: list[MessageAccepted]) -> None:
-        """Publish as the gateway would."""
-        async with publishing(self.bus) as publisher, asyncio.timeout(_PATIENCE):
+    async def fill(self, events: list[Event[DeliveryRequest]]) -> None:
+        """Publish the events as the gateway would."""
+        async with publishing(self.bus) as publisher, asyncio.timeout(_TIMEOUT):
             await asyncio.gather(
                 *(
                     publisher.publish(
@@ -114,12 +115,12 @@ class Stack:
             )
 
     async def left(self, stream: Stream, consumer: str) -> int:
-        """Count what the consumer has not dealt with yet."""
+        """Return the number of messages that the consumer has not acknowledged yet."""
         info = await self.bus.jetstream.consumer_info(stream, consumer)
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def empty(self) -> None:
-        """Forget what waits in the streams; the services may be running."""
+        """Purge the streams; the services may be running."""
         for stream in (Stream.OUTBOUND, Stream.INBOUND, Stream.EVENTS):
             await self.bus.jetstream.purge_stream(stream)
 
@@ -129,7 +130,7 @@ class Stack:
         command = self._command(name, _MODULES[name], *arguments, folder=self._folder, log=log)
         self._children[name] = child = Child(command)
         probe = partial(answers_http, self.url(name, _READY.get(name, "/readyz")))
-        await until_ready(child, probe, _PATIENCE)
+        await until_ready(child, probe, _TIMEOUT)
 
     def _command(self, name: str, *module: str, folder: Path, log: Path | None = None) -> Command:
         port = {"HEALTH_PORT": str(self.ports[name])} if name in self.ports else {}
@@ -144,15 +145,15 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(folder: Path) -> AsyncIterator[Stack]:
-    """The servers, as durable as `make run` has them, migrated and provisioned; all is stopped at the end."""
+    """Run the servers for the block: migrated, provisioned, and as durable as those of `make run`."""
     postgres = PostgresServer(folder / "postgres", free_port(), log=folder / "postgres.log")
     nats = NatsServer(folder / "nats", free_port({postgres.port}), log=folder / "nats.log")
     async with AsyncExitStack() as exits:
         for server in (postgres, nats):
-            exits.push_async_callback(server.kill)  # nobody wants its data
+            exits.push_async_callback(server.kill)  # its data is no longer needed
             await server.start()
         bus = await exits.enter_async_context(connect(nats.url, name="dev.bench"))
-        await asyncio.wait_for(bus.until_connected(), _PATIENCE)
+        await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
         http = await exits.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
         stack = Stack(folder, postgres, nats, bus, http)
         exits.push_async_callback(stack.stop_all)

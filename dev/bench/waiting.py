@@ -4,22 +4,22 @@ from collections.abc import Awaitable, Callable
 from dev.bench.errors import BenchError
 
 
-async def until(true: Callable[[], Awaitable[bool]], *, seconds: float, every: float) -> None:
-    """Ask again and again.
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, every: float) -> None:
+    """Wait until a condition is true.
 
     Args:
-        true: what to ask.
-        seconds: after which it is given up.
-        every: seconds between an answer and the next question.
+        condition: checks it.
+        seconds: how long to wait at most.
+        every: seconds between the checks.
 
     Raises:
-        BenchError: it did not become true in time.
+        BenchError: the condition did not become true in time.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
-        if await true():
+        if await condition():
             return
         if loop.time() > deadline:
-            raise BenchError(f"nothing happened within {seconds:g} s")
+            raise BenchError(f"a condition was not met within {seconds:g} s")
         await asyncio.sleep(every)

@@ -1,9 +1,9 @@
-"""Breaks things while messages run through them, and accounts for every one of them.
+"""Inject faults while messages are sent and received, and account for every message.
 
-    python -m chaos [--short] [--runs N] [--seed N] [scenario…]
+    python -m dev.chaos [--short] [--runs N] [--seed N] [scenario…]
 
-The exit status is 1 when anything that was accepted is missing, or was accepted twice by a provider, when an
-answer took longer than 5 seconds, or a stream stands still.
+The exit status is 1 if an accepted message is missing, if a provider accepted a message twice, if a response
+took longer than 5 seconds, or if a stream is not read any more.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from dev.chaos import report
-from dev.chaos.runner import BROKEN, Result, Runner
+from dev.chaos.runner import ABORTING, Result, Runner
 from dev.chaos.scenarios import SCENARIOS
 from dev.chaos.scene import Scenario
 
@@ -22,21 +22,25 @@ _INTERRUPTED = 130
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="dev.chaos", description="Break things, and account for every message.")
-    parser.add_argument("--short", action="store_true", help="some minutes: shorter, and fewer scenarios")
-    parser.add_argument("--runs", type=int, default=1, help="how often to play all of it")
+    parser = argparse.ArgumentParser(
+        prog="dev.chaos", description="Inject faults, and account for every message."
+    )
     parser.add_argument(
-        "--seed", type=int, default=secrets.randbelow(10_000), help="of what is left to chance"
+        "--short", action="store_true", help="run fewer and shorter scenarios, in a few minutes"
+    )
+    parser.add_argument("--runs", type=int, default=1, help="how often to run the scenarios")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10_000), help="the seed of the random choices"
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="scenario",
-        help=f"of {', '.join(s.name for s in SCENARIOS)}; all by default",
+        help=f"{', '.join(scenario.name for scenario in SCENARIOS)}; default: all",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - {scenario.name for scenario in SCENARIOS}:
-        parser.error(f"there is no {', '.join(sorted(unknown))}")
+        parser.error(f"unknown scenario: {', '.join(sorted(unknown))}")
     chosen = [
         scenario
         for scenario in SCENARIOS
@@ -49,7 +53,7 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
     print(f"\n{report.summary(results)}")
-    return int(any(result.complaints for result in results))
+    return int(any(result.violations for result in results))
 
 
 async def _play(runner: Runner, scenarios: Sequence[Scenario], runs: int) -> list[Result]:
@@ -60,8 +64,8 @@ async def _play(runner: Runner, scenarios: Sequence[Scenario], runs: int) -> lis
             for scenario in scenarios:
                 try:
                     result = await runner.play(scenario, run)
-                except BROKEN as exc:
-                    result = Result.of_broken(scenario, exc)
+                except ABORTING as exc:
+                    result = Result.of_aborted(scenario, exc)
                     await runner.aclose()
                 print(report.account(result, scenario.about), flush=True)
                 results.append(result)
@@ -71,7 +75,7 @@ async def _play(runner: Runner, scenarios: Sequence[Scenario], runs: int) -> lis
 
 
 def _stop_on_sigterm() -> None:
-    """Let SIGTERM stop everything in order, as Ctrl-C does."""
+    """Handle SIGTERM like Ctrl-C, so that everything is stopped in order."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -1,4 +1,4 @@
-"""The account: what became of everything that was accepted, by what the providers and the database have."""
+"""The account of all messages, from the contents of the providers, the database and the streams."""
 
 import asyncio
 from collections import Counter
@@ -20,18 +20,18 @@ from dev.chaos.stack import Stack
 from shared.bus.topology import Stream
 from shared.ids import dead_letter_id
 
-_ASK_EVERY = 1.0
-_LOOK_SECONDS = 60
+_POLL_INTERVAL = 1.0
+_CHECK_SECONDS = 60
 _SCHEDULES = "delayed.wait.*"
 _STATUS = """
     SELECT DISTINCT ON (message_id) message_id, status FROM message_history
     WHERE message_id = ANY($1) ORDER BY message_id, generation DESC, precedence DESC, occurred_at
 """
-_UNBALANCED = """
+_MISCOUNTED = """
     SELECT count(*) FROM conversations AS c
     WHERE message_count <> (SELECT count(*) FROM messages AS m WHERE m.conversation_id = c.id)
 """
-_NOT_NOW = (
+_UNAVAILABLE = (
     nats.errors.Error,
     nats.js.errors.Error,
     asyncpg.PostgresError,
@@ -43,12 +43,13 @@ _NOT_NOW = (
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A message at a provider.
+class SentMessage:
+    """A message that a provider has accepted.
 
     Attributes:
-        name: its text.
-        id: its idempotency key, which is the message's id; None where the provider knows no such keys.
+        name: its text, which identifies it.
+        id: its idempotency key, which is the message's id; None if the provider knows no such keys.
+        at: when the provider accepted it.
     """
 
     name: str
@@ -58,68 +59,75 @@ class Taken:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is found outside.
+    """The contents of the providers, the database and the streams.
 
     Attributes:
-        taken: what each provider has, in the order in which it came.
+        sent: the messages that the provider of each channel has accepted, in order.
         stored: ids of the messages in the database.
-        status: of each outbound message there.
-        dead: why messages were given up, by message id.
-        letters: all dead letters, their reasons by their ids.
-        letters_of_messages: ids of those that are of a message.
-        behind: consumers that have not finished, with how many messages, and what is scheduled for later.
-        unbalanced: conversations whose count of messages is wrong.
+        status: the status of each message there, by its id.
+        failures: the reasons of the dead letters that belong to messages, by message id.
+        dead_letters: the reasons of all dead letters, by their ids.
+        dead_letters_of_messages: ids of the dead letters that belong to messages.
+        backlog: the consumers that have not finished, and the schedules, each with a number of messages.
+        miscounted: number of conversations whose count of messages is wrong.
     """
 
-    taken: Mapping[str, Sequence[Taken]] = field(default_factory=dict)
+    sent: Mapping[str, Sequence[SentMessage]] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     status: Mapping[str, str] = field(default_factory=dict)
-    dead: Mapping[str, str] = field(default_factory=dict)
-    letters: Mapping[str, str] = field(default_factory=dict)
-    letters_of_messages: frozenset[str] = frozenset()
-    behind: Mapping[str, int] = field(default_factory=dict)
-    unbalanced: int = 0
+    failures: Mapping[str, str] = field(default_factory=dict)
+    dead_letters: Mapping[str, str] = field(default_factory=dict)
+    dead_letters_of_messages: frozenset[str] = frozenset()
+    backlog: Mapping[str, int] = field(default_factory=dict)
+    miscounted: int = 0
 
 
 @dataclass(frozen=True)
 class Line:
-    """The account of one kind of messages; `asked` is how many there were, answered or not."""
+    """The account of one kind of messages.
+
+    Attributes:
+        requested: messages that clients or providers tried to deliver to the gateway.
+        accepted: messages that the gateway accepted.
+        missing: accepted messages that are not stored, or that have not reached a final status.
+        duplicates: messages that a provider has accepted more than once.
+    """
 
     name: str
-    asked: int
+    requested: int
     accepted: int
-    persisted: int
+    stored: int
     sent_once: int
-    dead: int
+    dead_lettered: int
     expired: int
     missing: Sequence[Item]
-    twice: Sequence[Item]
+    duplicates: Sequence[Item]
 
 
 async def settle(stack: Stack, record: Record, *, seconds: float) -> Findings:
-    """Wait until all that was accepted came to its end, and everything in the streams was dealt with.
+    """Wait until every accepted message has reached a final status and the streams have been read.
 
     Args:
-        stack: where to look.
-        record: what was accepted.
-        seconds: after which it is told how far it has come.
+        stack: the stack.
+        record: the requests and their answers.
+        seconds: how long to wait; after that, the findings are returned as they are.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
         is_last = loop.time() > deadline
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                # All the rest costs more the more there is, and is not settled before.
-                behind = await _behind(stack)
-                if is_last or not behind:
-                    findings = await _look(stack, record, behind)
+            async with asyncio.timeout(_CHECK_SECONDS):
+                # The other checks take longer the more messages there are, so they wait for the backlog.
+                backlog = await _backlog(stack)
+                if is_last or not backlog:
+                    findings = await _find(stack, record, backlog)
                     if is_last or _is_settled(record, findings):
                         return findings
-        except _NOT_NOW:
+        except _UNAVAILABLE:
             if is_last:
                 raise
-        await asyncio.sleep(_ASK_EVERY)
+        await asyncio.sleep(_POLL_INTERVAL)
 
 
 def lines(record: Record, findings: Findings) -> list[Line]:
@@ -129,19 +137,21 @@ def lines(record: Record, findings: Findings) -> list[Line]:
     ]
 
 
-def reasons(record: Record, findings: Findings) -> Counter[str]:
-    """Count why messages of the load were given up."""
-    return Counter(findings.dead[item.id] for item in record.sends if item.id and item.id in findings.dead)
+def failures(record: Record, findings: Findings) -> Counter[str]:
+    """Count the dead-lettered messages of the load by reason."""
+    return Counter(
+        findings.failures[item.id] for item in record.sends if item.id and item.id in findings.failures
+    )
 
 
 async def repeated_keys(stack: Stack) -> int:
-    """Count the requests that providers recognised as repetitions, since they were started."""
-    answers = [await stack.http.get(f"{url}/mock/stats") for url in stack.provider_urls.values()]
-    return sum(int(answer.raise_for_status().json()["repeated_keys"]) for answer in answers)
+    """Count the requests that the providers recognised as repetitions, since they were started."""
+    responses = [await stack.http.get(f"{url}/mock/stats") for url in stack.provider_urls.values()]
+    return sum(int(response.raise_for_status().json()["repeated_keys"]) for response in responses)
 
 
-async def letters(stack: Stack) -> frozenset[str]:
-    """List the ids of all dead letters in the database."""
+async def dead_letters(stack: Stack) -> frozenset[str]:
+    """Return the ids of all dead letters in the database."""
     connection = await asyncpg.connect(stack.database_url, timeout=5)
     try:
         rows = await connection.fetch("SELECT id FROM dead_letters")
@@ -150,98 +160,97 @@ async def letters(stack: Stack) -> frozenset[str]:
     return frozenset(str(row["id"]) for row in rows)
 
 
-def letter_of(stream: str, sequence: int) -> str:
-    """Tell the id of the dead letter of what lies in a stream and could not be read."""
+def id_of_unreadable(stream: str, sequence: int) -> str:
+    """Return the id of the dead letter of a message that could not be read."""
     return str(dead_letter_id(stream, sequence))
 
 
 def _is_settled(record: Record, findings: Findings) -> bool:
-    return not findings.behind and not any(line.missing for line in lines(record, findings))
+    return not findings.backlog and not any(line.missing for line in lines(record, findings))
 
 
 def _outbound(channel: str, items: Iterable[Item], findings: Findings) -> Line:
-    asked = [item for item in items if item.channel == channel]
-    accepted = [item for item in asked if item.id]
-    taken = findings.taken.get(channel, ())
-    times = Counter(each.name for each in taken)
-    came_as = {each.name: each.id for each in taken}
-    persisted = [item for item in accepted if item.id in findings.stored]
+    requested = [item for item in items if item.channel == channel]
+    accepted = [item for item in requested if item.id]
+    sent = findings.sent.get(channel, ())
+    times_sent = Counter(each.name for each in sent)
+    sent_as = {each.name: each.id for each in sent}
 
-    def has_ended(item: Item) -> bool:
-        """Whether the database tells the end that the message came to."""
+    def is_final(item: Item) -> bool:
+        """Return whether the status in the database agrees with what happened to the message."""
         status = findings.status.get(str(item.id))
-        if item.id in findings.dead:
+        if item.id in findings.failures:
             return status == "failed"
         if status == "expired":
             return True
-        came = times[item.name] > 0 and came_as[item.name] in {item.id, None}
-        return came and status in {"sent", "delivered"}
+        is_sent = times_sent[item.name] > 0 and sent_as[item.name] in {item.id, None}
+        return is_sent and status in {"sent", "delivered"}
 
     return Line(
         name=f"{channel} out",
-        asked=len(asked),
+        requested=len(requested),
         accepted=len(accepted),
-        persisted=len(persisted),
-        sent_once=sum(times[item.name] == 1 for item in accepted),
-        dead=sum(item.id in findings.dead for item in accepted),
+        stored=sum(item.id in findings.stored for item in accepted),
+        sent_once=sum(times_sent[item.name] == 1 for item in accepted),
+        dead_lettered=sum(item.id in findings.failures for item in accepted),
         expired=sum(findings.status.get(str(item.id)) == "expired" for item in accepted),
-        missing=[item for item in accepted if item.id not in findings.stored or not has_ended(item)],
-        twice=[item for item in asked if times[item.name] > 1],
+        missing=[item for item in accepted if item.id not in findings.stored or not is_final(item)],
+        duplicates=[item for item in requested if times_sent[item.name] > 1],
     )
 
 
 def _inbound(channel: str, items: Iterable[Item], findings: Findings) -> Line:
-    asked = [item for item in items if item.channel == channel]
-    accepted = [item for item in asked if item.id]
+    requested = [item for item in items if item.channel == channel]
+    accepted = [item for item in requested if item.id]
     missing = [item for item in accepted if item.id not in findings.stored]
     return Line(
         name=f"{channel} in",
-        asked=len(asked),
+        requested=len(requested),
         accepted=len(accepted),
-        persisted=len(accepted) - len(missing),
+        stored=len(accepted) - len(missing),
         sent_once=0,
-        dead=0,
+        dead_lettered=0,
         expired=0,
         missing=missing,
-        twice=[],
+        duplicates=[],
     )
 
 
-async def _look(stack: Stack, record: Record, behind: Mapping[str, int]) -> Findings:
-    """Look at all of it, after what lags `behind`: what came in meanwhile is in here."""
+async def _find(stack: Stack, record: Record, backlog: Mapping[str, int]) -> Findings:
+    """Collect the findings, after `backlog` was read: they include what has happened in the meantime."""
     ids = [UUID(item.id) for item in (*record.sends, *record.inbound) if item.id]
     connection = await asyncpg.connect(stack.database_url, timeout=5)
     try:
         stored = await connection.fetch("SELECT id FROM messages WHERE id = ANY($1)", ids)
         status = await connection.fetch(_STATUS, ids)
-        letters = await connection.fetch("SELECT id, message_id, reason FROM dead_letters")
-        unbalanced = await connection.fetchval(_UNBALANCED)
+        rows = await connection.fetch("SELECT id, message_id, reason FROM dead_letters")
+        miscounted = await connection.fetchval(_MISCOUNTED)
     finally:
         connection.terminate()
     return Findings(
-        taken={channel: await _taken(stack, channel) for channel in CHANNELS},
+        sent={channel: await _sent(stack, channel) for channel in CHANNELS},
         stored=frozenset(str(row["id"]) for row in stored),
         status={str(row["message_id"]): row["status"] for row in status},
-        dead={str(row["message_id"]): row["reason"] for row in letters if row["message_id"]},
-        letters={str(row["id"]): row["reason"] for row in letters},
-        letters_of_messages=frozenset(str(row["id"]) for row in letters if row["message_id"]),
-        behind=behind,
-        unbalanced=unbalanced,
+        failures={str(row["message_id"]): row["reason"] for row in rows if row["message_id"]},
+        dead_letters={str(row["id"]): row["reason"] for row in rows},
+        dead_letters_of_messages=frozenset(str(row["id"]) for row in rows if row["message_id"]),
+        backlog=backlog,
+        miscounted=miscounted,
     )
 
 
-async def _behind(stack: Stack) -> dict[str, int]:
+async def _backlog(stack: Stack) -> dict[str, int]:
     async with connected(stack) as client:
         jetstream = client.jetstream(timeout=5)
         infos = [info for stream in Stream for info in await jetstream.consumers_info(stream)]
-        is_one_scheduled = await _is_one_scheduled(jetstream)
-    left = {info.name: (info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos}
-    left["schedules"] = int(is_one_scheduled)
-    return {name: count for name, count in left.items() if count}
+        has_schedules = await _has_schedules(jetstream)
+    waiting = {info.name: (info.num_pending or 0) + (info.num_ack_pending or 0) for info in infos}
+    waiting["schedules"] = int(has_schedules)
+    return {name: count for name, count in waiting.items() if count}
 
 
-async def _is_one_scheduled(jetstream: JetStreamContext) -> bool:
-    """Whether a step is still to come, which might be one too many."""
+async def _has_schedules(jetstream: JetStreamContext) -> bool:
+    """Return whether a step is still scheduled, which could send a message once too often."""
     try:
         await jetstream.get_msg(Stream.DELAYED, seq=1, subject=_SCHEDULES, next=True)
     except nats.js.errors.NotFoundError:
@@ -249,16 +258,20 @@ async def _is_one_scheduled(jetstream: JetStreamContext) -> bool:
     return True
 
 
-async def _taken(stack: Stack, channel: str) -> list[Taken]:
-    answer = await stack.http.get(f"{stack.provider_urls[channel]}/mock/messages")
-    items: list[dict[str, Any]] = answer.raise_for_status().json()["items"]
+async def _sent(stack: Stack, channel: str) -> list[SentMessage]:
+    response = await stack.http.get(f"{stack.provider_urls[channel]}/mock/messages")
+    items: list[dict[str, Any]] = response.raise_for_status().json()["items"]
     return [
-        Taken(_text_of(item["payload"]), item["idempotency_key"], datetime.fromisoformat(item["accepted_at"]))
+        SentMessage(
+            name=_text_of(item["payload"]),
+            id=item["idempotency_key"],
+            at=datetime.fromisoformat(item["accepted_at"]),
+        )
         for item in items
     ]
 
 
 def _text_of(payload: Mapping[str, Any]) -> str:
-    """Read the body of a message as the generic providers, Twilio or SendGrid got it."""
+    """Return the text of a message from the payload of the generic API, Twilio's or SendGrid's."""
     content = payload.get("content")
     return str(content[0]["value"] if content else payload.get("Body", payload.get("body")))

@@ -1,4 +1,4 @@
-"""Three nats-servers as a cluster on the loopback."""
+"""A cluster of three nats-servers on the loopback interface."""
 
 import asyncio
 import json
@@ -24,8 +24,11 @@ class Node(NatsServer):
     """A member of the cluster.
 
     Args:
+        folder: the folder of its data; its log is beside it.
+        port: the port for clients.
         member: its name in the cluster.
-        routes: ports on which all members find each other; `route` is its own.
+        route: the port for the other members.
+        routes: the `route` of each member.
     """
 
     def __init__(self, folder: Path, port: int, *, member: str, route: int, routes: Sequence[int]) -> None:
@@ -55,7 +58,7 @@ class Node(NatsServer):
 
 
 class Cluster:
-    """All members."""
+    """The cluster of these nodes."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = nodes
@@ -65,48 +68,48 @@ class Cluster:
         return ",".join(node.url for node in self.nodes)
 
     async def leader_of(self, stream: str) -> Node:
-        info = (await self._ask(f"STREAM.INFO.{stream}"))["cluster"]
+        info = (await self._request(f"STREAM.INFO.{stream}"))["cluster"]
         return next(node for node in self.nodes if node.member == info["leader"])
 
     async def until_whole(self) -> None:
-        """Wait until every stream has all its replicas, and each is current.
+        """Wait until every stream has all its replicas, and each of them is current.
 
         Raises:
-            ChaosError: that takes over a minute.
+            ChaosError: it takes longer than a minute.
         """
         try:
             await until(self._is_whole, _WHOLE_SECONDS)
         except NotReadyError as exc:
-            raise ChaosError(f"the cluster did not become whole in {_WHOLE_SECONDS} s: {exc}") from exc
+            raise ChaosError(f"the cluster was not whole within {_WHOLE_SECONDS} s: {exc}") from exc
 
     async def _is_whole(self) -> None:
         try:
-            names = (await self._ask("STREAM.NAMES"))["streams"]
+            names = (await self._request("STREAM.NAMES"))["streams"]
             for name in names:
-                cluster = (await self._ask(f"STREAM.INFO.{name}"))["cluster"]
+                cluster = (await self._request(f"STREAM.INFO.{name}"))["cluster"]
                 current = [replica for replica in cluster.get("replicas", []) if replica["current"]]
                 if not cluster.get("leader") or len(current) < len(self.nodes) - 1:
                     raise NotReadyError(f"{name} lacks replicas")
         except (nats.errors.Error, OSError, TimeoutError, ChaosError) as exc:
             raise NotReadyError(repr(exc)) from exc
 
-    async def _ask(self, what: str) -> dict[str, Any]:
+    async def _request(self, name: str) -> dict[str, Any]:
         client = await nats.connect(
             self.url.split(","), connect_timeout=2, max_reconnect_attempts=2, error_cb=_keep_quiet
         )
         try:
-            reply = await client.request(f"{_API}.{what}", timeout=3)
+            reply = await client.request(f"{_API}.{name}", timeout=3)
         finally:
             await client.close()
         answer: dict[str, Any] = json.loads(reply.data)
         if "error" in answer:
-            raise ChaosError(f"NATS refuses {what}: {answer['error']}")
+            raise ChaosError(f"NATS refuses {name}: {answer['error']}")
         return answer
 
 
 @asynccontextmanager
 async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
-    """Run the servers while inside; the folder is for their data and logs."""
+    """Run a cluster for the block; the folder is for its data and logs."""
     taken: set[int] = set()
     for _ in range(2 * _NODES):
         taken.add(free_port(taken))
@@ -124,4 +127,4 @@ async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
 
 
 async def _keep_quiet(_: Exception) -> None:
-    """What goes wrong is raised where it matters."""
+    """Ignore the error, which is raised as well."""

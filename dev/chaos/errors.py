@@ -1,2 +1,2 @@
 class ChaosError(Exception):
-    """A fault could not be injected, or what was to run did not: nothing is known about the services."""
+    """A scenario could not be run, so nothing is known about the services."""

@@ -1,4 +1,4 @@
-"""What is done to the processes, to the servers and to the streams. Each fault ends what it began."""
+"""The faults that are injected into processes, servers and streams; each one is undone at its end."""
 
 import asyncio
 import json
@@ -16,31 +16,31 @@ from dev.chaos.errors import ChaosError
 from dev.chaos.load import CHANNELS
 from dev.chaos.stack import Stack
 
-_GONE_SECONDS = 30
+_END_SECONDS = 30
 
 
 async def end(stack: Stack, name: str, how: Signals) -> float:
-    """Send a signal that ends the program, and wait until it is gone.
+    """Send a signal that ends the program, and wait for its end.
 
     Returns:
-        how many seconds it took.
+        The seconds that it took to end.
 
     Raises:
-        ChaosError: it does not run, or did not end within 30 s.
+        ChaosError: the program is not running, or did not end within 30 seconds.
     """
     process = stack.process(name)
     stack.disturbed.add(name)
     loop = asyncio.get_running_loop()
     started = loop.time()
     process.send_signal(how)
-    while _runs(process):
-        if loop.time() > started + _GONE_SECONDS:
-            raise ChaosError(f"{name} did not end within {_GONE_SECONDS} s of {how.name}")
+    while _is_running(process):
+        if loop.time() > started + _END_SECONDS:
+            raise ChaosError(f"{name} did not end within {_END_SECONDS} s of {how.name}")
         await asyncio.sleep(0.02)
     return loop.time() - started
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -48,18 +48,19 @@ def _runs(process: psutil.Process) -> bool:
 
 
 async def restart(stack: Stack, name: str, how: Signals) -> float:
-    """End the program, and wait until the supervisor has it running again; returns like `end`."""
+    """End the program, and wait until the supervisor has restarted it; returns the same as `end`."""
     before = stack.process(name).pid
-    took = await end(stack, name, how)
+    seconds = await end(stack, name, how)
     await stack.until_back(name, instead_of=before)
-    return took
+    return seconds
 
 
 @asynccontextmanager
 async def away(stack: Stack, server: str) -> AsyncIterator[None]:
-    """Kill NATS or PostgreSQL, and keep it from starting again while inside.
+    """Kill NATS or PostgreSQL, and prevent its restart for the block.
 
-    The supervisor tries all the same, so that after leaving it may take as long again until it is back.
+    The supervisor keeps trying, with growing pauses. After the block, it may therefore take as long again
+    until the server is back.
     """
     configuration = stack.configuration_of(server)
     hidden = configuration.with_suffix(".hidden")
@@ -74,12 +75,12 @@ async def away(stack: Stack, server: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def hanging(stack: Stack, name: str, *, wait: bool = True) -> AsyncIterator[None]:
-    """Stop all processes of a program in their tracks while inside: connections stay, answers don't come.
+    """Suspend all processes of a program for the block: connections stay open, but get no responses.
 
     Args:
-        stack: where it runs.
-        name: of the program.
-        wait: when left, until it answers again.
+        stack: the stack.
+        name: the program.
+        wait: whether to wait, after the block, until it answers again.
     """
     process = stack.process(name)
     family = [process, *process.children(recursive=True)]
@@ -103,7 +104,7 @@ async def misbehaving(
     channels: Iterable[str] = CHANNELS,
     **behaviour: Any,  # noqa: ANN401
 ) -> AsyncIterator[None]:
-    """Let the providers of these channels misbehave while inside, as their README tells."""
+    """Set the behaviour of the mock providers of these channels for the block."""
     urls = [f"{stack.provider_urls[channel]}/mock/behaviour" for channel in channels]
     try:
         for url in urls:
@@ -116,7 +117,7 @@ async def misbehaving(
 
 @asynccontextmanager
 async def connected(stack: Stack) -> AsyncIterator[Client]:
-    """A connection to NATS of our own."""
+    """Connect to NATS for the block."""
     client = await nats.connect(
         stack.servers.split(","),
         name="dev.chaos",
@@ -133,29 +134,29 @@ async def connected(stack: Stack) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def full(stack: Stack, *, room: int = 2_000) -> AsyncIterator[None]:
-    """Leave `room` bytes in each stream that refuses when it is full, while inside."""
+    """Leave only `room` bytes, for the block, in each stream that rejects messages when it is full."""
     async with connected(stack) as client:
         before = []
         try:
-            for name in (await _ask(client, "STREAM.NAMES", {}))["streams"]:
-                info = await _ask(client, f"STREAM.INFO.{name}", {})
+            for name in (await _request(client, "STREAM.NAMES", {}))["streams"]:
+                info = await _request(client, f"STREAM.INFO.{name}", {})
                 if info["config"]["discard"] == "new":
                     before.append(info["config"])
                     limited = {**info["config"], "max_bytes": info["state"]["bytes"] + room}
-                    await _ask(client, f"STREAM.UPDATE.{name}", limited)
+                    await _request(client, f"STREAM.UPDATE.{name}", limited)
             yield
         finally:
             for config in before:
-                await _ask(client, f"STREAM.UPDATE.{config['name']}", config)
+                await _request(client, f"STREAM.UPDATE.{config['name']}", config)
 
 
-async def _ask(client: Client, what: str, question: dict[str, Any]) -> dict[str, Any]:
-    reply = await client.request(f"$JS.API.{what}", json.dumps(question).encode(), timeout=10)
+async def _request(client: Client, name: str, payload: dict[str, Any]) -> dict[str, Any]:
+    reply = await client.request(f"$JS.API.{name}", json.dumps(payload).encode(), timeout=10)
     answer: dict[str, Any] = json.loads(reply.data)
     if "error" in answer:
-        raise ChaosError(f"NATS refuses {what}: {answer['error']}")
+        raise ChaosError(f"NATS refuses {name}: {answer['error']}")
     return answer
 
 
 async def _keep_quiet(_: Exception) -> None:
-    """What goes wrong is raised where it matters."""
+    """Ignore the error, which is raised as well."""

@@ -1,7 +1,7 @@
-"""The load: clients that want to be sure, and providers that repeat a webhook until it is taken.
+"""The load: clients that repeat a request until it is accepted, and providers that repeat their webhooks.
 
-Everything has a name of its own that travels in its body, so that it can be found again at the provider and
-in the database, whatever ids it was given on the way.
+The body of each message is a unique name, by which the message is found at the provider and in the database,
+whatever ids it was given on the way.
 """
 
 import asyncio
@@ -21,32 +21,34 @@ CHANNELS = ("sms", "email")
 _CLIENTS = 4
 _CONVERSATIONS = 5
 _PROVIDERS = 2
-_ASKED_TWICE = 10
-"""Of so many messages one is asked for again although it was accepted."""
+_REPEAT_EVERY = 10
+"""One in this many messages is requested again although it was accepted."""
+
 _BURST_CLIENTS = 24
 _BURST_CONVERSATIONS = 500
 _BURST_FROM = 1_000
-_ANSWER_TIMEOUT = 10.0
-"""Seconds after which a client stops waiting: twice what the API may take."""
-_PAUSE = 0.25
-_GIVE_UP = 60.0
-_READ_EVERY = 0.4
-_WRITTEN = "2024-11-01T14:00:00Z"
-_TAKEN = {"send": {202}, "webhook": {200}, "read": {200, 404}}
-_NOT_NOW = 503
+_RESPONSE_TIMEOUT = 10.0
+"""Seconds after which a client stops waiting: twice the time that the API may take."""
+
+_RETRY_PAUSE = 0.25
+_RETRY_SECONDS = 60.0
+_READ_INTERVAL = 0.4
+_TIMESTAMP = "2024-11-01T14:00:00Z"
+_ACCEPTED = {"send": {202}, "webhook": {200}, "read": {200, 404}}
+_UNAVAILABLE = 503
 _NO_GATEWAY = 502
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one request.
+    """The answer to one request.
 
     Attributes:
         kind: `send`, `webhook` or `read`.
-        at: when it was made, on the clock of `time.monotonic`.
-        seconds: until the answer, or until the connection broke.
-        status: None when there was no answer.
-        retry_after: whether the answer said when to come again.
+        at: when the request was made, by the clock of `time.monotonic`.
+        seconds: the time until the response came or the connection broke.
+        status: None if there was no response.
+        retry_after: whether the response has a `Retry-After`.
     """
 
     kind: str
@@ -56,24 +58,24 @@ class Answer:
     retry_after: bool
 
     @property
-    def is_taken(self) -> bool:
-        return self.status in _TAKEN[self.kind]
+    def is_accepted(self) -> bool:
+        return self.status in _ACCEPTED[self.kind]
 
     @property
-    def is_in_order(self) -> bool:
-        """Whether a client may get this: it is taken, refused for now, or nobody was there."""
-        return self.is_taken or self.status is None or (self.status == _NOT_NOW and self.retry_after)
+    def is_expected(self) -> bool:
+        """Whether it is accepted, or refused for now, or there was no response."""
+        return self.is_accepted or self.status is None or (self.status == _UNAVAILABLE and self.retry_after)
 
 
 @dataclass(slots=True)
 class Item:
-    """A message, of either direction.
+    """A message of either direction.
 
     Attributes:
-        name: its text, which no other message has; of an inbound one it is the provider's id as well.
-        place: conversation, and the number in it.
-        id: as the gateway answered; None until it did.
-        accepted_at: when it did.
+        name: its text, which no other message has; of an inbound message it is also the provider's id.
+        place: its conversation, and its number in it.
+        id: the id in the gateway's response; None until the message is accepted.
+        accepted_at: when the message was accepted.
     """
 
     name: str
@@ -85,10 +87,10 @@ class Item:
 
 @dataclass
 class Record:
-    """All that was asked and answered.
+    """All requests and answers.
 
     Attributes:
-        differing: names of what was accepted, asked for again with the same key, and got another id.
+        differing: names of messages that got a different id when they were requested again with the same key.
     """
 
     sends: list[Item] = field(default_factory=list)
@@ -104,8 +106,10 @@ class Load:
     """Makes requests until it is stopped.
 
     Args:
-        tag: what all names begin with.
-        rate: messages a second of each direction's clients together: three in four are sent, one is received.
+        stack: the stack.
+        http: the HTTP client.
+        tag: the beginning of all names.
+        rate: messages per second. Three quarters are sent, and one quarter is received.
     """
 
     def __init__(self, stack: Stack, http: httpx.AsyncClient, tag: str, *, rate: float) -> None:
@@ -115,11 +119,11 @@ class Load:
         self._tag = tag
         self._accepted: dict[str, str] = {}
         self._stopping = asyncio.Event()
-        self._send_every = _CLIENTS * len(CHANNELS) / (rate * 3 / 4)
-        self._receive_every = _PROVIDERS * len(CHANNELS) / (rate / 4)
+        self._send_interval = _CLIENTS * len(CHANNELS) / (rate * 3 / 4)
+        self._receive_interval = _PROVIDERS * len(CHANNELS) / (rate / 4)
 
     def stop(self) -> None:
-        """Begin nothing new; what was begun is repeated until it is taken."""
+        """Create no more messages; existing ones are still repeated until they are accepted."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -132,7 +136,7 @@ class Load:
             group.create_task(self._read())
 
     async def burst(self, channel: str, count: int) -> None:
-        """Send so many messages as fast as they are taken."""
+        """Send `count` messages as fast as they are accepted."""
         numbers = iter(range(count))
 
         async def client() -> None:
@@ -145,28 +149,28 @@ class Load:
                 group.create_task(client())
 
     async def _send(self, channel: str, client: int) -> None:
-        async for number in self._beat(self._send_every):
+        async for number in self._beat(self._send_interval):
             conversation = client * _CONVERSATIONS + number % _CONVERSATIONS
             name = f"{self._tag}-{channel}-{client}-{number}"
             await self._send_one(channel, name, conversation, number)
-            if number % _ASKED_TWICE == 0:
+            if number % _REPEAT_EVERY == 0:
                 await self._send_one(channel, name, conversation, number)
 
     async def _send_one(self, channel: str, name: str, conversation: int, number: int) -> None:
-        """Send a message until it is accepted; of one that was, see that it is the same again."""
+        """Request a message until it is accepted, and note whether its id differs from the first one."""
         item = Item(name, channel, (f"{channel}-{conversation}", number))
         ours, theirs = _addresses(channel, conversation)
         payload = _payload(channel, ours, theirs, name)
         url = f"{self._stack.gateway_url}/api/messages/{channel}"
         if name not in self._accepted:
             self.record.sends.append(item)
-        await self._until_taken("send", item, url, payload, {"Idempotency-Key": f'"{name}"'})
+        await self._until_accepted("send", item, url, payload, {"Idempotency-Key": f'"{name}"'})
         if item.id and item.id != self._accepted.setdefault(name, item.id):
             self.record.differing.append(name)
 
     async def _receive(self, channel: str, provider: int) -> None:
         id_field = {"sms": "messaging_provider_id", "email": "xillio_id"}[channel]
-        async for number in self._beat(self._receive_every):
+        async for number in self._beat(self._receive_interval):
             conversation = number % (_CLIENTS * _CONVERSATIONS)
             name = f"{self._tag}-in-{channel}-{provider}-{number}"
             item = Item(name, channel, (f"{channel}-{conversation}", number))
@@ -174,56 +178,56 @@ class Load:
             ours, theirs = _addresses(channel, conversation)
             payload = {**_payload(channel, theirs, ours, name), id_field: name}
             url = f"{self._stack.provider_urls[channel]}/mock/inbound"
-            await self._until_taken("webhook", item, url, payload, {})
+            await self._until_accepted("webhook", item, url, payload, {})
 
     async def _read(self) -> None:
-        async for number in self._beat(_READ_EVERY):
+        async for number in self._beat(_READ_INTERVAL):
             sent = self.record.sends[number % len(self.record.sends)].id if self.record.sends else None
             path = f"/api/messages/{sent}" if sent and number % 2 else "/api/conversations?limit=5"
-            await self._ask("read", "GET", self._stack.gateway_url + path)
+            await self._request("read", "GET", self._stack.gateway_url + path)
 
-    async def _beat(self, every: float) -> AsyncIterator[int]:
+    async def _beat(self, interval: float) -> AsyncIterator[int]:
         number = 0
         while not self._stopping.is_set():
             yield number
             number += 1
-            # By the clock of the wall nothing is made up for: whoever is held up sends less.
+            # A client that was held up does not catch up afterwards.
             try:
-                await asyncio.wait_for(self._stopping.wait(), every)
+                await asyncio.wait_for(self._stopping.wait(), interval)
             except TimeoutError:
                 continue
 
-    async def _until_taken(
+    async def _until_accepted(
         self, kind: str, item: Item, url: str, payload: dict[str, Any], headers: dict[str, str]
     ) -> None:
-        deadline = time.monotonic() + _GIVE_UP
+        deadline = time.monotonic() + _RETRY_SECONDS
         while time.monotonic() < deadline or not self._stopping.is_set():
-            answer, body = await self._ask(kind, "POST", url, json=payload, headers=headers)
-            if answer.is_taken:
+            answer, body = await self._request(kind, "POST", url, json=payload, headers=headers)
+            if answer.is_accepted:
                 item.id = str(body["id"])
                 item.accepted_at = datetime.now(UTC)
                 return
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_RETRY_PAUSE)
 
-    async def _ask(self, kind: str, method: str, url: str, **what: Any) -> tuple[Answer, Any]:  # noqa: ANN401
+    async def _request(self, kind: str, method: str, url: str, **options: Any) -> tuple[Answer, Any]:  # noqa: ANN401
         at = time.monotonic()
         status, retry_after, body = None, False, None
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT):
-                response = await self._http.request(method, url, **what)
+            async with asyncio.timeout(_RESPONSE_TIMEOUT):
+                response = await self._http.request(method, url, **options)
             status, body = response.status_code, response.json()
             retry_after = "Retry-After" in response.headers
             if kind == "webhook":
                 status, body, retry_after = _of_gateway(status, body)
         except (httpx.TransportError, TimeoutError, ValueError):
-            pass  # nobody was there, or not for long enough
+            pass  # there is no response, or only a part of one
         answer = Answer(kind, at, time.monotonic() - at, status, retry_after)
         self.record.answers.append(answer)
         return answer, body
 
 
 def _of_gateway(status: int, body: Any) -> tuple[int | None, Any, bool]:  # noqa: ANN401
-    """Read what the mock provider tells of the gateway's answer to its webhook; headers it does not tell."""
+    """Return the gateway's response to a webhook; the mock provider reports it without its headers."""
     if status == _NO_GATEWAY:
         return None, None, False
     return body["status"], body["response"], True
@@ -237,14 +241,14 @@ def _addresses(channel: str, conversation: int) -> tuple[str, str]:
 
 def _payload(channel: str, from_: str, to: str, body: str) -> dict[str, Any]:
     kind = {"type": "sms"} if channel == "sms" else {}
-    return {"from": from_, "to": to, **kind, "body": body, "attachments": None, "timestamp": _WRITTEN}
+    return {"from": from_, "to": to, **kind, "body": body, "attachments": None, "timestamp": _TIMESTAMP}
 
 
 @asynccontextmanager
 async def running_load(stack: Stack, tag: str, *, rate: float) -> AsyncIterator[Load]:
-    """Load the services while inside; when left, all that was begun has been taken or given up."""
+    """Create load for the block; after it, every request has been accepted or abandoned."""
     limits = httpx.Limits(max_keepalive_connections=20)
-    async with httpx.AsyncClient(timeout=_ANSWER_TIMEOUT + 5, trust_env=False, limits=limits) as http:
+    async with httpx.AsyncClient(timeout=_RESPONSE_TIMEOUT + 5, trust_env=False, limits=limits) as http:
         load = Load(stack, http, tag, rate=rate)
         running = asyncio.create_task(load.run())
         try:
@@ -257,7 +261,7 @@ async def running_load(stack: Stack, tag: str, *, rate: float) -> AsyncIterator[
 
 
 def by_conversation(items: list[Item]) -> Iterator[list[Item]]:
-    """Group what was sent by its conversation, in the order in which it was accepted."""
+    """Yield the messages of each conversation, in the order in which they were accepted."""
     places = {item.place[0] for item in items}
     for place in sorted(places):
         yield sorted((item for item in items if item.place[0] == place), key=lambda item: item.place[1])

@@ -1,4 +1,4 @@
-"""What nobody can read or apply, put into every stream."""
+"""Messages that cannot be read or stored, published to every stream."""
 
 import asyncio
 import json
@@ -9,11 +9,12 @@ from uuid import UUID
 from nats.js import JetStreamContext
 
 from dev.chaos import faults
-from dev.chaos.account import Findings, letter_of
+from dev.chaos.account import Findings, id_of_unreadable
 from dev.chaos.scene import Scene
-from shared.channels import Direction, MessageType
-from shared.events import InboundMessage, Message, MessageReceived
-from shared.ids import conversation_key, new_message_id
+from shared.addresses import Address
+from shared.channels import MessageType
+from shared.events import message_received
+from shared.message import IncomingMessage
 
 # In DELAYED a message replaces the one before it on its subject.
 _SUBJECTS = {
@@ -22,14 +23,15 @@ _SUBJECTS = {
     "DELAYED": ("delayed.due.sms.7.poison.{number}",),
     "EVENTS": ("events.sms.sent",),
     "DEADLETTER": ("deadletter.outbound.sms",),
+    "SUPPRESSIONS": ("suppression.sms.poison",),
     "ADVISORIES": ("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.poison.poison",),
 }
 _NO_ADVISORY = "invalid_event"
-"""The one reason that there is for what lies among the advisories."""
+"""The reason of every message among the advisories."""
 
 
 def _poisons() -> Iterator[tuple[bytes, str]]:
-    """What to publish, and the reason with which it has to be given up."""
+    """Yield payloads, and the reason of the dead letter that each must become."""
     yield b"\xff\xfe\x00{garbage", "not_json"
     yield b'{"truncated": ', "not_json"
     yield b"[1, 2, 3]", "invalid_event"
@@ -39,30 +41,34 @@ def _poisons() -> Iterator[tuple[bytes, str]]:
 
 
 async def play(scene: Scene) -> None:
-    """Put all poisons into all streams, amid the load."""
+    """Publish every payload to every stream, under load."""
     async with faults.connected(scene.stack) as client:
         jetstream = client.jetstream()
         for stream, subjects in _SUBJECTS.items():
             for subject in subjects:
                 for number, (payload, reason) in enumerate(_poisons()):
-                    await _put(scene, jetstream, stream, subject.format(number=number), payload, reason)
-        await _put(scene, jetstream, "INBOUND", "inbound.message.sms.7.poison", _unstorable(), "not_storable")
-    await asyncio.sleep(2)  # the load goes on behind what was put in
+                    await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
+        subject = "inbound.message.sms.7.poison"
+        await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
+    await asyncio.sleep(2)  # the load continues after the poison
 
 
 def check(scene: Scene, findings: Findings) -> None:
-    for letter, expected in scene.letters.items():
-        found = findings.letters.get(letter)
-        scene.demand(found == expected, f"dead letter {letter} has the reason {found}, not {expected}")
-    reasons = sorted({findings.letters[letter] for letter in scene.letters if letter in findings.letters})
-    scene.notes.append(f"{len(scene.letters)} poisons, dead letters with the reasons {', '.join(reasons)}")
+    for id_, expected in scene.dead_letters.items():
+        found = findings.dead_letters.get(id_)
+        scene.expect(found == expected, f"dead letter {id_} has the reason {found}, not {expected}")
+    found_reasons = sorted(
+        {findings.dead_letters[id_] for id_ in scene.dead_letters if id_ in findings.dead_letters}
+    )
+    scene.notes.append(f"{len(scene.dead_letters)} poison messages, reasons {', '.join(found_reasons)}")
 
 
-async def _put(
+async def _publish(
     scene: Scene, jetstream: JetStreamContext, stream: str, subject: str, payload: bytes, reason: str
 ) -> None:
     stored = await jetstream.publish(subject, payload, stream=stream)
-    scene.letters[letter_of(stream, stored.seq)] = _NO_ADVISORY if stream == "ADVISORIES" else reason
+    dead_letter = id_of_unreadable(stream, stored.seq)
+    scene.dead_letters[dead_letter] = _NO_ADVISORY if stream == "ADVISORIES" else reason
 
 
 def _event(type_: str, data: object) -> bytes:
@@ -78,23 +84,19 @@ def _event(type_: str, data: object) -> bytes:
     return json.dumps(event).encode()
 
 
-def _unstorable() -> bytes:
-    """A message in order, but for a character that PostgreSQL does not take: its handler raises."""
-    participants = ["+12016661234", "+18045550000"]
+def _not_storable() -> bytes:
+    """Return a valid event with a character that PostgreSQL cannot store."""
     now = datetime.now(UTC)
-    message = Message(
-        id=new_message_id(),
-        conversation_key=conversation_key(participants),
-        direction=Direction.INBOUND,
+    incoming = IncomingMessage.of(
+        provider="poison",
+        provider_message_id="poison",
+        from_=Address("+18045550000", "+18045550000"),
+        to=Address("+12016661234", "+12016661234"),
         type=MessageType.SMS,
-        from_=participants[1],
-        to=participants[0],
-        participants=participants,
         body="poison \0",
         attachments=[],
         timestamp=now,
         created_at=now,
-        provider="poison",
-        provider_message_id="poison",
+        raw=None,
     )
-    return MessageReceived.of(InboundMessage(message=message, raw=None)).encode()
+    return message_received(incoming).encode()

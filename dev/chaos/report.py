@@ -1,26 +1,36 @@
-"""The tables."""
+"""The tables of the results."""
 
 from collections.abc import Iterable, Sequence
 
 from dev.chaos.account import Line
 from dev.chaos.runner import Result
 
-_COLUMNS = ("", "asked", "accepted", "persisted", "sent once", "dead", "expired", "missing", "twice")
-_SUMMARY = (*_COLUMNS, "asked again", "slowest", "took")
+_COLUMNS = (
+    "",
+    "requested",
+    "accepted",
+    "stored",
+    "sent once",
+    "dead-lettered",
+    "expired",
+    "missing",
+    "duplicates",
+)
+_SUMMARY = (*_COLUMNS, "repeated", "slowest", "took")
 
 
 def account(result: Result, about: str) -> str:
-    """Tell one scenario: its account by kind of message, what is worth noting, and what is wrong."""
+    """Return the account of one scenario by kind of message, with its notes and violations."""
     table = _table(_COLUMNS, [*map(_cells, result.lines)])
-    letters = [f"dead letters: {count} {reason}" for reason, count in result.reasons.items()]
+    failures = [f"dead letters: {count} {reason}" for reason, count in result.failures.items()]
     notes = [
-        f"slowest answer {result.slowest:.2f} s, asked again {result.asked_again}",
-        *letters,
+        f"slowest response {result.slowest:.2f} s, {result.repeated} requests repeated to providers",
+        *failures,
         *result.notes,
     ]
-    wrong = [f"WRONG: {complaint}" for complaint in result.complaints]
-    verdict = f"{result.scenario}: {'FAILED' if wrong else 'balanced'} in {result.seconds:.0f} s"
-    return "\n".join([f"\n{result.scenario}: {about}", table, *notes, *wrong, verdict])
+    violations = [f"WRONG: {violation}" for violation in result.violations]
+    verdict = f"{result.scenario}: {'FAILED' if violations else 'balanced'} in {result.seconds:.0f} s"
+    return "\n".join([f"\n{result.scenario}: {about}", table, *notes, *violations, verdict])
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -30,9 +40,9 @@ def summary(results: Sequence[Result]) -> str:
 def _summed(result: Result) -> tuple[str, ...]:
     numbers = [_numbers(line) for line in result.lines] or [(0,) * (len(_COLUMNS) - 1)]
     columns = zip(*numbers, strict=True)
-    name = result.scenario + (" FAILED" if result.complaints else "")
+    name = result.scenario + (" FAILED" if result.violations else "")
     totals = (str(sum(column)) for column in columns)
-    return (name, *totals, str(result.asked_again), f"{result.slowest:.2f} s", f"{result.seconds:.0f} s")
+    return (name, *totals, str(result.repeated), f"{result.slowest:.2f} s", f"{result.seconds:.0f} s")
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -41,14 +51,14 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 def _numbers(line: Line) -> tuple[int, ...]:
     return (
-        line.asked,
+        line.requested,
         line.accepted,
-        line.persisted,
+        line.stored,
         line.sent_once,
-        line.dead,
+        line.dead_lettered,
         line.expired,
         len(line.missing),
-        len(line.twice),
+        len(line.duplicates),
     )
 
 

@@ -24,7 +24,7 @@ from dev.chaos.scene import Scenario, Scene
 from dev.chaos.stack import Stack, running_outside, running_stack
 from dev.local_stack.errors import StackError
 
-BROKEN = (
+ABORTING = (
     ChaosError,
     StackError,
     nats.errors.Error,
@@ -33,89 +33,94 @@ BROKEN = (
     psutil.Error,
     OSError,
 )
-"""What a scenario may end with that could not be played to its end."""
+"""The errors that abort a scenario."""
 
-_LONGEST_ANSWER = 5.0
+_LONGEST_RESPONSE = 5.0
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a scenario ended.
+    """The result of a scenario.
 
     Attributes:
-        asked_again: how often a provider was asked with a key that it knew.
-        slowest: seconds until the latest answer.
-        seconds: that all of it took.
+        failures: number of dead-lettered messages by reason.
+        repeated: number of requests to providers with an idempotency key that they already knew.
+        slowest: seconds that the slowest response took.
+        seconds: duration of the scenario.
+        violations: the expectations that were not met.
     """
 
     scenario: str
     lines: Sequence[Line]
-    reasons: dict[str, int]
-    asked_again: int
+    failures: dict[str, int]
+    repeated: int
     slowest: float
     seconds: float
     notes: Sequence[str]
-    complaints: Sequence[str]
+    violations: Sequence[str]
 
     @classmethod
-    def of_broken(cls, scenario: Scenario, exc: Exception) -> "Result":
-        """Make the result of a scenario that could not be played to its end."""
+    def of_aborted(cls, scenario: Scenario, exc: Exception) -> "Result":
+        """Create the result of a scenario that an error has aborted."""
         return cls(
             scenario=scenario.name,
             lines=[],
-            reasons={},
-            asked_again=0,
+            failures={},
+            repeated=0,
             slowest=0,
             seconds=0,
             notes=[],
-            complaints=[f"it was not played to its end: {exc!r}"],
+            violations=[f"the scenario was aborted: {exc!r}"],
         )
 
 
 class Runner:
-    """Has a stack at hand that nothing was done to yet which the next scenario does."""
+    """Plays scenarios on a stack, which is replaced when a scenario needs another one."""
 
     def __init__(self, *, is_short: bool, seed: int) -> None:
         self._is_short = is_short
         self._seed = seed
         self._exits = AsyncExitStack()
         self._stack: Stack | None = None
-        self._made_for: Scenario | None = None
+        self._started_for: Scenario | None = None
 
     async def play(self, scenario: Scenario, run: int) -> Result:
         started = time.monotonic()
         stack = await self._stack_for(scenario)
         tag = f"{scenario.name}-{run}-{os.urandom(3).hex()}"
-        again_before = await account.repeated_keys(stack)
-        letters_before = await account.letters(stack)
+        repeated_before = await account.repeated_keys(stack)
+        dead_letters_before = await account.dead_letters(stack)
         async with running_load(stack, tag, rate=scenario.rate) as load:
             scene = Scene(stack, load, self._is_short, Random(f"{self._seed}-{run}-{scenario.name}"))
             await scenario.play(scene)
         findings = await account.settle(stack, load.record, seconds=scenario.settle_seconds)
         scenario.check(scene, findings)
-        again = await account.repeated_keys(stack) - again_before
+        repeated = await account.repeated_keys(stack) - repeated_before
         lines = account.lines(load.record, findings)
-        complaints = [*scene.complaints, *_complaints(load.record, findings, lines)]
-        strays = (
-            findings.letters.keys() - letters_before - scene.letters.keys() - findings.letters_of_messages
+        violations = [*scene.violations, *_violations(load.record, findings, lines)]
+        unexplained = (
+            findings.dead_letters.keys()
+            - dead_letters_before
+            - scene.dead_letters.keys()
+            - findings.dead_letters_of_messages
         )
-        if strays:
-            why = Counter(findings.letters[letter] for letter in strays)
-            complaints.append(f"dead letters that nobody knows of: {dict(why)}")
-        if again and not scenario.may_repeat:
-            complaints.append(f"providers were asked {again} times for what they had")
-        if complaints:
-            scene.notes.append(f"the services said: {_keep_log(stack, tag)}")
+        if unexplained:
+            reasons = Counter(findings.dead_letters[id_] for id_ in unexplained)
+            violations.append(f"unexplained dead letters: {dict(reasons)}")
+        if repeated and not scenario.may_repeat:
+            violations.append(f"{repeated} requests to providers were repeated")
+        if violations:
+            scene.notes.append(f"log of the services: {_keep_log(stack, tag)}")
         return Result(
             scenario=scenario.name,
             lines=lines,
-            reasons=dict(account.reasons(load.record, findings)),
-            asked_again=again,
+            failures=dict(account.failures(load.record, findings)),
+            repeated=repeated,
             slowest=max((answer.seconds for answer in load.record.answers), default=0),
             seconds=time.monotonic() - started,
             notes=scene.notes,
-            complaints=complaints,
+            violations=violations,
         )
 
     async def aclose(self) -> None:
@@ -124,22 +129,27 @@ class Runner:
         self._exits = AsyncExitStack()
 
     async def _stack_for(self, scenario: Scenario) -> Stack:
-        made_for = self._made_for
+        """Return the current stack if the scenario can use it, otherwise a new one.
+
+        The supervisor waits longer before each restart of a program. A program that was ended once therefore
+        cannot be ended by another scenario.
+        """
+        before = self._started_for
         if (
             self._stack is None
-            or made_for is None
-            or made_for.settings != scenario.settings
-            or made_for.cluster != scenario.cluster
+            or before is None
+            or before.settings != scenario.settings
+            or before.cluster != scenario.cluster
             or not scenario.disturbs.isdisjoint(self._stack.disturbed)
         ):
             await self.aclose()
-            self._stack = await self._exits.enter_async_context(_stack_of_its_own(scenario))
-            self._made_for = scenario
+            self._stack = await self._exits.enter_async_context(_new_stack(scenario))
+            self._started_for = scenario
         return self._stack
 
 
 @asynccontextmanager
-async def _stack_of_its_own(scenario: Scenario) -> AsyncIterator[Stack]:
+async def _new_stack(scenario: Scenario) -> AsyncIterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         async with AsyncExitStack() as exits:
             outside = None
@@ -151,37 +161,39 @@ async def _stack_of_its_own(scenario: Scenario) -> AsyncIterator[Stack]:
 
 
 def _keep_log(stack: Stack, tag: str) -> Path:
-    """Copy the log to where it outlives the stack."""
+    """Copy the log to a file that outlives the stack."""
     kept = Path(tempfile.gettempdir()) / f"chaos-{tag}.log"
     shutil.copyfile(stack.folder / "services.log", kept)
     return kept
 
 
-def _complaints(record: Record, findings: Findings, lines: Sequence[Line]) -> list[str]:
-    found = [complaint for line in lines for complaint in _complaints_of(line)]
-    if findings.behind:
-        found.append(f"streams stand still: {_names([f'{n} {c}' for n, c in findings.behind.items()])}")
+def _violations(record: Record, findings: Findings, lines: Sequence[Line]) -> list[str]:
+    found = [violation for line in lines for violation in _violations_of(line)]
+    if findings.backlog:
+        found.append(f"unread messages: {_names([f'{n} {c}' for n, c in findings.backlog.items()])}")
     if record.differing:
         found.append(f"another id for the same key: {_names(record.differing)}")
-    if findings.unbalanced:
-        found.append(f"{findings.unbalanced} conversations have a wrong count of messages")
-    if late := [answer for answer in record.answers if answer.seconds > _LONGEST_ANSWER]:
+    if findings.miscounted:
+        found.append(f"{findings.miscounted} conversations have a wrong count of messages")
+    if late := [answer for answer in record.answers if answer.seconds > _LONGEST_RESPONSE]:
         kinds = Counter(f"{answer.kind} {answer.status or 'unanswered'}" for answer in late)
-        found.append(f"{len(late)} answers took over {_LONGEST_ANSWER:g} s: {dict(kinds)}")
-    if odd := [f"{answer.kind} {answer.status}" for answer in record.answers if not answer.is_in_order]:
-        found.append(f"{len(odd)} unexpected answers: {_names(sorted(set(odd)))}")
+        found.append(f"{len(late)} responses took longer than {_LONGEST_RESPONSE:g} s: {dict(kinds)}")
+    if unexpected := [
+        f"{answer.kind} {answer.status}" for answer in record.answers if not answer.is_expected
+    ]:
+        found.append(f"{len(unexpected)} unexpected responses: {_names(sorted(set(unexpected)))}")
     return found
 
 
-def _complaints_of(line: Line) -> Iterator[str]:
+def _violations_of(line: Line) -> Iterator[str]:
     if line.missing:
         yield f"{line.name}: missing {_names([f'{item.name} ({item.id})' for item in line.missing])}"
-    if line.twice:
-        yield f"{line.name}: twice {_names([item.name for item in line.twice])}"
-    if line.asked > line.accepted:
-        yield f"{line.name}: {line.asked - line.accepted} were never accepted"
-    if line.dead:
-        yield f"{line.name}: {line.dead} were given up"
+    if line.duplicates:
+        yield f"{line.name}: sent more than once: {_names([item.name for item in line.duplicates])}"
+    if line.requested > line.accepted:
+        yield f"{line.name}: {line.requested - line.accepted} were never accepted"
+    if line.dead_lettered:
+        yield f"{line.name}: {line.dead_lettered} were dead-lettered"
     if line.expired:
         yield f"{line.name}: {line.expired} expired"
 

@@ -16,22 +16,22 @@ from dev.chaos.scene import Play, Scenario, Scene
 from dev.chaos.stack import EVERYTHING, GATEWAY, INGESTS, NATS, POSTGRES, SENDERS, SERVICES, Stack
 
 _END_SECONDS = 10
-"""A service that is told to stop may take so long."""
+"""The longest time that a service may take to stop."""
 
 _HANDED_OVER_SECONDS = 15
-"""Half of the time after which the broker would give a message to another process by itself."""
+"""Half of the time after which NATS gives an unacknowledged message to another process."""
 
-_AT_ONCE = 0.1
-"""Seconds of an answer that waited for nobody, where the machine has time; or else as long as before."""
+_IMMEDIATE = 0.1
+"""The longest time in seconds for a response that waits for no other process."""
 
 _WARM_UP = 1.0
 
 _MIB = 1024 * 1024
-_MOST_MEMORY = 300 * _MIB
-"""Of any service, whatever waits."""
+_MEMORY_LIMIT = 300 * _MIB
+"""The limit for each service, however long the backlog is."""
 
 
-def _kill(*names: str, **behaviour: Any) -> Play:  # noqa: ANN401 - as the mock providers take it
+def _kill(*names: str, **behaviour: Any) -> Play:  # noqa: ANN401 - fields of the behaviour
     async def play(scene: Scene) -> None:
         async with faults.misbehaving(scene.stack, **behaviour):
             await asyncio.sleep(_WARM_UP)
@@ -44,7 +44,7 @@ def _kill(*names: str, **behaviour: Any) -> Play:  # noqa: ANN401 - as the mock 
 
 
 async def _kill_each(scene: Scene) -> None:
-    """Kill every program once, in an order that is left to chance."""
+    """Kill every program once, in a random order."""
     await asyncio.sleep(_WARM_UP)
     for name in scene.random.sample(EVERYTHING, k=len(EVERYTHING)):
         await faults.restart(scene.stack, name, Signals.SIGKILL)
@@ -52,7 +52,7 @@ async def _kill_each(scene: Scene) -> None:
 
 
 async def _backlog(scene: Scene) -> None:
-    """Let a provider be away while many messages come in and wait, and watch how the services grow."""
+    """Make a provider unavailable while many messages are accepted, and watch the memory of the services."""
     stack = scene.stack
     before = {name: stack.memory(name) for name in SERVICES}
     peak = dict(before)
@@ -66,14 +66,14 @@ async def _backlog(scene: Scene) -> None:
         scene.notes.append(
             f"{name}: {before[name] / _MIB:.0f} MiB before, at most {peak[name] / _MIB:.0f} MiB"
         )
-        scene.demand(peak[name] < _MOST_MEMORY, f"{name} took {peak[name] / _MIB:.0f} MiB")
+        scene.expect(peak[name] < _MEMORY_LIMIT, f"{name} used {peak[name] / _MIB:.0f} MiB")
 
 
 async def _watch_memory(stack: Stack, peak: dict[str, int]) -> None:
     while True:
         await asyncio.sleep(1)
-        for name, most in peak.items():
-            peak[name] = max(most, stack.memory(name))
+        for name, highest in peak.items():
+            peak[name] = max(highest, stack.memory(name))
 
 
 async def _calm(scene: Scene) -> None:
@@ -83,38 +83,39 @@ async def _calm(scene: Scene) -> None:
 def _check_order(scene: Scene, findings: Findings) -> None:
     conversations = 0
     for channel in CHANNELS:
-        came = {taken.name: number for number, taken in enumerate(findings.taken.get(channel, ()))}
-        sent = [item for item in scene.load.record.sends if item.channel == channel and item.name in came]
-        for conversation in by_conversation(sent):
+        order = {sent.name: number for number, sent in enumerate(findings.sent.get(channel, ()))}
+        items = [item for item in scene.load.record.sends if item.channel == channel and item.name in order]
+        for conversation in by_conversation(items):
             conversations += 1
-            numbers = [came[item.name] for item in conversation]
-            scene.demand(numbers == sorted(numbers), f"{conversation[0].place[0]} came out of order")
-    scene.notes.append(f"{conversations} conversations, each in the order in which it was accepted")
+            numbers = [order[item.name] for item in conversation]
+            scene.expect(numbers == sorted(numbers), f"{conversation[0].place[0]} was sent out of order")
+    scene.notes.append(f"{conversations} conversations were sent in the order of acceptance")
 
 
 async def _terminate_each(scene: Scene) -> None:
-    async with faults.misbehaving(scene.stack, latency_ms=150):  # so that there is something in flight
+    async with faults.misbehaving(scene.stack, latency_ms=150):  # so that there are requests in progress
         await asyncio.sleep(_WARM_UP)
         for name in (GATEWAY, INGESTS[0], SENDERS[0]) if scene.is_short else SERVICES:
-            took = await faults.restart(scene.stack, name, Signals.SIGTERM)
-            scene.notes.append(f"{name} ended in {took:.1f} s")
-            scene.demand(took <= _END_SECONDS, f"{name} took {took:.1f} s to end")
+            seconds = await faults.restart(scene.stack, name, Signals.SIGTERM)
+            scene.notes.append(f"{name} ended in {seconds:.1f} s")
+            scene.expect(seconds <= _END_SECONDS, f"{name} took {seconds:.1f} s to end")
 
 
 def _check_handed_over(scene: Scene, findings: Findings) -> None:
-    taken_at = {taken.name: taken.at for channel in CHANNELS for taken in findings.taken.get(channel, ())}
+    sent_at = {sent.name: sent.at for channel in CHANNELS for sent in findings.sent.get(channel, ())}
     waits = [
-        (taken_at[item.name] - item.accepted_at).total_seconds()
+        (sent_at[item.name] - item.accepted_at).total_seconds()
         for item in scene.load.record.sends
-        if item.accepted_at and item.name in taken_at
+        if item.accepted_at and item.name in sent_at
     ]
-    scene.notes.append(f"the longest way from acceptance to provider took {max(waits):.1f} s")
-    scene.demand(max(waits) < _HANDED_OVER_SECONDS, "a message waited for its redelivery")
+    scene.notes.append(f"the longest time from acceptance to the provider was {max(waits):.1f} s")
+    scene.expect(max(waits) < _HANDED_OVER_SECONDS, "a message waited for its redelivery")
 
 
 async def _postgres_away(scene: Scene) -> None:
     await asyncio.sleep(_WARM_UP)
-    # The supervisor tries after 0.5, 1, 2, 4, 8, 16 s: back just before its next try.
+    # The supervisor pauses for 0.5, 1, 2, 4, 8 and 16 s between its attempts. The fault ends shortly before
+    # one of them.
     async with faults.away(scene.stack, POSTGRES):
         await _watch_outage(scene, "without PostgreSQL", scene.pick(short=7, full=30))
 
@@ -126,60 +127,60 @@ async def _postgres_hangs(scene: Scene) -> None:
 
 
 async def _watch_outage(scene: Scene, when: str, seconds: float) -> None:
-    """See that sends and webhooks are answered and that providers get what was accepted meanwhile."""
+    """Expect that sends and webhooks are accepted, and that the messages reach the providers."""
     started = asyncio.get_running_loop().time()
-    before = _usual_seconds(scene.load.record.since(0, "send", "webhook"))
-    taken_before = await _taken(scene)
+    before = _median_seconds(scene.load.record.since(0, "send", "webhook"))
+    sent_before = await _sent(scene)
     await asyncio.sleep(seconds)
     answers = scene.load.record.since(started, "send", "webhook")
-    refused = sum(not answer.is_taken for answer in answers)
-    scene.demand(not refused, f"{refused} requests were refused {when}")
+    refused = sum(not answer.is_accepted for answer in answers)
+    scene.expect(not refused, f"{refused} requests were refused {when}")
     scene.note_latency(f"sends and webhooks {when}", answers)
-    scene.demand(
-        _usual_seconds(answers) < max(_AT_ONCE, 3 * before), f"sends and webhooks were held up {when}"
+    scene.expect(
+        _median_seconds(answers) < max(_IMMEDIATE, 3 * before), f"sends and webhooks were slow {when}"
     )
     scene.note_latency(f"reads {when}", scene.load.record.since(started, "read"))
-    sent = sum(answer.is_taken for answer in scene.load.record.since(started, "send"))
-    taken = sum((await _taken(scene)).values()) - sum(taken_before.values())
-    scene.notes.append(f"{when} {sent} sends were accepted and {taken} reached a provider")
-    scene.demand(taken > sent / 2, f"providers got too little {when}")
+    accepted = sum(answer.is_accepted for answer in scene.load.record.since(started, "send"))
+    sent = sum((await _sent(scene)).values()) - sum(sent_before.values())
+    scene.notes.append(f"{when} {accepted} sends were accepted and {sent} messages reached a provider")
+    scene.expect(sent > accepted / 2, f"too few messages reached a provider {when}")
 
 
-def _usual_seconds(answers: Iterable[Answer]) -> float:
+def _median_seconds(answers: Iterable[Answer]) -> float:
     return median([answer.seconds for answer in answers] or [0])
 
 
-async def _taken(scene: Scene) -> Mapping[str, int]:
-    """Count what each provider has."""
-    stats = {}
+async def _sent(scene: Scene) -> Mapping[str, int]:
+    """Count the messages that the provider of each channel has accepted."""
+    counts = {}
     for channel, url in scene.stack.provider_urls.items():
-        answer = await scene.stack.http.get(f"{url}/mock/stats")
-        stats[channel] = int(answer.raise_for_status().json()["accepted"])
-    return stats
+        response = await scene.stack.http.get(f"{url}/mock/stats")
+        counts[channel] = int(response.raise_for_status().json()["accepted"])
+    return counts
 
 
 async def _nats_away(scene: Scene) -> None:
     await asyncio.sleep(_WARM_UP)
     async with faults.away(scene.stack, NATS):
-        await _expect_refusals(scene, "without NATS", scene.pick(short=7, full=30), at_once=True)
+        await _expect_refusals(scene, "without NATS", scene.pick(short=7, full=30), are_immediate=True)
 
 
 async def _nats_away_for_long(scene: Scene) -> None:
-    """Keep NATS away for longer than a claim lasts, while providers are being asked."""
+    """Keep NATS away for longer than a claim lasts, while requests to providers are in progress."""
     async with faults.misbehaving(scene.stack, latency_ms=500):
         await asyncio.sleep(2)
-        async with faults.away(scene.stack, NATS):  # the supervisor's try after 31.5 s succeeds
+        async with faults.away(scene.stack, NATS):  # the supervisor's attempt after 31.5 s succeeds
             await asyncio.sleep(30)
 
 
 async def _nats_hangs(scene: Scene) -> None:
     await asyncio.sleep(_WARM_UP)
     async with faults.hanging(scene.stack, NATS):
-        await _expect_refusals(scene, "while NATS hangs", scene.pick(short=8, full=30), at_once=False)
+        await _expect_refusals(scene, "while NATS hangs", scene.pick(short=8, full=30), are_immediate=False)
 
 
 async def _nats_stutters(scene: Scene) -> None:
-    """Let NATS hang again and again, never for so long that its connections are given up."""
+    """Make NATS hang repeatedly, each time too shortly for its clients to close their connections."""
     await asyncio.sleep(_WARM_UP)
     started = asyncio.get_running_loop().time()
     for _ in range(int(scene.pick(short=4, full=12))):
@@ -190,20 +191,20 @@ async def _nats_stutters(scene: Scene) -> None:
     scene.note_latency("while NATS stuttered", scene.load.record.since(started, "send", "webhook"))
 
 
-async def _expect_refusals(scene: Scene, when: str, seconds: float, *, at_once: bool) -> None:
-    await asyncio.sleep(0.5)  # the last of what was being answered
+async def _expect_refusals(scene: Scene, when: str, seconds: float, *, are_immediate: bool) -> None:
+    await asyncio.sleep(0.5)  # for the requests in progress
     started = asyncio.get_running_loop().time()
     await asyncio.sleep(seconds)
     answers = scene.load.record.since(started, "send", "webhook")
     scene.note_latency(f"refusals {when}", answers)
-    accepted = sum(answer.is_taken for answer in answers)
-    scene.demand(not accepted, f"{accepted} requests were accepted {when}")
-    scene.demand(len(answers) > 0, f"nothing was answered {when}")
-    if at_once:
-        scene.demand(_usual_seconds(answers) < _AT_ONCE, f"refusals {when} took their time")
+    accepted = sum(answer.is_accepted for answer in answers)
+    scene.expect(not accepted, f"{accepted} requests were accepted {when}")
+    scene.expect(len(answers) > 0, f"there were no responses {when}")
+    if are_immediate:
+        scene.expect(_median_seconds(answers) < _IMMEDIATE, f"refusals {when} were slow")
 
 
-def _providers(**behaviour: Any) -> Play:  # noqa: ANN401 - as the mock providers take it
+def _providers(**behaviour: Any) -> Play:  # noqa: ANN401 - fields of the behaviour
     async def play(scene: Scene) -> None:
         async with faults.misbehaving(scene.stack, **behaviour):
             await asyncio.sleep(scene.pick(short=3, full=15))
@@ -212,11 +213,11 @@ def _providers(**behaviour: Any) -> Play:  # noqa: ANN401 - as the mock provider
 
 
 async def _too_many_requests(scene: Scene) -> None:
-    """Ask for patience in both forms of `Retry-After`."""
-    in_a_while = format_datetime(
+    """Respond with both forms of `Retry-After`."""
+    http_date = format_datetime(
         datetime.now(UTC) + timedelta(seconds=scene.pick(short=4, full=12)), usegmt=True
     )
-    for retry_after in (2, in_a_while):
+    for retry_after in (2, http_date):
         async with faults.misbehaving(scene.stack, status=429, retry_after=retry_after, rate=0.5):
             await asyncio.sleep(scene.pick(short=2, full=10))
 
@@ -224,15 +225,15 @@ async def _too_many_requests(scene: Scene) -> None:
 async def _one_provider_dead(scene: Scene) -> None:
     async with faults.misbehaving(scene.stack, channels=["sms"], hang=True):
         await asyncio.sleep(_WARM_UP)
-        before = await _taken(scene)
+        before = await _sent(scene)
         started = asyncio.get_running_loop().time()
         await asyncio.sleep(scene.pick(short=3, full=30))
-        after = await _taken(scene)
+        after = await _sent(scene)
     email = after["email"] - before["email"]
-    answers = [answer for answer in scene.load.record.since(started, "send") if answer.is_taken]
-    scene.notes.append(f"while the SMS provider hung, {email} e-mails reached theirs")
-    scene.demand(after["sms"] == before["sms"], "the SMS provider was not dead")
-    scene.demand(email > len(answers) / 2 * 0.8, "the e-mails were disturbed")
+    answers = [answer for answer in scene.load.record.since(started, "send") if answer.is_accepted]
+    scene.notes.append(f"while the SMS provider hung, {email} e-mails were sent")
+    scene.expect(after["sms"] == before["sms"], "the SMS provider did not hang")
+    scene.expect(email > len(answers) / 2 * 0.8, "too few e-mails were sent")
 
 
 async def _full_disk(scene: Scene) -> None:
@@ -242,23 +243,24 @@ async def _full_disk(scene: Scene) -> None:
         started = asyncio.get_running_loop().time()
         await asyncio.sleep(scene.pick(short=5, full=40))
         answers = scene.load.record.since(started, "send", "webhook")
-        accepted = sum(answer.is_taken for answer in answers)
-        scene.note_latency("refusals while the disk was full", answers)
-        scene.demand(not accepted, f"{accepted} requests were accepted while the disk was full")
+        accepted = sum(answer.is_accepted for answer in answers)
+        scene.note_latency("refusals while the streams were full", answers)
+        scene.expect(not accepted, f"{accepted} requests were accepted while the streams were full")
     await asyncio.sleep(1)
 
 
 async def _everything(scene: Scene) -> None:
-    """Do one thing after the other at random; of some, several at a time."""
+    """Inject random faults one after the other."""
     loop = asyncio.get_running_loop()
     until = loop.time() + scene.pick(short=15, full=90)
     await asyncio.sleep(_WARM_UP)
     while loop.time() < until:
-        scene.notes.append(await _something(scene))
+        scene.notes.append(await _random_fault(scene))
         await asyncio.sleep(scene.random.uniform(0, 1.5))
 
 
-async def _something(scene: Scene) -> str:
+async def _random_fault(scene: Scene) -> str:
+    """Inject a random fault, and return its description."""
     stack, random = scene.stack, scene.random
     seconds = random.uniform(0.5, 3)
     match random.choice(["kill", "kill", "kill", "terminate", "hang", "misbehave", "misbehave"]):
@@ -277,7 +279,7 @@ async def _something(scene: Scene) -> str:
                 await asyncio.sleep(seconds)
             return f"{name} hung for {seconds:.1f} s"
         case _:
-            behaviour = random.choice(_MISCHIEF)
+            behaviour = random.choice(_MISBEHAVIOURS)
             channels = random.choice([["sms"], ["email"], CHANNELS])
             async with faults.misbehaving(stack, channels=channels, **behaviour):
                 await asyncio.sleep(seconds)
@@ -285,7 +287,7 @@ async def _something(scene: Scene) -> str:
 
 
 async def _kill_each_in_turn(scene: Scene) -> None:
-    """Kill the leader of OUTBOUND, then every server once, each when the others are whole again."""
+    """Kill the leader of OUTBOUND, then every server once, each time after the cluster is whole again."""
     cluster = scene.stack.cluster
     if cluster is None:
         raise ChaosError("there is no cluster")
@@ -295,13 +297,13 @@ async def _kill_each_in_turn(scene: Scene) -> None:
         await node.kill()
         await asyncio.sleep(scene.pick(short=2, full=5))
         answers = scene.load.record.since(started, "send", "webhook")
-        refused = sum(not answer.is_taken for answer in answers)
-        scene.note_latency(f"without {node.member}, {refused} not taken", answers)
+        refused = sum(not answer.is_accepted for answer in answers)
+        scene.note_latency(f"without {node.member}, {refused} not accepted", answers)
         await node.start()
         await cluster.until_whole()
 
 
-_MISCHIEF: tuple[dict[str, Any], ...] = (
+_MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
     {"status": 500, "rate": 0.3},
     {"status": 429, "retry_after": 2},
     {"status": 503, "html": True},
@@ -322,13 +324,13 @@ _TWILIO_AND_SENDGRID = {
     "SENDGRID_API_KEY": "SG.chaos",
     "PUBLIC_BASE_URL": "http://127.0.0.1:{gateway}",
 }
-"""As the mocks speak them."""
+"""Settings that send through the mocks of Twilio and SendGrid."""
 
 
 SCENARIOS = (
     Scenario(
         name="order",
-        about="nothing fails: messages of a conversation arrive in order, across three senders",
+        about="nothing fails: the messages of a conversation are sent in order, by three senders",
         play=_calm,
         check=_check_order,
         rate=60,
@@ -336,51 +338,55 @@ SCENARIOS = (
     ),
     Scenario(
         name="poison",
-        about="garbage, wrong shapes and unknown versions in every stream",
+        about="every stream gets garbage, invalid events and events of an unknown version",
         play=poison.play,
         check=poison.check,
         may_repeat=False,
     ),
-    Scenario(name="http-500", about="30 % of the answers are 500", play=_providers(status=500, rate=0.3)),
+    Scenario(
+        name="http-500",
+        about="30 % of the providers' responses are 500",
+        play=_providers(status=500, rate=0.3),
+    ),
     Scenario(
         name="http-429",
-        about="half of the answers are 429, with Retry-After in both forms",
+        about="half of the providers' responses are 429, with both forms of Retry-After",
         play=_too_many_requests,
         in_short=False,
     ),
     Scenario(
         name="drop",
-        about="providers break connections before they accept",
+        about="providers close the connection without accepting the message",
         play=_providers(drop_connection=True, rate=0.4),
         in_short=False,
     ),
     Scenario(
         name="ambiguous",
-        about="providers accept and then break the connection",
+        about="providers accept the message and then close the connection",
         play=_providers(ambiguous=True, rate=0.4),
     ),
     Scenario(
         name="html",
-        about="providers answer with pages of HTML",
+        about="providers respond with HTML pages",
         play=_providers(status=503, html=True, rate=0.4),
         in_short=False,
     ),
     Scenario(
         name="hang",
-        about="providers never answer",
+        about="providers never respond",
         play=_providers(hang=True, rate=0.3),
         in_short=False,
     ),
     Scenario(
         name="latency",
-        about="providers take 10 s",
+        about="providers take 10 s to respond",
         play=_providers(latency_ms=10_000),
         in_short=False,
         settle_seconds=240,
     ),
     Scenario(
         name="slow",
-        about="providers take 10 s, and are given 15",
+        about="providers take 10 s to respond, and the timeout is 15 s",
         play=_providers(latency_ms=10_000),
         settings={"PROVIDER_TIMEOUT": "15"},
         rate=10,
@@ -390,46 +396,46 @@ SCENARIOS = (
     ),
     Scenario(
         name="one-dead",
-        about="one provider is dead, the other channel is not disturbed",
+        about="one provider hangs, and the other channel is not affected",
         play=_one_provider_dead,
     ),
     Scenario(
         name="backlog",
-        about="a provider is away while 50,000 messages wait for it; the services do not grow with them",
+        about="a provider is unavailable while 50,000 messages wait for it; the services' memory is limited",
         play=_backlog,
         in_short=False,
         settle_seconds=900,
     ),
-    Scenario(name="full-disk", about="no room in the streams, then room again", play=_full_disk),
+    Scenario(name="full-disk", about="the streams are full for a while", play=_full_disk),
     Scenario(
         name="postgres-hangs",
-        about="PostgreSQL is stopped in its tracks",
+        about="PostgreSQL hangs",
         play=_postgres_hangs,
         may_repeat=False,
     ),
-    Scenario(name="nats-hangs", about="NATS is stopped in its tracks", play=_nats_hangs),
+    Scenario(name="nats-hangs", about="NATS hangs", play=_nats_hangs),
     Scenario(
         name="nats-stutters",
-        about="NATS is stopped again and again, and its connections stay",
+        about="NATS hangs repeatedly for a short time, and its connections stay open",
         play=_nats_stutters,
         in_short=False,
     ),
     Scenario(
         name="postgres-away",
-        about="PostgreSQL is killed and stays away",
+        about="PostgreSQL is killed and does not come back for a while",
         play=_postgres_away,
         disturbs=frozenset({POSTGRES}),
         may_repeat=False,
     ),
     Scenario(
         name="nats-away",
-        about="NATS is killed and stays away",
+        about="NATS is killed and does not come back for a while",
         play=_nats_away,
         disturbs=frozenset({NATS}),
     ),
     Scenario(
         name="no-keys",
-        about="NATS is away for long while providers that know no idempotency keys are being asked",
+        about="NATS is away for a long time, and the providers do not know idempotency keys",
         play=_nats_away_for_long,
         disturbs=frozenset({NATS}),
         settings=_TWILIO_AND_SENDGRID,
@@ -438,7 +444,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="terminate",
-        about="SIGTERM of each service: what is in flight is finished or handed back",
+        about="SIGTERM of each service: its messages are finished or handed back",
         play=_terminate_each,
         check=_check_handed_over,
         disturbs=frozenset(SERVICES),
@@ -468,14 +474,14 @@ SCENARIOS = (
     ),
     Scenario(
         name="kill-sender",
-        about="kill -9 of the three senders, amid their requests",
+        about="kill -9 of the three senders during their requests",
         play=_kill(*SENDERS, latency_ms=200),
         disturbs=frozenset(SENDERS),
         in_short=False,
     ),
     Scenario(
         name="kill-retrying",
-        about="kill -9 of the senders while 40 % of the providers' answers are 500",
+        about="kill -9 of the senders while 40 % of the providers' responses are 500",
         play=_kill(*SENDERS, status=500, rate=0.4),
         disturbs=frozenset(SENDERS),
         in_short=False,
@@ -497,7 +503,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="everything",
-        about="all of it at random",
+        about="random faults",
         play=_everything,
         disturbs=frozenset(EVERYTHING),
         settle_seconds=240,

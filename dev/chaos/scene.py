@@ -1,4 +1,4 @@
-"""What a scenario has at hand, and the table of all."""
+"""Scenarios, and what they have access to while they are played."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ class Scene:
     """A scenario while it is played.
 
     Attributes:
-        is_short: whether to be done soon.
-        random: seeded, so that what happened can be repeated.
-        notes: what is worth telling.
-        complaints: what is not as it has to be.
-        letters: ids of the dead letters that there have to be.
+        is_short: whether to play the short form.
+        random: seeded, so that a run can be repeated.
+        notes: remarks for the report.
+        violations: the expectations that were not met.
+        dead_letters: the reasons of the expected dead letters, by their ids.
     """
 
     stack: Stack
@@ -27,22 +27,22 @@ class Scene:
     is_short: bool
     random: Random
     notes: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-    letters: dict[str, str] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    dead_letters: dict[str, str] = field(default_factory=dict)
 
-    def demand(self, condition: bool, complaint: str) -> None:  # noqa: FBT001 - reads like assert
+    def expect(self, condition: bool, violation: str) -> None:  # noqa: FBT001 - reads like assert
         if not condition:
-            self.complaints.append(complaint)
+            self.violations.append(violation)
 
     def pick(self, *, short: float, full: float) -> float:
-        """Choose by how much time there is."""
+        """Return the value for the short or the full form."""
         return short if self.is_short else full
 
     def note_latency(self, when: str, answers: list[Answer]) -> None:
         seconds = [answer.seconds for answer in answers]
         if seconds:
             self.notes.append(
-                f"{when}: {len(seconds)} answers, p50 {median(seconds) * 1000:.0f} ms,"
+                f"{when}: {len(seconds)} responses, p50 {median(seconds) * 1000:.0f} ms,"
                 f" slowest {max(seconds) * 1000:.0f} ms"
             )
 
@@ -53,19 +53,19 @@ Check = Callable[[Scene, Findings], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """Something to go through.
+    """Faults, and what is expected of the services under them.
 
     Attributes:
-        about: in one line.
-        play: injects the faults, while the load is running.
-        check: looks at what was found afterwards.
-        disturbs: programs that it ends.
-        settings: what the services need beside the usual.
-        rate: messages a second.
-        settle_seconds: until everything has come to its end.
-        in_short: whether it is part of the short form.
-        may_repeat: whether a provider may be asked twice with the same key.
-        cluster: whether NATS is three servers.
+        about: a description in one line.
+        play: injects the faults while the load is running.
+        check: checks the findings afterwards.
+        disturbs: the programs that it ends.
+        settings: settings of the services beside the usual ones.
+        rate: messages per second.
+        settle_seconds: how long it may take until every message has reached a final status.
+        in_short: whether the scenario is part of the short form.
+        may_repeat: whether requests to providers may be repeated with the same idempotency key.
+        cluster: whether NATS is a cluster of three servers.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The processes that are tormented: run by the project's own supervisor, in a folder of their own.
+"""The processes under test, which the project's own supervisor runs in a folder of their own.
 
-The supervisor starts again what dies. A fault finds the supervisor's children by what they run and signals
-them by their process id; nobody tells the supervisor about it.
+The supervisor restarts processes that end. A fault finds the children of the supervisor by their command
+lines, and signals them by their process ids.
 """
 
 import asyncio
@@ -20,10 +20,17 @@ from dev.chaos.cluster import Cluster, running_cluster
 from dev.chaos.errors import ChaosError
 from dev.local_stack.ports import free_port, is_free
 from dev.local_stack.processes import Child, Command, run_to_end
-from dev.local_stack.readiness import NotReadyError, Probe, answers_http, answers_jetstream, answers_sql, until
+from dev.local_stack.readiness import (
+    NotReadyError,
+    Probe,
+    answers_http,
+    answers_jetstream,
+    answers_sql,
+    until,
+)
 from dev.local_stack.servers import HOST, NatsServer, PostgresServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 GATEWAY = "gateway"
 INGESTS = ("ingest-1", "ingest-2")
@@ -37,7 +44,8 @@ _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 _SETTINGS = {
     "INGESTS": str(len(INGESTS)),
     "SENDERS": str(len(SENDERS)),
-    # Short, so that a recovery is soon seen; many, so that no message runs out of attempts in an outage.
+    # The delays are short, so that a recovery is noticed soon, and many, so that an outage does not use up
+    # the attempts of any message.
     "RETRY_DELAYS": ",".join(["0.5", "1", "1", "2", "2", "3", "3", *["5"] * 20]),
     "PROVIDER_TIMEOUT": "3",
     "BREAKER_PAUSE": "2",
@@ -50,7 +58,7 @@ _IS_UP = "Everything is up."
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Of the gateway, the mocks and the servers; of the workers the first, the others count up from it."""
+    """The ports of the processes. Those of ingest and the sender are of the first process of each."""
 
     gateway: int
     sms: int
@@ -63,7 +71,7 @@ class Ports:
 
 @dataclass(frozen=True)
 class Outside:
-    """Servers that the supervisor does not run."""
+    """Servers that are not run by the supervisor."""
 
     postgres: PostgresServer
     cluster: Cluster
@@ -78,12 +86,12 @@ class Outside:
 
 
 class Stack:
-    """Everything, running.
+    """The running processes.
 
     Attributes:
-        http: a client for everything but the load.
-        disturbed: programs that were ended once; the supervisor's pause before their next start has grown.
-        servers: of NATS, separated by commas.
+        http: a client for requests that are not part of the load.
+        disturbed: the programs that were ended; the supervisor waits longer before it restarts them again.
+        servers: the URLs of NATS, separated by commas.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class Stack:
         self._child = child
 
     def find(self, name: str) -> psutil.Process | None:
-        """Find the process of a program, if it runs."""
+        """Return the process of a program, or None if the program is not running."""
         for process in psutil.Process(self._child.pid).children():
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
                 if self._is(process, name):
@@ -109,47 +117,47 @@ class Stack:
         return None
 
     def process(self, name: str) -> psutil.Process:
-        """Find the process of a program.
+        """Return the process of a program.
 
         Raises:
-            ChaosError: it does not run.
+            ChaosError: the program is not running.
         """
         process = self.find(name)
         if process is None:
-            raise ChaosError(f"{name} does not run")
+            raise ChaosError(f"{name} is not running")
         return process
 
     def memory(self, name: str) -> int:
-        """Tell how many bytes of memory a program has now; 0 if it does not run."""
+        """Return the resident memory of a program in bytes, or 0 if the program is not running."""
         process = self.find(name)
         with suppress(psutil.NoSuchProcess):
             return int(process.memory_info().rss) if process else 0
         return 0
 
     async def until_back(self, name: str, *, instead_of: int | None = None) -> None:
-        """Wait until the program is ready again.
+        """Wait until a program answers again.
 
         Args:
-            name: of the program.
-            instead_of: process id of the one that was ended; it does not count.
+            name: the program.
+            instead_of: the id of the process that was ended, which does not count.
 
         Raises:
-            ChaosError: it was not back within a minute.
+            ChaosError: the program does not answer within a minute.
         """
 
-        async def is_another_and_ready() -> None:
+        async def answers() -> None:
             process = self.find(name)
             if process is None or process.pid == instead_of:
-                raise NotReadyError("it does not run")
+                raise NotReadyError("it is not running")
             await self._probe(name)()
 
         try:
-            await until(is_another_and_ready, _BACK_SECONDS)
+            await until(answers, _BACK_SECONDS)
         except NotReadyError as exc:
-            raise ChaosError(f"{name} did not come back in {_BACK_SECONDS} s: {exc}") from exc
+            raise ChaosError(f"{name} was not back within {_BACK_SECONDS} s: {exc}") from exc
 
     def configuration_of(self, server: str) -> Path:
-        """Tell the file without which NATS or PostgreSQL does not start."""
+        """Return the configuration file, without which NATS or PostgreSQL does not start."""
         names = {NATS: "nats-server.conf", POSTGRES: "postgresql.conf"}
         return self.folder / ".data" / server / names[server]
 
@@ -189,15 +197,15 @@ class Stack:
 async def running_stack(
     folder: Path, settings: Mapping[str, str], *, outside: Outside | None = None
 ) -> AsyncIterator[Stack]:
-    """Run everything while inside.
+    """Run the services and, unless they are given, the servers for the block.
 
     Args:
-        folder: an empty one.
+        folder: an empty folder.
         settings: environment variables beside the usual ones; `{gateway}`, `{sms}` and so on are ports.
-        outside: servers that run already, instead of the supervisor's own.
+        outside: servers that are running already.
 
     Raises:
-        ChaosError: it did not start.
+        ChaosError: a process did not start.
     """
     ports = _free_ports()
     environment = {
@@ -265,7 +273,7 @@ def _free_ports() -> Ports:
 
 
 def _free_row(count: int, taken: set[int]) -> int:
-    """Find the first of `count` ports in a row that are free."""
+    """Return the first of `count` consecutive free ports."""
     while True:
         first = free_port(taken)
         row = range(first, first + count)
@@ -275,7 +283,7 @@ def _free_row(count: int, taken: set[int]) -> int:
 
 @asynccontextmanager
 async def running_outside(folder: Path) -> AsyncIterator[Outside]:
-    """Run a PostgreSQL with all migrations, and three nats-servers as a cluster, while inside.
+    """Run a migrated PostgreSQL and a cluster of three nats-servers for the block.
 
     Raises:
         ChaosError: the migrations failed.

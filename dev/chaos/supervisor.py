@@ -1,6 +1,6 @@
-"""Runs what `make run` runs, in the present folder: no `.env` of the project is read, no data of it used.
+"""Runs what `make run` runs, but in the current folder, without the project's `.env` and data.
 
-python -m chaos.supervisor
+python -m dev.chaos.supervisor
 """
 
 import sys

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(root: Path) -> int:
-    """Run what the environment and `.env` of the folder ask for.
+    """Run the stack that the environment and the folder's `.env` configure.
 
     Returns:
         the exit status.

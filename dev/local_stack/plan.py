@@ -1,4 +1,4 @@
-"""From the configuration to the processes: which there are, and the variables of each."""
+"""Turns the configuration into a plan: the processes, and the variables of each."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""TCP ports: whether one is free, which process uses it, and finding a free one."""
+"""TCP ports: checks whether they are free, describes the processes that use them, and finds free ones."""
 
 import errno
 import random
@@ -15,7 +15,7 @@ from dev.local_stack.settings import HIGHEST_PORT
 # stopped server could otherwise be given that very port, and would then be connected to itself.
 _PICKED_FROM = range(20_000, 26_000)
 
-# Not the shared generator: tests seed that one alike in every worker, and all would try the same ports.
+# Not the shared generator: tests seed it identically in every worker, and all would try the same ports.
 _random = random.SystemRandom()
 
 
@@ -29,7 +29,7 @@ class Listener:
 
 
 def in_use(variable: str, port: int) -> str:
-    """Return what to do about a port that another process uses."""
+    """Return the message about a port that another process uses."""
     process = _process_at(port)
     return f"port {port} is in use: stop the process that uses it{process}, or set {variable} to another port"
 

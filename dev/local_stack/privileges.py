@@ -15,8 +15,8 @@ _ROOT = 0
 def of_database_server() -> tuple[str, ...]:
     """Return the command that has to precede the server's own; it is empty for an ordinary user.
 
-    Of the rights of root, the server keeps only the one to enter folders that are closed to others, because
-    its programs and its data may be below /root.
+    Of root's privileges, the server keeps only the one to enter folders that are closed to other users,
+    because its programs and its data may be below /root.
 
     Raises:
         StackError: the user is root, and the program for this is missing.

@@ -61,7 +61,7 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """None while it runs, then the exit status; if a signal ended it, the negated number of that."""
+        """None while it runs, then the exit status, or the negated number of the signal that ended it."""
         status = self._process.poll()
         if status is not None and not self._group_ended:
             self._group_ended = True
@@ -132,7 +132,7 @@ async def run_to_end(command: Command, on_line: Callable[[str], None]) -> tuple[
 
 
 def describe(status: int) -> str:
-    """Return how a process ended, such as `was ended by SIGKILL`."""
+    """Return a description of how a process ended, such as `was ended by SIGKILL`."""
     if status >= 0:
         return f"ended with status {status}"
     with suppress(ValueError):

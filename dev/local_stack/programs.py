@@ -1,4 +1,4 @@
-"""What the supervisor runs, as data."""
+"""The plan that the supervisor runs, as data."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class Check:
     """A check of something that was not started here.
 
     Attributes:
-        name: of what is checked.
-        run: raises StackError if it is not as it must be.
+        name: of the thing that is checked.
+        run: raises StackError if the check fails.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Program:
 
     Attributes:
         address: the URL at which it answers.
-        patience: seconds that it has to become ready at the first start.
+        start_timeout: seconds that it has to become ready at the first start.
     """
 
     command: Command
@@ -53,7 +53,7 @@ class Program:
     stage: Stage
     address: str = ""
     prepare: Preparation = nothing
-    patience: float = 60
+    start_timeout: float = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Plan:
     """What to start. The programs of a group start together, once the group before them is ready.
 
     Attributes:
-        checks: of what was not started here.
+        checks: of things that were not started here.
         steps: commands that end by themselves, run one after the other once the servers are ready.
         log_folder: for a log of each service and each step.
     """

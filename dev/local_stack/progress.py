@@ -1,4 +1,4 @@
-"""Shows how far the start has come."""
+"""Shows the progress of the start."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -8,11 +8,11 @@ from dev.local_stack.terminal import Terminal
 
 _REDRAW_EVERY = 0.2
 _REPEAT_EVERY = 5.0
-"""Seconds, where nothing can be redrawn."""
+"""Seconds between updates if the output cannot be redrawn."""
 
 
 class Progress:
-    """A line for each part that is ready, and one for those that are waited for."""
+    """A line for each part that is ready, and one for those that are not ready yet."""
 
     def __init__(self, terminal: Terminal, *, names: Iterable[str]) -> None:
         self._terminal = terminal
@@ -21,7 +21,7 @@ class Progress:
 
     @contextmanager
     def waiting_for(self, name: str, outcome: str) -> Iterator[None]:
-        """Show that this part is waited for, and then its outcome with the time that it took."""
+        """Show that the start is waiting for a part, and then its outcome with the time that it took."""
         loop = asyncio.get_running_loop()
         began = self._under_way[name] = loop.time()
         self._redraw()
@@ -35,7 +35,7 @@ class Progress:
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Show what is waited for, again and again."""
+        """Keep showing the parts that are not ready yet, for the block."""
         repeating = asyncio.create_task(self._repeat())
         try:
             yield

@@ -13,7 +13,7 @@ from dev.local_stack.state import StateFile
 
 
 def open_psql(configuration: Configuration, command: str | None) -> int:
-    """Become psql.
+    """Replace this process with psql.
 
     Args:
         configuration: names the database if the stack is not running.

@@ -19,19 +19,19 @@ Probe = Callable[[], Awaitable[None]]
 
 _ASK_EVERY = 0.05
 _ASK_FOR = 3
-"""Seconds that a question to one server may take."""
+"""Seconds that one server has to answer."""
 
 _LONGEST_PROBE = 10
 
 
 class NotReadyError(Exception):
-    """The reason, without passwords."""
+    """A server or service is not ready; the message has the reason, without passwords."""
 
 
 async def answers_http(url: str) -> None:
-    """Ask a service; the status 200 is ready. Raises NotReadyError."""
+    """Ask a service, which is ready if it returns a 200. Raises NotReadyError."""
     try:
-        # The proxies of the environment are not for this machine.
+        # Proxies from the environment are not meant for this machine.
         async with httpx.AsyncClient(trust_env=False, timeout=_ASK_FOR) as client:
             response = await client.get(url)
     except httpx.HTTPError as exc:
@@ -131,7 +131,7 @@ def place(url: str, default_port: int) -> str:
 
 
 async def until(probe: Probe, seconds: float) -> None:
-    """Ask until it is ready. Raises NotReadyError with the last reason once the time is over."""
+    """Ask until it is ready. Raises NotReadyError with the last reason when the time is up."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:

@@ -25,10 +25,10 @@ def reset(configuration: Configuration, *, is_confirmed: bool) -> int:
     if not contents(folder):
         print(f"{folder} is empty.")
         return 0
-    if not is_confirmed and not _asks(f"Delete everything that is kept in {folder}? [y/N] "):
-        raise StackError("nothing is deleted; YES=1 confirms without a question")
+    if not is_confirmed and not _asks(f"Delete everything in {folder}? [y/N] "):
+        raise StackError("nothing was deleted; YES=1 skips the question")
     delete_contents(folder)
-    print(f"Everything in {folder} is deleted.")
+    print(f"Deleted everything in {folder}.")
     return 0
 
 

@@ -37,7 +37,7 @@ class LocalServer(ABC):
         folder: the folder of the server; the first start creates it.
         port: the port that it listens on.
         log: the file for its output.
-        durable: whether it survives a power failure; tests do without.
+        durable: whether its data survives a power failure, which tests do not need.
     """
 
     name: ClassVar[str]
@@ -97,7 +97,7 @@ class LocalServer(ABC):
             await self._child.kill()
 
     def pause(self) -> None:
-        """Stop all its processes: connections stay open, and answers do not come."""
+        """Suspend all its processes: connections stay open, but get no responses."""
         self._signal_all(Signals.SIGSTOP)
         if self._child is not None:
             # It may answer until its last thread has stopped.

@@ -22,7 +22,7 @@ _KILLED = 130
 
 
 class Stop:
-    """The request to stop: Ctrl-C, SIGTERM, or a terminal that was closed. A second Ctrl-C is in a hurry."""
+    """The request to stop: Ctrl-C, SIGTERM, or a terminal that was closed. A second Ctrl-C means to kill."""
 
     def __init__(self) -> None:
         self._wanted = asyncio.Event()
@@ -56,7 +56,7 @@ class Stop:
         return self._wanted.is_set()
 
     def _receive(self, number: Signals) -> None:
-        # One request may bring the same signal twice: to the process group, and passed on by `make`.
+        # One request may deliver the same signal twice: to the process group, and passed on by `make`.
         if self.wanted and number is Signals.SIGINT:
             self.in_a_hurry = True
             self.on_hurry()

@@ -44,13 +44,13 @@ class State(BaseModel):
 
 
 class StateFile:
-    """The file. Only its owner can read it."""
+    """The state file, which only its owner can read."""
 
     def __init__(self, data_folder: Path) -> None:
         self._path = data_folder / "state.json"
 
     def write(self, state: State) -> None:
-        """Replace the file. A full disk leaves the one before in place."""
+        """Replace the file. If the disk is full, the previous one stays in place."""
         unfinished = self._path.with_suffix(".unfinished")
         with suppress(OSError):
             unfinished.touch(mode=0o600)

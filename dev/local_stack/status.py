@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-\d+$")
 
 @dataclass
 class Backlog:
-    """The messages that a group of consumers has not dealt with yet."""
+    """The messages that a group of consumers has not processed yet."""
 
     waiting: int = 0
     in_progress: int = 0

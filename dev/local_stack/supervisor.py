@@ -40,7 +40,7 @@ def next_pause(previous: float | None, lived: float) -> float:
 
 
 class Output:
-    """Takes the output of one process: to the terminal, and to a log if there is a folder for logs."""
+    """Passes the output of one process on to the terminal, and to a log if there is a folder for logs."""
 
     def __init__(self, name: str, terminal: Terminal, log_folder: Path | None) -> None:
         self._name = name
@@ -106,7 +106,7 @@ class Keeper:
         await self._program.prepare()
         child = self._launch()
         try:
-            await until_ready(child, self._program.ready, self._program.patience)
+            await until_ready(child, self._program.ready, self._program.start_timeout)
         except NotStartedError as exc:
             await child.kill()
             await self._end_relaying()
@@ -144,7 +144,7 @@ class Keeper:
             pause = next_pause(pause, loop.time() - self._started_at)
             await self._end_relaying()
             self._on_change()
-            self._output.line(f"{describe(status)}; it is started again in {pause:g} s")
+            self._output.line(f"{describe(status)}; restarting in {pause:g} s")
             await asyncio.sleep(pause)
             child = await self._launch_when_possible()
 
@@ -167,7 +167,7 @@ class Keeper:
 
     async def _end_relaying(self) -> None:
         if self._relaying is not None:
-            # For its last lines. A process that it started may hold its output open for longer.
+            # Wait for its last lines. A process that it started may hold its output open for longer.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._relaying, _LAST_OUTPUT_WITHIN)
 
@@ -183,7 +183,7 @@ class Supervisor:
         self._keepers: list[Keeper] = []
 
     async def start(self) -> None:
-        """Return when all of it is ready.
+        """Start everything, and return when it is ready.
 
         Raises:
             StackError: a check failed, or a program did not start.

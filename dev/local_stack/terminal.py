@@ -16,7 +16,7 @@ _USUAL_COLUMNS = 80
 
 
 class Terminal:
-    """Writes lines, each behind the name of the process that printed it.
+    """Writes lines, each prefixed with the name of the process that printed it.
 
     A thread does the writing, so that neither a paused terminal (Ctrl-S) nor a reader that does not read its
     pipe holds up the services or the reaction to Ctrl-C. Once nobody can read any more, lines are dropped.
@@ -55,17 +55,17 @@ class Terminal:
             self._status = text
 
     def hold(self) -> None:
-        """Keep the lines of processes back until `release`."""
+        """Hold the lines of processes back until `release`."""
         self._held = deque(maxlen=_HELD)
 
     def release(self) -> None:
-        """Show the lines that were kept back, and later ones at once."""
+        """Show the lines that were held back, and later ones at once."""
         held, self._held = self._held, None
         for line in held or ():
             self.show(line)
 
     def close(self, seconds: float = 1) -> None:
-        """Give the reader a moment for the lines that it has not read."""
+        """Give the reader a moment to read the remaining lines."""
         self.set_status("")
         try:
             self._waiting.put(None, timeout=seconds)

@@ -14,10 +14,12 @@ def introduction(configuration: Configuration) -> str:
     """Return the text that is shown first."""
     lines = [f"note: {note}" for note in configuration.notes]
     if configuration.owns_servers:
-        first_time = "" if (configuration.data_folder / "postgres").exists() else ", which is created now"
-        lines.append(f"Starting, with the data in {configuration.data_folder}{first_time}. Ctrl-C stops.")
+        first_time = "" if (configuration.data_folder / "postgres").exists() else ", which is new"
+        lines.append(
+            f"Starting, with the data in {configuration.data_folder}{first_time}. Press Ctrl-C to stop."
+        )
     else:
-        lines.append("Starting, with the servers at DATABASE_URL and NATS_URL. Ctrl-C stops.")
+        lines.append("Starting, with the servers at DATABASE_URL and NATS_URL. Press Ctrl-C to stop.")
     return "\n".join(lines)
 
 
@@ -27,7 +29,7 @@ def welcome(configuration: Configuration, addresses: Addresses) -> str:
     table = "\n".join(f"  {name:<{width}}  {where}" for name, where in rows.items())
     return (
         f"\nEverything is up.\n\n{table}\n\nSend a first SMS:\n\n{_curl(configuration, addresses)}\n\n"
-        "Ctrl-C stops. In another terminal: make status, make logs, make psql. "
+        "Press Ctrl-C to stop. In another terminal: make status, make logs, make psql. "
         "The logs follow.\n"
     )
 

@@ -50,7 +50,7 @@ class GenericApi(MockApi[GenericSettings]):
 
     @abstractmethod
     def example_inbound(self, fields: Payload) -> Payload:
-        """Return an example of an inbound message that goes with the given fields."""
+        """Return an example of an inbound message that fits the given fields."""
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -111,7 +111,7 @@ class GenericApi(MockApi[GenericSettings]):
 
 
 def _documentation(api: GenericApi) -> dict[str, Any]:
-    """Return what FastAPI cannot derive from a handler that reads the body itself."""
+    """Return the documentation that FastAPI cannot derive from a handler that reads the body itself."""
     return {
         "methods": ["POST"],
         "summary": "Send a message",
@@ -143,7 +143,7 @@ def _error(status: int, code: str, message: str, behaviour: Behaviour) -> Respon
 
 
 def _explain(error: ValueError) -> str:
-    """Return why a payload is not valid, in one line."""
+    """Return the reason why a payload is not valid, in one line."""
     if not isinstance(error, ValidationError):
         return f"not JSON: {error}"
     return "; ".join(

@@ -30,7 +30,7 @@ MAX_BYTES = 30 * 1024 * 1024
 RATE_LIMIT = 600
 """The limit that a 429 response names. Only the behaviour limits the rate."""
 RETRY_DELAYS = (1, 2, 4, 8, 15, 30, 60, 60, 60)
-"""Seconds before events are sent again that the gateway did not accept. SendGrid retries for a day."""
+"""Seconds before events that the gateway did not accept are sent again. SendGrid retries for a day."""
 
 OUTCOMES = {
     "processed": ("processed",),
@@ -64,7 +64,7 @@ class SendGrid(MockApi[SendGridSettings]):
             "/v3/mail/send",
             self.send_mail,
             methods=["POST"],
-            summary="Send a mail",
+            summary="Send an e-mail",
             status_code=HTTPStatus.ACCEPTED,
             response_model=None,
             tags=["SendGrid's API"],
@@ -87,16 +87,16 @@ class SendGrid(MockApi[SendGridSettings]):
             key = encode_public_key(self.settings.sendgrid_webhook_private_key)
             return Response(key, media_type="text/plain")
 
-        @router.post("/events", summary="Send events of SendGrid")
+        @router.post("/events", summary="Send events as SendGrid does")
         async def send_events(given: Annotated[list[Payload], Body()]) -> WebhookResult:
             """Send events in one webhook: the given fields unchanged, and examples for the others."""
             return await self._send_events([make_event(fields) for fields in given])
 
-        @router.post("/inbound", summary="Send an inbound mail of SendGrid")
+        @router.post("/inbound", summary="Send an inbound e-mail as SendGrid does")
         async def send_inbound(
             mail: Annotated[ReceivedMail, Body(default_factory=ReceivedMail)],
         ) -> WebhookResult:
-            """Send a mail as Inbound Parse does."""
+            """Send an e-mail as Inbound Parse does."""
             return await self._send_mail_form(mail)
 
         return router
@@ -105,7 +105,7 @@ class SendGrid(MockApi[SendGridSettings]):
         return await self._send_mail_form(ReceivedMail.model_validate(fields))
 
     async def send_receipt(self, receipt: Receipt) -> WebhookResult:
-        """Send an event for each recipient of an accepted mail, or a single event for an unknown one."""
+        """Send an event for each recipient of an accepted e-mail, or a single event for an unknown one."""
         given: Payload = {"event": receipt.status}
         if receipt.error_code is not None:
             given["status"] = str(receipt.error_code)
@@ -137,7 +137,7 @@ class SendGrid(MockApi[SendGridSettings]):
         return await self.respond(request, lambda body, behaviour: self._decide(request, body, behaviour))
 
     def _decide(self, request: Request, body: bytes, behaviour: Behaviour) -> Response:
-        """Accept or refuse a mail. Without idempotency keys, a repeated request is a new mail."""
+        """Accept or refuse an e-mail. Without idempotency keys, a repeated request is a new e-mail."""
         try:
             mail = self._validate(request, body, behaviour)
         except SendGridError as exc:

@@ -1,4 +1,4 @@
-"""Events of mails, as the Event Webhook sends them."""
+"""Events about e-mails, as the Event Webhook sends them."""
 
 import secrets
 import time
@@ -31,12 +31,12 @@ def make_event(given: Mapping[str, object]) -> Payload:
 
 
 def events_of(mail: Mail, message_id: str, given: Mapping[str, object]) -> Iterator[Payload]:
-    """Yield an event with the given fields for each recipient of a mail.
+    """Yield an event with the given fields for each recipient of an e-mail.
 
     Custom arguments are added to an event's own fields, and never replace them.
     """
     if given.get("event") == "dropped":
-        message_id = secrets.token_urlsafe(16)  # SendGrid drops a mail before it gets its X-Message-Id
+        message_id = secrets.token_urlsafe(16)  # SendGrid drops an e-mail before it gets its X-Message-Id
     for part in mail.personalizations:
         for position, address in enumerate(part.recipients):
             yield {
@@ -49,5 +49,5 @@ def events_of(mail: Mail, message_id: str, given: Mapping[str, object]) -> Itera
 
 
 def sg_message_id(message_id: str, position: int = 0) -> str:
-    """Return the id that events have of a message: it begins with the X-Message-Id of the response."""
+    """Return the id of a message in its events, which begins with the X-Message-Id of the response."""
     return f"{message_id}.recvd-mock-1-{position}.0"

@@ -1,4 +1,4 @@
-"""Inbound Parse: a received mail, as the form that SendGrid posts."""
+"""Inbound Parse: a received e-mail, as the form that SendGrid posts."""
 
 import codecs
 from base64 import b64decode
@@ -103,7 +103,7 @@ def _headers(mail: ReceivedMail) -> str:
 
 
 def _envelope(mail: ReceivedMail) -> str:
-    """Return the SMTP envelope, which names the actual recipients; here they are those in `To`."""
+    """Return the SMTP envelope, which names the actual recipients; here, they are the ones in `To`."""
     to = [address for _, address in getaddresses([mail.to])]
     ((_, sender),) = getaddresses([mail.from_])[:1] or [("", "")]
     return orjson.dumps({"to": to, "from": sender}).decode()

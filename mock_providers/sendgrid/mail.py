@@ -117,7 +117,7 @@ class SendGridError(Exception):
 
 
 def parse_mail(body: bytes) -> Mail:
-    """Return the mail in a body.
+    """Return the e-mail in a body.
 
     Raises:
         SendGridError: The body is not valid. The error lists all problems.
@@ -184,5 +184,5 @@ def _content_problems(mail: Mail) -> Iterator[Problem]:
 
 
 def custom_args(mail: Mail, part: Personalization) -> dict[str, str]:
-    """Return the custom arguments of a personalization, which override those of the mail."""
+    """Return the custom arguments of a personalization, which override those of the e-mail."""
     return {**mail.custom_args, **part.custom_args}

@@ -1,4 +1,4 @@
-"""Twilio's Messages API, as far as it is needed to send messages."""
+"""The part of Twilio's Messages API that is needed to send messages."""
 
 import logging
 import secrets
@@ -83,12 +83,12 @@ class Twilio(MockApi[TwilioSettings]):
     def _controls(self) -> APIRouter:
         router = APIRouter(responses={502: {"description": "The gateway did not respond"}})
 
-        @router.post("/inbound", summary="Send an inbound message of Twilio")
+        @router.post("/inbound", summary="Send an inbound message as Twilio does")
         async def send_inbound(given: Annotated[Payload, Body(default_factory=dict)]) -> WebhookResult:
             """Send an inbound message: the given fields unchanged, and examples for the others."""
             return await self.send_inbound(given)
 
-        @router.post("/receipts", summary="Send a status callback of Twilio")
+        @router.post("/receipts", summary="Send a status callback as Twilio does")
         async def send_receipt(callback: StatusCallback) -> WebhookResult:
             """Send a status callback for an accepted message, whatever its current status is."""
             return await self.send_receipt(

@@ -1,7 +1,7 @@
-"""The handler of advisories: it dead-letters the messages that the server no longer delivers.
+"""The handler of advisories, which dead-letters the messages that the server no longer delivers.
 
-A message that crashes its consumer again and again is not delivered any more, and would stay in its stream
-unnoticed. The server publishes an advisory about it, from which the message becomes a dead letter.
+A message that crashes its consumer repeatedly is no longer delivered, and would stay in its stream unnoticed.
+The server publishes an advisory about it, from which the message becomes a dead letter.
 """
 
 import asyncio

@@ -23,7 +23,7 @@ def create_app(settings: IngestSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(exporting("ingest"))
-            # A connection for each loop, and one for the readiness check.
+            # One connection for each loop, and one for the readiness check.
             connections = len(INGEST_CONSUMERS) + 1
             engine = await stack.enter_async_context(
                 connecting(settings, pool_size=connections, application="ingest")

@@ -1,4 +1,4 @@
-"""The handler of events: it stores a batch, and dead-letters the events that can never be stored."""
+"""The handler of events, which stores batches and dead-letters the events that can never be stored."""
 
 import asyncio
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class EventHandler:
             await self._repository.store([each.projection for each in batch])
         except NotNowError:
             raise
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not block the stream
+        except Exception as exc:  # noqa: BLE001 - a bug in our code must not block the stream
             if len(batch) == 1:
                 return [_Bad(batch[0].stream_message, _reason(exc))]
             half = len(batch) // 2
@@ -91,7 +91,7 @@ def _read(stream_message: StreamMessage) -> _Readable | _Bad:
     try:
         event = decode(stream_message.payload)
         return _Readable(stream_message, event, project(event))
-    except Exception as exc:  # noqa: BLE001 - a bug of ours must not block the stream
+    except Exception as exc:  # noqa: BLE001 - a bug in our code must not block the stream
         return _Bad(stream_message, _reason(exc))
 
 

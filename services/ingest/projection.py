@@ -26,11 +26,11 @@ Table = type[tables.Base]
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The additions of one event to the database.
+    """The rows that one event adds to the database.
 
     Attributes:
         message: a message, which is stored with its conversation and its participants.
-        rows: further rows, at most one for each table.
+        rows: other rows, at most one for each table.
     """
 
     message: Message | None = None
@@ -38,7 +38,7 @@ class Projection:
 
 
 def project(event: Event[Any]) -> Projection:
-    """Return the additions of an event to the database."""
+    """Return the rows that an event adds to the database."""
     return _PROJECTIONS[type(event.data)](event)
 
 
@@ -66,7 +66,7 @@ def _common_names(table: Table, model: type[BaseModel]) -> frozenset[str]:
 
 def _project_request(event: Event[DeliveryRequest]) -> Projection:
     if event.type is not EventType.MESSAGE_ACCEPTED:
-        return Projection()  # a delivery that is due, which concerns only the sender
+        return Projection()  # a delivery that is due concerns only the sender
     request, status = event.data, accepted_status(event)
     row = _row(
         tables.MessageEvent,

@@ -118,11 +118,11 @@ class Repository:
             await connection.execute(_CHECK)
 
     async def store(self, batch: Sequence[Projection]) -> None:
-        """Store the whole batch or nothing of it.
+        """Store the whole batch or none of it.
 
         Raises:
             DatabaseUnavailableError: the database is not available; the same batch may work later.
-            BadMessageError: the database will never accept some row of the batch.
+            BadMessageError: the database will never accept one of the rows of the batch.
         """
         messages = [projection.message for projection in batch if projection.message is not None]
         async with self._transaction() as connection:
@@ -156,7 +156,7 @@ async def _insert_messages(connection: AsyncConnection, messages: Sequence[Messa
 async def _create_conversations(
     connection: AsyncConnection, by_key: Mapping[ConversationKey, Message]
 ) -> None:
-    """Create the conversations that do not exist, with their participants, each given by a message of it."""
+    """Create the missing conversations, each from one of its messages, with their participants."""
     known = set(await connection.scalars(_FIND_CONVERSATIONS, {"keys": list(by_key)}))
     new = [message for key, message in by_key.items() if key not in known]
     if not new:
@@ -202,7 +202,7 @@ async def _insert(connection: AsyncConnection, statement: TextClause, rows: Iter
 
 def _translated(error: SQLAlchemyError) -> BadMessageError | DatabaseUnavailableError:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    # Only the first line, since the others quote values, which may be somebody's text.
+    # Only the first line, since the others quote values, which may be private.
     reason = str(cause).partition("\n")[0]
     sqlstate: str = getattr(cause, "sqlstate", None) or ""
     if sqlstate.startswith(_DATA_ERRORS):

@@ -1,4 +1,4 @@
-"""Assembles the sender, which communicates with NATS and with providers, and with nothing else."""
+"""Assembles the sender, which communicates only with NATS and with the providers."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -23,7 +23,7 @@ import httpx
 from shared.providers.base import File, RejectedError, TemporaryError
 
 MAX_BYTES = 10 * 1024 * 1024
-"""Of all attachments of a message. Base64 adds a third, which makes what mail servers commonly accept."""
+"""For all attachments of a message. Base64 adds a third, which is as much as mail servers usually accept."""
 
 TIME_LIMIT = 10.0
 """Seconds for all attachments of a message; the rest of the attempt is for the provider."""
@@ -45,8 +45,8 @@ Fetch = Callable[[Sequence[str]], Awaitable[Sequence[File]]]
 
 
 _resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
-"""Separate from the event loop's own threads, so that a name server that does not answer keeps nobody from
-looking up the providers."""
+"""Separate from the event loop's own threads, so that a name server that does not respond cannot block
+look-ups of the providers."""
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
@@ -75,9 +75,9 @@ async def fetching(*, allow_private: bool = False, look_up: LookUp = look_up) ->
         allow_private: whether it may connect to any address and port, as on a developer's machine.
         look_up: resolves host names.
     """
-    # TLS is verified for one host of an address, so the connection must not serve another host there.
+    # TLS is verified for one host at an address, so the connection must not be used for another host there.
     limits = httpx.Limits(max_keepalive_connections=0)
-    # It is a transport and not a client because a client keeps cookies.
+    # This is a transport rather than a client, because a client keeps cookies.
     async with httpx.AsyncHTTPTransport(limits=limits, trust_env=False) as transport:
         yield _Fetcher(transport, look_up, allow_private=allow_private).fetch
 
@@ -178,11 +178,11 @@ class _GzipDecoder:
         try:
             return self._decoder.decompress(chunk, limit)
         except zlib.error as exc:
-            raise _refused("it is not gzip data, as its server says") from exc
+            raise _refused("its server declares gzip, but the content is not gzip data") from exc
 
 
 def media_type_of(content_type: str) -> str:
-    """Return the media type of a Content-Type header, or the general one if it is not valid."""
+    """Return the media type of a Content-Type header, or the most general one if it is invalid."""
     essence = content_type.partition(";")[0].strip().lower()
     return essence if _MEDIA_TYPE.fullmatch(essence) else "application/octet-stream"
 

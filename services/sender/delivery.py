@@ -1,8 +1,8 @@
 """The delivery of one message: look it up, wait for a slot, check the opt-outs, claim, send, record, publish.
 
-Each step is recorded in the ledger before it is published to the streams, and a redelivery publishes again
-what the ledger has. A process may therefore die between any two lines of this module: the message is not
-lost, and it is not sent twice if its provider honours idempotency keys.
+Each step is recorded in the ledger before it is published to the streams, and a redelivery publishes the
+outcome in the ledger again. A process may therefore die between any two lines of this module: the message is
+not lost, and it is not sent twice if its provider honours idempotency keys.
 
 Each step may be taken with another provider, as long as it is certain that none has the message yet.
 """
@@ -30,8 +30,8 @@ from shared.providers.base import OPTED_OUT, ProviderError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 
 CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
-"""A claim that has no result after this time belongs to a process that died: to record the claim and to make
-the attempt takes less."""
+"""A claim that has no result after this time belongs to a process that died: recording a claim and making the
+attempt take less time."""
 
 _SOON = timedelta(seconds=1)
 
@@ -86,12 +86,13 @@ class Deliverer:
         """Take the next step of a message, if there is one.
 
         Raises:
-            BusUnavailableError: NATS does not answer; the request has to come again.
+            BusUnavailableError: NATS does not answer; the request has to be delivered again.
         """
         try:
             return await self._take_step(request, origin)
         except RevisionConflictError:
-            # Another process takes this step. When the request comes again, the ledger has the outcome.
+            # Another process is taking this step. When the request is delivered again, the ledger has the
+            # outcome.
             return HandBack(_SOON)
         except _StoppingError:
             return HandBack()
@@ -115,13 +116,14 @@ class Deliverer:
         return Done()
 
     async def _settle(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> Outcome | None:
-        """Settle a request by what the ledger has, or return None if its step has to be taken now."""
+        """Settle a request according to the ledger, or return None if its step has to be taken now."""
         is_later_generation = request.generation > entry.step.generation
         if entry.state is DeliveryState.CANCELED or (
             entry.state is DeliveryState.SENT and is_later_generation
         ):
-            # The process that canceled the message may have died before it published that. And a replay of a
-            # message that was sent or canceled sends nothing, but its generation needs an end.
+            # The process that cancelled the message may have died before it published the cancellation. A
+            # replay of a message that was sent or cancelled sends nothing, but its generation has to end as
+            # well.
             await self._events.publish(request, entry, origin)
             return Done()
         if request.step > entry.step:
@@ -141,8 +143,8 @@ class Deliverer:
     def _is_early(self, request: DeliveryRequest) -> bool:
         """Return whether a scheduled message has to be deferred until its time.
 
-        Only its first request is compared with the clock. A later one has come because its time has, and that
-        is for the clock of NATS to decide.
+        Only its first request is compared with the clock. Later ones arrive when they are due, by the clock
+        of NATS.
         """
         send_at = request.message.send_at
         is_first_request = (request.attempt, request.deferral_count) == (1, 0)
@@ -162,7 +164,7 @@ class Deliverer:
         deferrals = []
         for client in self._candidates(request.message, in_doubt_at):
             async with client.slot():
-                # Nothing that was true before the wait for the slot may be relied on.
+                # Nothing that was checked before waiting for the slot can be relied on.
                 if self._is_stopping:
                     raise _StoppingError
                 now = self._policy.clock()
@@ -198,7 +200,7 @@ class Deliverer:
         return [asked, *(client for client in clients if client is not asked)]
 
     def _may_resend(self, request: DeliveryRequest, entry: LedgerEntry, provider: str) -> bool:
-        """Return whether to send a message again that the provider may have. A person decides on a replay."""
+        """Return whether to resend a message that the provider may have. A replay is a decision to do so."""
         is_replay = request.generation > entry.step.generation
         return is_replay or self._may_repeat(provider)
 
@@ -247,13 +249,13 @@ class Deliverer:
     async def _record(
         self, request: DeliveryRequest, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
     ) -> None:
-        """Record an outcome, however long NATS is unavailable: nobody else knows it."""
+        """Record an outcome, however long NATS is unavailable: no other process knows it."""
         message_id = request.message.id
         try:
             await self._ledger.write(message_id, entry, after=after)
         except RevisionConflictError:
             # Our own write may have been stored and its acknowledgement lost. Or the claim has expired, and
-            # another process has claimed the step since. That process will find out by itself what we know,
+            # another process has claimed the step since. That process will find out everything by itself,
             # with one exception: that the provider has accepted the message.
             found = await self._ledger.look_up(message_id)
             if found and found.value == entry:
@@ -266,7 +268,7 @@ class Deliverer:
             await self._ledger.write(message_id, entry, after=found)
 
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
-        """Publish what the ledger has, and before that the opt-out that the provider reported, if any."""
+        """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
         error = entry.error
         if error and error.code == OPTED_OUT and error.provider:
             change = _opt_out_reported_by(error.provider, request.message, error.at)

@@ -44,11 +44,12 @@ class EventPublisher:
         Raises:
             BusUnavailableError: NATS does not answer; call the method again later.
         """
-        # An attempt that is deferred repeatedly is reported the first time only: the same event cannot have
-        # another content.
+        # An attempt that is deferred repeatedly is reported only the first time: the same event cannot have
+        # different content.
         if entry.state is not DeliveryState.DEFERRED or request.deferral_count == 0:
             await self._publish_status(request, entry)
-        # What leads to the next step comes last: once that step is taken, this one is not published again.
+        # The event that leads to the next step comes last: once that step is taken, this one is not published
+        # again.
         match entry.state:
             case DeliveryState.RETRYING | DeliveryState.DEFERRED:
                 await self._schedule(_next_request(request, entry), entry)
@@ -57,7 +58,7 @@ class EventPublisher:
 
     async def _publish_status(self, request: DeliveryRequest, entry: LedgerEntry) -> None:
         message = request.message
-        # A message that was sent or canceled in an earlier generation is reported for the later one as well.
+        # A message that was sent or cancelled in an earlier generation is reported for the later one as well.
         step = max(request.step, entry.step)
         report = StatusReport(
             message_id=message.id,
@@ -120,6 +121,6 @@ def _all_errors(request: DeliveryRequest, entry: LedgerEntry) -> list[AttemptErr
 
 
 def _rfc3339(moment: datetime) -> str:
-    # The server reads milliseconds; cutting off the rest would make the schedule early.
+    # The server reads milliseconds; truncating the rest would make the schedule early.
     moment += timedelta(milliseconds=1)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -20,7 +20,7 @@ class Limiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait until a request may be made, and count it as in progress until the context is left."""
+        """Wait until a request may be made, and count it as in progress until the context exits."""
         async with self._slots:
             if self._rate_limiter:
                 await self._rate_limiter.acquire()

@@ -1,4 +1,4 @@
-"""The consequences of what happens to a message: plain functions that return the entry for the ledger."""
+"""The consequences of the outcomes of an attempt, as pure functions that return the entry for the ledger."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,12 +58,12 @@ class DeliveryPolicy:
         Args:
             request: the request.
             claim: the entry of the claim.
-            failure: what happened.
+            failure: the error.
             error: the same, as it is reported.
             may_repeat: whether the message may be sent again if the provider may already have it.
         """
         if isinstance(failure, CredentialsError):
-            # The provider accepts nothing from us, which is not this message's fault: it costs no attempt.
+            # The provider accepts nothing from us, which is not this message's fault: no attempt is used up.
             return self.deferral(request, claim, not_before=error.at, error=error)
         if isinstance(failure, RejectedError):
             return claim.becomes(DeliveryState.FAILED, error.at, error=error)
@@ -91,7 +91,7 @@ class DeliveryPolicy:
         not_before: datetime,
         error: AttemptError | None = None,
     ) -> LedgerEntry:
-        """Return the entry of an attempt that is deferred without being spent."""
+        """Return the entry of an attempt that is deferred without being used up."""
         now = self.clock()
         due = next_deferral_at(request.deferral_count, not_before=not_before, now=now, random=self.random)
         return claim.becomes(DeliveryState.DEFERRED, now, error=error, due=min(due, request.expires_at))
@@ -111,7 +111,7 @@ class DeliveryPolicy:
         error = AttemptError(
             attempt=request.attempt,
             code="ambiguous",
-            detail="the provider was asked to send the message, and its answer is not known",
+            detail="the provider was asked to send the message, and its response is not known",
             provider=provider,
             at=now,
         )

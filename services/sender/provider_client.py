@@ -1,4 +1,4 @@
-"""Sends messages through one provider, and keeps requests from it that it could not handle."""
+"""Sends messages through one provider, and holds back requests that it could not handle."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -40,11 +40,11 @@ class ProviderClient:
 
     Args:
         provider: the provider.
-        adapter: builds its requests and reads its answers.
+        adapter: builds its requests and reads its responses.
         http_client: makes the requests.
         breaker: opens while the provider fails or rejects our credentials.
         limiter: limits the requests.
-        fetch: fetches the attachments, if the provider takes files.
+        fetch: fetches the attachments, if the provider accepts files.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ProviderClient:
         self._fetch = fetch
         self._is_paused = False
         self._attempts: set[asyncio.Timeout] = set()
-        metrics.SENT.labels(self.name, "sent")  # so that it is 0 and not missing
+        metrics.SENT.labels(self.name, "sent")  # so that it is 0 rather than missing
         self._show_state()
 
     @property
@@ -88,11 +88,11 @@ class ProviderClient:
         return self._breaker.try_acquire()
 
     def slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait until the limits admit a request, and hold its place until the context is left."""
+        """Wait until the limits admit a request, and hold its place until the context exits."""
         return self._limiter.slot()
 
     async def send(self, message: Message) -> str:
-        """Send a message and return the provider's id of it.
+        """Send a message and return the provider's message id.
 
         Raises:
             ProviderError: the provider did not accept the message, or it is not known whether it did.

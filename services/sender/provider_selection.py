@@ -38,7 +38,7 @@ class ProviderSelection:
         return clients or self._by_channel[message.channel]
 
     def client_of(self, provider: str) -> ProviderClient | None:
-        """Return the client of a provider, or None if the settings do not choose it (any more)."""
+        """Return the client of a provider, or None if the settings do not choose it, or no longer do."""
         return self._by_name.get(provider)
 
     def is_any_available(self, channel: Channel) -> bool:

@@ -1,4 +1,4 @@
-"""The times of the next attempts: plain functions of a schedule that is data."""
+"""The times of the next attempts, as pure functions of a retry schedule."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -65,7 +65,7 @@ class OnAmbiguous(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The load that a provider may get from this process.
+    """The load that this process may put on a provider.
 
     Attributes:
         concurrency: requests in progress at the same time.
@@ -86,7 +86,7 @@ class SenderSettings(WorkerSettings):
             provider of the channel.
         sms_provider_rate, email_provider_rate: requests per second to each provider of the channel; None for
             no limit. It applies to each sender process.
-        provider_timeout: seconds that a provider has to answer.
+        provider_timeout: seconds that a provider has to respond.
         allow_private_attachments: whether attachments may be fetched from this machine and its network.
         retry_delays: seconds between one attempt and the next; there is one more attempt than delays.
         on_ambiguous: applies to providers that do not honour idempotency keys.

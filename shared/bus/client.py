@@ -22,7 +22,7 @@ _MAX_PINGS_OUT = 3
 """The connection to a server that hangs is closed after this many unanswered pings."""
 
 REQUEST_TIMEOUT = 4.0
-"""The seconds within which JetStream has to answer a request."""
+"""Seconds within which JetStream has to respond to a request."""
 
 
 class Bus:

@@ -18,7 +18,7 @@ from shared.observability.metrics import DEAD_LETTERS
 _log = structlog.get_logger()
 
 _MAX_COPY = 128 * 1024
-"""Bytes of a payload that a dead letter keeps: JSON may use six bytes to spell one."""
+"""Bytes of a payload that a dead letter keeps: JSON may need six bytes to encode one."""
 
 
 class DeadLetterPublisher:
@@ -35,8 +35,8 @@ class DeadLetterPublisher:
             payload: of the message.
             error: what is wrong with it.
             origin: its place in the streams.
-            at: when the message, or the verdict on it, was stored, so that a replay, which dead-letters it
-                again, publishes the same event.
+            at: when the message, or the advisory about it, was stored. If a replay dead-letters the message
+                again, it then publishes the same event.
 
         Raises:
             BusUnavailableError: the dead letter is not stored.
@@ -60,7 +60,7 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLe
     """Create the dead letter of a message that could not be read or applied.
 
     Its id depends on the place in the stream alone, so that two consumers that fail on the same message
-    create one dead letter. If the payload is a request to send after all, because a consumer crashed on it,
+    create one dead letter. If the payload is in fact a valid request to send, on which a consumer crashed,
     the dead letter can be found and replayed as one.
     """
     tokens = origin.subject.split(".")
@@ -86,7 +86,7 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLe
 
 def _request_in(payload: bytes) -> DeliveryRequest | None:
     if rb"\u0000" in payload:
-        return None  # PostgreSQL has no such character, and would not store the dead letter either
+        return None  # PostgreSQL cannot store this character, so it would not store the dead letter either
     try:
         data = decode(payload).data
     except BadMessageError:

@@ -1,8 +1,7 @@
 """Versioned values in JetStream: the last message of each subject, changed by compare-and-set.
 
-A key-value bucket is addressed as the stream that it is: there is no binding to renew when the connection
-changes, two permissions on the server are enough, and values that are written at the same time are written
-together.
+A key-value bucket is accessed as the stream behind it: there is no binding to renew when the connection
+changes, two permissions on the server are enough, and values that are written at the same time share a batch.
 """
 
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class RevisionConflictError(Exception):
-    """Somebody else has changed the value in the meantime."""
+    """Another writer has changed the value in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned(Generic[Model]):
-    """A value as it was read or written, with the revision that a change has to name."""
+    """A value as it was read or written, with the revision that the next change has to refer to."""
 
     value: Model
     revision: int
@@ -39,7 +38,7 @@ class KeyValueStore(Generic[Model]):
         bus: the connection.
         publisher: writes the values.
         stream: the stream whose last messages are the values.
-        model: what the values are.
+        model: the type of the values.
         prefix: the beginning of the subjects, which the keys follow.
     """
 
@@ -64,13 +63,13 @@ class KeyValueStore(Generic[Model]):
     async def put(
         self, key: str, value: Model, *, after: Versioned[Model] | None, id_: EventId | None = None
     ) -> Versioned[Model]:
-        """Write a value if the present one still is `after`, or if there is none and that is None.
+        """Write a value if the current one is still `after`, or if there is none and `after` is None.
 
         Args:
             key: names the value.
             value: the value.
             after: the value as it was read.
-            id_: id of the event that the value is; publishing an event again changes nothing.
+            id_: the id of the event, if the value is one; publishing an event again changes nothing.
 
         Raises:
             RevisionConflictError: the value has changed.

@@ -1,7 +1,7 @@
-"""Publishing to JetStream: what `publish` returns from is stored.
+"""Publishes to JetStream. Once `publish` has returned, the message is stored.
 
-What many callers publish at the same time goes out together, as an atomic batch (ADR-50 of NATS), so that a
-server that syncs to disk before it acknowledges does so once for all of them.
+Messages that many callers publish at the same time are sent as one atomic batch (ADR-50 of NATS). A server
+that syncs to disk before it acknowledges then does so once for all of them.
 """
 
 import asyncio
@@ -22,27 +22,28 @@ from shared.ids import EventId
 from shared.observability import tracing
 
 _BATCH = 200
-"""Messages; the server takes at most 1,000 in a batch."""
+"""Messages; the server accepts at most 1,000 in a batch."""
 
 _SMALLEST_BATCH = 16
-"""Messages; the server makes files for each batch, which do not pay for fewer."""
+"""Messages; the server creates files for each batch, which is not worthwhile for fewer."""
 
 _ROOM_FOR_HEADERS = 4 * 1024
 """Bytes."""
 
 _TOO_LARGE = 10_054
-"""The server's own code for a message that exceeds what a stream takes."""
+"""The server's own code for a message that is too large for a stream."""
 
 _BATCHES_IN_FLIGHT = 2
-"""Per stream: one is stored while the next is sent. The server takes at most 50."""
+"""Per stream: one is stored while the next is sent. The server accepts at most 50."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
-    """A message on its way.
+    """A message to publish.
 
     Attributes:
-        id: makes repetitions recognisable to the server (`Nats-Msg-Id`); None for what it has to take again.
+        id: lets the server recognise repetitions (`Nats-Msg-Id`); None for a message that it has to store
+            again.
     """
 
     subject: str
@@ -55,7 +56,7 @@ class Outgoing:
 
 
 class PublishRejectedError(BusUnavailableError):
-    """The server answered that it does not store the message.
+    """The server responded that it will not store the message.
 
     Attributes:
         code: the server's own error code.
@@ -67,32 +68,32 @@ class PublishRejectedError(BusUnavailableError):
 
 
 class Publisher:
-    """Publishes one by one for its callers, in batches underneath."""
+    """Publishes messages individually for its callers, and in batches internally."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _BatchQueue] = {}
 
     async def publish(self, stream: str, outgoing: Outgoing) -> int:
-        """Return once `stream`, to which the subject belongs, has stored the message: its sequence there.
+        """Publish a message to `stream`, to which its subject belongs, and return its sequence there.
 
         Raises:
-            PublishRejectedError: it answered that it does not, for lack of room for example.
-            BusUnavailableError: it did not answer within 4 seconds, or there is no connection. It may have
-                stored the message all the same; publishing an event again does no harm.
+            PublishRejectedError: the server rejected the message, for example because the stream is full.
+            BusUnavailableError: the server did not respond within 4 seconds, or there is no connection. It
+                may still have stored the message; publishing an event again does no harm.
         """
-        line = self._lines.get(stream)
-        if line is None:
-            line = self._lines[stream] = _Line(self._bus, batched=stream is not Stream.DELAYED)
+        queue = self._queues.get(stream)
+        if queue is None:
+            queue = self._queues[stream] = _BatchQueue(self._bus, batched=stream is not Stream.DELAYED)
         if not (isinstance(stream, Stream) and tracing.is_on()):
-            return await line.publish(outgoing)
+            return await queue.publish(outgoing)
         with tracing.publishing(stream, outgoing.id):
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
-            return await line.publish(traced)
+            return await queue.publish(traced)
 
     async def aclose(self) -> None:
-        for line in self._lines.values():
-            await line.aclose()
+        for queue in self._queues.values():
+            await queue.aclose()
 
 
 @asynccontextmanager
@@ -104,8 +105,8 @@ async def publishing(bus: Bus) -> AsyncIterator[Publisher]:
         await publisher.aclose()
 
 
-class _Line:
-    """What waits for one stream. While batches are under way, the next one fills."""
+class _BatchQueue:
+    """The messages to be published to one stream. While batches are in flight, the next one fills."""
 
     def __init__(self, bus: Bus, *, batched: bool) -> None:
         self._bus = bus
@@ -115,7 +116,7 @@ class _Line:
         self._senders: set[asyncio.Task[None]] = set()
 
     async def publish(self, outgoing: Outgoing) -> int:
-        _check_size(outgoing, self._bus.client)  # which fails at once while there is no connection
+        _check_size(outgoing, self._bus.client)  # fails immediately if there is no connection
         stored = asyncio.get_running_loop().create_future()
         self._waiting.append((outgoing, stored))
         if len(self._senders) < self._max_senders:
@@ -128,7 +129,7 @@ class _Line:
             raise BusUnavailableError("NATS did not acknowledge in time") from exc
 
     async def _send_waiting(self) -> None:
-        await asyncio.sleep(0)  # whoever publishes in the same turn of the loop shares the batch
+        await asyncio.sleep(0)  # callers that publish in the same iteration of the event loop share the batch
         while self._waiting:
             size = min(self._batch_size, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(size)]
@@ -146,7 +147,7 @@ class _Line:
             try:
                 last = await self._until_lost(self._store_batch(batch))
             except PublishRejectedError:
-                pass  # all for one, mostly one that is there already: each is told by itself
+                pass  # usually because one of them is already stored: publish each one separately
             except BusUnavailableError as exc:
                 return [exc] * len(batch)
             else:
@@ -156,13 +157,13 @@ class _Line:
         )
 
     async def _until_lost(self, storing: Coroutine[None, None, int]) -> int:
-        """Await an answer, but not one that can no longer come because the connection broke."""
+        """Await an acknowledgement, unless it can no longer arrive because the connection was lost."""
         answer = asyncio.ensure_future(storing)
         lost = asyncio.ensure_future(self._bus.until_lost())
         try:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
-                raise BusUnavailableError("the connection to NATS broke before it acknowledged")
+                raise BusUnavailableError("the connection to NATS was lost before it acknowledged")
             return answer.result()
         finally:
             lost.cancel()
@@ -172,7 +173,7 @@ class _Line:
         return await self._request(outgoing, outgoing.all_headers())
 
     async def _store_batch(self, batch: list[Outgoing]) -> int:
-        """Store all or none; return the sequence of the last."""
+        """Store all messages or none; return the sequence of the last one."""
         batch_id = uuid4().hex
         last = len(batch)
         for number, outgoing in enumerate(batch, start=1):
@@ -208,10 +209,10 @@ class _Line:
 
 
 def _check_size(outgoing: Outgoing, client: Client) -> None:
-    """Refuse what the server would: it cuts the connection, and with it all that others are publishing."""
+    """Reject a message that is too large: the server would close the connection, on which others publish."""
     size = len(outgoing.payload) + _ROOM_FOR_HEADERS
     if size > client.max_payload:
-        raise PublishRejectedError(_TOO_LARGE, f"{size} bytes are more than NATS takes in a message")
+        raise PublishRejectedError(_TOO_LARGE, f"{size} bytes are more than NATS accepts in a message")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The suppression list: of each pair of addresses, the last change in the stream SUPPRESSIONS counts.
+"""The suppression list: for each pair of addresses, the last change in the stream SUPPRESSIONS applies.
 
 The stream is never purged, and one request reads the state of a pair, so that the gateway and the sender do
-not need PostgreSQL. A change is written by compare-and-set and only if it is later than the present one, so
+not need PostgreSQL. A change is written by compare-and-set and only if it is later than the current one, so
 that neither the order of arrival nor repetitions matter.
 """
 
@@ -45,20 +45,20 @@ class SuppressionList:
         return next(filter(None, map(self._opt_outs.get, keys)), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
-        """Return the change that counts for a pair of address keys, or None if there was none."""
+        """Return the change that applies to a pair of address keys, or None if there is none."""
         found = await self._changes.get(suppression_subject(channel, suppression_key(channel, ours, theirs)))
         return found.value.data if found else None
 
     async def record(
         self, change: SuppressionChange, *, cause: object = None, unless_so: bool = False
     ) -> SuppressionChange:
-        """Record a change unless a later one is known; return the change that counts now.
+        """Record a change unless a later one is known; return the change that applies now.
 
         Args:
             change: the change.
             cause: identifies what caused the change, if that may be reported again at another time.
-            unless_so: record nothing if the pair already is in that state. It is for a wish that is not the
-                report of a certain moment.
+            unless_so: record nothing if the pair is already in that state. Use it for requests, as opposed to
+                reports of something that happened at a certain time.
         """
         event = suppression_changed(change, cause=cause)
         subject = suppression_subject(change.channel, change.key)

@@ -159,14 +159,15 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
 
     def schedules(name: Stream, *subjects: str) -> StreamConfig:
         # The server supports schedules only in streams that discard old messages. This stream therefore has
-        # no limit of its size, and retains messages for longer than they can be scheduled in advance.
+        # no size limit, and retains messages for longer than they can be scheduled in advance.
         return StreamConfig(
             name=name,
             subjects=list(subjects),
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
             max_age=_LEDGER_RETENTION.total_seconds(),
-            # Only the newest step of each message is needed: according to the ledger, all others are over.
+            # Only the newest step of each message is needed: according to the ledger, all earlier ones are
+            # done.
             max_msgs_per_subject=1,
             duplicate_window=600,
             num_replicas=replicas,
@@ -196,7 +197,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*.*"),
         log(Stream.EVENTS, "events.*.*"),
         log(Stream.DEADLETTER, "deadletter.*.*", retention=timedelta(days=90)),
-        # The last message of a subject counts, no matter how old it is.
+        # The last message of a subject applies, no matter how old it is.
         log(Stream.SUPPRESSIONS, "suppression.*.*", retention=None),
         log(
             Stream.ADVISORIES,

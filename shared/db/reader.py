@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Reads; its methods raise DatabaseUnavailableError when PostgreSQL does not answer in time."""
+    """Reads from PostgreSQL; its methods raise DatabaseUnavailableError when it does not answer in time."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -30,7 +30,7 @@ class Reader:
         await self.read(lambda connection: connection.execute(text("SELECT FROM messages LIMIT 0")))
 
     async def read(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Return the result of `query`, which gets a connection."""
+        """Return the result of `query`, which is passed a connection."""
         try:
             async with asyncio.timeout(_TIME_LIMIT):
                 try:

@@ -2,7 +2,7 @@
 
 Each row records a fact; it is inserted once and never changed. The status of a message is derived when it is
 read, from its events and receipts (the view `message_history`), so that their order of arrival does not
-matter. The one exception are the columns of `conversations` that a trigger maintains.
+matter. The only exceptions are the columns of `conversations` that a trigger maintains.
 """
 
 from datetime import datetime
@@ -164,7 +164,7 @@ class Message(Base):
 
 
 class MessageEvent(Base):
-    """A report of our services on an outbound message.
+    """A report by our services on an outbound message.
 
     There is no foreign key to `messages`, since an event may be stored before its message.
     """
@@ -271,11 +271,11 @@ class DeadLetterResolution(Base):
 
 
 class SuppressionChange(Base):
-    """An opt-out or an opt-in; of the changes with the same `key` the latest counts.
+    """An opt-out or an opt-in; of the changes with the same `key`, the latest applies.
 
     Attributes:
         key: computed from the channel, `ours` and `theirs`.
-        ours: the key of the address of ours that the change concerns; null for all of them.
+        ours: the key of our address that the change concerns; null for all our addresses.
         theirs: the key of the recipient's address.
     """
 

@@ -1,4 +1,4 @@
-"""Structured logs with one event a line: JSON for programs, or text for people.
+"""Structured logs with one event per line: JSON for programs, or text for people.
 
 A call names an event and its fields: `log.info("message_sent", provider="twilio")`. Messages that libraries
 log through the standard library are written in the same format. Fields without a value are left out.
@@ -39,7 +39,7 @@ def configure(settings: Settings, *, service: str) -> None:
     ]
     last: list[Processor] = [
         _arrange_fields,
-        # It formats the traceback alone; other formatters add local variables, and so credentials and texts.
+        # It formats only the traceback; other formatters add local variables, which may contain credentials.
         structlog.processors.format_exc_info,
         _TextRenderer(sys.stderr) if as_text else structlog.processors.JSONRenderer(default=str),
     ]

@@ -14,7 +14,7 @@ RECEIPTS = Counter(
 )
 SUPPRESSION_CHANGES = Counter(
     "messaging_suppression_changes_total",
-    "Changes of the suppression list, by the new state and the source of the change",
+    "Changes to the suppression list, by the new state and the source of the change",
     ["channel", "state", "source"],
 )
 SUPPRESSED = Counter(
@@ -34,7 +34,7 @@ WEBHOOKS_REFUSED = Counter(
 )
 HTTP_SECONDS = Histogram(
     "messaging_http_request_duration_seconds",
-    "Time the gateway took to answer a request",
+    "Time the gateway took to respond to a request",
     ["method", "route", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
@@ -58,15 +58,17 @@ CONSUMER_ACK_PENDING = Gauge(
 
 SENT = Counter(
     "messaging_send_attempts_total",
-    "Attempts to send a message, by outcome: sent, or the code of the error",
+    "Attempts to send a message, by outcome: sent, or the error code",
     ["provider", "outcome"],
 )
 SEND_SECONDS = Histogram(
-    "messaging_provider_request_duration_seconds", "Time a provider took to answer a send", ["provider"]
+    "messaging_provider_request_duration_seconds",
+    "Time a provider took to respond to a send request",
+    ["provider"],
 )
 DELIVERY_SECONDS = Histogram(
     "messaging_accept_to_sent_seconds",
-    "Time from acceptance, or from the scheduled time, until the provider accepted the message; no replays",
+    "Time from acceptance, or from the scheduled time, until the provider accepted it; excludes replays",
     ["channel"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1_800),
 )
@@ -75,12 +77,10 @@ RETRIES = Counter(
 )
 DEFERRALS = Counter(
     "messaging_deferrals_total",
-    "Messages deferred without using up an attempt: breaker_open, or the error that paused the provider",
+    "Messages deferred without using up an attempt, by code: breaker_open, or the provider's error",
     ["provider", "code"],
 )
-EXPIRED = Counter(
-    "messaging_expired_total", "Messages not sent because they had passed their expiry time", ["channel"]
-)
+EXPIRED = Counter("messaging_expired_total", "Messages not sent because they had expired", ["channel"])
 BREAKER_OPEN = Gauge(
     "messaging_breaker_open",
     "1 while the circuit breaker of the provider is open, otherwise 0",

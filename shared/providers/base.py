@@ -1,4 +1,4 @@
-"""What a provider consists of: an adapter that sends, and webhooks that receive.
+"""The parts of a provider: an adapter that sends, and webhooks that receive.
 
     ProviderError
     ├── NotReachedError       no connection was made, so the provider has nothing: try again at once
@@ -7,7 +7,7 @@
     ├── RejectedError         the provider will never accept this message
     └── CredentialsError      the provider accepts nothing from us
 
-An adapter reports which of these it met; the sender decides what follows.
+An adapter reports which of these occurred; the sender decides what follows.
 """
 
 from abc import ABC, abstractmethod
@@ -36,7 +36,7 @@ class ProviderError(ServiceError):
 
     Attributes:
         code: short and stable, such as `http_503`.
-        status_code: of the HTTP answer, if there was one.
+        status_code: of the HTTP response, if there was one.
         retry_after: how long the provider asks us to wait.
     """
 
@@ -97,14 +97,14 @@ class HttpRequest:
 
     @classmethod
     def form(cls, url: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> Self:
-        """Create the request of a form, in which a field may have a list of values."""
+        """Create a form request, in which a field may have a list of values."""
         content_type = {"Content-Type": "application/x-www-form-urlencoded"}
         return cls(url, {**content_type, **headers}, urlencode(fields, doseq=True).encode())
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """An answer of a provider; the names of the headers are in lower case."""
+    """A provider's response; the names of its headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -128,13 +128,13 @@ class HttpAnswer:
 
 
 class Adapter(ABC, Generic[S]):
-    """Builds the requests that send messages through a provider, and reads the answers. It does no I/O.
+    """Builds the requests that send messages through a provider, and reads the responses. It does no I/O.
 
     Attributes:
         honours_idempotency_keys: whether a repeated request with the same key does not cause a second
             message.
-        takes_files: whether the provider takes attachments as files and not as URLs.
-        secrets: what no error may repeat, even if the provider does.
+        takes_files: whether the provider accepts attachments as files, rather than as URLs.
+        secrets: texts that no error may contain, even if the provider repeats them.
     """
 
     honours_idempotency_keys: ClassVar[bool]
@@ -146,7 +146,7 @@ class Adapter(ABC, Generic[S]):
         """Prepare for sending.
 
         Raises:
-            ValueError: the settings do not fit together; the message names the variables.
+            ValueError: the settings are inconsistent; the message names the variables.
         """
 
     @abstractmethod
@@ -155,15 +155,15 @@ class Adapter(ABC, Generic[S]):
 
         Args:
             message: the message, with its attachments as URLs.
-            files: the same attachments, if the provider takes files.
+            files: the same attachments, if the provider accepts files.
         """
 
     @abstractmethod
     def message_id(self, answer: HttpAnswer) -> object:
-        """Return the provider's id of the message from a 2xx answer, which must be a short text."""
+        """Return the provider's message id from a 2xx response; it has to be a short text."""
 
     def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:  # noqa: ARG002 - for adapters
-        """Return a more precise error for an answer that is not a 2xx."""
+        """Return a more precise error for a response that is not a 2xx."""
         return error
 
 

@@ -1,4 +1,4 @@
-"""Parsing forms without decoding them: signatures and character sets are about bytes."""
+"""Parses forms without decoding them, since signatures and character sets apply to bytes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Form = dict[str, str | list[str]]
 
 
 class MalformedFormError(ValueError):
-    """The body is not such a form; the message gives the reason."""
+    """The body is not such a form; the message explains why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Makes the requests of all adapters, and turns answers and failures into errors."""
+"""Makes the requests of all adapters, and turns error responses and failures into exceptions."""
 
 import ssl
 import zlib
@@ -30,7 +30,7 @@ from shared.providers.base import (
 )
 
 _MAX_DETAIL = 500
-"""Characters of an answer that are kept to explain an error."""
+"""Characters of a response that are quoted in an error."""
 
 _MAX_ID = 255
 
@@ -52,7 +52,7 @@ _CONCLUSIVE = range(200, 500)
 
 _MAX_RETRY_AFTER = timedelta(days=1)
 _MIN_EPOCH_SECOND = 1_000_000_000
-"""A smaller number is a duration and not a time in our days."""
+"""A smaller number is a duration, not a point in time."""
 
 
 class HttpClient:
@@ -104,7 +104,7 @@ async def make_client(*, timeout: float) -> AsyncIterator[HttpClient]:  # noqa: 
         max_field_size=_MAX_HEADER,
         auto_decompress=False,  # it has no limit
         cookie_jar=aiohttp.DummyCookieJar(),
-        # Proxies and .netrc of the environment do not apply to providers unless somebody says so.
+        # Proxies and .netrc files that the environment configures must not affect providers by accident.
         trust_env=False,
     ) as session:
         yield HttpClient(session)
@@ -129,14 +129,14 @@ def _has_unread_answer(connection: aiohttp.connector.Connection) -> bool:
 async def send(
     client: HttpClient, adapter: Adapter[Any], message: Message, files: Sequence[File] = ()
 ) -> str:
-    """Send a message through a provider and return the provider's id of it.
+    """Send a message through a provider and return the provider's message id.
 
-    A failure of the server (5xx) leaves open whether the provider has the message; only a 503 of a provider
-    that honours idempotency keys is trusted to mean that it has not. Without keys, a 2xx that breaks off
-    means that it has.
+    A server error (5xx) leaves open whether the provider has the message; only a 503 from a provider that
+    honours idempotency keys is trusted to mean that it does not. Without keys, a truncated 2xx means that it
+    does.
 
     Raises:
-        ProviderError: any answer but a 2xx with an id, or none.
+        ProviderError: there was no response, or it was not a 2xx with an id.
     """
     answer = await _post(client, adapter, adapter.request(message, files))
     if answer.status not in _SUCCESS:
@@ -213,7 +213,7 @@ def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
 
 
 def parse_reset(value: str | None, *, now: datetime) -> timedelta | None:
-    """Parse an X-RateLimit-Reset header: seconds since the epoch at some providers, from now on at others."""
+    """Parse an X-RateLimit-Reset header: seconds since the epoch for some providers, from now for others."""
     if value is None or not (value.isascii() and value.isdigit()):
         return None
     seconds = float(value[:15])
@@ -225,7 +225,7 @@ def parse_reset(value: str | None, *, now: datetime) -> timedelta | None:
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     """Parse a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
 
-    The past counts as now, and more than a day as a day.
+    A time in the past is treated as now, and more than a day as one day.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""The parts of an e-mail, for providers that take it apart: plain functions of a message."""
+"""The parts of an e-mail, for providers that expect them separately: pure functions of a message."""
 
 import re
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ def text_of(body: str) -> str:
 
 def parts_of(message: Message) -> list[tuple[str, str]]:
     """Return the bodies of a message with their media types, the plainest first."""
-    # SendGrid requires a text of at least one character, even beside attachments.
+    # SendGrid requires a text of at least one character, even if there are attachments.
     parts = [("text/plain", text_of(message.body) or " ")]
     if is_html(message.body):
         parts.append(("text/html", message.body))
@@ -48,7 +48,7 @@ def parts_of(message: Message) -> list[tuple[str, str]]:
 
 
 def subject_of(message: Message) -> str:
-    """Return the subject, or the beginning of the text where there is none."""
+    """Return the subject, or the beginning of the text if there is none."""
     subject = " ".join((message.subject or "").split())
     if subject:
         return subject
@@ -61,7 +61,7 @@ def subject_of(message: Message) -> str:
 
 
 def threading_of(message: Message) -> dict[str, str]:
-    """Return the headers by which mail programs group the messages of a conversation (RFC 5322, 3.6.4).
+    """Return the headers by which mail clients group the messages of a conversation (RFC 5322, 3.6.4).
 
     All messages refer to one Message-ID, which is computed from the conversation and belongs to no message,
     so that the earlier messages need not be known.
@@ -84,7 +84,7 @@ class UnsubscribeLinks:
     secret: str = field(repr=False)
 
     def headers_of(self, message: Message) -> dict[str, str]:
-        """Return the headers by which mail programs offer to unsubscribe with one click (RFC 8058)."""
+        """Return the headers with which mail clients offer one-click unsubscribing (RFC 8058)."""
         subscription = Subscription(message.channel, message.our_key, message.their_key)
         url = f"{self.base_url.rstrip('/')}/unsubscribe/{subscription.sign(self.secret)}"
         return {

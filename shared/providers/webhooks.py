@@ -1,4 +1,4 @@
-"""What a provider declares about its webhooks, and the values that pass between it and the gateway.
+"""The declaration of a provider's webhooks, and the values that pass between them and the gateway.
 
 The gateway mounts each `Webhook`, checks the signature, lets the provider parse the request, and publishes
 the content.
@@ -24,11 +24,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class UnreadableWebhookError(ServiceError):
-    """The body is not in the format of the webhook; the gateway answers 400."""
+    """The body is not in the format of the webhook; the gateway returns 400."""
 
 
 class InvalidWebhookError(ServiceError):
-    """Some fields are not valid; the gateway answers 422."""
+    """Some fields are not valid; the gateway returns 422."""
 
     def __init__(self, *faults: Fault) -> None:
         super().__init__("The webhook is not valid")
@@ -41,7 +41,7 @@ class WebhookRequest:
 
     Attributes:
         path: below the public URL of the gateway.
-        query: as it stands behind the `?`.
+        query: the text after the `?`, as received.
         headers: their names are compared without regard to case.
         received_at: when the request arrived.
         default_region: ISO 3166 country of phone numbers in national form.
@@ -57,11 +57,10 @@ class WebhookRequest:
 
 @dataclass(slots=True)
 class WebhookContent:
-    """What a webhook brings.
+    """The content of a webhook.
 
     Attributes:
-        invalid: the faults of each part that could not be understood, where a webhook consists of several
-            parts.
+        invalid: the faults of each part that could not be parsed, if a webhook consists of several parts.
     """
 
     messages: list[IncomingMessage] = field(default_factory=list)
@@ -81,7 +80,7 @@ class Webhook:
         media_type: the content type that the provider posts; requests with another one are refused.
         body: the model or the JSON schema of the body, for the OpenAPI document.
         parse: returns the content of a request; raises UnreadableWebhookError or InvalidWebhookError.
-        respond: returns the body of the answer: a model, a text, or None for an answer without a body.
+        respond: returns the body of the response: a model, a text, or None for a response without a body.
         response: the model that `respond` returns, or the media type of its text.
         max_size: bytes of a request.
     """
@@ -98,7 +97,7 @@ class Webhook:
 
 
 class Refusal(StrEnum):
-    """The reason why a webhook is not accepted as the provider's, as the metrics name it."""
+    """The reason why a webhook is not accepted as genuine, as the metrics name it."""
 
     UNSIGNED = "unsigned"
     EXPIRED = "expired"
@@ -107,7 +106,7 @@ class Refusal(StrEnum):
 
 
 Verifier = Callable[[WebhookRequest], Refusal | None]
-"""Returns why a webhook is not the provider's, or None if it is."""
+"""Returns the reason why a webhook is not genuine, or None if it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +118,8 @@ class SignatureScheme(Generic[S]):
         header: carries the signature.
         description: for the OpenAPI document.
         verifier: returns the verifier for some settings, or None if they do not have what it needs. Raises
-            ValueError if the settings do not fit together; the message names the variables.
-        challenge: for `WWW-Authenticate`; a refusal is a 401 with it, and a 403 without.
+            ValueError if the settings are inconsistent; the message names the variables.
+        challenge: for `WWW-Authenticate`; with it, a refusal is a 401, and without it, a 403.
     """
 
     name: str

@@ -8,6 +8,6 @@ from tests.e2e.stack import Stack, running_stack
 
 @pytest.fixture
 async def stack(tmp_path: Path, database_url: str, nats_url: str) -> AsyncIterator[Stack]:
-    """All services on the worker's servers, with a database and streams of the test's own."""
+    """Run all services with a new database and empty streams."""
     async with running_stack(tmp_path, database_url=database_url, nats_url=nats_url) as stack:
         yield stack

@@ -21,11 +21,13 @@ JSON = dict[str, Any]
 
 
 class Process:
-    """A service of the project as a process that a test may mistreat.
+    """A service of the project as a process, which a test may kill and restart.
 
     Args:
-        module: what `python -m` runs.
-        url: where it serves its health.
+        module: the module that `python -m` runs.
+        url: the base URL of its health endpoints.
+        environment: its environment variables, beside those of this process.
+        log: the file for its output.
     """
 
     def __init__(self, module: str, url: str, environment: Mapping[str, str], log: Path) -> None:
@@ -60,7 +62,7 @@ class Process:
         return self._log.read_text()
 
     async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal and wait for the end."""
+        """Send a signal, and wait until the process has ended."""
         if self._process is None:
             return
         self._process.send_signal(how)
@@ -69,7 +71,7 @@ class Process:
 
 
 class Stack:
-    """Everything, running.
+    """The running services.
 
     Attributes:
         sms, email: the mock providers.
@@ -95,16 +97,16 @@ class Stack:
     async def get(self, path: str, **parameters: Any) -> httpx.Response:  # noqa: ANN401
         return await self.client.get(f"{self.gateway_url}{path}", params=parameters)
 
-    async def send(self, **what: Any) -> JSON:  # noqa: ANN401
-        """Send an SMS and return the message that the 202 holds."""
-        payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello", **what}
+    async def send(self, **fields: Any) -> JSON:  # noqa: ANN401
+        """Send an SMS and return the message in the response."""
+        payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello", **fields}
         response = await self.post("/api/messages/sms", payload)
         assert response.status_code == 202, response.text
         message: JSON = response.json()
         return message
 
     async def pages(self, path: str, **parameters: Any) -> AsyncIterator[list[JSON]]:  # noqa: ANN401
-        """Go through a list page by page."""
+        """Yield the pages of a list."""
         cursor: dict[str, str] = {}
         while True:
             response = await self.get(path, **parameters, **cursor)
@@ -119,7 +121,7 @@ class Stack:
         return [item async for page in self.pages(path, **{"limit": 100, **parameters}) for item in page]
 
     async def messages_of(self, key: str, count: int) -> list[JSON]:
-        """Wait until the conversation has so many messages, and return them."""
+        """Wait until the conversation has `count` messages, and return them."""
 
         async def look() -> list[JSON] | None:
             response = await self.get(f"/api/conversations/{key}")
@@ -151,9 +153,14 @@ async def running_stack(
     settings: Mapping[str, str] | None = None,
     services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
 ) -> AsyncIterator[Stack]:
-    """Run the services against these servers; the folder is for their logs.
+    """Run the services with these servers while inside.
 
-    A setting can be that of another, as in `$GATEWAY_URL`.
+    Args:
+        folder: the folder for the logs of the services.
+        database_url: the URL of the database.
+        nats_url: the URL of NATS.
+        settings: further settings. A value such as `$GATEWAY_URL` is that of the named setting.
+        services: the services to run.
     """
     ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
     environment = {

@@ -1,4 +1,4 @@
-"""What a client and a provider see of conversations."""
+"""Conversations, as clients and providers see them."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ EMAIL_A = "[user@usehatchapp.com](mailto:user@usehatchapp.com)"
 EMAIL_B = "[contact@gmail.com](mailto:contact@gmail.com)"
 
 
-async def test_every_way_between_two_numbers_is_one_conversation(stack: Stack) -> None:
+async def test_all_messages_between_two_numbers_are_one_conversation(stack: Stack) -> None:
     sms = {"body": "text message", "timestamp": WRITTEN}
     mms = {**sms, "type": "mms", "attachments": ["attachment-url"]}
     sent = await stack.send(**{"from": A, "to": B, **sms})
@@ -30,7 +30,7 @@ async def test_every_way_between_two_numbers_is_one_conversation(stack: Stack) -
     assert conversation["message_count"] == 4
 
 
-async def test_the_specifications_emails_are_taken_as_they_stand(stack: Stack) -> None:
+async def test_emails_of_the_specification_are_accepted(stack: Stack) -> None:
     payload = {
         "from": EMAIL_A,
         "to": EMAIL_B,
@@ -54,18 +54,18 @@ async def test_the_specifications_emails_are_taken_as_they_stand(stack: Stack) -
     found = await stack.messages_of(message["conversation_key"], 2)
     assert [each["from"] for each in found] == ["user@usehatchapp.com", "contact@gmail.com"]
     await stack.message_becomes(message["id"], "sent")
-    [taken] = await stack.email.messages()
-    assert taken["payload"]["to"] == "contact@gmail.com"
+    [delivered] = await stack.email.messages()
+    assert delivered["payload"]["to"] == "contact@gmail.com"
 
 
-async def test_fifty_first_messages_at_once_make_one_conversation(stack: Stack) -> None:
+async def test_fifty_simultaneous_first_messages_create_one_conversation(stack: Stack) -> None:
     sent = await asyncio.gather(*(stack.send(body=f"number {number}") for number in range(50)))
     found = await stack.messages_of(sent[0]["conversation_key"], 50)
     assert {message["id"] for message in found} == {message["id"] for message in sent}
     assert len(await stack.items("/api/conversations")) == 1
 
 
-async def test_one_webhook_ten_times_at_once_is_one_message(stack: Stack) -> None:
+async def test_ten_simultaneous_deliveries_of_a_webhook_are_one_message(stack: Stack) -> None:
     payload = {"from": B, "to": A, "type": "sms", "messaging_provider_id": "m-1", "body": "once"}
     responses = await asyncio.gather(*(stack.post("/api/webhooks/sms", payload) for _ in range(10)))
     assert [response.status_code for response in responses] == [200] * 10
@@ -75,18 +75,18 @@ async def test_one_webhook_ten_times_at_once_is_one_message(stack: Stack) -> Non
     assert conversation["message_count"] == 1
 
 
-async def test_an_inbound_message_and_its_receipt_come_from_the_mock_provider(stack: Stack) -> None:
+async def test_receipts_and_inbound_messages_of_the_mock_provider_are_stored(stack: Stack) -> None:
     sent = await stack.send()
     sent = await stack.message_becomes(sent["id"], "sent")
-    answer = await stack.sms.receipt(provider_message_id=sent["provider_message_id"], status="delivered")
-    assert answer.json()["status"] == 200
+    response = await stack.sms.receipt(provider_message_id=sent["provider_message_id"], status="delivered")
+    assert response.json()["status"] == 200
     delivered = await stack.message_becomes(sent["id"], "delivered")
     assert [step["status"] for step in delivered["history"]] == ["accepted", "sent", "delivered"]
 
-    answer = await stack.sms.inbound(**{"from": B, "to": A, "body": "an answer"})
-    assert answer.json()["status"] == 200
+    response = await stack.sms.inbound(**{"from": B, "to": A, "body": "a reply"})
+    assert response.json()["status"] == 200
     found = await stack.messages_of(sent["conversation_key"], 2)
-    assert found[-1]["body"] == "an answer"
+    assert found[-1]["body"] == "a reply"
 
 
 UNUSUAL: list[dict[str, Any]] = [
@@ -101,52 +101,54 @@ UNUSUAL: list[dict[str, Any]] = [
 ]
 
 
-async def test_what_is_unusual_and_right_is_kept(stack: Stack) -> None:
-    for what in UNUSUAL:
-        sent = await stack.send(**what)
+async def test_unusual_but_valid_messages_are_stored(stack: Stack) -> None:
+    for fields in UNUSUAL:
+        sent = await stack.send(**fields)
         found = await stack.message_becomes(sent["id"], "sent")
-        assert found["body"] == what.get("body", "Hello")
+        assert found["body"] == fields.get("body", "Hello")
         assert found["attachments"] == []
-        if "timestamp" in what:
-            assert found["timestamp"] == (WRITTEN if what["timestamp"] else found["created_at"])
+        if "timestamp" in fields:
+            assert found["timestamp"] == (WRITTEN if fields["timestamp"] else found["created_at"])
     conversations = await stack.items("/api/conversations", participant=B)
     assert sorted(each["participants"] for each in conversations) == [[A, B], [B]]
 
 
-async def test_an_idempotency_key_makes_repetitions_one_message(stack: Stack) -> None:
+async def test_requests_with_the_same_idempotency_key_are_one_message(stack: Stack) -> None:
     payload = {"from": A, "to": B, "type": "sms", "body": "once"}
     key = {"Idempotency-Key": '"order-17"'}
     responses = await asyncio.gather(*(stack.post("/api/messages/sms", payload, **key) for _ in range(10)))
     assert {response.status_code for response in responses} == {202}
-    [answer] = {response.text for response in responses}
+    [text] = {response.text for response in responses}
     other = await stack.post("/api/messages/sms", {**payload, "body": "another"}, **key)
     assert other.status_code == 422
     await stack.message_becomes(responses[0].json()["id"], "sent")
-    assert answer == (await stack.post("/api/messages/sms", payload, **key)).text
+    assert text == (await stack.post("/api/messages/sms", payload, **key)).text
     assert len(await stack.sms.messages()) == 1
 
 
-async def test_pages_neither_skip_nor_repeat_while_messages_arrive(stack: Stack) -> None:
+async def test_conversations_are_listed_once_while_others_get_messages(stack: Stack) -> None:
     numbers = [f"+1201666{number:04}" for number in range(20)]
     for number in numbers:
         await stack.send(to=number)
 
-    async def all_are_there() -> bool:
+    async def all_are_stored() -> bool:
         return len(await stack.items("/api/conversations")) == 20
 
-    await eventually(all_are_there)
-    seen: list[str] = []
+    await eventually(all_are_stored)
+    listed: list[str] = []
+    moved: list[str] = []
     async for page in stack.pages("/api/conversations", limit=3):
-        seen += [address for conversation in page for address in conversation["participants"]]
-        # One that was not seen yet moves to the front, one that was seen as well, and there is a new one.
-        unseen = [number for number in numbers if number not in seen]
-        moved = await stack.send(to=unseen[0] if unseen else numbers[0])
-        await stack.send(to=numbers[-1])
-        new = await stack.send(to=f"+1202555{len(seen):04}")
-        for message in (moved, new):
-            await stack.message_becomes(message["id"], "accepted", "sent")
-    of_before = [address for address in seen if address in numbers]
-    assert sorted(of_before) == numbers
+        listed += [address for conversation in page for address in conversation["participants"]]
+        # Three conversations move to the front: one that is not listed yet, one that is, and a new one.
+        not_listed = [number for number in numbers if number not in (*listed, *moved)]
+        moved += not_listed[:1]
+        for number in (*not_listed[:1], numbers[-1], f"+1202555{len(listed):04}"):
+            sent = await stack.send(to=number)
+            await stack.message_becomes(sent["id"], "accepted", "sent")
+
+    assert sorted(address for address in listed if address in numbers) == sorted({*numbers} - {*moved})
+    listed_again = await stack.items("/api/conversations")
+    assert {*moved} <= {address for each in listed_again for address in each["participants"]}
 
 
 async def test_a_participant_is_found_with_a_bare_plus(stack: Stack) -> None:

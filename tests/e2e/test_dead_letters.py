@@ -1,4 +1,4 @@
-"""Dead letters from the API, and by the very commands of docs/dead-letters.md."""
+"""Dead letters, through the API and with the commands of docs/dead-letters.md."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ def terminal(nats_url: str, tmp_path: Path) -> Terminal:
     return Terminal(ROOT / "docs" / "dead-letters.md", {"NATS_URL": nats_url, "USER": "ann"}, tmp_path)
 
 
-async def refused(stack: Stack, **what: Any) -> dict[str, Any]:  # noqa: ANN401 - any part of a message
-    """Send something that the provider will not have; return its dead letter."""
+async def refused(stack: Stack, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any field of a message
+    """Send a message that the provider refuses; return its dead letter."""
     await stack.sms.behave(status=400, times=1)
-    message = await stack.message_becomes((await stack.send(**what))["id"], "failed")
+    message = await stack.message_becomes((await stack.send(**fields))["id"], "failed")
     return await dead_letter(stack, message_id=message["id"])
 
 
@@ -36,7 +36,7 @@ async def dead_letter(stack: Stack, **filter_: str) -> dict[str, Any]:
 
 
 async def becomes(stack: Stack, letter: dict[str, Any], state: str) -> dict[str, Any]:
-    """Wait until the dead letter is in this state, and somebody has signed for it."""
+    """Wait until the dead letter is in this state and has a resolution; return it."""
 
     async def look() -> dict[str, Any] | None:
         shown: dict[str, Any] = (await stack.get(f"/api/dead-letters/{letter['id']}")).json()
@@ -53,34 +53,34 @@ async def test_after_an_outage_a_few_calls_replay_everything(stack: Stack) -> No
     for id_ in sent:
         await stack.message_becomes(id_, "failed")
     await stack.sms.recover()
-    hopeless = await dead_letter(stack, message_id=sent[0])
-    discard = await stack.post(f"/api/dead-letters/{hopeless['id']}/discard", {"reason": "of no use"})
+    discarded = await dead_letter(stack, message_id=sent[0])
+    discard = await stack.post(f"/api/dead-letters/{discarded['id']}/discard", {"reason": "outdated"})
     assert discard.status_code == 202, discard.text
-    await becomes(stack, hopeless, "discarded")
+    await becomes(stack, discarded, "discarded")
 
-    taken, cursor = 0, None
+    resolved, cursor = 0, None
     while True:
         body = {"filter": {"reason": "http_400"}, "limit": 7, "cursor": cursor}
         response = await stack.post("/api/dead-letters/replay", body)
         assert response.status_code == 202, response.text
-        taken += response.json()["taken"]
+        resolved += response.json()["resolved"]
         if (cursor := response.json()["next_cursor"]) is None:
             break
 
-    assert taken == 19
+    assert resolved == 19
     for id_ in sent[1:]:
         await stack.message_becomes(id_, "sent")
     assert {each["payload"]["body"] for each in await stack.sms.messages()} == {
         f"number {number}" for number in range(1, 20)
     }
-    shown = (await stack.get(f"/api/dead-letters/{hopeless['id']}")).json()
-    assert shown["resolution"]["reason"] == "of no use"
+    shown = (await stack.get(f"/api/dead-letters/{discarded['id']}")).json()
+    assert shown["resolution"]["reason"] == "outdated"
     assert [entry["status"] for entry in shown["history"]] == ["accepted", "failed"]
 
 
-@pytest.mark.parametrize("what", ["replay", "discard"])
-async def test_what_a_consumer_died_of_can_be_replayed_or_discarded(
-    stack: Stack, jetstream: JetStreamContext, what: str
+@pytest.mark.parametrize("action", ["replay", "discard"])
+async def test_a_message_that_crashed_its_consumer_can_be_replayed_or_discarded(
+    stack: Stack, jetstream: JetStreamContext, action: str
 ) -> None:
     await jetstream.add_consumer(
         Stream.OUTBOUND, ConsumerConfig(durable_name="fragile", ack_wait=0.1, max_deliver=1)
@@ -89,20 +89,20 @@ async def test_what_a_consumer_died_of_can_be_replayed_or_discarded(
     message = await stack.send()
     await subscription.fetch(1)  # and never acknowledge
     with pytest.raises(TimeoutError):
-        await subscription.fetch(1, timeout=1)  # the server notices when it is asked again
+        await subscription.fetch(1, timeout=1)  # the server notices at the next request
     letter = await dead_letter(stack, reason="max_deliver_exceeded")
     assert letter["message_id"] == message["id"]
 
     body: dict[str, Any] = {"filter": {"message_id": message["id"]}}
-    if what == "discard":
-        body["reason"] = "of no use"
-    response = await stack.post(f"/api/dead-letters/{what}", body)
+    if action == "discard":
+        body["reason"] = "outdated"
+    response = await stack.post(f"/api/dead-letters/{action}", body)
 
-    assert response.json() == {"taken": 1, "skipped": [], "next_cursor": None}
-    await becomes(stack, letter, f"{what}ed")
+    assert response.json() == {"resolved": 1, "skipped": [], "next_cursor": None}
+    await becomes(stack, letter, f"{action}ed")
 
 
-async def test_a_message_is_replayed_by_the_commands_of_the_page(stack: Stack, terminal: Terminal) -> None:
+async def test_a_message_is_replayed_with_the_commands_of_the_page(stack: Stack, terminal: Terminal) -> None:
     letter = await refused(stack, body='"quoted" {{Count}} é')
 
     listed = await terminal.run("list", "open")
@@ -121,7 +121,7 @@ async def test_a_message_is_replayed_by_the_commands_of_the_page(stack: Stack, t
     assert again.status_code == 409
 
 
-async def test_what_is_replayed_by_the_api_and_by_the_page_is_one_replay(
+async def test_replays_by_the_api_and_with_the_commands_are_one_replay(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext
 ) -> None:
     letter = await refused(stack)
@@ -139,7 +139,7 @@ async def test_what_is_replayed_by_the_api_and_by_the_page_is_one_replay(
 
 
 @pytest.mark.parametrize("payload", [b'{"type": "v9", "text": "{{Count}} \\u00e9"}\n', b"\xff\x00 no text"])
-async def test_what_could_not_be_read_goes_back_by_the_commands_of_the_page(
+async def test_an_unreadable_message_is_put_back_with_the_commands_of_the_page(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext, payload: bytes
 ) -> None:
     subject = f"inbound.message.sms.7.{messages.message().conversation_key}"
@@ -154,7 +154,7 @@ async def test_what_could_not_be_read_goes_back_by_the_commands_of_the_page(
     await becomes(stack, letter, "replayed")
 
 
-async def test_a_dead_letter_is_discarded_by_the_commands_of_the_page(
+async def test_a_dead_letter_is_discarded_with_the_commands_of_the_page(
     stack: Stack, terminal: Terminal
 ) -> None:
     letter = await refused(stack)

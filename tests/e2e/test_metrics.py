@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
-from shared.events import MessageAccepted
+from shared.events import Event
+from shared.message import DeliveryRequest
 from tests import infrastructure, messages
 from tests.e2e.stack import Stack, running_stack
 from tests.waiting import eventually
@@ -160,7 +161,7 @@ async def test_unreadable_and_expired_messages_are_counted(metrics: Metrics, pub
         await metrics.becomes(1, service, "dead_letters_total", **FAILED, reason="not_json")
 
 
-async def _publish(publisher: Publisher, subject: str, event: MessageAccepted) -> None:
+async def _publish(publisher: Publisher, subject: str, event: Event[DeliveryRequest]) -> None:
     await publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
 
 

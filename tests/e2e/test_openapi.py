@@ -1,4 +1,4 @@
-"""Schemathesis reads the OpenAPI document and tries whether the API keeps what it says."""
+"""Schemathesis checks that the API behaves as its OpenAPI document says."""
 
 import asyncio
 import subprocess
@@ -9,13 +9,13 @@ import pytest
 
 from tests.e2e.stack import Stack
 
-# A schema cannot say which numbers are possible, or that a message needs a body or an attachment; so what
-# conforms to it may still be refused, with 422.
+# A schema cannot say which phone numbers are possible, or that a message needs a body or an attachment. A
+# request that conforms to it may therefore be refused with 422.
 _NOT_PROMISED = "positive_data_acceptance"
 
 
 @pytest.mark.timeout(300)
-async def test_the_api_is_as_its_document_says(stack: Stack, tmp_path: Path) -> None:
+async def test_the_api_behaves_as_documented(stack: Stack, tmp_path: Path) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         "run",

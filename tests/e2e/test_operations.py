@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md do what it says: each is run as it stands there."""
+"""The commands of docs/operations.md, each of which is run as it is written there."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ import pytest
 from nats.js import JetStreamContext
 
 from dev.chaos.cluster import running_cluster
-from shared.observability import metrics
 from shared.bus.topology import sender_lanes, streams
 from shared.channels import Channel
 from shared.ids import ConversationKey, partition_of
+from shared.observability import metrics
 from tests import documents, infrastructure
 from tests.documents import ROOT, Terminal
 from tests.e2e.stack import Stack, running_stack
@@ -37,7 +37,7 @@ def _tools() -> None:
 
 @pytest.fixture
 async def terminal(tmp_path: Path, nats_url: str, database_url: str) -> Terminal:
-    """An operator's, connected to the test's servers; the gateway's address comes with the stack."""
+    """Return an operator's terminal, connected to the test's servers."""
     return Terminal(
         DOCUMENT,
         {"NATS_URL": nats_url, "DATABASE_URL": database_url, "XDG_CONFIG_HOME": str(tmp_path / "config")},
@@ -46,7 +46,7 @@ async def terminal(tmp_path: Path, nats_url: str, database_url: str) -> Terminal
 
 @pytest.fixture
 async def other_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
-    """Another server, with nothing on it."""
+    """Run another, empty server."""
     async with infrastructure.nats(tmp_path / "other") as server:
         yield server
 
@@ -69,38 +69,40 @@ async def execute(database_url: str, *statements: str) -> None:
 
 
 async def as_shown(stack: Stack) -> Any:  # noqa: ANN401 - any JSON
-    """All that the API shows, without the small integers of conversations."""
+    """Return everything that the API shows, without the numbers of conversations."""
     conversations = await stack.items("/api/conversations")
     ids = [
         message["id"]
         for conversation in conversations
         for message in await stack.items(f"/api/conversations/{conversation['key']}/messages")
     ]
-    found = [(await stack.get(f"/api/messages/{id_}")).json() for id_ in ids]
-    return without_numbers([conversations, found, await stack.items("/api/dead-letters")])
+    messages = [(await stack.get(f"/api/messages/{id_}")).json() for id_ in ids]
+    dead_letters = await stack.items("/api/dead-letters")
+    suppressions = await stack.items("/api/suppressions")
+    return without_numbers([conversations, messages, dead_letters, suppressions])
 
 
 async def accepted_by(stack: Stack) -> list[str]:
-    """What the provider got, by message id."""
-    return [taken["idempotency_key"] for taken in await stack.sms.messages()]
+    """Return the ids of the messages that the provider has accepted."""
+    return [sent["idempotency_key"] for sent in await stack.sms.messages()]
 
 
-def test_every_command_is_run_here() -> None:
+def test_every_command_is_tested() -> None:
     run = set(re.findall(r'\brun[(,]\s*"([\w-]+)"', Path(__file__).read_text()))
     assert run | {block for block, _, _ in REPLAYS} == set(documents.commands(DOCUMENT))
 
 
-def test_the_metrics_are_called_so() -> None:
+def test_the_metrics_exist() -> None:
     named = set(re.findall(r"`(messaging_[a-z_]+)", DOCUMENT.read_text()))
     known = {
         metric.name + ("_total" if metric.type == "counter" else "")
         for metric in prometheus_client.REGISTRY.collect()
     }
-    assert metrics.CONSUMER_PENDING._name in named  # noqa: SLF001 - it has no other way to tell
+    assert metrics.CONSUMER_PENDING._name in named  # noqa: SLF001 - there is no public attribute
     assert named - known == set()
 
 
-async def test_connecting_and_what_healthy_looks_like(stack: Stack, terminal: Terminal) -> None:
+async def test_connecting_and_checking_the_health(stack: Stack, terminal: Terminal) -> None:
     listed = (await terminal.run("connect")).split()
     assert {str(stream.name) for stream in streams(replicas=1, max_bytes=-1)} <= set(listed)
     healthy = await terminal.run("healthy", GATEWAY_URL=stack.gateway_url)
@@ -108,7 +110,7 @@ async def test_connecting_and_what_healthy_looks_like(stack: Stack, terminal: Te
     assert '{"status":"ready","postgresql":"ok"}' in healthy
 
 
-async def test_the_lag_and_its_end(stack: Stack, terminal: Terminal) -> None:
+async def test_the_lag_of_consumers_and_draining(stack: Stack, terminal: Terminal) -> None:
     await terminal.run("drained")
     assert await terminal.run("lag") == ""
     await stack.processes["ingest"].end()
@@ -133,13 +135,13 @@ async def test_the_lag_and_its_end(stack: Stack, terminal: Terminal) -> None:
     assert await terminal.run("lag") == ""
 
 
-WHOLE_CONVERSATION = (
-    "TRUNCATE message_events, delivery_receipts, dead_letters, messages, conversation_participants,"
-    " conversations, participants"
+EVERYTHING = (
+    "TRUNCATE message_events, delivery_receipts, dead_letters, dead_letter_resolutions, messages,"
+    " conversation_participants, conversations, participants, suppression_changes"
 )
 
 REPLAYS = [
-    ("replay-since", {}, WHOLE_CONVERSATION),
+    ("replay-since", {}, EVERYTHING),
     (
         "replay-subject",
         {"STREAM": "OUTBOUND", "SUBJECT": "outbound.sms.>"},
@@ -149,6 +151,11 @@ REPLAYS = [
         "replay-subject",
         {"STREAM": "EVENTS", "SUBJECT": "events.*.sent"},
         "DELETE FROM message_events WHERE status = 'sent'",
+    ),
+    (
+        "replay-subject",
+        {"STREAM": "SUPPRESSIONS", "SUBJECT": "suppression.sms.*"},
+        "DELETE FROM suppression_changes",
     ),
     (
         "republish",
@@ -171,10 +178,10 @@ REPLAYS = [
         "DELETE FROM dead_letters",
     ),
 ]
-"""Which command, for what, and the rows that it brings back."""
+"""A command, its variables, and a statement that deletes the rows which the command restores."""
 
 
-async def test_replays_bring_back_what_was_lost_and_change_nothing_else(
+async def test_replays_restore_lost_rows_and_change_nothing_else(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext, database_url: str
 ) -> None:
     await stack.send(body="{{Count}} $(ls) `x` \\ ü\n\n")
@@ -185,23 +192,23 @@ async def test_replays_bring_back_what_was_lost_and_change_nothing_else(
     )
     await until_idle(jetstream)
     began = json.loads(f'"{(await terminal.run("conversation-begin", CONVERSATION=conversation)).strip()}"')
-    stored, shown, asked = await tables(database_url), await as_shown(stack), await stack.sms.stats()
-    for block, of, lose in REPLAYS:
-        variables = {name: value.format(conversation=conversation) for name, value in of.items()}
+    stored, shown, requests = await tables(database_url), await as_shown(stack), await stack.sms.stats()
+    for block, given, deletion in REPLAYS:
+        variables = {name: value.format(conversation=conversation) for name, value in given.items()}
         await terminal.run(block, SINCE=began, **variables)
         await until_idle(jetstream)
-        assert await tables(database_url) == stored, (block, of)
+        assert await tables(database_url) == stored, (block, given)
 
-        await execute(database_url, lose)
+        await execute(database_url, deletion)
         assert await as_shown(stack) != shown
         await terminal.run(block, SINCE=began, **variables)
         await until_idle(jetstream)
-        assert await as_shown(stack) == shown, (block, of)
-        assert await stack.sms.stats() == asked
+        assert await as_shown(stack) == shown, (block, given)
+        assert await stack.sms.stats() == requests
         stored = await tables(database_url)
 
 
-async def test_the_database_is_rebuilt_while_messages_come_and_go(
+async def test_the_database_is_rebuilt_while_messages_are_sent(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext
 ) -> None:
     sent = [await stack.send(body=f"before {number}") for number in range(5)]
@@ -219,7 +226,7 @@ async def test_the_database_is_rebuilt_while_messages_come_and_go(
 
 
 async def sent_and_delayed(stack: Stack) -> tuple[list[str], str]:
-    """Let some messages be sent and one wait for its second attempt; return their ids."""
+    """Send some messages, and one that waits for its second attempt; return their ids."""
     sent = [(await stack.send(body=f"number {number}"))["id"] for number in range(3)]
     for id_ in sent:
         await stack.message_becomes(id_, "sent")
@@ -229,7 +236,7 @@ async def sent_and_delayed(stack: Stack) -> tuple[list[str], str]:
     return sent, delayed
 
 
-async def test_a_restored_server_sends_what_is_due_and_nothing_again(
+async def test_a_restored_server_sends_due_messages_and_no_message_again(
     tmp_path: Path,
     terminal: Terminal,
     database_url: str,
@@ -246,8 +253,8 @@ async def test_a_restored_server_sends_what_is_due_and_nothing_again(
     jetstream = client.jetstream()
     ingest = await jetstream.consumer_info("OUTBOUND", "ingest-outbound")
     assert ingest.ack_floor is not None
-    assert ingest.ack_floor.stream_seq == 4  # consumers come with their places
-    await execute(database_url, WHOLE_CONVERSATION)
+    assert ingest.ack_floor.stream_seq == 4  # consumers are restored with their positions
+    await execute(database_url, EVERYTHING)
     (tmp_path / "second").mkdir()
     async with running_stack(
         tmp_path / "second", database_url=database_url, nats_url=other_nats.url, settings=later
@@ -262,7 +269,7 @@ async def test_a_restored_server_sends_what_is_due_and_nothing_again(
     await client.close()
 
 
-async def test_without_its_ledger_a_restored_server_has_to_be_kept_from_sending(
+async def test_a_restored_server_without_its_ledger_must_be_kept_from_sending(
     tmp_path: Path,
     terminal: Terminal,
     database_url: str,
@@ -290,7 +297,7 @@ async def test_without_its_ledger_a_restored_server_has_to_be_kept_from_sending(
         await until_idle(jetstream)
         assert await accepted_by(stack) == [new]
 
-        # What the document warns of: nothing but the ledger knows that these were sent.
+        # The document warns of this: only the ledger knows that these messages were sent.
         lane = lane_of(await conversation_of(jetstream))
         await terminal.run("back-to-the-beginning", STREAM="OUTBOUND", CONSUMER=lane, NATS_URL=other_nats.url)
         await until_idle(jetstream)
@@ -328,7 +335,7 @@ async def test_a_single_server_grows_to_a_cluster(tmp_path: Path, stack: Stack, 
 
 
 async def succeeds(run: Callable[[], Awaitable[str]]) -> bool:
-    """The server may be unable to restore a stream, and the document says to try again."""
+    """Return whether the command succeeds; the document says to repeat it if the server cannot restore."""
     try:
         await run()
     except AssertionError:
@@ -336,7 +343,7 @@ async def succeeds(run: Callable[[], Awaitable[str]]) -> bool:
     return True
 
 
-async def test_making_room_in_a_log(stack: Stack, terminal: Terminal, jetstream: JetStreamContext) -> None:
+async def test_purging_old_messages(stack: Stack, terminal: Terminal, jetstream: JetStreamContext) -> None:
     for number in range(3):
         await stack.send(body=f"number {number}")
     await terminal.run("drained")
@@ -347,14 +354,14 @@ async def test_making_room_in_a_log(stack: Stack, terminal: Terminal, jetstream:
         assert (await jetstream.stream_info("OUTBOUND")).state.first_seq == first
 
 
-async def test_stepping_over_a_poison_and_sending_it_after_all(
+async def test_skipping_a_poison_message_and_sending_it_later(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext, tmp_path: Path
 ) -> None:
     await stack.processes["sender"].end()
     poison, after = [await stack.send(body=body) for body in ("poison", "after")]
     lane = lane_of(poison["conversation_key"])
     victim = await jetstream.pull_subscribe_bind(lane, stream="OUTBOUND")
-    [_] = await victim.fetch(1)  # by one that dies of it
+    [_] = await victim.fetch(1)  # as if the consumer crashed on it
     await victim.unsubscribe()
     kept = tmp_path / "poison.json"
     await terminal.run("skip", STREAM="OUTBOUND", CONSUMER=lane, FILE=str(kept))
@@ -369,7 +376,7 @@ async def test_stepping_over_a_poison_and_sending_it_after_all(
     assert await accepted_by(stack) == [after["id"], poison["id"]]
 
 
-async def test_a_consumer_beyond_the_end_is_found_and_brought_back(
+async def test_a_consumer_beyond_the_end_is_found_and_reset(
     stack: Stack, terminal: Terminal, jetstream: JetStreamContext
 ) -> None:
     await stack.message_becomes((await stack.send())["id"], "sent")
@@ -384,7 +391,7 @@ async def test_a_consumer_beyond_the_end_is_found_and_brought_back(
     await stack.message_becomes(waiting["id"], "sent")
 
 
-async def test_a_route_is_paused_until_the_provider_takes_our_credentials(
+async def test_a_provider_is_paused_until_it_accepts_our_credentials(
     tmp_path: Path, database_url: str, nats_url: str
 ) -> None:
     async with running_stack(
@@ -393,7 +400,7 @@ async def test_a_route_is_paused_until_the_provider_takes_our_credentials(
 
         async def paused(value: str) -> bool:
             page = (await stack.client.get(f"{stack.processes['sender'].url}/metrics")).text
-            return f'messaging_route_paused{{provider="generic_sms"}} {value}\n' in page
+            return f'messaging_provider_paused{{provider="generic_sms"}} {value}\n' in page
 
         await stack.sms.behave(status=401)
         refused = await stack.send()
@@ -429,7 +436,7 @@ async def test_following_a_message(stack: Stack, terminal: Terminal, tmp_path: P
 
 
 def objects_in(text: str) -> Sequence[Any]:
-    """Read JSON values that follow one another."""
+    """Return the JSON values that follow each other in the text."""
     decoder, found, text = json.JSONDecoder(), [], text.strip()
     while text:
         value, end = decoder.raw_decode(text)

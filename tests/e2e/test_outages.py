@@ -1,4 +1,4 @@
-"""Services and servers that go away and come back: nothing that was accepted is lost or sent twice."""
+"""Outages of services and servers: no accepted message is lost or sent twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,14 +17,14 @@ from tests.waiting import eventually
 
 
 async def sent_once(stack: Stack, messages: list[JSON]) -> None:
-    """Wait until the provider has each of them, and see that it has none twice."""
+    """Wait until the provider has all of the messages, and check that it has no message twice."""
     ids = {message["id"] for message in messages}
 
     async def all_arrived() -> bool:
-        return {taken["idempotency_key"] for taken in await stack.sms.messages()} >= ids
+        return {sent["idempotency_key"] for sent in await stack.sms.messages()} >= ids
 
     await eventually(all_arrived, within=90)
-    keys = [taken["idempotency_key"] for taken in await stack.sms.messages()]
+    keys = [sent["idempotency_key"] for sent in await stack.sms.messages()]
     assert len(keys) == len(set(keys))
 
 
@@ -33,7 +33,7 @@ async def stored(stack: Stack, messages: list[JSON]) -> None:
 
 
 async def send_patiently(stack: Stack, body: str) -> JSON:
-    """Send as a client does that wants to be sure: with a key, and again until it is accepted."""
+    """Send like a careful client: with an idempotency key, and repeatedly until the message is accepted."""
     payload = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": body}
 
     async def attempt() -> JSON | None:
@@ -65,7 +65,7 @@ async def own_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
 
 
 @pytest.mark.parametrize("hanging", [False, True], ids=["stopped", "hanging"])
-async def test_without_postgresql_messages_are_taken_and_sent(
+async def test_messages_are_accepted_and_sent_without_postgresql(
     tmp_path: Path, own_postgres: infrastructure.Postgres, nats_url: str, *, hanging: bool
 ) -> None:
     database_url = sqlalchemy_url(own_postgres.server.url)
@@ -105,11 +105,12 @@ async def test_services_stop_in_time_while_postgresql_hangs(
 
 
 @pytest.mark.parametrize("hanging", [False, True], ids=["stopped", "hanging"])
-async def test_without_nats_the_answer_is_503_and_a_repetition_appears_once(
+async def test_sends_without_nats_are_503_and_are_sent_once_when_repeated(
     tmp_path: Path, database_url: str, own_nats: infrastructure.Server, *, hanging: bool
 ) -> None:
     async with running_stack(tmp_path, database_url=database_url, nats_url=own_nats.url) as stack:
-        # In a lane of its own: NATS, killed, may forget that this is acknowledged and hold it for 30 s.
+        # It is in another lane than the next message: when NATS is killed, it may forget the acknowledgement
+        # of this message, and deliver it again after 30 seconds.
         before = await stack.send(to="+18045550000")
         await stack.message_becomes(before["id"], "sent")
         await (own_nats.pause() if hanging else own_nats.kill())

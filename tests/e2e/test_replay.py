@@ -1,4 +1,4 @@
-"""The streams can be replayed without harm, and the database rebuilt from them."""
+"""Replaying the streams changes nothing, and the database can be rebuilt from them."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ Tables = dict[str, list[str]]
 
 
 async def tables(database_url: str) -> Tables:
-    """Read every row of every table, as text."""
+    """Return every row of every table, as text."""
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
         names = await connection.fetch(
@@ -39,7 +39,7 @@ def alembic(database_url: str, *command: str) -> None:
 
 
 async def exchange(stack: Stack) -> list[dict[str, Any]]:
-    """Let all that can happen to messages happen; return the messages as they ended."""
+    """Let messages go through everything that can happen to them; return their final states."""
     await stack.sms.behave(status=500, times=2)
     sent = [await stack.send(body=f"number {number}") for number in range(5)]
     done = [await stack.message_becomes(message["id"], "sent") for message in sent]
@@ -60,22 +60,22 @@ async def exchange(stack: Stack) -> list[dict[str, Any]]:
 
 
 async def cancel(stack: Stack) -> str:
-    """Cancel a message that waits for its time; return its id."""
+    """Cancel a scheduled message; return its id."""
     in_an_hour = datetime.now(UTC) + timedelta(hours=1)
-    waiting = await stack.send(body="later", send_at=in_an_hour.isoformat())
-    assert waiting["status"] == "scheduled"
-    id_: str = waiting["id"]
+    scheduled = await stack.send(body="later", send_at=in_an_hour.isoformat())
+    assert scheduled["status"] == "scheduled"
+    id_: str = scheduled["id"]
     await stack.message_becomes(id_, "scheduled")
     assert [each["id"] for each in await stack.items("/api/messages", status="scheduled")] == [id_]
-    answer = await stack.client.delete(f"{stack.gateway_url}/api/messages/{id_}")
-    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    response = await stack.client.delete(f"{stack.gateway_url}/api/messages/{id_}")
+    assert (response.status_code, response.json()["status"]) == (200, "canceled")
     await stack.message_becomes(id_, "canceled")
     assert await stack.items("/api/messages", status="scheduled") == []
     return id_
 
 
 async def opt_out_and_in(stack: Stack) -> None:
-    """Let two people opt out, one of them in again, and wait until that is stored."""
+    """Opt two recipients out and one of them in again, and wait until this is stored."""
 
     async def is_stored() -> bool:
         found = await stack.items("/api/suppressions")
@@ -88,7 +88,7 @@ async def opt_out_and_in(stack: Stack) -> None:
 
 
 def without_numbers(found: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Leave out the small integers of conversations, which are handed out anew."""
+    """Remove the numbers of conversations, which are assigned anew when the database is rebuilt."""
     if isinstance(found, list):
         return [without_numbers(each) for each in found]
     if not isinstance(found, dict):
@@ -112,7 +112,7 @@ async def test_resetting_every_consumer_sends_nothing_twice_and_changes_no_row(
 ) -> None:
     await exchange(stack)
     await until_idle(jetstream)
-    before, asked = await tables(database_url), await stack.sms.stats()
+    before, requests = await tables(database_url), await stack.sms.stats()
     for consumer in CONSUMERS:
         await jetstream.reset_consumer(consumer.stream, consumer.name, 1)
     await until_idle(jetstream)
@@ -120,16 +120,16 @@ async def test_resetting_every_consumer_sends_nothing_twice_and_changes_no_row(
         await jetstream.reset_consumer(consumer.stream, consumer.name, 3)
     await until_idle(jetstream)
     assert await tables(database_url) == before
-    assert await stack.sms.stats() == asked
+    assert await stack.sms.stats() == requests
 
 
 async def test_republishing_everything_changes_nothing_either(
     stack: Stack, jetstream: JetStreamContext, database_url: str
 ) -> None:
-    """As `nats pub` does with what `nats sub --dump` wrote: the same bodies, no headers."""
+    """Publish the bodies without headers, like `nats pub` with the output of `nats sub --dump`."""
     await exchange(stack)
     await until_idle(jetstream)
-    before, asked = await tables(database_url), await stack.sms.stats()
+    before, requests = await tables(database_url), await stack.sms.stats()
     for stream in ("INBOUND", "OUTBOUND", "EVENTS", "DEADLETTER"):
         last = (await jetstream.stream_info(stream)).state.last_seq
         for sequence in range(1, last + 1):
@@ -140,13 +140,13 @@ async def test_republishing_everything_changes_nothing_either(
             await jetstream.publish(str(message.subject), message.data or b"")
     await until_idle(jetstream)
     assert await tables(database_url) == before
-    assert await stack.sms.stats() == asked
+    assert await stack.sms.stats() == requests
 
 
-async def test_a_lost_database_comes_back_from_the_streams(
+async def test_a_lost_database_is_rebuilt_from_the_streams(
     stack: Stack, jetstream: JetStreamContext, database_url: str
 ) -> None:
-    ended = await exchange(stack)
+    messages = await exchange(stack)
     await until_idle(jetstream)
     conversations = await stack.items("/api/conversations")
     suppressions = await stack.items("/api/suppressions")
@@ -162,7 +162,7 @@ async def test_a_lost_database_comes_back_from_the_streams(
 
     await eventually(all_are_back)
     await until_idle(jetstream)
-    found = [(await stack.get(f"/api/messages/{message['id']}")).json() for message in ended]
-    assert without_numbers(found) == without_numbers(ended)
+    found = [(await stack.get(f"/api/messages/{message['id']}")).json() for message in messages]
+    assert without_numbers(found) == without_numbers(messages)
     assert without_numbers(await stack.items("/api/conversations")) == without_numbers(conversations)
     assert await stack.items("/api/suppressions") == suppressions

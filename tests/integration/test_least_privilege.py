@@ -1,4 +1,4 @@
-"""The rights in deploy/nats/nats-server.conf: each service can do its work, and nothing beside it."""
+"""The permissions in deploy/nats/nats-server.conf: each service can do its work and nothing else."""
 
 import asyncio
 import json
@@ -11,14 +11,15 @@ from uuid import UUID, uuid4
 
 import nats
 import pytest
+from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from dev.local_stack.processes import Command
 from dev.local_stack.readiness import NotReadyError, answers_jetstream
 from dev.local_stack.servers import HOST, NatsServer
-from shared.bus.key_value import Bucket
 from shared.bus.client import Bus, connect
-from shared.bus.consumer import ConsumerLoop, StreamMessage, Done, Outcome
+from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
+from shared.bus.key_value import KeyValueStore
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.streams import Streams
@@ -30,7 +31,6 @@ from shared.bus.topology import (
     INGEST_CONSUMERS,
     Consumer,
     Stream,
-    suppression_subject,
     dead_letter_resolved_subject,
     dead_letter_subject,
     delayed_due_subject,
@@ -41,6 +41,7 @@ from shared.bus.topology import (
     outbound_subject,
     sender_delayed,
     sender_lanes,
+    suppression_subject,
 )
 from shared.channels import Channel
 from shared.ids import (
@@ -48,9 +49,9 @@ from shared.ids import (
     ConversationKey,
     EventId,
     MessageId,
-    suppression_key,
     new_message_id,
     partition_of,
+    suppression_key,
 )
 from shared.lifecycle import Status
 from tests import messages
@@ -63,7 +64,7 @@ CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nats" / "nats-server.con
 
 ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
 SERVICES = (GATEWAY, INGEST, SENDER)
-# Digits alone would be a number to the server, were they not quoted as they are in docker-compose.yml.
+# The server would read digits as a number if they were not quoted, as they are in docker-compose.yml.
 PASSWORD = "20240102"
 
 CONVERSATION = messages.message().conversation_key
@@ -91,11 +92,11 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
     Stream.SUPPRESSIONS: {
-        suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)): {GATEWAY, SENDER},
+        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
     },
     Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
 }
-"""What may be published by whom."""
+"""The services that may publish to each subject."""
 
 BUCKETS = {IDEMPOTENCY_BUCKET: {GATEWAY}, DELIVERIES_BUCKET: {SENDER, GATEWAY}}
 
@@ -122,8 +123,14 @@ ADMINISTRATION = (
 )
 
 
+class Value(BaseModel):
+    """A value for a bucket."""
+
+    text: str
+
+
 class ConfiguredNats(NatsServer):
-    """A nats-server with the configuration of docker-compose.yml, at another place."""
+    """A nats-server with the configuration of docker-compose.yml, on a port and in a folder of the test."""
 
     async def prepare(self) -> None:
         self._prepare_log()
@@ -155,7 +162,7 @@ class ConfiguredNats(NatsServer):
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ConfiguredNats]:
-    """It is provisioned by the admin, who thereby is seen to be able to."""
+    """Run a server that the admin has provisioned, which proves that the admin can."""
     folder = tmp_path_factory.mktemp("nats")
     server = ConfiguredNats(folder / "data", free_port(), log=folder / "log")
     await server.start()
@@ -167,9 +174,9 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Conf
 
 
 class Probe:
-    """A bare connection of a user, which learns at once what it may not do.
+    """A bare connection of a user, which learns immediately whether a command is allowed.
 
-    The client would not do: its ping may overtake what it is to confirm.
+    The NATS client cannot be used, since its ping may overtake the command that it is to confirm.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +188,7 @@ class Probe:
         assert await self._is_allowed(f"CONNECT {json.dumps(options)}")
 
     async def may_publish(self, subject: str) -> bool:
-        # What is no request to any API, and no acknowledgement.
+        # The payload is neither a valid request to any API nor an acknowledgement.
         return await self._is_allowed(f"PUB {subject} 1\r\n-")
 
     async def may_subscribe(self, subject: str) -> bool:
@@ -189,11 +196,11 @@ class Probe:
 
     async def _is_allowed(self, command: str) -> bool:
         self._writer.write(f"{command}\r\nPING\r\n".encode())
-        complained = False
+        has_error = False
         while (line := await self._reader.readline()) != b"PONG\r\n":
-            assert line, "the server hung up"
-            complained |= line.startswith(b"-ERR")
-        return not complained
+            assert line, "the server closed the connection"
+            has_error |= line.startswith(b"-ERR")
+        return not has_error
 
 
 @asynccontextmanager
@@ -209,7 +216,7 @@ async def probing(server: ConfiguredNats, user: str) -> AsyncIterator[Probe]:
 
 
 async def published_by(server: ConfiguredNats, subject: str) -> set[str]:
-    """Which of the services may publish to a subject."""
+    """Return the services that may publish to a subject."""
     allowed = set()
     for service in SERVICES:
         async with probing(server, service) as probe:
@@ -220,7 +227,7 @@ async def published_by(server: ConfiguredNats, subject: str) -> set[str]:
 
 @asynccontextmanager
 async def working(server: ConfiguredNats, service: str) -> AsyncIterator[tuple[Bus, Publisher]]:
-    """A connection such as the service makes, which is not denied anything while inside."""
+    """Connect as the service does, and check that the server denied nothing while inside."""
     with capture_logs() as logs:
         async with connect(server.url_for(service), name=service) as bus, publishing(bus) as publisher:
             await bus.until_connected()
@@ -232,8 +239,8 @@ def outgoing(subject: str) -> Outgoing:
     return Outgoing(subject, EventId(uuid4()), b"{}")
 
 
-async def settle(deliveries: Sequence[StreamMessage]) -> Sequence[Outcome]:
-    return [Done()] * len(deliveries)
+async def accept(messages: Sequence[StreamMessage]) -> Sequence[Outcome]:
+    return [Done()] * len(messages)
 
 
 def cases() -> Iterator[tuple[Stream, str, str]]:
@@ -248,7 +255,7 @@ async def test_a_service_publishes_to_its_streams(
     server: ConfiguredNats, stream: Stream, subject: str, service: str
 ) -> None:
     async with working(server, service) as (_, publisher):
-        # Many at once go as an atomic batch, where the stream takes one.
+        # Messages that are published at the same time may go as an atomic batch.
         sequences = await asyncio.gather(
             *(publisher.publish(stream, outgoing(subject)) for _ in range(3)), return_exceptions=True
         )
@@ -259,22 +266,22 @@ async def test_a_service_publishes_to_its_streams(
     ("subject", "services"),
     [case for subjects in SUBJECTS.values() for case in subjects.items()],
 )
-async def test_nobody_else_publishes_there(server: ConfiguredNats, subject: str, services: set[str]) -> None:
+async def test_only_these_services_may_publish_to_a_subject(
+    server: ConfiguredNats, subject: str, services: set[str]
+) -> None:
     assert await published_by(server, subject) == services
 
 
 @pytest.mark.parametrize(
     ("name", "service"), sorted((name, service) for name, services in BUCKETS.items() for service in services)
 )
-async def test_a_bucket_is_its_services_own(server: ConfiguredNats, name: str, service: str) -> None:
+async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name: str, service: str) -> None:
     async with working(server, service) as (bus, publisher):
-        bucket, key = Bucket(bus, publisher, name), str(new_message_id())
+        bucket, key = KeyValueStore.bucket(bus, publisher, name, Value), str(new_message_id())
         assert await bucket.get(key) is None
-        revision = await bucket.put(key, b"1", revision=0)
-        await bucket.put(key, b"2", revision=revision)
-        found = await bucket.get(key)
-    assert found is not None
-    assert found.data == b"2"
+        first = await bucket.put(key, Value(text="first"), after=None)
+        second = await bucket.put(key, Value(text="second"), after=first)
+        assert await bucket.get(key) == second
 
     value = f"$KV.{name}.{key}"
     for subject in (value, f"$JS.API.DIRECT.GET.KV_{name}.{value}"):
@@ -286,38 +293,42 @@ async def test_a_bucket_is_its_services_own(server: ConfiguredNats, name: str, s
     [
         (Stream.INBOUND, inbound_message_subject(Channel.EMAIL, CONVERSATION), {GATEWAY}),
         (Stream.INBOUND, inbound_message_subject(Channel.SMS, CONVERSATION), set()),
-        (Stream.SUPPRESSIONS, suppression_subject(Channel.SMS, suppression_key(None, messages.BOB)), {GATEWAY, SENDER}),
+        (
+            Stream.SUPPRESSIONS,
+            suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)),
+            {GATEWAY, SENDER},
+        ),
     ],
 )
-async def test_the_newest_of_a_subject_is_for_who_needs_it(
+async def test_only_these_services_may_read_the_newest_message_of_a_subject(
     server: ConfiguredNats, stream: Stream, subject: str, services: set[str]
 ) -> None:
     assert await published_by(server, f"$JS.API.DIRECT.GET.{stream}.{subject}") == services
 
 
 @pytest.mark.parametrize("service", READ_BY)
-async def test_a_service_reads_and_settles_its_consumers(server: ConfiguredNats, service: str) -> None:
+async def test_a_service_reads_its_consumers_and_acknowledges(server: ConfiguredNats, service: str) -> None:
     consumers = READ_BY[service]
 
-    async def all_is_settled() -> bool:
-        return await unsettled(server, consumers) == set()
+    async def all_are_finished() -> bool:
+        return await unfinished(server, consumers) == set()
 
     await fill(server)
-    assert await unsettled(server, consumers) == {consumer.name for consumer in consumers}
+    assert await unfinished(server, consumers) == {consumer.name for consumer in consumers}
     async with working(server, service) as (bus, _):
         loops = [
-            ConsumerLoop(bus, consumer, settle, batch=min(100, consumer.max_ack_pending))
+            ConsumerLoop(bus, consumer, accept, batch=min(100, consumer.max_ack_pending))
             for consumer in consumers
         ]
         running = [asyncio.create_task(loop.run()) for loop in loops]
-        await eventually(all_is_settled)
+        await eventually(all_are_finished)
         for loop in loops:
             loop.stop()
         await asyncio.gather(*running)
 
 
 async def fill(server: ConfiguredNats) -> None:
-    """Publish something for every consumer."""
+    """Publish a message for every consumer."""
     conversations: dict[int, ConversationKey] = {}
     while len(conversations) < PARTITIONS:
         key = messages.message(from_=f"+1201{len(conversations):07}", to=str(uuid4())).conversation_key
@@ -332,7 +343,8 @@ async def fill(server: ConfiguredNats) -> None:
         await asyncio.gather(*(publisher.publish(stream, outgoing(subject)) for stream, subject in subjects))
 
 
-async def unsettled(server: ConfiguredNats, consumers: Sequence[Consumer]) -> set[str]:
+async def unfinished(server: ConfiguredNats, consumers: Sequence[Consumer]) -> set[str]:
+    """Return the names of the consumers that have not acknowledged every message."""
     client = await nats.connect(server.url_for(ADMIN))
     jetstream = client.jetstream()
     infos = [await jetstream.consumer_info(consumer.stream, consumer.name) for consumer in consumers]
@@ -340,7 +352,7 @@ async def unsettled(server: ConfiguredNats, consumers: Sequence[Consumer]) -> se
     return {info.name for info in infos if info.num_ack_pending or info.num_pending}
 
 
-async def test_nobody_else_reads_a_consumer_or_settles_for_it(server: ConfiguredNats) -> None:
+async def test_only_its_own_service_may_read_a_consumer_or_acknowledge(server: ConfiguredNats) -> None:
     for service in SERVICES:
         own = READ_BY.get(service, ())
         async with probing(server, service) as probe:
@@ -361,12 +373,12 @@ async def test_a_service_measures_the_lag_of_its_consumers(server: ConfiguredNat
             assert await Streams(bus).lag(consumer) is not None
 
 
-async def test_ingest_gets_what_advisories_name(server: ConfiguredNats) -> None:
+async def test_ingest_reads_the_messages_of_advisories(server: ConfiguredNats) -> None:
     await fill(server)
     async with working(server, INGEST) as (bus, _):
         streams = Streams(bus)
         for stream in {consumer.stream for consumer in CONSUMERS}:
-            await streams.message(stream, 1)  # raises where there is no right to
+            await streams.message(stream, 1)  # raises without the permission
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -376,7 +388,9 @@ async def test_a_service_administers_nothing(server: ConfiguredNats, service: st
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_hears_only_answers_to_itself(server: ConfiguredNats, service: str) -> None:
+async def test_a_service_receives_only_the_replies_to_its_own_requests(
+    server: ConfiguredNats, service: str
+) -> None:
     others = {f"_INBOX_{user}.>" for user in (ADMIN, *SERVICES) if user != service}
     streams = {
         "outbound.>",
@@ -384,21 +398,21 @@ async def test_a_service_hears_only_answers_to_itself(server: ConfiguredNats, se
         "delayed.>",
         "events.>",
         "deadletter.>",
-        "consent.>",
+        "suppression.>",
         "$KV.>",
         "$JS.>",
     }
     async with probing(server, service) as probe:
         assert await probe.may_subscribe(f"_INBOX_{service}.>")
-        overheard = [s for s in {">", "_INBOX.>", *others, *streams} if await probe.may_subscribe(s)]
-    assert overheard == []
+        allowed = [s for s in {">", "_INBOX.>", *others, *streams} if await probe.may_subscribe(s)]
+    assert allowed == []
 
 
 @pytest.mark.parametrize("user", [None, *SERVICES, ADMIN])
-async def test_nobody_gets_in_without_the_password(server: ConfiguredNats, user: str | None) -> None:
+async def test_nobody_can_connect_without_the_password(server: ConfiguredNats, user: str | None) -> None:
     with pytest.raises(NotReadyError, match=r"(?i)authorization"):
         await answers_jetstream(server.url if user is None else server.url_for(user, "another"))
 
 
-async def test_what_is_acknowledged_is_on_the_disk() -> None:
+async def test_acknowledged_messages_are_on_the_disk() -> None:
     assert "  sync_interval: always" in CONFIGURATION.read_text().splitlines()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in known_variables():
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(external, "_PATIENCE", 0)
+    monkeypatch.setattr(external, "_TIMEOUT", 0)
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_a_process_that_ends_is_started_again(start: Start, tmp_path: Path, stag
     (tmp_path / "it.pid").unlink()
     os.kill(first, signal.SIGKILL)
     assert run.pid("it") != first
-    assert "it | was ended by SIGKILL; it is started again in 0.5 s" in run.output
+    assert "it | was ended by SIGKILL; restarting in 0.5 s" in run.output
     run.signal(signal.SIGTERM)
     assert run.ends() == 0
 
@@ -205,7 +205,7 @@ def test_a_service_that_ends_before_it_is_ready_stops_everything(start: Start) -
 
 
 def test_a_service_that_never_becomes_ready_stops_everything(start: Start) -> None:
-    run = start(services=[stand_in("gateway", NEVER_READY, patience=0.5), stand_in("sender")])
+    run = start(services=[stand_in("gateway", NEVER_READY, start_timeout=0.5), stand_in("sender")])
     assert run.ends() == 1
     assert run.errors == ["run: gateway was not ready in 0.5 s: the file is missing"]
 

@@ -25,7 +25,7 @@ _REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, S
 """Streams whose messages are ours; advisories are the server's."""
 
 _STORING = {consumer.name for consumer in INGEST_CONSUMERS}
-"""Consumers that send nothing: a message that they could not process may well have been sent."""
+"""Consumers that send nothing: a message that they could not process may have been sent nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)

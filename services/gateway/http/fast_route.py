@@ -24,7 +24,7 @@ class FastRoute(APIRoute):
     national form need.
 
     In return, the dependencies must be coroutine functions of the request alone, and cannot be overridden.
-    Those that are added where a router is included do not apply: they belong into the signature.
+    Those that are added where a router is included do not apply; they have to be in the signature.
     """
 
     def get_route_handler(self) -> Handler:

@@ -54,7 +54,8 @@ def _is_checked(scope: Scope) -> bool:
 
 def _check(headers: Headers, rule: BodyRule) -> None:
     length = headers.get("content-length")
-    if length is not None and length.isdecimal() and int(length) > rule.max_size:
+    # Unlike `int`, `float` reads any number of digits.
+    if length is not None and length.isdecimal() and float(length) > rule.max_size:
         raise _too_large(rule)
     has_body = length not in {None, "0"} or "transfer-encoding" in headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()

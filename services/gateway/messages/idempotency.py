@@ -92,7 +92,7 @@ class IdempotencyStore:
 
     requests: KeyValueStore[StoredRequest]
 
-    async def claim(self, event: Event[DeliveryRequest], print_: str) -> Event[DeliveryRequest]:
+    async def claim(self, event: Event[DeliveryRequest], digest: str) -> Event[DeliveryRequest]:
         """Return the event of the first request with this key: this one, unless there was one before.
 
         Raises:
@@ -100,22 +100,22 @@ class IdempotencyStore:
             BusUnavailableError: NATS does not answer.
         """
         message_id = event.data.message.id
-        request = StoredRequest(fingerprint=print_, event=event)
+        request = StoredRequest(fingerprint=digest, event=event)
         try:
             await self.requests.put(str(message_id), request, after=None)
         except RevisionConflictError:
-            first = await self.find(message_id, print_)
+            first = await self.find(message_id, digest)
             if first is None:
                 # A replica of the bucket that lags behind its leader.
                 raise BusUnavailableError("the idempotency record cannot be read yet") from None
             return first
         return event
 
-    async def find(self, message_id: MessageId, print_: str) -> Event[DeliveryRequest] | None:
+    async def find(self, message_id: MessageId, digest: str) -> Event[DeliveryRequest] | None:
         """Return the event of the first request for the message, or None; raise as `claim` does."""
         found = await self.requests.get(str(message_id))
         if found is None:
             return None
-        if found.value.fingerprint != print_:
+        if found.value.fingerprint != digest:
             raise _invalid("was used for a different request")
         return found.value.event

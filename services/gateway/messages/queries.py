@@ -78,7 +78,7 @@ class MessageQueries:
     ) -> Sequence[Row[Any]]:
         """Return messages that wait for their time and have not expired, soonest first."""
         since = datetime.now(UTC) - self._validity
-        statement = _scheduled(channel, since, cursor, limit)
+        statement = scheduled_messages(channel, since, cursor, limit)
 
         async def query(connection: AsyncConnection) -> Sequence[Row[Any]]:
             return (await connection.execute(statement)).all()
@@ -125,7 +125,7 @@ def last_messages_of(conversation_ids: Sequence[int]) -> Statement:
     return select_messages(newest, source).where(_conversation.c.id.in_(conversation_ids))
 
 
-def _scheduled(
+def scheduled_messages(
     channel: Channel | None, since: datetime, cursor: ScheduledCursor | None, limit: int
 ) -> Statement:
     """Select messages that are due after `since`, soonest first.

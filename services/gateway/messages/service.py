@@ -113,11 +113,11 @@ class MessageService:
         return RecipientOptedOutError(suppression)
 
     async def _first_with_key(
-        self, event: Event[DeliveryRequest], print_: str, refusal: ProblemError | None
+        self, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None
     ) -> Event[DeliveryRequest]:
         if refusal is None:
-            first = await self.idempotency.claim(event, print_)
-        elif known := await self.idempotency.find(event.data.message.id, print_):
+            first = await self.idempotency.claim(event, digest)
+        elif known := await self.idempotency.find(event.data.message.id, digest):
             first = known  # accepted earlier, when there was no reason to refuse it
         else:
             raise refusal

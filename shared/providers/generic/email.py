@@ -48,7 +48,7 @@ class EmailWebhook(InboundPayload):
 
 
 class EmailReceipt(ReceiptPayload):
-    """What happened to an e-mail that the provider had accepted."""
+    """A delivery receipt for an e-mail that the provider had accepted."""
 
     model_config = documented({"xillio_id": "EM1", "status": "bounced", "error_code": "mailbox_unknown"})
 

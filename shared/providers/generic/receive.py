@@ -1,6 +1,7 @@
-"""The generic providers' webhooks, which differ only in the addresses and in the field of the provider's id.
+"""The generic providers' webhooks, which differ only in the addresses and the name of the id field.
 
-Providers add fields without notice, and cannot be asked for another payload, so unknown fields are ignored.
+Providers add fields without notice, and cannot be asked to change their payload, so unknown fields are
+ignored.
 """
 
 from collections.abc import Callable
@@ -69,14 +70,14 @@ class ReceiptPayload(BaseModel):
 
     provider_message_id: str
     status: ReceiptStatus
-    error_code: ErrorCode | None = Field(default=None, description="The provider's code of the error")
+    error_code: ErrorCode | None = Field(default=None, description="The provider's error code")
     timestamp: Timestamp | None = Field(default=None, description="When it happened; now by default")
 
 
 class Received(BaseModel):
-    """The acknowledgement of a webhook, which is stored."""
+    """The acknowledgement of a webhook that was stored."""
 
-    id: UUID = Field(description="Our id, the same whenever the provider repeats the webhook")
+    id: UUID = Field(description="Our id, which is the same if the provider repeats the webhook")
     status: Status
 
 

@@ -12,7 +12,7 @@ class GenericAdapter(Adapter[S]):
 
     Attributes:
         url: the base URL of the provider.
-        id_field: the field of the answer that has the provider's id of the message.
+        id_field: the field of the response that has the provider's message id.
     """
 
     honours_idempotency_keys = True

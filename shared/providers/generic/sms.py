@@ -48,7 +48,7 @@ class SmsWebhook(InboundPayload):
 
 
 class SmsReceipt(ReceiptPayload):
-    """What happened to an SMS or MMS that the provider had accepted."""
+    """A delivery receipt for an SMS or MMS that the provider had accepted."""
 
     model_config = documented({"messaging_provider_id": "SM1", "status": "delivered"})
 

@@ -1,4 +1,4 @@
-"""SendGrid's Event Webhook: what happened to our e-mails, and who has opted out."""
+"""SendGrid's Event Webhook: delivery receipts, opt-outs and opt-ins."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -57,7 +57,7 @@ _SOURCES_OF_DROPS = {
     "spam reporting address": SuppressionSource.SPAM_REPORT,
     "unsubscribed address": SuppressionSource.UNSUBSCRIBE,
 }
-"""Reasons for dropping an e-mail: SendGrid has known of the opt-out for longer than we do."""
+"""The reasons for drops that reveal an opt-out which SendGrid already knew about."""
 
 
 def _moment(value: object) -> datetime | None:
@@ -68,7 +68,7 @@ def _moment(value: object) -> datetime | None:
     try:
         return datetime.fromtimestamp(value, UTC)
     except (OverflowError, OSError) as exc:
-        raise ValueError("is not an existing time") from exc
+        raise ValueError("is not a valid time") from exc
 
 
 def _own_id(value: object) -> MessageId | None:
@@ -94,15 +94,15 @@ class _Recipient(BaseModel):
 
 
 class AcceptedEvents(BaseModel):
-    """The acknowledgement of events, which are stored."""
+    """The acknowledgement of events that were stored."""
 
     receipts: int = Field(description="The number of events that were stored as delivery receipts")
     suppressions: int = Field(description="The number of events that were opt-outs or opt-ins")
-    invalid: int = Field(description="The number of events that are not valid; repeating them is useless")
+    invalid: int = Field(description="The number of invalid events; sending them again has no effect")
 
 
 def parse_events(request: WebhookRequest) -> WebhookContent:
-    """Parse the events, each by itself.
+    """Parse the events, each independently of the others.
 
     Raises:
         UnreadableWebhookError: the body is not JSON.
@@ -161,12 +161,12 @@ def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingRe
 
 
 def _sent_id(value: object) -> object:
-    """Return the part of an event's id that the answer to our request contained."""
+    """Return the part of an event's id that the response to our request contained."""
     return value.partition(".")[0] if isinstance(value, str) else value
 
 
 def _change_of(event: Mapping[str, Any], request: WebhookRequest) -> SuppressionChange | None:
-    """Return the opt-out or opt-in of an event. It concerns all our addresses, as SendGrid's own lists do."""
+    """Return the opt-out or opt-in of an event. It applies to all our addresses, as at SendGrid."""
     source = _source_of(event)
     if source is None:
         return None
@@ -186,7 +186,7 @@ def _change_of(event: Mapping[str, Any], request: WebhookRequest) -> Suppression
 def _source_of(event: Mapping[str, Any]) -> SuppressionSource | None:
     word = event["event"]
     if word == "bounce" and event.get("type") == "blocked":
-        return None  # temporarily, by the recipient's server; the mailbox exists
+        return None  # the recipient's server rejected it temporarily; the mailbox exists
     if word == "dropped":
         return _SOURCES_OF_DROPS.get(str(event.get("reason")).casefold())
     return _SOURCES.get(word)

@@ -41,7 +41,7 @@ _MULTIPART = "multipart/form-data"
 _MAX_EMAIL = 30 * 1024 * 1024
 """Bytes."""
 
-# Of the 1 MiB that a NATS message holds, as JSON.
+# Bytes of JSON, out of the 1 MiB that a NATS message can hold.
 _ROOM_FOR_BODY = 256 * 1024
 _ROOM_FOR_FIELDS = 384 * 1024
 
@@ -53,7 +53,7 @@ _PYTHON_CODECS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicod
 """Codecs that are not character sets of e-mail."""
 
 _SUPERSETS = {"ascii": "cp1252", "iso8859-1": "cp1252"}
-"""Character sets that are often named where the larger one is meant (WHATWG Encoding Standard)."""
+"""Character sets that are often named when a larger one is meant (WHATWG Encoding Standard)."""
 
 _MESSAGE_ID = re.compile(r"(?im)^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)")
 _IN_BRACKETS = re.compile(r"<([^<>]*)>\s*$")
@@ -74,7 +74,7 @@ class _Envelope(BaseModel):
 
 
 class AcceptedEmail(BaseModel):
-    """The acknowledgement of an e-mail, which is stored."""
+    """The acknowledgement of an e-mail that was stored."""
 
     ids: list[UUID] = Field(
         description="The ids of its messages, one for each address that it was delivered to"
@@ -85,7 +85,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
     """Parse an e-mail.
 
     The body of its messages is the HTML, as in the e-mails that we send, or the text if there is none. Its
-    files are only named, in `raw`: attachments are URLs, and these have none.
+    files are only listed, in `raw`, because attachments are URLs, and these files have none.
 
     Raises:
         UnreadableWebhookError: the body is not a multipart form.
@@ -122,7 +122,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What the messages of an e-mail have in common.
+    """The content that all messages of an e-mail share.
 
     Attributes:
         raw: SendGrid's form without the contents of files, cut to what a stream can hold.
@@ -140,7 +140,7 @@ class _Content:
 
 def _form_of(request: WebhookRequest) -> MultipartForm:
     try:
-        return parse_multipart(request.body, request.headers["content-type"])
+        return parse_multipart(request.body, request.headers.get("content-type", ""))
     except MalformedFormError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
 
@@ -210,12 +210,12 @@ def _body(html: str | None, text: str | None) -> str:
 
 
 def _provider_message_id(fields: Form, sender: str, recipient: str) -> str:
-    """Identify an e-mail as it was delivered to one of our addresses, alike whenever SendGrid posts it.
+    """Return the id of an e-mail to one of our addresses, which is the same each time SendGrid posts it.
 
     The Message-ID alone is not sufficient, since two senders may well use the same one.
     """
     email_id = _email_id(fields)
-    # An e-mail without one still has headers, which contain when and how it came.
+    # An e-mail without a Message-ID still has other headers, which show when and how it arrived.
     identity = email_id or _single(fields, "headers") or to_json(fields).decode()
     digest = sha256(json.dumps([identity, sender, recipient.casefold()]).encode()).hexdigest()[:32]
     return f"{single_line(email_id or '', limit=_MAX_LABEL)}#{digest}"

@@ -16,7 +16,7 @@ class SendGridAdapter(Adapter[SendGridSettings]):
 
     def __init__(self, settings: SendGridSettings) -> None:
         if settings.sendgrid_api_key is None:
-            raise ValueError("SENDGRID_API_KEY is needed to send")
+            raise ValueError("SENDGRID_API_KEY is required to send")
         key = settings.sendgrid_api_key.get_secret_value()
         self._url = f"{settings.sendgrid_url.rstrip('/')}/v3/mail/send"
         self._headers = {"Authorization": f"Bearer {key}"}
@@ -46,7 +46,7 @@ def _payload(message: Message, files: Sequence[File], links: mail.UnsubscribeLin
         "subject": mail.subject_of(message),
         "content": [{"type": type_, "value": text} for type_, text in mail.parts_of(message)],
         "headers": {**mail.threading_of(message), **(links.headers_of(message) if links else {})},
-        # It returns with every event about the message; the id in SendGrid's answer does not.
+        # SendGrid returns this with every event about the message, unlike the id in its response.
         "custom_args": {"message_id": str(message.id)},
     }
     if files:

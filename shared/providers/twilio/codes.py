@@ -1,17 +1,17 @@
-"""Twilio's error codes that mean something to us; any other code is only reported."""
+"""Twilio's error codes that have a special meaning to us; any other code is only reported."""
 
 from shared.providers import base
 
 OPTED_OUT = 21610
-"""The recipient has opted out. It may answer a request, or come later with a status callback."""
+"""The recipient has opted out. The response to a request or a later status callback may contain this code."""
 
 NOT_FOUND = 20404
-"""Of a request to send: the account does not exist."""
+"""In the response to a request to send: the account does not exist."""
 
 ALL = range(10_000, 100_000)
 
 ACCOUNT = range(20_000, 21_000)
-"""These are about the account and the request as such; other codes are about one message."""
+"""These concern the account or the request as such; other codes concern one message."""
 
 
 def name_of(code: int) -> str:

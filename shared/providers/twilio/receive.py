@@ -38,11 +38,11 @@ _STATUSES = {
     "failed": Status.UNDELIVERED,
     "canceled": Status.CANCELED,
 }
-"""The statuses that are news to us; the sender already knows that a message was queued or sent."""
+"""The statuses that are new to us; the sender already knows that a message was queued or sent."""
 
 
 def _without_channel(value: object) -> object:
-    # Twilio puts other channels before an address, as in whatsapp:+12016661234.
+    # Twilio prefixes an address with its channel if that is not SMS, as in whatsapp:+12016661234.
     if isinstance(value, str) and ":" in value:
         raise ValueError("is an address of a channel that is not supported")
     return value
@@ -82,7 +82,7 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
     media = [form[name] for number in range(count) if (name := f"MediaUrl{number}") in form]
     fields = validate({**form, "media": media}, TwilioMessage, default_region=request.default_region)
     if fields.body is None and not media:
-        raise InvalidWebhookError(Fault("Body", "is missing, and there are no media"))
+        raise InvalidWebhookError(Fault("Body", "is missing, and there is no media"))
     body = fields.body or ""
     message = IncomingMessage.of(
         provider=NAME,
@@ -90,7 +90,7 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
         from_=fields.from_,
         to=fields.to,
         raw=form,
-        # Twilio names the keyword that it recognised, also where an account has keywords of its own.
+        # Twilio names the keyword that it recognised, even if the account has custom keywords.
         keyword=keyword_of(fields.opt_out_type or body),
         type=MessageType.MMS if count else MessageType.SMS,
         body=body,
@@ -128,7 +128,7 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         try:
             content.suppressions.append(_opt_out(form, request))
         except InvalidWebhookError as exc:
-            # A Messaging Service that has not chosen a sender yet reports none. The receipt is valid anyway.
+            # A Messaging Service that has not chosen a sender yet reports none. The receipt is still valid.
             content.invalid.append(exc.faults)
     return content
 

@@ -24,7 +24,7 @@ class TwilioAdapter(Adapter[TwilioSettings]):
 
     def __init__(self, settings: TwilioSettings) -> None:
         if settings.twilio_account_sid is None or settings.twilio_auth_token is None:
-            raise ValueError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are needed to send")
+            raise ValueError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are required to send")
         account = settings.twilio_account_sid.get_secret_value()
         token = settings.twilio_auth_token.get_secret_value()
         basic = base64.b64encode(f"{account}:{token}".encode()).decode()
@@ -40,11 +40,10 @@ class TwilioAdapter(Adapter[TwilioSettings]):
         return answer.field("sid")
 
     def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:
-        """Name a refusal by Twilio's code, and decide whether it concerns this message or the account.
+        """Return an error with Twilio's code, which concerns either this message or the account.
 
-        Codes that begin with 20 are about the account and the request as such. With any other code, a 401 or
-        403 refuses this one message, and others may pass; whereas 20404 means that the account does not
-        exist.
+        Codes that begin with 20 concern the account or the request as such. With any other code, a 401 or 403
+        rejects only this message, and others may be accepted. 20404 means that the account does not exist.
         """
         code = answer.field("code")
         if not (isinstance(code, int) and code in codes.ALL):

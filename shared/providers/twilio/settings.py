@@ -6,8 +6,8 @@ class TwilioSettings(PublicUrlSettings):
 
     Attributes:
         twilio_auth_token: the account's password, which also signs Twilio's webhooks.
-        twilio_messaging_service_sid: the Messaging Service that sends; the number that a message is from must
-            belong to it.
+        twilio_messaging_service_sid: the Messaging Service that sends; the number that a message is sent from
+            must belong to it.
     """
 
     twilio_account_sid: Credential | None = None

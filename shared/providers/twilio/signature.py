@@ -16,7 +16,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class TwilioSignatures:
-    """Verifies signatures over the URL and the form; of other bodies, the URL contains their hash.
+    """Verifies signatures over the URL and the form; for other bodies, the URL contains their hash.
 
     Args:
         token: the account's auth token.
@@ -44,7 +44,7 @@ class TwilioSignatures:
 
 
 def _with_and_without_port(url: str) -> list[bytes]:
-    """Return both spellings of the URL: which one is signed depends on Twilio's product."""
+    """Return both spellings of the URL: which one is signed depends on the Twilio product."""
     parts = urlsplit(url)
     host = parts.netloc if parts.port is None else parts.netloc.rpartition(":")[0]
     port = parts.port or _DEFAULT_PORTS[parts.scheme]

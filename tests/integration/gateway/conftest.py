@@ -1,4 +1,4 @@
-"""The gateway over the real PostgreSQL and NATS, called in this process."""
+"""The gateway with a real PostgreSQL and NATS, called in this process."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,15 +10,16 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
-from tests.integration.gateway.stored import Store
+from tests.integration.gateway.rows import Rows
 from tests.waiting import eventually
+from tests.webhooks import verifiers
 
 StartGateway = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @asynccontextmanager
 async def _start_gateway(*, ready: bool = True, **values: Any) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ANN401
-    app = create_app(GatewaySettings(_env_file=None, **values))
+    app = create_app(GatewaySettings(_env_file=None, **values), verifiers(**values))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -35,7 +36,7 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
 
 @pytest.fixture
 def start_gateway() -> StartGateway:
-    """Start a gateway with settings of one's own; `ready=False` does not wait for its NATS."""
+    """Return a function that starts a gateway; with `ready=False` it does not wait for NATS."""
     return _start_gateway
 
 
@@ -46,8 +47,8 @@ async def gateway(nats_url: str, database_url: str) -> AsyncIterator[httpx.Async
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[Store]:
-    """Puts rows into the database of the gateway under test, as ingest would."""
+async def rows(database_url: str) -> AsyncIterator[Rows]:
+    """Return the rows of the database of `gateway`."""
     engine = create_async_engine(database_url)
-    yield Store(engine)
+    yield Rows(engine)
     await engine.dispose()

@@ -29,12 +29,16 @@ def command(name: str, code: str, grace: float) -> Command:
     )
 
 
-def program(name: str, code: str, stage: str = "WORKERS", grace: float = 10, patience: float = 60) -> Program:
+def program(
+    name: str, code: str, stage: str = "WORKERS", grace: float = 10, start_timeout: float = 60
+) -> Program:
     async def ready() -> None:
         if not (FOLDER / f"{name}.ready").exists():
             raise NotReadyError("the file is missing")
 
-    return Program(command=command(name, code, grace), ready=ready, stage=Stage[stage], patience=patience)
+    return Program(
+        command=command(name, code, grace), ready=ready, stage=Stage[stage], start_timeout=start_timeout
+    )
 
 
 def plan(described: dict[str, list[Any]]) -> Plan:

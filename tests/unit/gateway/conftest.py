@@ -1,42 +1,57 @@
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.gateway.app import create_app
-from services.gateway.settings import GatewaySettings
+from tests.jetstream import JetStream
+from tests.unit.gateway.in_memory import NOW, calling, create_gateway, create_services
+
+VARIABLES = (
+    "API_KEYS",
+    "WEBHOOK_SECRET",
+    "TWILIO_AUTH_TOKEN",
+    "SENDGRID_WEBHOOK_PUBLIC_KEY",
+    "PUBLIC_BASE_URL",
+    "UNSUBSCRIBE_SECRET",
+    "GATEWAY_HOST",
+    "ALLOW_UNAUTHENTICATED",
+    "DEFAULT_REGION",
+)
+
+
+def remove_settings(environment: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        environment.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the settings of the environment."""
+    remove_settings(monkeypatch)
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> GatewaySettings:
-    for name in (
-        "API_KEYS",
-        "WEBHOOK_SECRET",
-        "TWILIO_AUTH_TOKEN",
-        "SENDGRID_WEBHOOK_PUBLIC_KEY",
-        "GATEWAY_HOST",
-        "ALLOW_UNAUTHENTICATED",
-    ):
-        monkeypatch.delenv(name, raising=False)
-    return GatewaySettings(
-        _env_file=None,
-        nats_url="nats://unused",
-        database_url="postgresql+asyncpg://unused",
-    )
+def server() -> JetStream:
+    """Return the NATS of `app`."""
+    return JetStream(lambda: NOW)
+
+
+@pytest.fixture(scope="session")
+def open_gateway() -> FastAPI:
+    with pytest.MonkeyPatch.context() as environment:
+        remove_settings(environment)
+        return create_gateway()
 
 
 @pytest.fixture
-def app(settings: GatewaySettings) -> FastAPI:
-    """The gateway with nothing behind it: a request that got past the checks would end in a 500."""
-    app = create_app(settings)
-    app.state.gateway = SimpleNamespace(default_region="US")
-    return app
+def app(open_gateway: FastAPI, server: JetStream) -> FastAPI:
+    """Return a gateway that is open to anybody, with a NATS of its own."""
+    open_gateway.state.services = create_services(server)
+    return open_gateway
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with calling(app) as client:
         yield client

@@ -292,6 +292,7 @@ PART = f"--{BOUNDARY}\r\n".encode()
         (b"garbage", MULTIPART),
         (WHOLE[:-10], MULTIPART),
         (WHOLE[: len(WHOLE) // 2], MULTIPART),
+        (WHOLE, {}),
         (WHOLE, {"content-type": "multipart/form-data"}),
         (WHOLE, {"content-type": "multipart/form-data; boundary="}),
         (WHOLE, {"content-type": "multipart/form-data; boundary=other"}),

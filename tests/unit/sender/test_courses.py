@@ -228,3 +228,42 @@ def test_the_replay_of_a_sent_message_is_reported_as_sent_and_sends_nothing(worl
     assert [(report.generation, report.status) for report in reports] == [(0, Status.SENT), (1, Status.SENT)]
     assert len({report.provider_message_id for report in reports}) == 1
     assert len(world.provider.requested) == 1
+
+
+def test_an_acceptance_overrides_a_later_claim_of_the_step(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(4)  # look-up, suppressions, claim, request
+    world.let_pass(31)
+    world.provider.behaviour = Behaviour.REJECTS
+    second.handle(step)
+    world.let_pass()
+    world.answer(3, second)  # look-up, suppressions, claim
+    [rejection] = world.in_progress(second)
+    while not world.in_progress(first):
+        world.let_pass(0.1)
+    world.answer(7, first)
+    rejection.succeed()
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.SENT]
+    assert world.dead_letters() == []
+
+
+def test_a_redelivery_from_an_earlier_generation_changes_nothing(world: World) -> None:
+    world.provider.behaviour = Behaviour.REJECTS
+    world.come_to_rest()
+    world.replay(world.requests()[0])
+    world.come_to_rest()
+    published = world.published()
+    assert [dead_letter.generation for dead_letter in world.dead_letters()] == [0, 1]
+
+    world.let_pass(601)  # after which the ids of events are no longer recognised
+    world.reset_consumers()
+    first, *_ = world.processes
+    first.handle(world.unsettled()[0])
+    world.let_pass()
+    world.answer(7)
+    assert world.published() == published

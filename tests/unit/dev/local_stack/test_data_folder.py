@@ -55,6 +55,6 @@ def test_a_reset_says_what_it_deleted(folder: Path, capsys: pytest.CaptureFixtur
     for _ in range(2):
         assert reset(configure({}, folder.parent), is_confirmed=True) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"Everything in {folder} is deleted.",
+        f"Deleted everything in {folder}.",
         f"{folder} is empty.",
     ]

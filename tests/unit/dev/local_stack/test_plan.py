@@ -139,6 +139,6 @@ def test_the_introduction_says_where_the_data_is_and_what_was_remarked() -> None
     configuration = configure({}, ROOT, notes=["a remark"])
     assert introduction(configuration).splitlines() == [
         "note: a remark",
-        "Starting, with the data in /somewhere/.data, which is created now. Ctrl-C stops.",
+        "Starting, with the data in /somewhere/.data, which is new. Press Ctrl-C to stop.",
     ]
     assert "hunter2" not in introduction(configure(THEIRS, ROOT))

@@ -1,0 +1,129 @@
+"""Messages and their history, as they are stored."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from shared.channels import Direction, MessageType
+from shared.lifecycle import Status
+from tests.integration.gateway.rows import Rows, key_of, minutes
+from tests.messages import ALICE, BOB
+
+pytestmark = pytest.mark.integration
+
+ERROR = {"code": "http_500", "detail": "no", "attempt": 1, "status_code": 500, "at": "2024-11-01T14:00:00Z"}
+
+
+async def get(gateway: httpx.AsyncClient, path: str) -> Any:  # noqa: ANN401 - JSON
+    response = await gateway.get(path)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, rows: Rows) -> None:
+    id_ = await rows.message(
+        ALICE, BOB, direction=Direction.OUTBOUND, type=MessageType.MMS, attachments=["attachment-url"]
+    )
+    await rows.event(id_, Status.ACCEPTED, attempt=0, occurred_at=minutes(0))
+    await rows.event(id_, Status.RETRYING, error=ERROR, next_attempt_at=minutes(2), occurred_at=minutes(1))
+    await rows.event(
+        id_, Status.SENT, attempt=2, provider="generic_sms", provider_message_id="S1", occurred_at=minutes(2)
+    )
+    await rows.receipt("S1", Status.UNDELIVERED, error_code="30003", occurred_at=minutes(3))
+
+    message = await get(gateway, f"/api/messages/{id_}")
+
+    assert message.pop("history") == [
+        {**entry, "source": entry.get("source", "event"), "generation": 0}
+        for entry in [
+            _entry("accepted", 0, attempt=0),
+            _entry("retrying", 1, error={**ERROR, "provider": None}, next_attempt_at="2024-11-01T14:02:00Z"),
+            _entry("sent", 2, attempt=2, provider="generic_sms", provider_message_id="S1"),
+            _entry(
+                "undelivered",
+                3,
+                attempt=2,
+                provider="generic_sms",
+                provider_message_id="S1",
+                error=_error("30003"),
+                source="receipt",
+            ),
+        ]
+    ]
+    assert message == {
+        "id": str(id_),
+        "conversation_id": 1,
+        "conversation_key": str(key_of(ALICE, BOB)),
+        "direction": "outbound",
+        "type": "mms",
+        "from": ALICE,
+        "to": BOB,
+        "subject": None,
+        "body": "Hello",
+        "attachments": ["attachment-url"],
+        "timestamp": "2024-11-01T14:00:00Z",
+        "status": "undelivered",
+        "provider": "generic_sms",
+        "provider_message_id": "S1",
+        "error": _error("30003"),
+        "created_at": "2024-11-01T14:00:00Z",
+        "send_at": None,
+        "segments": None,
+        "encoding": None,
+    }
+
+
+def _entry(status: str, minute: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - of an entry
+    entry = {
+        "status": status,
+        "attempt": 1,
+        "provider": None,
+        "provider_message_id": None,
+        "error": None,
+        "next_attempt_at": None,
+        "occurred_at": f"2024-11-01T14:0{minute}:00Z",
+    }
+    return {**entry, **fields}
+
+
+def _error(code: str) -> dict[str, Any]:
+    fields = ("detail", "attempt", "provider", "status_code", "at")
+    return {"code": code, **dict.fromkeys(fields)}
+
+
+@pytest.mark.parametrize(
+    ("reports", "status"),
+    [
+        ([], "accepted"),
+        ([(Status.SENT, 0, 1), (Status.RETRYING, 0, 2)], "sent"),
+        ([(Status.DELIVERED, 0, 1), (Status.SENT, 0, 2)], "delivered"),
+        ([(Status.DELIVERED, 0, 2), (Status.UNDELIVERED, 0, 1)], "undelivered"),
+        ([(Status.FAILED, 0, 1), (Status.ACCEPTED, 1, 2)], "accepted"),
+        ([(Status.FAILED, 0, 9), (Status.SENT, 1, 2)], "sent"),
+    ],
+)
+async def test_the_highest_report_counts_and_the_earliest_of_equal_ones(
+    gateway: httpx.AsyncClient, rows: Rows, reports: list[tuple[Status, int, int]], status: str
+) -> None:
+    id_ = await rows.message(ALICE, BOB, direction=Direction.OUTBOUND)
+    for reported, generation, minute in reports:
+        await rows.event(id_, reported, generation=generation, occurred_at=minutes(minute))
+
+    assert (await get(gateway, f"/api/messages/{id_}"))["status"] == status
+
+
+async def test_an_inbound_message_has_no_history(gateway: httpx.AsyncClient, rows: Rows) -> None:
+    id_ = await rows.message(BOB, ALICE, provider_message_id="message-1")
+
+    message = await get(gateway, f"/api/messages/{id_}")
+
+    assert (message["status"], message["history"]) == ("received", [])
+    assert (message["provider"], message["provider_message_id"]) == ("generic_sms", "message-1")
+
+
+async def test_a_message_that_is_not_stored_is_not_found(gateway: httpx.AsyncClient) -> None:
+    response = await gateway.get(f"/api/messages/{uuid4()}")
+
+    assert (response.status_code, response.json()["code"]) == (404, "message_not_found")

@@ -1,0 +1,120 @@
+"""API keys: their settings, and the requests that need one."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from services.gateway.http.auth import ApiKeys
+from tests.unit.gateway.in_memory import calling, create_gateway
+from tests.unit.gateway.requests import SEND_SMS, SMS, problem_of
+from tests.webhooks import SIGNED
+
+CLIENTS_KEY = {"authorization": "Bearer right"}
+PLACEHOLDERS = {"{id}": "1", "{address}": "+18045551234"}
+WITHOUT_KEY = ("/api/webhooks/", "/unsubscribe/", "/healthz", "/readyz", "/metrics")
+
+
+def operations() -> Iterator[tuple[str, str]]:
+    """Return the method and path of each operation that a client calls."""
+    for path, operations in create_gateway().openapi()["paths"].items():
+        if not path.startswith(WITHOUT_KEY):
+            for name, value in PLACEHOLDERS.items():
+                path = path.replace(name, value)  # noqa: PLW2901 - a path with values
+            yield from ((method.upper(), path) for method in operations)
+
+
+async def call(method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - arguments of a request
+    async with calling(create_gateway(api_keys="shop:right")) as client:
+        return await client.request(method, path, **request)
+
+
+def test_a_client_can_have_several_keys() -> None:
+    keys = ApiKeys.parse("shop:one, shop:two ,crm:three:with:colons")
+
+    names = [keys.name_of(key) for key in ("one", "two", "three:with:colons", "four", "")]
+    assert names == ["shop", "shop", "crm", None, None]
+
+
+@pytest.mark.parametrize(
+    "text", ["secretkey", "name:", ":secretkey", "a b:secretkey", "a:secret key", "a:é", "a:k,b:k"]
+)
+def test_malformed_keys_are_not_repeated(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^entry [12] ") as error:
+        ApiKeys.parse(text)
+
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic right"}, {"authorization": "right"}],
+)
+async def test_every_operation_of_clients_needs_a_key(headers: dict[str, str]) -> None:
+    refused = 0
+    async with calling(create_gateway(api_keys="shop:right")) as client:
+        for method, path in operations():
+            body: dict[str, Any] = {} if method in {"GET", "DELETE"} else {"json": {}}
+            response = await client.request(method, path, headers=headers, **body)
+
+            assert (response.status_code, problem_of(response)) == (401, "unauthorized"), (method, path)
+            assert response.headers["www-authenticate"] == "Bearer"
+            refused += 1
+    assert refused == 17
+
+
+async def test_without_a_key_a_message_is_not_even_parsed() -> None:
+    response = await call("POST", SEND_SMS, content=b"{", headers={"content-type": "application/json"})
+
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("authorization", ["Bearer right", "bearer right", "BEARER  right "])
+async def test_a_valid_key_is_accepted(authorization: str) -> None:
+    response = await call("GET", "/api/messages/1", headers={"authorization": authorization})
+
+    assert response.status_code == 404
+
+
+async def test_a_message_is_accepted_with_a_valid_key() -> None:
+    response = await call("POST", SEND_SMS, json=SMS, headers=CLIENTS_KEY)
+
+    assert response.status_code == 202
+
+
+async def test_a_key_that_is_not_ascii_is_refused() -> None:
+    headers = {"authorization": "Bearer räight".encode("latin-1")}
+    response = await call("GET", "/api/messages/1", headers=headers)
+
+    assert response.status_code == 401
+
+
+async def test_health_needs_no_key() -> None:
+    assert (await call("GET", "/healthz")).status_code == 200
+
+
+def test_the_openapi_document_names_the_credentials_of_each_operation() -> None:
+    document = create_gateway(api_keys="shop:right", **SIGNED).openapi()
+
+    needed = {
+        (method.upper(), path): operation.get("security")
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert needed["POST", "/api/messages/sms"] == [{"ApiKey": []}]
+    assert needed["POST", "/api/webhooks/sms"] == [{"WebhookSignature": []}]
+    assert needed["GET", "/healthz"] is None
+    assert all(
+        security == [{"ApiKey": []}]
+        for (_, path), security in needed.items()
+        if not path.startswith(WITHOUT_KEY)
+    )
+
+
+def test_the_openapi_document_of_an_open_gateway_names_no_credentials() -> None:
+    assert "security" not in json.dumps(create_gateway().openapi())
+    half_open = create_gateway(webhook_secret=SIGNED["webhook_secret"]).openapi()
+    assert "ApiKey" not in json.dumps(half_open)
+    assert half_open["paths"]["/api/webhooks/sms"]["post"]["security"] == [{"WebhookSignature": []}]

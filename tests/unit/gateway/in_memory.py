@@ -1,0 +1,100 @@
+"""The gateway with a NATS in memory, and with a PostgreSQL that does not answer."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.app import create_app
+from services.gateway.conversations.queries import ConversationQueries
+from services.gateway.dead_letters.queries import DeadLetterQueries
+from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.dependencies import Services
+from services.gateway.messages.cancellation import CancellationService
+from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
+from services.gateway.messages.queries import MessageQueries
+from services.gateway.messages.service import MessageService
+from services.gateway.settings import GatewaySettings
+from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhooks.service import WebhookService
+from shared.bus.key_value import KeyValueStore
+from shared.bus.suppression_list import SuppressionList
+from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
+from shared.db.reader import Reader
+from shared.errors import DatabaseUnavailableError
+from shared.events import Event, decode
+from shared.ledger import Ledger
+from shared.message import IncomingMessage
+from tests.jetstream import BusTo, JetStream, PublisherTo
+from tests.webhooks import verifiers
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+MAX_NATS_MESSAGE = 1024 * 1024 - 4 * 1024
+"""Bytes, without the headers."""
+
+_VALIDITY = timedelta(hours=4)
+
+T = TypeVar("T")
+
+
+class NoDatabase(Reader):
+    def __init__(self) -> None:
+        pass
+
+    async def read(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:  # noqa: ARG002 - not executed
+        raise DatabaseUnavailableError("there is none")
+
+
+def make_settings(**values: Any) -> GatewaySettings:  # noqa: ANN401 - any setting
+    required = {"nats_url": "nats://unused", "database_url": "postgresql+asyncpg://unused"}
+    return GatewaySettings(_env_file=None, **{**required, **values})
+
+
+def create_gateway(
+    server: JetStream | None = None,
+    *,
+    clock: Callable[[], datetime] = lambda: NOW,
+    **settings: Any,  # noqa: ANN401 - any setting
+) -> FastAPI:
+    """Create a gateway with some settings, which include those of the providers."""
+    app = create_app(make_settings(**settings), verifiers(**settings))
+    app.state.services = create_services(server or JetStream(clock), clock)
+    return app
+
+
+def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: NOW) -> Services:
+    bus, publisher, reader = BusTo(server), PublisherTo(server), NoDatabase()
+    suppressions = SuppressionList(bus, publisher)
+    requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
+    received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
+    idempotency = IdempotencyStore(requests)
+    return Services(
+        message_sender=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
+        canceller=CancellationService(Ledger(bus, publisher), publisher, clock),
+        messages=MessageQueries(reader, _VALIDITY),
+        conversations=ConversationQueries(reader),
+        dead_letters=DeadLetterQueries(reader),
+        dead_letter_resolver=DeadLetterService(publisher, _VALIDITY, clock),
+        suppressions=SuppressionQueries(reader),
+        suppression_writer=suppressions,
+        webhook_publisher=WebhookService(publisher, suppressions),
+        clock=clock,
+    )
+
+
+@asynccontextmanager
+async def calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+def events(server: JetStream, stream: Stream) -> list[Event[Any]]:
+    """Return the events in a stream, each of which NATS would have accepted."""
+    payloads = [message.payload for message in server.messages(stream)]
+    assert all(len(payload) <= MAX_NATS_MESSAGE for payload in payloads)
+    return [decode(payload) for payload in payloads]

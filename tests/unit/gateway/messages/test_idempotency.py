@@ -1,0 +1,120 @@
+"""The `Idempotency-Key`, and the fingerprints of requests."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from services.gateway.http.errors import InvalidRequestError
+from services.gateway.messages.idempotency import KEY_PATTERN, fingerprint, parse_key
+from services.gateway.messages.schemas import EmailRequest, SendRequest, SmsRequest
+from shared.validation import Subject, context_of
+from tests.unit.gateway.requests import EMAIL, SMS
+
+CONTEXT = context_of("US")
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        ("abc", "abc"),
+        ('"abc"', "abc"),
+        ('  "abc"  ', "abc"),
+        (r'"a\"b\\c"', 'a"b\\c'),
+        ("8e03978e-40d5-43e8-bc93-6894a57f9324", "8e03978e-40d5-43e8-bc93-6894a57f9324"),
+        ("with space", "with space"),
+        ("x" * 255, "x" * 255),
+        (f'"{"x" * 255}"', "x" * 255),
+    ],
+)
+def test_a_key_is_bare_or_quoted(header: str, key: str) -> None:
+    assert parse_key([header]) == key
+
+
+def test_a_key_is_optional() -> None:
+    assert parse_key([]) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[""], ['""'], ['"abc'], ['"a"b"'], ["x" * 256], ["ä"], ["a\tb"], ["\xa0a"], ["a", "a"], [r'"a\b"']],
+)
+def test_an_invalid_key_is_refused(headers: list[str]) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        parse_key(headers)
+
+    assert [fault.field for fault in error.value.faults] == ["Idempotency-Key"]
+
+
+@given(
+    st.text('a "\\é', min_size=1, max_size=6)
+    | st.from_regex(KEY_PATTERN, alphabet=st.characters(codec="ascii"))
+)
+def test_the_documented_pattern_matches_exactly_the_valid_keys(header: str) -> None:
+    header = header.strip()
+    try:
+        is_valid = parse_key([header]) is not None
+    except InvalidRequestError:
+        is_valid = False
+    assert is_valid == bool(re.search(KEY_PATTERN, header))
+
+
+def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
+    return SmsRequest.model_validate({**SMS, **changes}, context=CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({}, True),
+        ({"to": "804-555-1234"}, True),
+        ({"attachments": []}, True),
+        ({"timestamp": "2024-11-01T15:00:00+01:00"}, True),
+        ({"send_at": None}, True),
+        ({"body": "another text"}, False),
+        ({"type": "mms"}, False),
+        ({"from": "+12016660000"}, False),
+        ({"to": "+18045550000"}, False),
+        ({"attachments": ["https://example.com/a.jpg"]}, False),
+        ({"timestamp": None}, False),
+        ({"timestamp": "2024-11-01T14:00:01Z"}, False),
+        ({"send_at": "2026-11-01T14:00:00Z"}, False),
+    ],
+)
+def test_the_fingerprint_is_that_of_the_normalised_request(changes: dict[str, Any], *, is_same: bool) -> None:
+    assert (fingerprint(sms()) == fingerprint(sms(**changes))) is is_same
+
+
+def test_an_absent_an_empty_and_no_body_are_the_same() -> None:
+    requests = [sms(body=body, attachments=["a"]) for body in (None, "")]
+
+    assert len({fingerprint(request) for request in requests}) == 1
+
+
+class TaggedSms(SmsRequest):
+    """A request of a later release, which has one more field."""
+
+    tag: Subject | None = Field(default=None, description="Chosen by the client")
+    labels: list[str] = Field(default_factory=list)
+
+
+def test_a_field_of_a_later_release_changes_the_fingerprint_only_if_it_is_set() -> None:
+    def tagged(**fields: Any) -> SendRequest:  # noqa: ANN401 - any field
+        return TaggedSms.model_validate({**SMS, **fields}, context=CONTEXT)
+
+    assert fingerprint(tagged()) == fingerprint(tagged(tag=None, labels=[])) == fingerprint(sms())
+    assert fingerprint(tagged(tag="a")) != fingerprint(sms())
+    assert fingerprint(tagged(tag="a")) != fingerprint(tagged(tag="b"))
+
+
+def test_an_sms_and_an_email_have_different_fingerprints() -> None:
+    email = EmailRequest.model_validate(EMAIL, context=CONTEXT)
+
+    assert fingerprint(email) != fingerprint(sms())
+
+
+def test_a_fingerprint_is_the_same_in_every_release() -> None:
+    assert fingerprint(sms()) == "52f9bbc9872b42d08f81decd4067cbb1"

@@ -1,0 +1,237 @@
+"""The message of a request, and its response."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import literal, select
+
+from services.gateway.messages import queries, service
+from services.gateway.messages.queries import select_messages
+from services.gateway.messages.schemas import EmailRequest, MessageResponse, SendRequest, SmsRequest
+from services.gateway.messages.service import outbound_message
+from shared.bus.topology import Stream
+from shared.channels import Channel, Direction, MessageType
+from shared.db import tables
+from shared.ids import idempotent_message_id, new_message_id
+from shared.lifecycle import Status
+from shared.message import Message
+from shared.validation import Subject, context_of
+from tests.jetstream import JetStream
+from tests.unit.gateway.in_memory import NOW, events
+from tests.unit.gateway.requests import SEND_EMAIL, SEND_SMS
+
+SMS = {"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "text message"}
+EMAIL = {"from": "user@usehatchapp.com", "to": "contact@gmail.com", "body": "text"}
+
+
+def message(model: type[SendRequest], payload: dict[str, Any]) -> Message:
+    body = model.model_validate(payload, context=context_of("US"))
+    return outbound_message(body, id_=new_message_id(), now=NOW)
+
+
+def sms(**changes: Any) -> Message:  # noqa: ANN401 - any field
+    return message(SmsRequest, {**SMS, **changes})
+
+
+def email(**changes: Any) -> Message:  # noqa: ANN401 - any field
+    return message(EmailRequest, {**EMAIL, **changes})
+
+
+@pytest.mark.parametrize(
+    "spelling", ["+18045551234", "(804) 555-1234", "804.555.1234", "1 804 555 1234", "tel:+1-804-555-1234"]
+)
+def test_a_phone_number_becomes_e164(spelling: str) -> None:
+    assert sms(to=spelling).to == "+18045551234"
+
+
+@pytest.mark.parametrize("sender", ["12345", "ACME", "Acme Inc."])
+def test_short_codes_and_sender_ids_can_send(sender: str) -> None:
+    assert sms(**{"from": sender}).from_ == sender
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "User@UseHatchApp.com",
+        "A User <User@usehatchapp.com>",
+        "[User@usehatchapp.com](mailto:User@usehatchapp.com)",
+    ],
+)
+def test_an_email_address_keeps_its_spelling_and_is_compared_without_case(spelling: str) -> None:
+    sent = email(**{"from": spelling})
+
+    assert (sent.from_, sent.from_key) == ("User@usehatchapp.com", "user@usehatchapp.com")
+    assert sent.participants == ["contact@gmail.com", "user@usehatchapp.com"]
+
+
+def test_a_reply_is_in_the_same_conversation() -> None:
+    there, back = sms(), sms(**{"from": SMS["to"], "to": SMS["from"], "type": "mms"})
+
+    assert there.conversation_key == back.conversation_key
+    assert there.direction is Direction.OUTBOUND
+
+
+def test_a_sender_can_write_to_itself() -> None:
+    assert sms(to=SMS["from"]).participants == ["+12016661234"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-11-01T14:00:00Z", datetime(2024, 11, 1, 14, tzinfo=UTC)),
+        ("2024-11-01t14:00:00z", datetime(2024, 11, 1, 14, tzinfo=UTC)),
+        ("2024-11-01T14:00:00", datetime(2024, 11, 1, 14, tzinfo=UTC)),
+        ("2024-11-01T14:00:00+05:30", datetime(2024, 11, 1, 8, 30, tzinfo=UTC)),
+        ("2024-11-01T14:00:00.123456789-08:00", datetime(2024, 11, 1, 22, 0, 0, 123_456, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T23:59:59Z", datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        (None, NOW),
+    ],
+)
+def test_a_timestamp_is_in_utc_and_now_by_default(text: str | None, expected: datetime) -> None:
+    sent = sms(timestamp=text)
+
+    assert sent.timestamp == expected
+    assert sent.timestamp.tzinfo == UTC
+
+
+@pytest.mark.parametrize("payload", [{}, {"attachments": None}, {"attachments": []}])
+def test_attachments_are_optional(payload: dict[str, Any]) -> None:
+    assert sms(**payload).attachments == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "attachment-url",
+        "/a/b.jpg",
+        "//cdn/b.jpg",
+        "HTTPS://example.com/ä?x=y#z",
+        "http://[::1]:8080/",
+        "a?b:c",
+    ],
+)
+def test_attachments_stay_as_they_are(url: str) -> None:
+    sent = sms(attachments=[url])
+
+    assert sent.attachments == [url]
+    assert sent.type is MessageType.SMS
+
+
+@pytest.mark.parametrize("body", [None, "", " "])
+def test_a_body_is_optional_beside_an_attachment(body: str | None) -> None:
+    assert sms(body=body, attachments=["attachment-url"]).body == (body or "")
+
+
+def test_the_longest_sms() -> None:
+    assert len(sms(body="😀" * 1_600).body) == 1_600
+
+
+def test_text_keeps_its_line_breaks_and_its_emoji() -> None:
+    body = "tab\tline\r\nend 👩‍👩‍👧\u2028"
+
+    assert email(body=body, subject="Ünïcödé").body == body
+
+
+def test_an_email_can_have_a_subject_and_name_its_type() -> None:
+    sent = email(subject="Hello", type="email")
+
+    assert (sent.subject, sent.type, sent.channel) == ("Hello", MessageType.EMAIL, Channel.EMAIL)
+
+
+@pytest.mark.parametrize(
+    ("payload", "segments", "encoding"),
+    [
+        ({"body": "Hello"}, 1, "GSM-7"),
+        ({"body": "x" * 161}, 2, "GSM-7"),
+        ({"body": "ж" * 71}, 2, "UCS-2"),
+        ({"type": "mms"}, None, None),
+    ],
+)
+def test_the_response_has_the_segments_of_an_sms(
+    payload: dict[str, Any], segments: int | None, encoding: str | None
+) -> None:
+    response = MessageResponse.of(sms(**payload), Status.ACCEPTED).model_dump(mode="json", by_alias=True)
+
+    assert (response["segments"], response["encoding"]) == (segments, encoding)
+
+
+async def test_a_message_is_published_with_its_conversation(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    response = await client.post(SEND_SMS, json=SMS, headers={"Idempotency-Key": "a-key"})
+
+    [event] = events(server, Stream.OUTBOUND)
+    sent = event.data.message
+    assert sent.id == idempotent_message_id("anonymous", "a-key")
+    assert response.headers["location"] == f"/api/messages/{sent.id}"
+    assert (event.data.generation, event.data.attempt) == (0, 1)
+    assert event.data.expires_at == NOW + timedelta(hours=4)
+    assert response.json() == {
+        "id": str(sent.id),
+        "conversation_id": None,
+        "conversation_key": str(sent.conversation_key),
+        "direction": "outbound",
+        "type": "sms",
+        "from": "+12016661234",
+        "to": "+18045551234",
+        "subject": None,
+        "body": "text message",
+        "attachments": [],
+        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "status": "accepted",
+        "provider": None,
+        "provider_message_id": None,
+        "error": None,
+        "created_at": "2026-01-02T03:04:05.678901Z",
+        "send_at": None,
+        "segments": 1,
+        "encoding": "GSM-7",
+    }
+
+
+async def test_an_email_has_no_segments(client: httpx.AsyncClient) -> None:
+    response = await client.post(SEND_EMAIL, json=EMAIL)
+
+    assert response.status_code == 202
+    assert (response.json()["segments"], response.json()["encoding"]) == (None, None)
+
+
+class TaggedEmail(EmailRequest):
+    """A request of a later release, which has one more optional field."""
+
+    tag: Subject | None = None
+
+
+class TaggedMessage(Message):
+    tag: str | None = None
+
+
+class TaggedResponse(MessageResponse):
+    tag: str | None = None
+
+
+@pytest.mark.parametrize("tag", ["a", None])
+def test_an_optional_field_passes_from_the_request_to_the_response(
+    monkeypatch: pytest.MonkeyPatch, tag: str | None
+) -> None:
+    monkeypatch.setattr(service, "Message", TaggedMessage)
+
+    sent = message(TaggedEmail, {**EMAIL, "tag": tag})
+
+    response = TaggedResponse.of(sent, Status.ACCEPTED).model_dump(mode="json", by_alias=True)
+    assert response["tag"] == tag
+
+
+def test_an_optional_field_passes_from_the_table_to_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MessageResponse", TaggedResponse)
+    columns = (literal(None).label("tag"), literal(None).label("internal"))
+    table = select(tables.Message.__table__, *columns).subquery()
+
+    selected = {column.key for column in select_messages(table, table).selected_columns}
+
+    assert "tag" in selected
+    assert "internal" not in selected
+    assert selected == set(TaggedResponse.model_fields)

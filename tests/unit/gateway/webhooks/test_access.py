@@ -1,0 +1,262 @@
+"""The access to webhooks: some are open, and others need a signature."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import REGISTRY
+
+from services.gateway.webhooks import guard
+from shared.providers.registry import PROVIDERS
+from tests.unit.gateway.in_memory import calling, create_gateway
+from tests.unit.gateway.requests import problem_of
+from tests.unit.gateway.webhooks.posts import (
+    GENERIC,
+    PATHS,
+    SENDGRID,
+    SIGNATURES,
+    TWILIO,
+    provider_of,
+    signed,
+    unsigned,
+    with_header,
+)
+from tests.webhooks import (
+    DELIVERED,
+    GENERIC_SMS,
+    JSON,
+    MULTIPART,
+    PUBLIC_KEY,
+    PUBLIC_URL,
+    SENDGRID_EVENTS,
+    SENDGRID_INBOUND,
+    SIGNED,
+    SMS,
+    STATUS,
+    TOKEN,
+    TWILIO_MESSAGES,
+    TWILIO_STATUS,
+    WEBHOOK_SECRET,
+    by_generic,
+    by_sendgrid,
+    by_twilio,
+    events,
+)
+
+OTHER_SECRET = "whsec_c2VjcmV0cyBhcmUgc2VjcmV0"
+OTHER_KEY = ec.derive_private_key(7, ec.SECP256R1())
+MALFORMED = ("", "*", "a", "é", "AAAA", "MAYCAQECAQE=", "A" * 5_000)
+
+
+async def post(path: str, request: dict[str, Any], **settings: Any) -> httpx.Response:  # noqa: ANN401
+    """Post to a gateway that verifies the signatures of all providers, or to one with other settings."""
+    app = create_gateway(clock=lambda: datetime.now(UTC), **(settings or SIGNED))
+    async with calling(app) as client:
+        return await client.post(path, **request)
+
+
+def refusals(provider: str, reason: str) -> float:
+    labels = {"provider": provider, "reason": reason}
+    return REGISTRY.get_sample_value("messaging_webhooks_refused_total", labels) or 0
+
+
+def assert_refused(path: str, response: httpx.Response) -> None:
+    """Check that the generic providers are challenged, and the others refused."""
+    if path in GENERIC:
+        assert (response.status_code, problem_of(response)) == (401, "unauthorized")
+        assert response.headers["www-authenticate"] == "StandardWebhooks"
+    else:
+        assert (response.status_code, problem_of(response)) == (403, "signature_refused")
+        assert "www-authenticate" not in response.headers
+
+
+def test_every_webhook_of_a_provider_is_tested_here() -> None:
+    webhooks = {f"/api/webhooks/{each.path}" for provider in PROVIDERS.values() for each in provider.webhooks}
+    assert webhooks == set(PATHS)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_signed_webhook_is_accepted(path: str) -> None:
+    assert (await post(path, signed(path))).is_success
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_unsigned_webhook_is_refused_and_counted(path: str) -> None:
+    before = refusals(provider_of(path), "unsigned")
+    response = await post(path, unsigned(path))
+
+    assert_refused(path, response)
+    assert SIGNATURES[path] in response.json()["detail"].lower()
+    assert refusals(provider_of(path), "unsigned") == before + 1
+
+
+def wrongly_signed() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield GENERIC_SMS, by_generic(b"{}", secret=OTHER_SECRET)
+    yield GENERIC_SMS, {**by_generic(b'{"another": "body"}'), "content": b"{}"}
+    yield GENERIC_SMS, by_generic(b"{}", age=timedelta(minutes=6))
+    yield GENERIC_SMS, by_generic(b"{}", age=timedelta(minutes=-6))
+    yield GENERIC_SMS, {**by_generic(b"{}"), "content": b"\xff"}
+    yield TWILIO_MESSAGES, by_twilio(TWILIO_MESSAGES, SMS, token="another")
+    yield TWILIO_MESSAGES, by_twilio(TWILIO_STATUS, SMS)
+    yield TWILIO_STATUS, by_twilio(TWILIO_MESSAGES, STATUS)
+    yield SENDGRID_EVENTS, by_sendgrid(events(DELIVERED), JSON, key=OTHER_KEY)
+    yield SENDGRID_INBOUND, by_sendgrid(b"\xff", MULTIPART, key=OTHER_KEY)
+    for path in PATHS:
+        for signature in MALFORMED:
+            yield path, with_header(signed(path), SIGNATURES[path], signature)
+
+
+async def test_a_wrong_signature_is_refused_and_counted() -> None:
+    async with calling(create_gateway(clock=lambda: datetime.now(UTC), **SIGNED)) as client:
+        for path, request in wrongly_signed():
+            before = refusals(provider_of(path), "wrong_signature")
+            response = await client.post(path, **request)
+
+            assert_refused(path, response)
+            assert refusals(provider_of(path), "wrong_signature") == before + 1, request
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"webhook-id": "msg_2"},
+        {"webhook-timestamp": "yesterday"},
+        {"webhook-timestamp": "nan"},
+        {"webhook-signature": "v1"},
+        {"webhook-signature": "v1,*"},
+        {"webhook-signature": "v1,a,b"},
+        {"webhook-signature": "v2,abcd"},
+    ],
+)
+async def test_a_malformed_header_of_a_generic_webhook_is_refused(header: dict[str, str]) -> None:
+    request = by_generic(b"{}")
+    response = await post(GENERIC_SMS, {**request, "headers": {**request["headers"], **header}})
+
+    assert_refused(GENERIC_SMS, response)
+
+
+@pytest.mark.parametrize("path", SENDGRID)
+@pytest.mark.parametrize("age", [-310, 310])
+async def test_an_old_signature_of_sendgrid_is_refused_and_counted(path: str, age: int) -> None:
+    before = refusals("sendgrid", "expired")
+    request = unsigned(path)
+    response = await post(path, by_sendgrid(request["content"], request["headers"], age=age))
+
+    assert_refused(path, response)
+    assert refusals("sendgrid", "expired") == before + 1
+
+
+@pytest.mark.parametrize("secret", [WEBHOOK_SECRET, OTHER_SECRET])
+async def test_a_signature_by_any_of_several_secrets_is_accepted(secret: str) -> None:
+    settings = {"webhook_secret": f"{WEBHOOK_SECRET},{OTHER_SECRET}"}
+    request = by_generic(unsigned(GENERIC_SMS)["content"], secret=secret)
+
+    assert (await post(GENERIC_SMS, request, **settings)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"x-forwarded-host": "evil.example"},
+        {"forwarded": "host=evil.example;proto=http"},
+    ],
+)
+async def test_the_headers_do_not_determine_the_signed_url(headers: dict[str, str]) -> None:
+    assert (await post(TWILIO_MESSAGES, by_twilio(TWILIO_MESSAGES, SMS, **headers))).status_code == 200
+
+
+TWILIO_SETTINGS = {"twilio_auth_token": TOKEN, "public_base_url": PUBLIC_URL}
+
+
+@pytest.mark.parametrize(
+    ("settings", "open_"),
+    [
+        ({}, PATHS),
+        ({"webhook_secret": WEBHOOK_SECRET}, ()),
+        (TWILIO_SETTINGS, (*GENERIC, *SENDGRID)),
+        ({"sendgrid_webhook_public_key": PUBLIC_KEY}, (*GENERIC, *TWILIO)),
+        ({"webhook_secret": WEBHOOK_SECRET, **TWILIO_SETTINGS}, ()),
+        (SIGNED, ()),
+    ],
+)
+async def test_webhooks_without_a_secret_are_open_unless_there_is_a_webhook_secret(
+    settings: dict[str, Any], open_: tuple[str, ...]
+) -> None:
+    async with calling(create_gateway(**settings)) as client:
+        for path in PATHS:
+            response = await client.post(path, **unsigned(path))
+            if path in open_:
+                assert response.is_success, path
+            else:
+                assert_refused(path, response)
+
+
+@pytest.mark.parametrize("path", [*TWILIO, *SENDGRID])
+async def test_a_signature_that_cannot_be_verified_is_refused_and_counted(path: str) -> None:
+    before = refusals(provider_of(path), "no_secret")
+    response = await post(path, signed(path), webhook_secret=WEBHOOK_SECRET)
+
+    assert_refused(path, response)
+    assert response.json()["detail"].startswith("This gateway is not configured to verify X-Twilio-")
+    assert refusals(provider_of(path), "no_secret") == before + 1
+
+
+async def test_a_webhook_needs_no_api_key() -> None:
+    assert (await post(GENERIC_SMS, unsigned(GENERIC_SMS), api_keys="shop:right")).status_code == 200
+
+
+def test_the_openapi_document_names_the_signatures() -> None:
+    document = create_gateway(**SIGNED).openapi()
+
+    schemes = {path: [*each] for path in PATHS for each in document["paths"][path]["post"]["security"]}
+    assert schemes == {
+        **{path: ["WebhookSignature"] for path in GENERIC},
+        **{path: ["TwilioSignature"] for path in TWILIO},
+        **{path: ["SendgridSignature"] for path in SENDGRID},
+    }
+    described = document["components"]["securitySchemes"]
+    assert described["TwilioSignature"]["name"] == "X-Twilio-Signature"
+    assert {scheme["in"] for scheme in described.values()} == {"header"}
+
+
+async def test_only_a_few_large_bodies_are_read_at_the_same_time() -> None:
+    headers = {**MULTIPART, "x-twilio-email-event-webhook-signature": "made up"}
+    begun, end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        begun.release()
+        yield b"x" * 1_000_000
+        await end.wait()
+
+    async with calling(create_gateway(**SIGNED)) as client:
+
+        async def post(content: AsyncIterator[bytes] | bytes) -> httpx.Response:
+            return await client.post(SENDGRID_INBOUND, content=content, headers=headers)
+
+        reading = [asyncio.create_task(post(unfinished())) for _ in range(8)]
+        for _ in reading:
+            await begun.acquire()
+        refused = await post(b"")
+        assert (refused.status_code, problem_of(refused)) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        end.set()
+        assert {(await each).status_code for each in reading} == {403}
+        assert (await post(b"")).status_code == 403
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_BODY_TIMEOUT", 0)
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    request = with_header({"content": unfinished(), "headers": MULTIPART}, SIGNATURES[SENDGRID_INBOUND], "x")
+    response = await post(SENDGRID_INBOUND, request)
+
+    assert (response.status_code, problem_of(response)) == (408, "body_timeout")

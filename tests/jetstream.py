@@ -5,16 +5,14 @@ real JetStream.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nats.js import JetStreamContext
-from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
-
 from shared.bus import topology
 from shared.bus.client import Bus
+from shared.bus.direct_get import Answer, StoredMessage
 from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import Stream
 
@@ -30,12 +28,27 @@ class Stored:
     subject: str
     payload: bytes
     headers: Mapping[str, str]
+    stored_at: datetime
 
     @property
     def due(self) -> datetime | None:
         """The time when a schedule is published to its target; None if the message is not a schedule."""
         schedule = self.headers.get("Nats-Schedule")
         return datetime.fromisoformat(schedule.removeprefix("@at ")) if schedule else None
+
+
+def subject_matches(pattern: str, subject: str) -> bool:
+    """Return whether a subject belongs to a pattern with the wildcards of NATS."""
+    regex = re.escape(pattern).replace(r"\*", "[^.]+").replace(">", ".+")
+    return re.fullmatch(regex, subject) is not None
+
+
+def _sequence(stored: Stored) -> int:
+    return stored.sequence
+
+
+def _as_read(stored: Stored) -> StoredMessage:
+    return StoredMessage(stored.subject, stored.sequence, stored.stored_at.isoformat(), stored.payload)
 
 
 class JetStream:
@@ -53,6 +66,18 @@ class JetStream:
 
     def last(self, stream: str, subject: str) -> Stored | None:
         return next((each for each in reversed(self._stored[stream]) if each.subject == subject), None)
+
+    def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
+        found = [self.last(stream, subject) for subject in subjects]
+        return Answer([_as_read(each) for each in sorted(filter(None, found), key=_sequence)])
+
+    def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        found = [
+            each
+            for each in self._stored[stream]
+            if each.sequence >= first and subject_matches(subject, each.subject)
+        ]
+        return Answer([_as_read(each) for each in found[:count]], is_complete=len(found) <= count)
 
     def store(self, stream: str, outgoing: Outgoing) -> int:
         """Store a message unless its id is known, and return its sequence.
@@ -85,39 +110,26 @@ class JetStream:
 
     def _append(self, stream: str, subject: str, payload: bytes, headers: Mapping[str, str]) -> int:
         self._last_sequence[stream] += 1
-        stored = Stored(stream, self._last_sequence[stream], subject, payload, headers)
+        stored = Stored(stream, self._last_sequence[stream], subject, payload, headers, self._clock())
         if self._streams[stream].max_msgs_per_subject == 1:
             self._stored[stream] = [each for each in self._stored[stream] if each.subject != subject]
         self._stored[stream].append(stored)
         return stored.sequence
 
 
-class _Client(JetStreamContext):
-    def __init__(self, server: JetStream) -> None:
-        self._server = server
-
-    async def get_last_msg(
-        self,
-        stream_name: str,
-        subject: str,
-        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as in its base
-    ) -> RawStreamMsg:
-        await asyncio.sleep(0)
-        found = self._server.last(stream_name, subject)
-        if found is None:
-            raise NotFoundError
-        return RawStreamMsg(data=found.payload, seq=found.sequence)
-
-
 class BusTo(Bus):
     """A connection to the server in memory, which never breaks."""
 
     def __init__(self, server: JetStream) -> None:
-        self._client_in_memory = _Client(server)
+        self._server = server
 
-    @property
-    def jetstream(self) -> JetStreamContext:
-        return self._client_in_memory
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
+        await asyncio.sleep(0)
+        return self._server.last_messages(stream, subjects)
+
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        await asyncio.sleep(0)
+        return self._server.next_messages(stream, first, count=count, subject=subject)
 
 
 class PublisherTo(Publisher):

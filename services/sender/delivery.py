@@ -7,7 +7,7 @@ not lost, and it is not sent twice if its provider honours idempotency keys.
 Each step may be taken with another provider, as long as it is certain that none has the message yet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from tenacity import retry, retry_if_exception_type, wait_random
@@ -23,7 +23,7 @@ from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
 from shared.dead_letters import Origin
-from shared.errors import BusUnavailableError
+from shared.errors import BusUnavailableError, NotNowError
 from shared.ledger import DeliveryState, Ledger, LedgerEntry
 from shared.message import AttemptError, DeliveryRequest, Message
 from shared.providers.base import OPTED_OUT, ProviderError
@@ -36,20 +36,8 @@ attempt take less time."""
 _SOON = timedelta(seconds=1)
 
 
-class _StoppingError(Exception):
-    """The process is about to end and leaves the messages that it has not claimed to other processes."""
-
-
-class _NoProviderError(Exception):
-    """No provider of the channel may be asked at present, so that the message keeps its place in the stream.
-
-    Attributes:
-        retry_at: when a provider may be asked again.
-    """
-
-    def __init__(self, retry_at: datetime) -> None:
-        super().__init__(f"no provider may be asked before {retry_at.isoformat()}")
-        self.retry_at = retry_at
+class NoProviderError(NotNowError):
+    """No provider of the channel is available, so that the message waits in its place."""
 
 
 class Deliverer:
@@ -71,7 +59,7 @@ class Deliverer:
         self._is_stopping = False
 
     def finish_within(self, seconds: float) -> None:
-        """Limit the attempts in progress to this time, and begin no others.
+        """Limit the attempts in progress to this time, and make no further ones.
 
         An attempt that has no answer by then is recorded as such.
         """
@@ -82,24 +70,41 @@ class Deliverer:
         """Return whether a message of the channel could be sent now, if only as a probe."""
         return self._providers.is_any_available(channel)
 
-    async def deliver(self, request: DeliveryRequest, origin: Origin) -> Outcome:
+    def is_healthy(self, channel: Channel) -> bool:
+        """Return whether a provider of the channel works, as far as is known."""
+        return self._providers.is_any_healthy(channel)
+
+    async def deliver(
+        self,
+        request: DeliveryRequest,
+        origin: Origin,
+        *,
+        begin: Callable[[], None] = lambda: None,
+        keeps_place: bool = False,
+    ) -> Outcome:
         """Take the next step of a message, if there is one.
 
+        Args:
+            request: the message and its step.
+            origin: where the request was read.
+            begin: is called when the step is about to be claimed. Until then, the call may be cancelled.
+            keeps_place: whether the message waits in its place while no provider is available. Otherwise it
+                is deferred, which moves it to the stream of scheduled messages.
+
         Raises:
+            NoProviderError: no provider is available, and the message keeps its place.
             BusUnavailableError: NATS does not answer; the request has to be delivered again.
         """
         try:
-            return await self._take_step(request, origin)
+            return await self._take_step(request, origin, begin, keeps_place=keeps_place)
         except RevisionConflictError:
             # Another process is taking this step. When the request is delivered again, the ledger has the
             # outcome.
             return HandBack(_SOON)
-        except _StoppingError:
-            return HandBack()
-        except _NoProviderError as exc:
-            return HandBack(max(exc.retry_at - self._policy.clock(), _SOON))
 
-    async def _take_step(self, request: DeliveryRequest, origin: Origin) -> Outcome:
+    async def _take_step(
+        self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], *, keeps_place: bool
+    ) -> Outcome:
         found = await self._ledger.look_up(request.message.id)
         if found is not None:
             request = found.value.catch_up(request)
@@ -109,7 +114,7 @@ class Deliverer:
             now, send_at = self._policy.clock(), request.message.send_at
             entry = LedgerEntry.of(request, DeliveryState.DEFERRED, now, due=send_at)
         else:
-            entry, found = await self._try_providers(request, found)
+            entry, found = await self._try_providers(request, found, begin, keeps_place=keeps_place)
         await self._record(request, entry, after=found)
         telemetry.report_outcome(request, entry)
         await self._publish(request, entry, origin)
@@ -151,7 +156,12 @@ class Deliverer:
         return is_first_request and send_at is not None and self._policy.clock() < send_at
 
     async def _try_providers(
-        self, request: DeliveryRequest, found: Versioned[LedgerEntry] | None
+        self,
+        request: DeliveryRequest,
+        found: Versioned[LedgerEntry] | None,
+        begin: Callable[[], None],
+        *,
+        keeps_place: bool,
     ) -> tuple[LedgerEntry, Versioned[LedgerEntry] | None]:
         """Try the providers in turn as long as they defer the message.
 
@@ -161,12 +171,13 @@ class Deliverer:
         in_doubt_at = found.value.may_be_at if found else None
         if found and in_doubt_at and not self._may_resend(request, found.value, in_doubt_at):
             return self._policy.ambiguous(request, in_doubt_at), found
-        deferrals = []
+        deferrals: list[LedgerEntry] = []
         for client in self._candidates(request.message, in_doubt_at):
+            if deferrals and self._is_stopping:
+                break  # there is no time for another attempt
             async with client.slot():
                 # Nothing that was checked before waiting for the slot can be relied on.
-                if self._is_stopping:
-                    raise _StoppingError
+                begin()
                 now = self._policy.clock()
                 claim = LedgerEntry.of(
                     request, DeliveryState.CLAIMED, now, provider=client.name, in_doubt_at=in_doubt_at
@@ -178,11 +189,9 @@ class Deliverer:
             if entry.state is not DeliveryState.DEFERRED:
                 return entry, found
             deferrals.append(entry)
-        claimed = any(entry.error for entry in deferrals)
-        if not claimed and not self._providers.is_any_available(request.message.channel):
-            raise _NoProviderError(
-                min(client.retry_at for client in self._candidates(request.message, in_doubt_at))
-            )
+        was_claimed = any(entry.error for entry in deferrals)
+        if keeps_place and not was_claimed and not self.can_send(request.message.channel):
+            raise NoProviderError(f"no provider of {request.message.channel} is available")
         return min(deferrals, key=lambda entry: entry.due or entry.at), found
 
     def _candidates(self, message: Message, in_doubt_at: str | None) -> Sequence[ProviderClient]:

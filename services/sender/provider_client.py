@@ -79,6 +79,11 @@ class ProviderClient:
         return self._breaker.can_acquire
 
     @property
+    def is_healthy(self) -> bool:
+        """Whether the circuit breaker is closed."""
+        return not self._breaker.is_open
+
+    @property
     def retry_at(self) -> datetime:
         """The earliest time at which a message may be sent."""
         return self._breaker.retry_at

@@ -45,6 +45,10 @@ class ProviderSelection:
         """Return whether any provider of the channel may be sent a message now, if only as a probe."""
         return any(client.is_available for client in self._by_name.values() if client.channel is channel)
 
+    def is_any_healthy(self, channel: Channel) -> bool:
+        """Return whether the circuit breaker of any provider of the channel is closed."""
+        return any(client.is_healthy for client in self._by_name.values() if client.channel is channel)
+
     def finish_within(self, seconds: float) -> None:
         """Limit the attempts in progress to this time."""
         for client in self._by_name.values():

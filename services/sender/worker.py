@@ -1,130 +1,188 @@
 """Runs the sender's consumers: its share of the shards of new messages, and the deliveries that are due."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+
+import structlog
 
 from services.sender.delivery import Deliverer
 from shared.bus.client import Bus
-from shared.bus.concurrent import ConcurrentReader
+from shared.bus.concurrent import PATIENCE, Begin, ConcurrentReader
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
-from shared.bus.membership import Membership
+from shared.bus.membership import Membership, State
 from shared.bus.streams import Streams
-from shared.bus.topology import Consumer, sender_delayed, sender_shards
+from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, sender_shards
 from shared.channels import Channel
 from shared.errors import BadMessageError
 from shared.events import decode
 from shared.message import DeliveryRequest
 from shared.observability import tracing
 
+_log = structlog.get_logger()
+
 _CAPACITY = 256
-"""Messages of a consumer that this process holds at the same time, sent or waiting to be sent."""
+"""Messages of a consumer that are being sent, or wait for a slot, at the same time."""
 
 _DRAIN_SECONDS = 8
-_ATTEMPT_SECONDS = 5
+_ATTEMPT_SECONDS = 4
 """The rest of the drain is for recording the results of the attempts."""
 
 _ASSIGNMENT_INTERVAL = 1.0
-
-_SHARDS = {channel: sender_shards(channel) for channel in Channel}
-_DELAYED = {channel: sender_delayed(channel) for channel in Channel}
 
 
 class Worker:
     """Passes the messages of the consumers to `deliverer` until it is stopped."""
 
     def __init__(self, bus: Bus, deliverer: Deliverer, dead_letters: DeadLetterPublisher) -> None:
-        self._bus = bus
         self._deliverer = deliverer
-        self._dead_letters = dead_letters
         self._streams = Streams(bus)
-        self._memberships = {channel: Membership(bus, f"sender.{channel}") for channel in Channel}
-        self._readers: dict[Consumer, ConcurrentReader] = {}
-        self._running: dict[Consumer, asyncio.Task[None]] = {}
-        self._background: list[asyncio.Task[None]] = []
+        processor = Processor(deliverer, dead_letters)
+        self._channels = [_ChannelWorker(bus, channel, deliverer, processor) for channel in Channel]
 
     def start(self) -> None:
-        consumers = [*_DELAYED.values(), *(shard for shards in _SHARDS.values() for shard in shards)]
-        self._background = [
-            *(asyncio.create_task(membership.run()) for membership in self._memberships.values()),
-            asyncio.create_task(watch_lag(self._streams, consumers)),
-            asyncio.create_task(self._keep_assigned()),
-        ]
+        for channel in self._channels:
+            channel.start()
+        consumers = [consumer for channel in self._channels for consumer in channel.consumers]
+        self._watch = asyncio.create_task(watch_lag(self._streams, consumers))
 
     async def unready_reason(self) -> str | None:
         """Return why messages cannot be sent, or None if they can."""
-        return await self._streams.unready_reason(next(iter(_DELAYED.values())))
+        return await self._streams.unready_reason(self._channels[0].consumers[0])
 
     async def stop(self) -> None:
-        """Finish the deliveries in progress within 8 seconds, and return the rest."""
-        for membership in self._memberships.values():
-            await membership.leave()
-        for task in self._background:
-            task.cancel()
+        """Finish the deliveries in progress within 8 seconds, and return the others."""
+        self._watch.cancel()
+        stopping = [asyncio.create_task(channel.stop()) for channel in self._channels]
+        _, busy = await asyncio.wait(stopping, timeout=PATIENCE)
+        if busy:
+            self._deliverer.finish_within(_ATTEMPT_SECONDS)
+            _, busy = await asyncio.wait(busy, timeout=_DRAIN_SECONDS - PATIENCE)
+        if busy:
+            for channel in self._channels:
+                channel.abandon()
+            await asyncio.wait(busy)
+
+
+class _ChannelWorker:
+    """Reads the consumers of a channel that are this process's share, as processes come and go."""
+
+    def __init__(self, bus: Bus, channel: Channel, deliverer: Deliverer, processor: "Processor") -> None:
+        self._bus = bus
+        self._channel = channel
+        self._deliverer = deliverer
+        self._processor = processor
+        self._membership = Membership(bus, f"sender.{channel}")
+        self._shards = {shard.name: shard for shard in sender_shards(channel)}
+        self._delayed = sender_delayed(channel)
+        self._readers: dict[Consumer, ConcurrentReader] = {}
+        self._running: dict[Consumer, asyncio.Task[None]] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._assigning: asyncio.Task[None] | None = None
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        return [self._delayed, *self._shards.values()]
+
+    def start(self) -> None:
+        self._background = [
+            asyncio.create_task(self._membership.run()),
+            asyncio.create_task(self._keep_assigned()),
+        ]
+
+    async def stop(self) -> None:
+        """Stop reading, and leave the group when all messages are finished or returned."""
+        presence, assigning = self._background
+        assigning.cancel()
+        self._membership.set_state(State.LEAVING)
         for reader in self._readers.values():
             reader.stop()
-        self._deliverer.finish_within(_ATTEMPT_SECONDS)
-        running = list(self._running.values())
-        if not running:
-            return
-        _, late = await asyncio.wait(running, timeout=_DRAIN_SECONDS)
-        for task in late:
+        while self._running:
+            await asyncio.wait([*self._running.values()])
+        presence.cancel()
+        await self._membership.leave()
+
+    def abandon(self) -> None:
+        """Return the messages that are still in progress."""
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
 
     async def _keep_assigned(self) -> None:
-        """Read the consumers that are this process's share, as processes come and go."""
         while True:
-            for channel, membership in self._memberships.items():
-                membership.changed.clear()
-                # A process that reaches no provider leaves its share to others, which may reach one.
-                membership.is_available = self._deliverer.can_send(channel)
-                wanted = [*membership.share_of(_SHARDS[channel])]
-                if membership.is_available:
-                    wanted.append(_DELAYED[channel])
-                self._assign(channel, wanted)
-            waits = [asyncio.ensure_future(each.changed.wait()) for each in self._memberships.values()]
-            await asyncio.wait(waits, timeout=_ASSIGNMENT_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            self._membership.changed.clear()
+            self._membership.set_state(self._state)
+            self._assign()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._membership.changed.wait(), _ASSIGNMENT_INTERVAL)
 
-    def _assign(self, channel: Channel, wanted: Sequence[Consumer]) -> None:
-        for consumer in (*_SHARDS[channel], _DELAYED[channel]):
-            task = self._running.get(consumer)
-            if task is not None and task.done():
-                with suppress(asyncio.CancelledError):
-                    task.result()
-                del self._running[consumer], self._readers[consumer]
-                task = None
-            if consumer in wanted and task is None:
-                reader = self._create_reader(channel, consumer)
-                self._readers[consumer] = reader
-                self._running[consumer] = asyncio.create_task(reader.run())
-            elif consumer not in wanted and task is not None:
-                self._readers[consumer].stop()
+    @property
+    def _state(self) -> State:
+        if self._deliverer.is_healthy(self._channel):
+            return State.READY
+        # A process that cannot reach any provider leaves its share to others, which may reach one.
+        return State.TRYING if self._deliverer.can_send(self._channel) else State.UNABLE
 
-    def _create_reader(self, channel: Channel, consumer: Consumer) -> ConcurrentReader:
-        return ConcurrentReader(
+    def _assign(self) -> None:
+        share = self._membership.share_of([*self._shards])
+        for name, shard in self._shards.items():
+            if name not in share:
+                if reader := self._readers.get(shard):
+                    reader.stop()
+            elif not self._membership.is_held_by_others(name):
+                self._read(shard)
+        self._read(self._delayed)
+
+    def _read(self, consumer: Consumer) -> None:
+        if consumer in self._running:
+            return
+        self._readers[consumer] = ConcurrentReader(
             self._bus,
             consumer,
-            self._process,
+            self._processor.process,
             capacity=_CAPACITY,
             key_of=_conversation_of if consumer.is_pinned else lambda _: None,
-            may_read=partial(self._deliverer.can_send, channel),
+            may_read=lambda: self._deliverer.can_send(self._channel),
         )
+        self._membership.hold(consumer.name)
+        self._running[consumer] = task = asyncio.create_task(self._readers[consumer].run())
+        task.add_done_callback(lambda _: self._release(consumer))
 
-    async def _process(self, message: StreamMessage) -> Outcome:
+    def _release(self, consumer: Consumer) -> None:
+        task = self._running.pop(consumer)
+        del self._readers[consumer]
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("reader_failed", consumer=consumer.name, error=repr(error))
+        self._membership.release(consumer.name)
+
+
+class Processor:
+    """Processes the messages that the readers pass to it."""
+
+    def __init__(self, deliverer: Deliverer, dead_letters: DeadLetterPublisher) -> None:
+        self._deliverer = deliverer
+        self._dead_letters = dead_letters
+
+    async def process(self, message: StreamMessage, begin: Begin) -> Outcome:
         with tracing.processing(message.origin.stream, message.headers):
             try:
                 request = _decode_request(message.payload)
                 _annotate_trace(request)
-                return await self._deliverer.deliver(request, message.origin)
+                return await self._deliverer.deliver(
+                    request, message.origin, begin=begin, keeps_place=_keeps_place(message)
+                )
             except BadMessageError as exc:
                 await self._dead_letters.publish(message.payload, exc, message.origin, at=message.stored_at)
                 return Done()
+
+
+def _keeps_place(message: StreamMessage) -> bool:
+    """Return whether a message may wait in its place while no provider is available.
+
+    Those in DELAYED need no order. And a message that has moved between processes very often is deferred
+    before its deliveries reach the limit.
+    """
+    return message.origin.stream == Stream.OUTBOUND and message.deliveries <= MAX_DELIVER // 2
 
 
 def _conversation_of(message: StreamMessage) -> str:

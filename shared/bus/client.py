@@ -1,16 +1,18 @@
 """The connection to NATS, which survives any outage of the server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from time import monotonic
+from typing import TypeVar
 
 import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from shared.bus.direct_get import Answer, direct_get
 from shared.errors import BusUnavailableError
 
 _log = structlog.get_logger()
@@ -23,6 +25,8 @@ _MAX_PINGS_OUT = 3
 
 REQUEST_TIMEOUT = 4.0
 """Seconds within which JetStream has to respond to a request."""
+
+T = TypeVar("T")
 
 
 class Bus:
@@ -71,6 +75,48 @@ class Bus:
 
     async def until_lost(self) -> None:
         await self._down.wait()
+
+    async def unless_lost(self, request: Coroutine[None, None, T]) -> T:
+        """Await a response, unless it can no longer arrive because the connection was lost.
+
+        Raises:
+            BusUnavailableError: the connection was lost.
+        """
+        answer = asyncio.ensure_future(request)
+        lost = asyncio.ensure_future(self.until_lost())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise BusUnavailableError("the connection to NATS was lost before it responded")
+            return answer.result()
+        finally:
+            lost.cancel()
+            answer.cancel()
+
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
+        """Return the last message of each of the subjects that has one; there may be up to 1,024 subjects.
+
+        Raises:
+            BusUnavailableError: NATS does not respond.
+        """
+        if len(subjects) == 1:
+            return await self._direct_get(stream, {"last_by_subj": subjects[0]})
+        return await self._direct_get(stream, {"multi_last": list(subjects)})
+
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        """Return messages of a subject, which may contain wildcards, from the sequence `first` on.
+
+        Raises:
+            BusUnavailableError: NATS does not respond.
+        """
+        return await self._direct_get(stream, {"seq": first, "batch": count, "next_by_subj": subject})
+
+    async def _direct_get(self, stream: str, request: Mapping[str, object]) -> Answer:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                return await self.unless_lost(direct_get(self.client, stream, request))
+        except (nats.errors.Error, TimeoutError, OSError) as exc:
+            raise BusUnavailableError(f"{stream}: {exc!r}") from exc
 
     async def keep_connected(self, servers: list[str], name: str) -> None:
         """Stay connected until the task is cancelled, even if the client stops trying."""

@@ -1,16 +1,17 @@
 """The loop that reads a consumer and processes many of its messages at the same time.
 
 Messages with the same key are processed one after another, in the order of the stream. A message that cannot
-be
-processed yet keeps its place: it waits in this process, and those with the same key behind it. Only a process
-that stops returns messages to the server, so that the server's count of deliveries is one of crashes.
+be processed yet keeps its place: it waits in this process, with those of the same key behind it. Only a
+reader that stops returns messages to the server.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from random import uniform
+from typing import Any
 
 import nats.errors
 import structlog
@@ -19,28 +20,73 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from shared.bus.client import Bus
-from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage, stream_message
+from shared.bus.consumer import Done, Outcome, StreamMessage, stream_message
 from shared.bus.topology import ACK_WAIT, PIN_GROUP, Consumer
-from shared.errors import NotNowError
+from shared.errors import BusUnavailableError, NotNowError
 
 _log = structlog.get_logger()
 
-_REQUEST_EXPIRES = 30.0
-"""Seconds after which the server ends a request for messages."""
+PATIENCE = 2.0
+"""Seconds after `stop` during which the messages that were read already are still begun."""
 
-_EXPIRES_GRACE = 5.0
+_REQUEST_EXPIRES = 1.5
+"""Seconds after which the server ends a request for messages. It has to be less than `PATIENCE`: the server
+changes the order of returned messages while it still has a request that it cannot satisfy."""
+
+_EXPIRES_GRACE = 2.0
+_LINGER = 0.05
+"""The least number of seconds between two requests for few messages."""
+
+_LINE_FACTOR = 4
+"""Messages that wait for others with the same key may exceed the capacity by this factor, so that a key with
+many messages leaves room for others."""
+
+_SUSPECT_DELIVERIES = 6
+"""A message that was delivered so often may be one that crashes the process. It is processed alone."""
+
+_SUSPECT_DELAY = 2.0
 _ERROR_PAUSE = 1.0
 _IDLE_PAUSE = (0.5, 1.5)
-"""The pause between two looks at whether reading is possible; random, so that loops learn from each other."""
+"""The pause between two calls of `may_read`; random, so that readers benefit from each other's findings."""
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
-_HEARTBEAT = ACK_WAIT.total_seconds() / 3
-_CONNECTION_ERRORS = (nats.errors.Error, TimeoutError, OSError)
+_HEARTBEAT = ACK_WAIT.total_seconds() / 4
+_CANCEL_SECONDS = 1.0
+_UNPIN_TIMEOUT = 2.0
+_CONNECTION_ERRORS = (nats.errors.Error, TimeoutError, OSError, BusUnavailableError)
 
-_WRONG_PIN = "423"
+_HEARTBEAT_STATUS, _NO_MESSAGES, _TIMED_OUT, _WRONG_PIN = "100", "404", "408", "423"
 
-Process = Callable[[StreamMessage], Awaitable[Outcome]]
+Begin = Callable[[], None]
+"""Is called before anything is done that must not be interrupted; it raises ClosedError if it is too late."""
+
+Process = Callable[[StreamMessage, Begin], Awaitable[Outcome]]
+
+
+class ClosedError(Exception):
+    """The reader is stopping, and begins no more messages."""
+
+
+class _RequestError(Exception):
+    """The server rejected a request for messages."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A message in this process.
+
+    Attributes:
+        begun: whether processing must not be interrupted.
+        settled: whether it was acknowledged, or returned with a delay.
+        is_old: whether it was there already when the last heartbeats were sent.
+    """
+
+    msg: Msg
+    message: StreamMessage
+    begun: bool = False
+    settled: bool = False
+    is_old: bool = False
 
 
 class ConcurrentReader:
@@ -49,8 +95,9 @@ class ConcurrentReader:
     Args:
         bus: the connection.
         consumer: the consumer; a pinned one serves only one process at a time.
-        process: processes one message. It may raise NotNowError, and is then called again after a pause.
-        capacity: messages that are processed or wait for that at the same time, at most.
+        process: processes one message. It may raise NotNowError, and is then called again after a pause, as
+            soon as messages can be processed.
+        capacity: how many messages are processed at the same time.
         key_of: returns the key of a message; those with the same one are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
     """
@@ -71,28 +118,35 @@ class ConcurrentReader:
         self._key_of = key_of
         self._may_read = may_read
         self._max_capacity = capacity
-        # A message that crashes its process takes as few others with it as possible: the first is read alone.
+        # A message that crashes the process takes as few others with it as possible: the first is read alone.
         self._capacity = 1
-        self._requested = 0
-        self._expected_by = 0.0
-        self._pin: str | None = None
-        self._in_progress: dict[asyncio.Task[None], Msg] = {}
+        self._held: dict[asyncio.Task[None], _Held] = {}
         self._last_of_key: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._in_line = 0
+        self._unsettled: list[_Held] = []
+        self._alone = asyncio.Lock()
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._in_progress
+        self._requested = 0
+        self._requested_at = 0.0
+        self._pin: str | None = None
+        self._must_restart = False
+        self._error: str | None = None
+
+        self._room = asyncio.Event()
+        self._able = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._is_closed = False
+        self._warned_at = 0.0
 
     def stop(self) -> None:
-        """Read no more messages, return those that have not been started, and finish the others."""
+        """Read no more messages, finish those that can be within `PATIENCE`, and return the others."""
         self._stopping.set()
+        self._able.set()
         self._room.set()
 
     async def run(self) -> None:
-        """Read until the reader is stopped and every message in progress is finished."""
-        beating = asyncio.create_task(self._beat())
+        """Read until the reader is stopped, and every message is finished or returned."""
+        heartbeat = asyncio.create_task(self._send_heartbeats())
         try:
             while not self._stopping.is_set():
                 try:
@@ -101,44 +155,66 @@ class ConcurrentReader:
                     if self._bus.is_connected:  # otherwise the connection has already logged the outage
                         _log.warning("consumer_failed", consumer=self._consumer.name, error=repr(exc))
                     await self._pause(_ERROR_PAUSE)
-            while self._in_progress:
-                await asyncio.wait(list(self._in_progress))
-        except asyncio.CancelledError:
-            await self._abandon()
-            raise
+            await self._finish()
         finally:
-            beating.cancel()
-        if self._consumer.is_pinned:
+            # If this task is cancelled, messages in progress are abandoned: another process can have them.
+            await self._cancel([*self._held])
+            heartbeat.cancel()
+            await self._return_unsettled()
             await self._unpin()
 
+    # --- Reading ---
+
     async def _read(self) -> None:
+        """Read until there is a reason to begin with a new subscription, or to stop."""
         await self._until_connected_or_stopped()
+        while not (self._stopping.is_set() or self._look()):
+            await self._pause(uniform(*_IDLE_PAUSE))
         if self._stopping.is_set():
             return
         client = self._bus.client
         inbox = client.new_inbox()
+        self._requested, self._must_restart, self._error = 0, False, None
         subscription = await client.subscribe(inbox, cb=self._receive)
-        self._requested = 0
+        lost = asyncio.create_task(self._bus.until_lost())
+        lost.add_done_callback(lambda _: self._restart())
         try:
-            while not self._stopping.is_set():
-                if not self._may_read():
-                    if self._requested:
-                        return  # the server drops a request that nobody listens for any more
-                    await self._pause(uniform(*_IDLE_PAUSE))
-                    continue
-                await self._request_more(client, inbox)
+            while not (self._must_restart or self._stopping.is_set()) and self._look():
                 self._room.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._room.wait(), 1.0)
+                await self._request_more(client, inbox)
+                await self._wait_for_room()
         finally:
+            lost.cancel()
             await self._unsubscribe(subscription)
+        if self._error:
+            raise _RequestError(self._error)
+
+    def _look(self) -> bool:
+        """Return whether messages can be processed, and if they can, let those proceed that wait for it."""
+        if may_read := self._may_read():
+            self._able.set()
+        return may_read
+
+    def _restart(self, error: str | None = None) -> None:
+        self._must_restart = True
+        self._error = self._error or error
+        self._room.set()
+
+    @property
+    def _free(self) -> int:
+        """How many more messages may be requested."""
+        held = len(self._held)
+        room = min(self._capacity - held + self._in_line, _LINE_FACTOR * self._max_capacity - held)
+        return room - self._requested
 
     async def _request_more(self, client: Client, inbox: str) -> None:
         now = asyncio.get_running_loop().time()
-        if self._requested and now > self._expected_by:
-            self._requested = 0  # the connection was lost with the request
-        free = self._capacity - len(self._in_progress) - self._requested
-        if free <= 0 or (self._requested and free < self._capacity // 4):
+        if self._requested and now > self._requested_at + _REQUEST_EXPIRES + _EXPIRES_GRACE:
+            self._restart("no answer")
+            return
+        free = self._free
+        is_little = free < self._capacity // 4
+        if free <= 0 or (is_little and (self._requested or now < self._requested_at + _LINGER)):
             return
         request: dict[str, object] = {"batch": free, "expires": int(_REQUEST_EXPIRES * 1e9)}
         if self._consumer.is_pinned:
@@ -148,102 +224,180 @@ class ConcurrentReader:
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.name}"
         await client.publish(subject, json.dumps(request).encode(), reply=inbox)
         self._requested += free
-        self._expected_by = now + _REQUEST_EXPIRES + _EXPIRES_GRACE
+        self._requested_at = now
+
+    async def _wait_for_room(self) -> None:
+        is_lingering = self._free > 0 and not self._requested
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), _LINGER if is_lingering else 1.0)
 
     async def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
-        if not msg.reply:  # the server ends a request
-            self._requested = max(
-                0, self._requested - int(headers.get("Nats-Pending-Messages", self._requested))
-            )
-            if headers.get("Status") == _WRONG_PIN:
-                self._pin = None
-                self._requested = 0
-            self._room.set()
-            return
-        self._requested = max(0, self._requested - 1)
-        self._pin = headers.get("Nats-Pin-Id", self._pin)
-        if self._stopping.is_set() or not self._may_read():
-            with suppress(*_CONNECTION_ERRORS):
-                await msg.nak()
-            return
-        self._start(msg)
+        if msg.reply:
+            self._requested = max(0, self._requested - 1)
+            self._pin = headers.get("Nats-Pin-Id", self._pin)
+            self._start(msg)
+        else:
+            self._end_request(headers.get("Status"), headers)
+        self._room.set()
+
+    def _end_request(self, status: str | None, headers: dict[str, str]) -> None:
+        if status in {_TIMED_OUT, _NO_MESSAGES}:
+            left = int(headers.get("Nats-Pending-Messages", self._requested))
+            self._requested = max(0, self._requested - left)
+        elif status == _WRONG_PIN:
+            self._pin = None
+            self._restart()
+        elif status != _HEARTBEAT_STATUS:
+            self._restart(f"{status} {headers.get('Description', '')}")
+
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        with suppress(*_CONNECTION_ERRORS):
+            if self._bus.is_connected:
+                # Draining receives what the server has sent already.
+                await asyncio.wait_for(subscription.drain(), 1.0)  # type: ignore[no-untyped-call] # in nats-py
+            else:
+                await subscription.unsubscribe()
+
+    # --- Processing ---
 
     def _start(self, msg: Msg) -> None:
-        message = stream_message(msg, self._consumer)
-        key = self._key_of(message)
+        held = _Held(msg, stream_message(msg, self._consumer))
+        key = self._key_of(held.message)
         before = self._last_of_key.get(key) if key else None
-        task = asyncio.create_task(self._finish(msg, message, before))
-        self._in_progress[task] = msg
+        task = asyncio.create_task(self._handle(held, before))
+        self._held[task] = held
         if key:
             self._last_of_key[key] = task
         task.add_done_callback(lambda done: self._forget(done, key))
 
     def _forget(self, task: asyncio.Task[None], key: str | None) -> None:
-        self._in_progress.pop(task, None)
+        held = self._held.pop(task)
+        if not held.settled:
+            self._unsettled.append(held)
         if key and self._last_of_key.get(key) is task:
             del self._last_of_key[key]
         self._capacity = min(2 * self._capacity, self._max_capacity)
         self._room.set()
 
-    async def _finish(self, msg: Msg, message: StreamMessage, before: asyncio.Task[None] | None) -> None:
-        """Process a message until it is done, or until it is returned because the process stops."""
+    async def _handle(self, held: _Held, before: asyncio.Task[None] | None) -> None:
+        """Process a message until it is settled, or until the reader stops."""
         if before is not None:
-            await asyncio.wait({before})
-        outcome: Outcome = HandBack()
+            await self._wait_in_line(before)
         retry = _FIRST_RETRY
-        while not self._stopping.is_set():
+        while not self._is_closed:
             try:
-                outcome = await self._process(message)
+                outcome = await self._process_once(held)
+            except ClosedError:
+                return
             except NotNowError as exc:
-                _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(exc), pause=retry)
+                held.begun = False
+                self._warn(exc)
                 await self._pause(retry)
+                await self._until_able()
                 retry = min(2 * retry, _LAST_RETRY)
-                continue
-            except Exception:  # after any error the message is delivered again
-                # The server's limit of deliveries makes it a dead letter if it goes on.
+            except Exception:  # noqa: BLE001 - after any error the message is delivered again
+                # If that never helps, it becomes a dead letter in the end.
                 _log.exception("handler_failed", consumer=self._consumer.name)
-                with suppress(*_CONNECTION_ERRORS):
-                    await msg.nak(_ERROR_PAUSE)
+                await self._settle(held, held.msg.nak(_ERROR_PAUSE))
                 return
-            if isinstance(outcome, Done):
-                with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the ledger has the outcome
-                    await msg.ack()
+            else:
+                if isinstance(outcome, Done):
+                    await self._settle(held, held.msg.ack())
+                    return
+                held.begun = False
+                await self._pause(outcome.delay.total_seconds())
+            if self._stopping.is_set():
                 return
-            await self._pause(outcome.delay.total_seconds())
-        with suppress(*_CONNECTION_ERRORS):
-            await msg.nak()
 
-    async def _abandon(self) -> None:
-        """Return the messages that are not finished in time: another process can have them at once."""
-        unfinished = dict(self._in_progress)
-        for task in unfinished:
-            task.cancel()
-        for msg in unfinished.values():
-            with suppress(*_CONNECTION_ERRORS):
-                await msg.nak()
+    async def _wait_in_line(self, before: asyncio.Task[None]) -> None:
+        self._in_line += 1
+        try:
+            await asyncio.wait({before})
+        finally:
+            self._in_line -= 1
 
-    async def _beat(self) -> None:
+    async def _until_able(self) -> None:
+        """Wait until messages can be processed, or the reader stops."""
+        while not (self._may_read() or self._stopping.is_set()):
+            self._able.clear()
+            await self._able.wait()
+
+    async def _process_once(self, held: _Held) -> Outcome:
+        def begin() -> None:
+            if self._is_closed and not held.begun:
+                raise ClosedError
+            held.begun = True
+
+        if held.message.deliveries < _SUSPECT_DELIVERIES:
+            return await self._process(held.message, begin)
+        # The random order makes it likely that this one is done before the one that crashes the process.
+        await self._pause(uniform(0, _SUSPECT_DELAY))
+        async with self._alone:
+            return await self._process(held.message, begin)
+
+    async def _settle(self, held: _Held, acknowledging: Coroutine[Any, Any, None]) -> None:
+        held.settled = True
+        with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the handler knows that it is done
+            await acknowledging
+
+    def _warn(self, error: NotNowError) -> None:
+        """Log that messages cannot be processed, but not for each of them."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._warned_at + _LAST_RETRY or not self._warned_at:
+            self._warned_at = now
+            _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(error))
+
+    async def _send_heartbeats(self) -> None:
         """Report to the server at intervals that the messages are being processed."""
         while True:
             await asyncio.sleep(_HEARTBEAT)
-            for msg in list(self._in_progress.values()):
-                with suppress(*_CONNECTION_ERRORS, nats.errors.MsgAlreadyAckdError):
-                    await msg.in_progress()
+            for held in list(self._held.values()):
+                if held.is_old and not held.settled:  # few messages take that long
+                    with suppress(*_CONNECTION_ERRORS):
+                        await held.msg.in_progress()
+                held.is_old = True
 
-    async def _unsubscribe(self, subscription: Subscription) -> None:
-        # Draining receives what the server has sent already, which is then returned.
+    # --- Stopping ---
+
+    async def _finish(self) -> None:
+        """Give the messages time, then finish those that were begun, and leave the others."""
+        await self._wait_for_held(PATIENCE)
+        self._is_closed = True
+        await self._cancel([task for task, held in self._held.items() if not held.begun])
+        await self._wait_for_held()
+
+    async def _wait_for_held(self, seconds: float | None = None) -> None:
+        if self._held:
+            await asyncio.wait([*self._held], timeout=seconds)
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+
+    async def _return_unsettled(self) -> None:
+        """Return the messages that are not finished, in their order."""
+        returned = [*self._unsettled, *(held for held in self._held.values() if not held.settled)]
+        returned.sort(key=lambda held: held.message.origin.sequence)
         with suppress(*_CONNECTION_ERRORS):
-            await asyncio.wait_for(subscription.drain(), 1.0)  # type: ignore[no-untyped-call] # in nats-py
+            for held in returned[:-1]:
+                await held.msg.nak()
+            for held in returned[-1:]:
+                # The server confirms the last one. Only then may the consumer serve another process.
+                await self._bus.client.request(held.msg.reply, Msg.Ack.Nak, timeout=_UNPIN_TIMEOUT)
 
     async def _unpin(self) -> None:
-        """Let another process read the consumer at once."""
+        """Let the consumer serve another process immediately."""
         if self._pin is None:
             return
         subject = f"$JS.API.CONSUMER.UNPIN.{self._consumer.stream}.{self._consumer.name}"
-        with suppress(*_CONNECTION_ERRORS, NotNowError):
-            await self._bus.client.publish(subject, json.dumps({"group": PIN_GROUP}).encode())
-        self._pin = None
+        with suppress(*_CONNECTION_ERRORS):
+            request = json.dumps({"group": PIN_GROUP}).encode()
+            await self._bus.client.request(subject, request, timeout=_UNPIN_TIMEOUT)
+
+    # --- Waiting ---
 
     async def _until_connected_or_stopped(self) -> None:
         connected = asyncio.create_task(self._bus.until_connected())
@@ -253,5 +407,6 @@ class ConcurrentReader:
         stopping.cancel()
 
     async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)

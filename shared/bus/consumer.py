@@ -38,12 +38,17 @@ _CONNECTION_ERRORS = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSE
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """A message that was read from a stream, which stored it at `stored_at`."""
+    """A message that was read from a stream, which stored it at `stored_at`.
+
+    Attributes:
+        deliveries: how often the consumer has delivered it, this time included.
+    """
 
     payload: bytes
     origin: Origin
     stored_at: datetime
     headers: Mapping[str, str] = field(default_factory=dict)
+    deliveries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,8 @@ class ConsumerLoop:
         handler: processes batches of messages.
         batch: the maximum number of messages in a batch. While the handler works on a batch, the server
             receives heartbeats, so that the messages are not delivered to another process.
-        linger: seconds between a batch that was not full and the next fetch. Under load, batches become larger
-            and fewer by it; a message that comes alone is still fetched at once.
+        linger: seconds between a batch that was not full and the next fetch. It makes batches larger and
+            fewer under load; a message that arrives alone is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised NotNowError is called again.
         may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
             that other processes can.
@@ -195,7 +200,13 @@ def stream_message(message: Msg, consumer: Consumer) -> StreamMessage:
     origin = Origin(
         stream=consumer.stream, sequence=sequence, subject=message.subject, consumer=consumer.name
     )
-    return StreamMessage(message.data, origin, message.metadata.timestamp, message.headers or {})
+    return StreamMessage(
+        message.data,
+        origin,
+        message.metadata.timestamp,
+        message.headers or {},
+        message.metadata.num_delivered or 1,
+    )
 
 
 async def _acknowledge_all(messages: Sequence[Msg], outcomes: Sequence[Outcome]) -> None:

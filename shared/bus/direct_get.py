@@ -1,18 +1,21 @@
-"""Reading several messages of a stream in one request (direct get, ADR-31 of NATS)."""
+"""Reading stored messages, several of them in one request (direct get, ADR-31 of NATS)."""
 
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import nats.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.errors import BusUnavailableError
 
-_NOT_FOUND = "404"
+_MAX_BYTES = 4 * 1024 * 1024
+"""The size at which the server cuts an answer; it disconnects clients for which 64 MB are pending."""
+
+_END, _NOT_FOUND = "204", "404"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +29,49 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Answer:
     """Messages of a stream; `is_complete` is false if the server has left some out."""
 
     messages: list[StoredMessage]
-    is_complete: bool
+    is_complete: bool = True
 
 
-async def direct_get(
-    bus: Bus, stream: str, request: Mapping[str, Any], *, answers: int | None = None
-) -> Result:
-    """Return the messages that `request` selects.
-
-    Args:
-        bus: the connection.
-        stream: the stream.
-        request: the request.
-        answers: the number of messages after which no more are expected; without it, the server ends the
-            answer.
+async def direct_get(client: Client, stream: str, request: Mapping[str, object]) -> Answer:
+    """Return the messages that a request selects.
 
     Raises:
-        BusUnavailableError: NATS does not answer.
+        BusUnavailableError: the server cannot answer the request.
+        nats.errors.Error, OSError: there is no connection.
     """
-    client = bus.client
     received: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = client.new_inbox()
-    messages: list[StoredMessage] = []
-    status: str | None = None
+    subscription = await client.subscribe(inbox, cb=received.put)
     try:
-        subscription = await client.subscribe(inbox, cb=received.put)
-        try:
-            await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
-            async with asyncio.timeout(REQUEST_TIMEOUT):
-                while len(messages) != answers:
-                    answer = await received.get()
-                    headers = answer.headers or {}
-                    if status := headers.get("Status"):
-                        break
-                    messages.append(_stored(headers, answer.data))
-        finally:
+        is_one = "last_by_subj" in request  # the end of such an answer is not marked
+        payload = request if is_one else {**request, "max_bytes": _MAX_BYTES}
+        await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(payload).encode(), reply=inbox)
+        messages: list[StoredMessage] = []
+        while not (is_one and messages):
+            msg = await received.get()
+            headers = msg.headers or {}
+            if "Status" in headers:
+                return Answer(messages, _is_complete(stream, request, headers))
+            messages.append(_stored(headers, msg.data))
+        return Answer(messages)
+    finally:
+        with suppress(nats.errors.Error, OSError):
             await subscription.unsubscribe()
-    except (nats.errors.Error, TimeoutError, OSError) as exc:
-        raise BusUnavailableError(f"{stream}: {exc!r}") from exc
-    is_complete = status in {None, _NOT_FOUND} or headers.get("Nats-Num-Pending", "0") == "0"
-    return Result(messages, is_complete)
+
+
+def _is_complete(stream: str, request: Mapping[str, object], headers: Mapping[str, str]) -> bool:
+    status, description = headers["Status"], headers.get("Description", "")
+    if status == _END:
+        return headers.get("Nats-Num-Pending") == "0"
+    if status == _NOT_FOUND:
+        # With the other description, the server has selected a message that was replaced before it was read,
+        # and leaves out the rest of the answer.
+        return "multi_last" not in request or description == "No Results"
+    raise BusUnavailableError(f"{stream}: {status} {description}")
 
 
 def _stored(headers: Mapping[str, str], payload: bytes) -> StoredMessage:

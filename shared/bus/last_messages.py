@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from shared.bus.client import Bus
-from shared.bus.direct_get import StoredMessage, direct_get
+from shared.bus.direct_get import StoredMessage
 from shared.errors import BusUnavailableError
 
 _BATCH = 200
@@ -13,8 +13,6 @@ _BATCH = 200
 _REQUESTS_IN_FLIGHT = 2
 """One is answered while the next is sent."""
 
-Waiting = dict[str, asyncio.Future[StoredMessage | None]]
-
 
 class LastMessages:
     """The last message of each subject of a stream."""
@@ -22,8 +20,9 @@ class LastMessages:
     def __init__(self, bus: Bus, stream: str) -> None:
         self._bus = bus
         self._stream = stream
-        self._waiting: Waiting = {}
-        self._readers: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, asyncio.Future[StoredMessage | None]] = {}
+        self._reading = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, subject: str) -> StoredMessage | None:
         """Return the last message as it is after this call began, or None if there is none.
@@ -31,39 +30,49 @@ class LastMessages:
         Raises:
             BusUnavailableError: NATS does not answer.
         """
-        # A subject that waits already has not been requested yet, so its answer is new enough.
+        # A subject that is waiting has not been requested yet, so its answer will be new enough.
         found = self._waiting.get(subject)
         if found is None:
             found = self._waiting[subject] = asyncio.get_running_loop().create_future()
-        if len(self._readers) < _REQUESTS_IN_FLIGHT:
-            reader = asyncio.create_task(self._read_waiting())
-            self._readers.add(reader)
-            reader.add_done_callback(self._readers.discard)
+        if self._reading < _REQUESTS_IN_FLIGHT:
+            self._reading += 1
+            task = asyncio.create_task(self._read_waiting())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(found)
 
     async def _read_waiting(self) -> None:
-        await asyncio.sleep(0)  # callers in the same turn of the loop share a request
-        while self._waiting:
-            batch = {subject: self._waiting.pop(subject) for subject in list(self._waiting)[:_BATCH]}
-            try:
-                found = await self._read(list(batch))
-            except BusUnavailableError as exc:
-                for future in batch.values():
-                    future.set_exception(exc)
-                    future.exception()  # the caller may be gone
-            else:
-                for subject, future in batch.items():
-                    future.set_result(found.get(subject))
+        try:
+            await asyncio.sleep(0)  # callers in the same turn of the loop share a request
+            while self._waiting:
+                batch = {subject: self._waiting.pop(subject) for subject in list(self._waiting)[:_BATCH]}
+                await self._answer(batch)
+        finally:
+            self._reading -= 1  # at once, so that no caller counts on a reader that does not look again
+
+    async def _answer(self, batch: Mapping[str, asyncio.Future[StoredMessage | None]]) -> None:
+        try:
+            found = await self._read(list(batch))
+        except Exception as exc:  # noqa: BLE001 - it is raised where the messages are awaited
+            for future in batch.values():
+                future.set_exception(exc)
+                future.exception()  # its callers may have been cancelled
+        else:
+            for subject, future in batch.items():
+                future.set_result(found.get(subject))
+        finally:
+            for future in batch.values():
+                future.cancel()  # if this task is cancelled
 
     async def _read(self, subjects: Sequence[str]) -> Mapping[str, StoredMessage]:
         found: dict[str, StoredMessage] = {}
-        left = list(subjects)
+        left = subjects
         while left:
-            if len(left) == 1:
-                result = await direct_get(self._bus, self._stream, {"last_by_subj": left[0]}, answers=1)
-            else:
-                result = await direct_get(self._bus, self._stream, {"multi_last": left})
-            found |= {message.subject: message for message in result.messages}
-            # The server cuts an answer that is too large; what it has left out is requested again.
-            left = [] if result.is_complete else [subject for subject in left if subject not in found]
+            answer = await self._bus.last_messages(self._stream, left)
+            found |= {message.subject: message for message in answer.messages}
+            if answer.is_complete:
+                break
+            if not answer.messages:
+                raise BusUnavailableError(f"{self._stream}: the answer was cut before its first message")
+            left = [subject for subject in left if subject not in found]
         return found

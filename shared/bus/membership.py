@@ -1,102 +1,188 @@
-"""Which processes of a group are running, by the presence that each of them announces."""
+"""The processes of a group, which divide shards among themselves by what each of them announces.
+
+Every process announces its state and the shards that it holds, at intervals and whenever they change. From
+these announcements, all compute the same shares. A process takes over a shard only after its former holder
+has released it, or is silent, so that no two processes handle the messages of a conversation at the same
+time. The announcements are not stored (core NATS): nothing is left behind by a process that dies.
+"""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from enum import StrEnum
 from uuid import uuid4
 
 import nats.errors
 from nats.aio.msg import Msg
+from pydantic import BaseModel, ValidationError
 
 from shared.bus.client import Bus
 from shared.errors import BusUnavailableError
 
-_INTERVAL = 1.0
-_TIMEOUT = 3.5
-"""Seconds after its last announcement that a process counts as gone."""
+_INTERVAL = 0.75
+_TIMEOUT = 3.0
+"""Seconds since its last announcement after which a process is considered dead."""
 
-_LEAVING = b"leaving"
+_ANSWER_TIME = 0.25
+"""Seconds that the others have to answer the first announcement of a process."""
 
-T = TypeVar("T")
+_CONNECTION_ERRORS = (nats.errors.Error, OSError, TimeoutError, BusUnavailableError)
+
+
+class State(StrEnum):
+    """What a process can do with messages.
+
+    Attributes:
+        READY: it can process them.
+        TRYING: it could not process the last ones, and is about to try again with another one.
+        UNABLE: it cannot process any at present.
+        LEAVING: it takes no shards any more.
+    """
+
+    READY = "ready"
+    TRYING = "trying"
+    UNABLE = "unable"
+    LEAVING = "leaving"
+
+
+class Announcement(BaseModel, frozen=True):
+    """What a process announces."""
+
+    member: str
+    state: State
+    held: frozenset[str]
 
 
 class Membership:
-    """The processes of a group, which divide work among themselves without asking anybody.
+    """The membership of this process in a group.
 
     Args:
         bus: the connection.
         group: the name of the group.
+
+    Attributes:
+        changed: is set when the shares may have changed.
     """
 
     def __init__(self, bus: Bus, group: str) -> None:
         self._bus = bus
         self._subject = f"presence.{group}"
         self._id = uuid4().hex
-        self._seen: dict[str, float] = {}
-        self._is_leaving = False
-        self._is_available = True
+        self._state = State.READY
+        self._held: set[str] = set()
+        self._others: dict[str, Announcement] = {}
+        self._heard_at: dict[str, float] = {}
+        self._checked_at = 0.0
+        self._has_joined = False
+        self._to_announce = asyncio.Event()
         self.changed = asyncio.Event()
 
-    @property
-    def is_available(self) -> bool:
-        """Whether this process takes a share."""
-        return self._is_available and not self._is_leaving
+    def share_of(self, shards: Sequence[str]) -> list[str]:
+        """Return the shards that this process should hold.
 
-    @is_available.setter
-    def is_available(self, value: bool) -> None:
-        self._is_available = value
-
-    def share_of(self, items: Sequence[T]) -> list[T]:
-        """Return the items that this process takes.
-
-        Each item has exactly one taker while all processes agree on who is there.
+        Each shard belongs to exactly one process, as soon as all of them have heard of each other. While no
+        process is ready, all keep their shares: it makes no difference who holds a message, and each move
+        counts as a delivery.
         """
-        if not self.is_available:
+        states = {self._id: self._state, **{other.member: other.state for other in self._others.values()}}
+        takers = {State.READY, State.TRYING}
+        if State.READY not in states.values():
+            takers.add(State.UNABLE)
+        members = sorted(member for member, state in states.items() if state in takers)
+        if not self._has_joined or self._id not in members:
             return []
-        members = sorted({self._id, *self._seen})
-        return list(items[members.index(self._id) :: len(members)])
+        return list(shards[members.index(self._id) :: len(members)])
+
+    def is_held_by_others(self, shard: str) -> bool:
+        return any(shard in other.held for other in self._others.values())
+
+    def set_state(self, state: State) -> None:
+        if state is not self._state and self._state is not State.LEAVING:
+            self._state = state
+            self._announce_soon()
+
+    def hold(self, shard: str) -> None:
+        self._held.add(shard)
+        self._announce_soon()
+
+    def release(self, shard: str) -> None:
+        self._held.discard(shard)
+        self._announce_soon()
 
     async def run(self) -> None:
         """Announce this process and listen to the others until the task is cancelled."""
         while True:
-            with suppress(nats.errors.Error, OSError, TimeoutError, BusUnavailableError):
+            with suppress(*_CONNECTION_ERRORS):
                 await self._bus.until_connected()
                 subscription = await self._bus.client.subscribe(self._subject, cb=self._hear)
                 try:
+                    await self._join()
                     while True:
-                        await self._announce(b"" if self.is_available else _LEAVING)
-                        self._expire()
-                        await asyncio.sleep(_INTERVAL)
+                        await self._announce()
+                        self._forget_silent()
+                        await self._until_next()
                 finally:
-                    with suppress(nats.errors.Error, OSError, TimeoutError):
+                    with suppress(*_CONNECTION_ERRORS):
                         await subscription.unsubscribe()
             await asyncio.sleep(_INTERVAL)
 
     async def leave(self) -> None:
-        """Let the others take over the share of this process at once."""
-        self._is_leaving = True
-        self.changed.set()
-        with suppress(nats.errors.Error, OSError, TimeoutError, BusUnavailableError):
-            await self._announce(_LEAVING)
+        """Announce that this process leaves and holds nothing any more."""
+        self._state = State.LEAVING
+        self._held.clear()
+        with suppress(*_CONNECTION_ERRORS):
+            await self._announce()
 
-    async def _announce(self, word: bytes) -> None:
-        await self._bus.client.publish(self._subject, self._id.encode() + b" " + word)
+    async def _join(self) -> None:
+        self._excuse_silence()  # nobody could be heard without a connection
+        await self._announce()
+        await asyncio.sleep(_ANSWER_TIME)
+        self._has_joined = True
+        self.changed.set()
+
+    async def _announce(self) -> None:
+        self._to_announce.clear()
+        announcement = Announcement(member=self._id, state=self._state, held=frozenset(self._held))
+        await self._bus.client.publish(self._subject, announcement.model_dump_json().encode())
+
+    def _announce_soon(self) -> None:
+        self._to_announce.set()
+        self.changed.set()
+
+    async def _until_next(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._to_announce.wait(), _INTERVAL)
 
     async def _hear(self, msg: Msg) -> None:
-        member, _, word = msg.data.decode().partition(" ")
-        if member == self._id:
+        try:
+            heard = Announcement.model_validate_json(msg.data)
+        except ValidationError:
             return
-        if word.encode() == _LEAVING:
-            if self._seen.pop(member, None) is not None:
-                self.changed.set()
+        if heard.member == self._id:
             return
-        if member not in self._seen:
+        known = self._others.get(heard.member)
+        if heard.state is State.LEAVING and not heard.held:
+            self._forget([heard.member])
+            return
+        self._others[heard.member] = heard
+        self._heard_at[heard.member] = asyncio.get_running_loop().time()
+        if known is None:
+            self._to_announce.set()  # a process that has just started learns of this one at once
+        if heard != known:
             self.changed.set()
-        self._seen[member] = asyncio.get_running_loop().time()
 
-    def _expire(self) -> None:
-        oldest = asyncio.get_running_loop().time() - _TIMEOUT
-        for member in [member for member, seen in self._seen.items() if seen < oldest]:
-            del self._seen[member]
-            self.changed.set()
+    def _forget_silent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._checked_at > _TIMEOUT:
+            self._excuse_silence()  # this process was suspended, and has not read the announcements yet
+        self._checked_at = now
+        self._forget([member for member, at in self._heard_at.items() if at < now - _TIMEOUT])
+
+    def _excuse_silence(self) -> None:
+        self._heard_at = dict.fromkeys(self._others, asyncio.get_running_loop().time())
+
+    def _forget(self, members: Iterable[str]) -> None:
+        for member in members:
+            if self._others.pop(member, None) is not None:
+                self.changed.set()
+            self._heard_at.pop(member, None)

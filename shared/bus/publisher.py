@@ -7,7 +7,7 @@ that syncs to disk before it acknowledges then does so once for all of them.
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
@@ -113,13 +113,15 @@ class _BatchQueue:
         self._batch_size = _BATCH if batched else 1
         self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
         self._waiting: deque[tuple[Outgoing, asyncio.Future[int]]] = deque()
+        self._sending = 0
         self._senders: set[asyncio.Task[None]] = set()
 
     async def publish(self, outgoing: Outgoing) -> int:
         _check_size(outgoing, self._bus.client)  # fails immediately if there is no connection
         stored = asyncio.get_running_loop().create_future()
         self._waiting.append((outgoing, stored))
-        if len(self._senders) < self._max_senders:
+        if self._sending < self._max_senders:
+            self._sending += 1
             sender = asyncio.create_task(self._send_waiting())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
@@ -129,23 +131,30 @@ class _BatchQueue:
             raise BusUnavailableError("NATS did not acknowledge in time") from exc
 
     async def _send_waiting(self) -> None:
-        await asyncio.sleep(0)  # callers that publish in the same iteration of the event loop share the batch
-        while self._waiting:
-            size = min(self._batch_size, len(self._waiting))
-            batch = [self._waiting.popleft() for _ in range(size)]
-            results = await self._store([outgoing for outgoing, _ in batch])
-            for (_, stored), result in zip(batch, results, strict=True):
-                if stored.done():
-                    continue  # its publisher has given up
-                if isinstance(result, BaseException):
-                    stored.set_exception(result)
-                else:
-                    stored.set_result(result)
+        try:
+            # Callers that publish in the same iteration of the event loop share the batch.
+            await asyncio.sleep(0)
+            while self._waiting:
+                size = min(self._batch_size, len(self._waiting))
+                await self._send([self._waiting.popleft() for _ in range(size)])
+        finally:
+            # Immediately: a message must not be left to a task that has looked for the last time.
+            self._sending -= 1
+
+    async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
+        results = await self._store([outgoing for outgoing, _ in batch])
+        for (_, stored), result in zip(batch, results, strict=True):
+            if stored.done():
+                continue  # its publisher has given up
+            if isinstance(result, BaseException):
+                stored.set_exception(result)
+            else:
+                stored.set_result(result)
 
     async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
         if len(batch) >= _SMALLEST_BATCH:
             try:
-                last = await self._until_lost(self._store_batch(batch))
+                last = await self._bus.unless_lost(self._store_batch(batch))
             except PublishRejectedError:
                 pass  # usually because one of them is already stored: publish each one separately
             except BusUnavailableError as exc:
@@ -153,21 +162,8 @@ class _BatchQueue:
             else:
                 return [last - len(batch) + number for number in range(1, len(batch) + 1)]
         return await asyncio.gather(
-            *(self._until_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
+            *(self._bus.unless_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
         )
-
-    async def _until_lost(self, storing: Coroutine[None, None, int]) -> int:
-        """Await an acknowledgement, unless it can no longer arrive because the connection was lost."""
-        answer = asyncio.ensure_future(storing)
-        lost = asyncio.ensure_future(self._bus.until_lost())
-        try:
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise BusUnavailableError("the connection to NATS was lost before it acknowledged")
-            return answer.result()
-        finally:
-            lost.cancel()
-            answer.cancel()
 
     async def _store_one(self, outgoing: Outgoing) -> int:
         return await self._request(outgoing, outgoing.all_headers())

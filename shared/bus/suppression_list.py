@@ -1,16 +1,18 @@
 """The suppression list: for each pair of addresses, the last change in the stream SUPPRESSIONS applies.
 
-The stream is never purged, and one request reads the state of a pair, so that the gateway and the sender do
+The stream is never purged, and NATS answers which pairs have opted out, so that the gateway and the sender do
 not need PostgreSQL. A change is written by compare-and-set and only if it is later than the current one, so
 that neither the order of arrival nor repetitions matter.
 """
+
+import asyncio
 
 import structlog
 
 from shared.bus.client import Bus
 from shared.bus.key_value import KeyValueStore, RevisionConflictError
-from shared.bus.opt_out_cache import OptOutCache
 from shared.bus.publisher import Publisher
+from shared.bus.suppression_index import SuppressionIndex
 from shared.bus.topology import Stream, suppression_subject
 from shared.channels import Channel
 from shared.events import Event, suppression_changed
@@ -32,21 +34,25 @@ class SuppressionList:
 
     def __init__(self, bus: Bus, publisher: Publisher) -> None:
         self._changes = KeyValueStore(bus, publisher, Stream.SUPPRESSIONS, Event[SuppressionChange])
-        self._opt_outs = OptOutCache(bus)
+        self._index = SuppressionIndex(bus)
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
-        """Return the opt-out that forbids a message, from its sender's address or from all of ours.
+        """Return the opt-out that forbids a message: from its sender's address, or from all our addresses.
 
-        An opt-out whose recording returned before this call began is never overlooked.
+        An opt-out is never overlooked if its recording returned before this call.
         """
-        await self._opt_outs.refresh()
         channel, theirs = message.channel, message.their_key
-        keys = (suppression_key(channel, ours, theirs) for ours in (message.our_key, None))
-        return next(filter(None, map(self._opt_outs.get, keys)), None)
+        pairs = [suppression_key(channel, ours, theirs) for ours in (message.our_key, None)]
+        subjects = [suppression_subject(channel, pair) for pair in pairs]
+        found = await asyncio.gather(*map(self._last_change, await self._index.with_messages(subjects)))
+        return next((each for each in found if each and each.state is SuppressionState.OPTED_OUT), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
         """Return the change that applies to a pair of address keys, or None if there is none."""
-        found = await self._changes.get(suppression_subject(channel, suppression_key(channel, ours, theirs)))
+        return await self._last_change(suppression_subject(channel, suppression_key(channel, ours, theirs)))
+
+    async def _last_change(self, subject: str) -> SuppressionChange | None:
+        found = await self._changes.get(subject)
         return found.value.data if found else None
 
     async def record(

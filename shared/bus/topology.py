@@ -3,9 +3,9 @@
 All streams retain messages until a limit is reached, so that acknowledged messages can be replayed. A full
 stream rejects new messages (`discard: new`), instead of dropping messages that have not been read.
 
-The sender reads OUTBOUND through lanes. A lane is a consumer of some partitions that has at most one message
-outstanding. The lanes keep the messages of a conversation in order, across any number of sender processes.
-Their number limits how many messages of a channel are sent concurrently.
+The sender reads OUTBOUND through shards. A shard is a consumer of some partitions that serves one process at
+a time. That process sends the messages of a conversation in order, and those of different conversations
+concurrently.
 """
 
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class Stream(StrEnum):
 
 
 SHARDS = 8
-"""Per channel; a divisor of the number of partitions, and the most sender processes that new messages keep busy."""
+"""Per channel: at most so many processes share the new messages. It divides the number of partitions."""
 
 PIN_GROUP = "sender"
 
 _PIN_TIMEOUT = timedelta(seconds=5)
-"""The time without a request for messages after which another process may read a pinned consumer."""
+"""The time without a request for messages after which a pinned consumer serves another process."""
 
 DELIVERIES_BUCKET = "DELIVERIES"
 """The ledger: the state of each delivery, by message id."""
@@ -53,8 +53,12 @@ of the window, and replayed when OUTBOUND is about to drop it."""
 ACK_WAIT = timedelta(seconds=15)
 """The time without a heartbeat after which a message is delivered to another process."""
 
-MAX_DELIVER = 20
-"""A protection against messages that crash their consumer. Retries are scheduled, and do not count."""
+MAX_DELIVER = 30
+"""A protection against messages that crash their consumer. Retries are scheduled, and do not count.
+
+A crash takes others along, which are then delivered again as well. They are processed one by one, in random
+order, so that half of them get done before the next crash.
+"""
 
 
 @dataclass
@@ -72,7 +76,7 @@ class Consumer:
 
     Attributes:
         max_ack_pending: how many messages may be outstanding at the same time, over all processes.
-        is_pinned: whether the consumer serves only one process at a time (ADR-42 of NATS).
+        is_pinned: whether the consumer serves one process at a time (ADR-42 of NATS).
     """
 
     stream: Stream
@@ -111,7 +115,7 @@ def sender_shards(channel: Channel) -> tuple[Consumer, ...]:
     return tuple(
         Consumer(
             Stream.OUTBOUND,
-            f"sender-{channel}-{shard:02}",
+            f"sender-{channel}-shard-{shard:02}",
             tuple(f"outbound.{channel}.{partition}.*" for partition in range(shard, PARTITIONS, SHARDS)),
             max_ack_pending=10_000,
             is_pinned=True,
@@ -122,9 +126,8 @@ def sender_shards(channel: Channel) -> tuple[Consumer, ...]:
 
 def sender_delayed(channel: Channel) -> Consumer:
     """Return the consumer of deliveries that are due, which need not be in order."""
-    return Consumer(
-        Stream.DELAYED, f"sender-delayed-{channel}", (f"delayed.due.{channel}.>",), max_ack_pending=256
-    )
+    name = f"sender-delayed-{channel}"
+    return Consumer(Stream.DELAYED, name, (f"delayed.due.{channel}.>",), max_ack_pending=10_000)
 
 
 CONSUMERS = (

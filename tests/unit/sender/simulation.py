@@ -14,13 +14,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import httpx
-from nats.js import JetStreamContext
-from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
-
 from services.sender.circuit_breaker import CircuitBreaker
-from services.sender.delivery import Deliverer
+from services.sender.delivery import Deliverer, NoProviderError
 from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
 from services.sender.policy import DeliveryPolicy
@@ -29,6 +24,7 @@ from services.sender.provider_selection import ProviderSelection
 from services.sender.settings import Limits, OnAmbiguous
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
+from shared.bus.direct_get import Answer
 from shared.bus.key_value import Versioned
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.suppression_list import SuppressionList
@@ -41,7 +37,16 @@ from shared.ids import MessageId, idempotent_message_id
 from shared.ledger import Ledger, LedgerEntry
 from shared.lifecycle import Status
 from shared.message import DeliveryRequest, Message, StatusReport
-from shared.providers.base import Adapter, File, HttpAnswer, HttpRequest, Provider
+from shared.providers.base import (
+    Adapter,
+    File,
+    HttpAnswer,
+    HttpRequest,
+    NotReachedError,
+    Provider,
+    UnknownOutcomeError,
+)
+from shared.providers.http import HttpClient
 from shared.settings import Settings
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
@@ -89,15 +94,15 @@ class InMemoryProvider:
     requested: list[tuple[MessageId, int]] = field(default_factory=list)
     accepted: list[tuple[MessageId, int]] = field(default_factory=list)
 
-    def receive(self, request: DeliveryRequest) -> httpx.Response:
+    def receive(self, request: DeliveryRequest) -> HttpAnswer:
         self.requested.append((request.message.id, request.generation))
         if self.behaviour is Behaviour.IS_UNREACHABLE:
-            raise httpx.ConnectError("no connection")
+            raise NotReachedError("not_reached", "no connection")
         if self.behaviour is Behaviour.ACCEPTS:
             known = any(id_ == request.message.id for id_, _ in self.accepted)
             if not (known and self.honours_keys):
                 self.accepted.append((request.message.id, request.generation))
-        return httpx.Response(_STATUSES[self.behaviour], json={"id": f"theirs-{request.message.id}"})
+        return HttpAnswer(_STATUSES[self.behaviour], {}, f'{{"id": "theirs-{request.message.id}"}}'.encode())
 
 
 class PendingRequest:
@@ -126,7 +131,7 @@ class PendingRequest:
         self.has_arrived = True
         try:
             self._settle = partial(self.answer.set_result, self._act())
-        except (ServiceError, httpx.TransportError) as exc:
+        except ServiceError as exc:
             self._settle = partial(self.answer.set_exception, exc)
 
     def succeed(self) -> None:
@@ -137,30 +142,19 @@ class PendingRequest:
         self.answer.set_exception(self._lost)
 
 
-class _Client(JetStreamContext):
-    def __init__(self, process: "Process") -> None:
-        self._process = process
-
-    async def get_last_msg(
-        self,
-        stream_name: str,
-        subject: str,
-        direct: bool | None = False,  # noqa: FBT001, FBT002, ARG002 - as its base has it
-    ) -> RawStreamMsg:
-        found = await self._process.ask_server(lambda server: server.last(stream_name, subject))
-        if found is None:
-            raise NotFoundError
-        return RawStreamMsg(data=found.payload, seq=found.sequence)
-
-
 class _Bus(Bus):
     def __init__(self, process: "Process") -> None:
         self._process = process
-        self._client_in_memory = _Client(process)
 
-    @property
-    def jetstream(self) -> JetStreamContext:
-        return self._client_in_memory
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
+        answer: Answer = await self._process.ask_server(lambda server: server.last_messages(stream, subjects))
+        return answer
+
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        answer: Answer = await self._process.ask_server(
+            lambda server: server.next_messages(stream, first, count=count, subject=subject)
+        )
+        return answer
 
     @property
     def connected_for(self) -> timedelta:
@@ -193,11 +187,11 @@ class _AdapterWithoutKeys(_Adapter):
     honours_idempotency_keys = False
 
 
-class _Transport(httpx.AsyncBaseTransport):
+class _HttpClient(HttpClient):
     def __init__(self, process: "Process") -> None:
         self._process = process
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002 - see _request
+    async def post(self, request: HttpRequest) -> HttpAnswer:  # noqa: ARG002 - see _request
         return await self._process.ask_provider(_request.get())
 
 
@@ -213,10 +207,10 @@ class Process:
         self.handling: dict[asyncio.Task[None], Stored] = {}
         honours_keys = world.provider.honours_keys
         adapter = _Adapter if honours_keys else _AdapterWithoutKeys
-        client = ProviderClient(
+        self.client = ProviderClient(
             Provider(name="in-memory", channel=Channel.SMS, settings=Settings, adapter=adapter),
             adapter(Settings()),
-            httpx.AsyncClient(transport=_Transport(self), trust_env=False),
+            _HttpClient(self),
             breaker=CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now),
             limiter=Limiter(Limits(concurrency=8)),
             fetch=_fetch_nothing,
@@ -226,7 +220,7 @@ class Process:
             Ledger(_Bus(self), publisher),
             SuppressionList(_Bus(self), publisher),
             EventPublisher(publisher),
-            ProviderSelection({Channel.SMS: [client]}),
+            ProviderSelection({Channel.SMS: [self.client]}),
             DeliveryPolicy(
                 delays=DELAYS,
                 on_ambiguous=OnAmbiguous.RESEND if honours_keys else OnAmbiguous.FAIL,
@@ -246,7 +240,12 @@ class Process:
         origin = Origin(stream=stored.stream, sequence=stored.sequence, subject=stored.subject, consumer="c")
         _request.set(request)
         try:
-            outcome = await self.deliverer.deliver(request, origin)
+            outcome = await self.deliverer.deliver(
+                request, origin, keeps_place=stored.stream == Stream.OUTBOUND
+            )
+        except NoProviderError:
+            # The message waits in the process until the provider may be asked again.
+            outcome = HandBack(max(self.client.retry_at - self.world.now(), timedelta(seconds=1)))
         except NotNowError:
             outcome = HandBack()
         self.world.settle(stored, outcome)
@@ -260,15 +259,15 @@ class Process:
         except TimeoutError as exc:
             raise lost from exc
 
-    async def ask_provider(self, request: DeliveryRequest) -> httpx.Response:
-        lost = httpx.ReadError("lost")
+    async def ask_provider(self, request: DeliveryRequest) -> HttpAnswer:
+        lost = UnknownOutcomeError("no_answer", "lost")
         pending = PendingRequest(self, lambda: self.world.provider.receive(request), lost, request.message.id)
         waiting = {each.message_id for each in self.world.in_progress()}
         self.world.was_asked_concurrently |= pending.message_id in waiting
         self.world.pending.append(pending)
         self.world.requests_to_provider.append(pending)
-        response: httpx.Response = await pending.answer
-        return response
+        answer: HttpAnswer = await pending.answer
+        return answer
 
     def die(self) -> None:
         for task in self.handling:

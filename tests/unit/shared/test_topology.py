@@ -11,7 +11,7 @@ from shared.bus.topology import (
     inbound_message_subject,
     inbound_receipt_subject,
     outbound_subject,
-    sender_lanes,
+    sender_shards,
     streams,
     suppression_subject,
 )
@@ -19,6 +19,7 @@ from shared.channels import Channel
 from shared.ids import PARTITIONS, suppression_key
 from shared.lifecycle import Status
 from tests import messages
+from tests.jetstream import subject_matches
 
 MESSAGE = messages.message()
 SUBJECTS = {
@@ -34,21 +35,20 @@ SUBJECTS = {
 }
 
 
-def _matches(pattern: str, subject: str) -> bool:
-    regex = re.escape(pattern).replace(r"\*", "[^.]+").replace(">", ".+")
-    return re.fullmatch(regex, subject) is not None
-
-
 def test_every_subject_belongs_to_its_stream_and_to_no_other() -> None:
     by_name = {config.name: config.subjects or [] for config in streams(replicas=1, max_bytes=-1)}
     for subject, stream in SUBJECTS.items():
-        found = [name for name, patterns in by_name.items() if any(_matches(p, subject) for p in patterns)]
+        found = [
+            name
+            for name, patterns in by_name.items()
+            if any(subject_matches(each, subject) for each in patterns)
+        ]
         assert found == [stream]
 
 
-def test_every_partition_of_a_channel_belongs_to_one_lane() -> None:
+def test_every_partition_of_a_channel_belongs_to_one_shard() -> None:
     for channel in Channel:
-        filters = [subject for lane in sender_lanes(channel) for subject in lane.filter_subjects]
+        filters = [subject for shard in sender_shards(channel) for subject in shard.filter_subjects]
         assert sorted(filters) == sorted(f"outbound.{channel}.{number}.*" for number in range(PARTITIONS))
 
 

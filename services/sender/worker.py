@@ -114,7 +114,8 @@ class _ChannelWorker:
             self._membership.set_state(self._state)
             self._assign()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._membership.changed.wait(), _ASSIGNMENT_INTERVAL)
+                async with asyncio.timeout(_ASSIGNMENT_INTERVAL):
+                    await self._membership.changed.wait()
 
     @property
     def _state(self) -> State:

@@ -229,7 +229,8 @@ class ConcurrentReader:
     async def _wait_for_room(self) -> None:
         is_lingering = self._free > 0 and not self._requested
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), _LINGER if is_lingering else 1.0)
+            async with asyncio.timeout(_LINGER if is_lingering else 1.0):
+                await self._room.wait()
 
     async def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -255,7 +256,8 @@ class ConcurrentReader:
         with suppress(*_CONNECTION_ERRORS):
             if self._bus.is_connected:
                 # Draining receives what the server has sent already.
-                await asyncio.wait_for(subscription.drain(), 1.0)  # type: ignore[no-untyped-call] # in nats-py
+                async with asyncio.timeout(1):
+                    await subscription.drain()  # type: ignore[no-untyped-call] # in nats-py
             else:
                 await subscription.unsubscribe()
 
@@ -409,4 +411,5 @@ class ConcurrentReader:
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._stopping.wait()

@@ -20,7 +20,7 @@ from shared.bus.client import Bus
 from shared.errors import BusUnavailableError
 
 _INTERVAL = 0.75
-_TIMEOUT = 3.0
+_TIMEOUT = 2.5
 """Seconds since its last announcement after which a process is considered dead."""
 
 _ANSWER_TIME = 0.25
@@ -151,7 +151,8 @@ class Membership:
 
     async def _until_next(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._to_announce.wait(), _INTERVAL)
+            async with asyncio.timeout(_INTERVAL):
+                await self._to_announce.wait()
 
     async def _hear(self, msg: Msg) -> None:
         try:

@@ -11,17 +11,8 @@ from structlog.testing import capture_logs
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Done, HandBack, Handler, Outcome, StreamMessage
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import (
-    INGEST_CONSUMERS,
-    MAX_DELIVER,
-    Consumer,
-    Stream,
-    outbound_subject,
-    sender_lanes,
-)
-from shared.channels import Channel
+from shared.bus.topology import INGEST_CONSUMERS, MAX_DELIVER, Consumer, Stream, outbound_subject
 from shared.errors import BusUnavailableError
-from shared.ids import partition_of
 from tests import messages
 from tests.waiting import eventually
 
@@ -111,24 +102,39 @@ async def test_no_message_is_lost_when_a_handler_raises(bus: Bus, publisher: Pub
     assert sorted(seen) == sorted(payloads)
 
 
-async def test_a_lane_keeps_a_conversation_in_order_across_readers(bus: Bus, publisher: Publisher) -> None:
-    payloads, seen, working = await fill(publisher, 20), list[bytes](), list[int]()
-    partition = partition_of(messages.message().conversation_key)
-    lanes = sender_lanes(Channel.SMS)
-    lane = lanes[partition % len(lanes)]
+async def batch_sizes(bus: Bus, publisher: Publisher, *, linger: float) -> list[int]:
+    """Return the sizes of the batches in which 40 messages are read that are published one after another."""
+    sizes = list[int]()
 
     async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        working.append(1)
-        assert len(working) == 1, "two readers have messages of the same conversation"
-        await asyncio.sleep(0)
-        seen.extend(each.payload for each in batch)
-        working.pop()
+        sizes.append(len(batch))
         return [Done()] * len(batch)
+
+    async def all_read() -> bool:
+        return sum(sizes) == 40
+
+    async with running(ConsumerLoop(bus, INGEST, handle, batch=100, linger=linger)):
+        for _ in range(40):
+            await fill(publisher, 1)
+            await asyncio.sleep(0.005)
+        await eventually(all_read)
+    return sizes
+
+
+async def test_a_loop_that_lingers_reads_fewer_and_larger_batches(bus: Bus, publisher: Publisher) -> None:
+    without = await batch_sizes(bus, publisher, linger=0)
+    sizes = await batch_sizes(bus, publisher, linger=0.1)
+    assert sizes[0] == 1  # the first message does not wait for others
+    assert len(sizes) < len(without) / 2
+
+
+async def test_a_loop_does_not_linger_after_a_full_batch(bus: Bus, publisher: Publisher) -> None:
+    payloads, seen = await fill(publisher, 20), list[bytes]()
 
     async def all_seen() -> bool:
         return len(seen) == 20
 
-    async with running(*(ConsumerLoop(bus, lane, handle) for _ in range(3))):
+    async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=5, linger=60)):
         await eventually(all_seen)
     assert seen == payloads
 
@@ -208,9 +214,12 @@ async def test_a_loop_that_stops_leaves_no_message_outstanding(
     seen = list[bytes]()
     async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=10)):
         await fill(publisher, 25)
-    info = await jetstream.consumer_info(INGEST.stream, INGEST.name)
-    assert info.num_ack_pending == 0
-    assert len(seen) + (info.num_pending or 0) == 25
+
+    async def rest_is_unread() -> bool:
+        return await unprocessed(jetstream, INGEST) == 25 - len(seen)
+
+    await eventually(rest_is_unread)
+    assert (await jetstream.consumer_info(INGEST.stream, INGEST.name)).num_ack_pending == 0
 
 
 async def test_a_consumer_that_is_deleted_and_created_again_is_read(

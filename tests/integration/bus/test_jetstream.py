@@ -1,13 +1,14 @@
 """The behaviour that the sender needs, of the real JetStream and of the one in memory."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import nats.js.errors
 import pytest
-from nats.js import JetStreamContext
 
+from shared.bus.client import Bus
+from shared.bus.direct_get import Answer
 from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import Stream, delayed_due_subject, delayed_wait_subject
 from shared.channels import Channel
@@ -32,7 +33,15 @@ class Server(ABC):
     async def store(self, stream: str, outgoing: Outgoing) -> int: ...
 
     @abstractmethod
-    async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None: ...
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer: ...
+
+    @abstractmethod
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer: ...
+
+    async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
+        for found in (await self.last_messages(stream, [subject])).messages:
+            return found.sequence, found.payload
+        return None
 
     async def schedule(self, payload: bytes, seconds: float, name: str | None = None) -> None:
         at = (messages.now() + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
@@ -55,20 +64,19 @@ class Server(ABC):
 
 
 class Real(Server):
-    def __init__(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
+    def __init__(self, bus: Bus, publisher: Publisher) -> None:
         super().__init__()
-        self._jetstream = jetstream
+        self._bus = bus
         self._publisher = publisher
 
     async def store(self, stream: str, outgoing: Outgoing) -> int:
         return await self._publisher.publish(stream, outgoing)
 
-    async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
-        try:
-            found = await self._jetstream.get_last_msg(stream, subject)
-        except nats.js.errors.NotFoundError:
-            return None
-        return found.seq or 0, found.data or b""
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
+        return await self._bus.last_messages(stream, subjects)
+
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        return await self._bus.next_messages(stream, first, count=count, subject=subject)
 
 
 class InMemory(Server):
@@ -79,17 +87,19 @@ class InMemory(Server):
     async def store(self, stream: str, outgoing: Outgoing) -> int:
         return self._server.store(stream, outgoing)
 
-    async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
+    async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
         self._server.publish_due()
-        found = self._server.last(stream, subject)
-        return (found.sequence, found.payload) if found else None
+        return self._server.last_messages(stream, subjects)
+
+    async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
+        return self._server.next_messages(stream, first, count=count, subject=subject)
 
 
 @pytest.fixture(params=[Real, InMemory])
 def server(request: pytest.FixtureRequest) -> Server:
     if request.param is InMemory:
         return InMemory()
-    return Real(request.getfixturevalue("jetstream"), request.getfixturevalue("publisher"))
+    return Real(request.getfixturevalue("bus"), request.getfixturevalue("publisher"))
 
 
 def entry(key: str, revision: int) -> Outgoing:
@@ -122,6 +132,39 @@ async def test_a_known_id_is_not_stored_again_in_its_stream(server: Server) -> N
     assert first == again == 1
     assert await server.last(Stream.EVENTS, "events.sms.failed") is None
     assert await server.last(Stream.DEADLETTER, "deadletter.outbound.sms") == (1, b"3")
+
+
+def contents(answer: Answer) -> list[tuple[str, int, bytes]]:
+    return [(each.subject, each.sequence, each.payload) for each in answer.messages]
+
+
+async def test_the_last_messages_of_subjects_are_read_in_one_request(server: Server) -> None:
+    for subject in ("events.sms.sent", "events.sms.failed", "events.sms.sent", "events.email.sent"):
+        await server.store(Stream.EVENTS, Outgoing(subject, None, subject.encode()))
+    subjects = ["events.sms.sent", "events.sms.failed", "events.sms.expired"]
+
+    assert contents(await server.last_messages(Stream.EVENTS, subjects)) == [
+        ("events.sms.failed", 2, b"events.sms.failed"),
+        ("events.sms.sent", 3, b"events.sms.sent"),
+    ]
+    assert (await server.last_messages(Stream.EVENTS, subjects)).is_complete
+    assert await server.last_messages(Stream.INBOUND, subjects) == Answer([])
+
+
+async def test_the_messages_from_a_sequence_on_are_read_in_one_request(server: Server) -> None:
+    for number in range(1, 6):
+        subject = "events.email.sent" if number == 4 else "events.sms.sent"
+        await server.store(Stream.EVENTS, Outgoing(subject, None, b"%d" % number))
+
+    async def read(first: int, count: int) -> tuple[list[int], bool]:
+        answer = await server.next_messages(Stream.EVENTS, first, count=count, subject="events.sms.*")
+        return [each.sequence for each in answer.messages], answer.is_complete
+
+    assert await read(1, 10) == ([1, 2, 3, 5], True)
+    assert await read(2, 3) == ([2, 3, 5], True)
+    assert await read(2, 2) == ([2, 3], False)
+    assert await read(4, 1) == ([5], True)
+    assert await read(6, 10) == ([], True)
 
 
 async def test_a_due_schedule_is_published_to_its_target_and_removed(server: Server) -> None:

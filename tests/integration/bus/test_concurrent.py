@@ -1,0 +1,498 @@
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from nats.js import JetStreamContext
+from structlog.testing import capture_logs
+
+from shared.bus import concurrent
+from shared.bus.client import Bus, connect
+from shared.bus.concurrent import Begin, ConcurrentReader, Process
+from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
+from shared.bus.provision import provision
+from shared.bus.publisher import Outgoing, Publisher, publishing
+from shared.bus.topology import MAX_DELIVER, PIN_GROUP, Consumer, Stream, sender_shards
+from shared.channels import Channel
+from shared.errors import BusUnavailableError
+from tests import infrastructure
+from tests.waiting import eventually
+
+SHARD = sender_shards(Channel.SMS)[3]
+PLACE = f"{SHARD.stream}.{SHARD.name}"
+
+
+def key_of(message: StreamMessage) -> str:
+    return message.origin.subject
+
+
+def text(message: StreamMessage) -> str:
+    return message.payload.decode()
+
+
+def start(
+    bus: Bus,
+    process: Process,
+    *,
+    consumer: Consumer = SHARD,
+    capacity: int = 50,
+    may_read: Callable[[], bool] = lambda: True,
+) -> tuple[ConcurrentReader, asyncio.Task[None]]:
+    reader = ConcurrentReader(bus, consumer, process, capacity=capacity, key_of=key_of, may_read=may_read)
+    return reader, asyncio.create_task(reader.run())
+
+
+@asynccontextmanager
+async def reading(
+    bus: Bus,
+    process: Process,
+    *,
+    capacity: int = 50,
+    may_read: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[ConcurrentReader]:
+    reader, task = start(bus, process, capacity=capacity, may_read=may_read)
+    try:
+        yield reader
+    finally:
+        reader.stop()
+        await task
+
+
+async def publish(publisher: Publisher, *texts: str) -> None:
+    """Publish messages in order, each in the conversation that its text begins with."""
+    for each in texts:
+        conversation = each.partition(":")[0]
+        subject = f"outbound.sms.3.{conversation}"
+        await publisher.publish(Stream.OUTBOUND, Outgoing(subject, None, each.encode()))
+
+
+def numbered(conversation: str, count: int) -> list[str]:
+    return [f"{conversation}:{number}" for number in range(count)]
+
+
+class Recorder:
+    """Processes messages at once, unless they have to wait for `may_go_on`.
+
+    Attributes:
+        begun, done: the texts of the messages, in order.
+        deliveries: the number of deliveries of each message when it was begun last.
+        concurrent: the number of messages that were processed at the same time, at most.
+    """
+
+    def __init__(self, *, seconds: float = 0, holds: Callable[[str], bool] = lambda _: False) -> None:
+        self.begun: list[str] = []
+        self.done: list[str] = []
+        self.deliveries: dict[str, int] = {}
+        self.concurrent = 0
+        self.may_go_on = asyncio.Event()
+        self._seconds = seconds
+        self._holds = holds
+        self._working = 0
+
+    async def __call__(self, message: StreamMessage, begin: Begin) -> Outcome:
+        begin()
+        self.begun.append(text(message))
+        self.deliveries[text(message)] = message.deliveries
+        self._working += 1
+        self.concurrent = max(self.concurrent, self._working)
+        try:
+            if self._holds(text(message)):
+                await self.may_go_on.wait()
+            await asyncio.sleep(self._seconds)
+        finally:
+            self._working -= 1
+        self.done.append(text(message))
+        return Done()
+
+    async def until_done(self, count: int, *, within: float = 30) -> None:
+        async def are_done() -> bool:
+            return len(self.done) >= count
+
+        await eventually(are_done, within=within)
+
+    async def until_begun(self, count: int) -> None:
+        async def are_begun() -> bool:
+            return len(self.begun) >= count
+
+        await eventually(are_begun)
+
+
+async def unprocessed(jetstream: JetStreamContext) -> tuple[int, int, int]:
+    """Return the messages that are unread, outstanding, and delivered more than once."""
+    info = await jetstream.consumer_info(SHARD.stream, SHARD.name)
+    return info.num_pending or 0, info.num_ack_pending or 0, info.num_redelivered or 0
+
+
+async def is_settled(jetstream: JetStreamContext) -> None:
+    async def probe() -> bool:
+        return await unprocessed(jetstream) == (0, 0, 0)
+
+    await eventually(probe)
+
+
+# --- Order and concurrency ---
+
+
+async def test_conversations_are_processed_concurrently_and_each_in_order(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    conversations = [uuid4().hex for _ in range(12)]
+    await publish(publisher, *(f"{each}:{number}" for number in range(15) for each in conversations))
+    recorder = Recorder(seconds=0.002)
+    async with reading(bus, recorder):
+        await recorder.until_done(180)
+        await is_settled(jetstream)
+    by_conversation = defaultdict(list)
+    for each in recorder.done:
+        by_conversation[each.partition(":")[0]].append(each)
+    assert dict(by_conversation) == {each: numbered(each, 15) for each in conversations}
+    assert recorder.concurrent == 12
+
+
+async def test_no_more_messages_are_processed_or_read_than_the_capacity(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(40)))
+    recorder = Recorder(holds=lambda _: True)
+    async with reading(bus, recorder, capacity=6):
+        await recorder.until_begun(1)
+        assert await unprocessed(jetstream) == (39, 1, 0)  # the first is read alone
+        recorder.may_go_on.set()
+        await recorder.until_done(40)
+    assert recorder.concurrent == 6
+
+
+async def test_the_first_message_is_read_alone(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(10)))
+    recorder = Recorder(holds=lambda _: True)
+    async with reading(bus, recorder):
+        await recorder.until_begun(1)
+        await asyncio.sleep(0.3)
+        assert await unprocessed(jetstream) == (9, 1, 0)
+        recorder.may_go_on.set()
+
+
+async def test_a_conversation_with_many_messages_leaves_room_for_others(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await publish(publisher, *numbered("first", 3), *numbered("busy", 12), "other:0")
+    recorder = Recorder(holds=lambda text: text == "busy:0")
+    async with reading(bus, recorder, capacity=4):
+        await recorder.until_done(4)
+        assert recorder.done == [*numbered("first", 3), "other:0"]
+        recorder.may_go_on.set()
+        await recorder.until_done(16)
+    assert recorder.done[4:] == numbered("busy", 12)
+
+
+# --- Messages that cannot be processed yet ---
+
+
+async def test_a_message_that_is_handed_back_keeps_its_place(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    await publish(publisher, *numbered("a", 4), *numbered("b", 4))
+    calls: list[str] = []
+    recorder = Recorder()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        calls.append(text(message))
+        if calls.count(text(message)) < 4:
+            return HandBack()
+        return await recorder(message, begin)
+
+    async with reading(bus, process):
+        await recorder.until_done(8)
+    assert [each for each in recorder.done if each.startswith("a")] == numbered("a", 4)
+    assert [each for each in recorder.done if each.startswith("b")] == numbered("b", 4)
+    assert set(recorder.deliveries.values()) == {1}
+    await is_settled(jetstream)
+
+
+async def test_a_process_that_is_unavailable_is_called_again_without_another_delivery(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrent, "_LAST_RETRY", 0.001)
+    monkeypatch.setattr(concurrent, "_FIRST_RETRY", 0.001)
+    await publish(publisher, *numbered("a", 3))
+    refusals: list[str] = []
+    recorder = Recorder()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if len(refusals) < 2 * MAX_DELIVER:
+            refusals.append(text(message))
+            raise BusUnavailableError("not available")
+        return await recorder(message, begin)
+
+    async with reading(bus, process):
+        await recorder.until_done(3)
+    assert recorder.done == numbered("a", 3)
+    assert set(refusals) == {"a:0"}
+    assert set(recorder.deliveries.values()) == {1}
+    await is_settled(jetstream)
+
+
+async def test_messages_wait_in_their_place_until_they_can_be_processed(
+    bus: Bus, publisher: Publisher
+) -> None:
+    """When that ends, the server still has a request for messages; what it sends is not returned to it."""
+    is_able, recorder, refusals = [True], Recorder(), list[str]()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if not is_able[0]:
+            refusals.append(text(message))
+            raise BusUnavailableError("not available")
+        return await recorder(message, begin)
+
+    async with reading(bus, process, may_read=lambda: is_able[0]):
+        await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(20)))
+        await recorder.until_done(20)
+        is_able[0] = False
+        await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(100)))
+        await asyncio.sleep(2)  # longer than the reader takes to notice
+        assert len(set(refusals)) == len(refusals)
+        assert len(recorder.done) == 20
+        is_able[0] = True
+        await recorder.until_done(120)
+    assert refusals
+    assert set(recorder.deliveries.values()) == {1}
+
+
+async def test_nothing_is_read_while_messages_cannot_be_processed(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    is_able, recorder, asked = [False], Recorder(), list[None]()
+
+    def may_read() -> bool:
+        asked.append(None)
+        return is_able[0]
+
+    async def was_asked_twice() -> bool:
+        return len(asked) > 1
+
+    async with reading(bus, recorder, may_read=may_read):
+        await publish(publisher, *numbered("a", 3))
+        asked.clear()
+        await eventually(was_asked_twice)
+        assert await unprocessed(jetstream) == (3, 0, 0)
+        is_able[0] = True
+        await recorder.until_done(3)
+
+
+# --- Failures ---
+
+
+async def test_a_message_is_delivered_again_after_an_unexpected_error(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    await publish(publisher, "a:0", "b:0")
+    recorder = Recorder()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if text(message) == "a:0" and message.deliveries == 1:
+            raise ValueError
+        return await recorder(message, begin)
+
+    async with reading(bus, process):
+        await recorder.until_done(2)
+    assert recorder.deliveries == {"a:0": 2, "b:0": 1}
+    await is_settled(jetstream)
+
+
+async def test_messages_that_may_crash_the_process_are_processed_one_by_one(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrent, "_SUSPECT_DELIVERIES", 2)
+    monkeypatch.setattr(concurrent, "_SUSPECT_DELAY", 0.05)
+    texts = [f"{number}:0" for number in range(20)]
+    await publish(publisher, *texts)
+    recorder = Recorder(seconds=0.01)
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if message.deliveries == 1:
+            raise ValueError
+        return await recorder(message, begin)
+
+    async with reading(bus, process):
+        await recorder.until_done(20)
+    assert recorder.concurrent == 1
+    assert sorted(recorder.done) == sorted(texts)
+
+
+async def test_heartbeats_keep_a_message_that_takes_long(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrent, "_HEARTBEAT", 0.2)
+    await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=1.0))
+    await publish(publisher, "a:0", "a:1")
+    recorder = Recorder(seconds=1.5)
+    async with reading(bus, recorder):
+        await recorder.until_done(2)
+    assert recorder.begun == ["a:0", "a:1"]
+    await is_settled(jetstream)
+
+
+async def test_reading_goes_on_after_a_restart_of_the_server(tmp_path: Path) -> None:
+    async with (
+        infrastructure.nats(tmp_path) as server,
+        connect(server.url, name="test") as bus,
+        publishing(bus) as publisher,
+    ):
+        await bus.until_connected()
+        await provision(bus.jetstream)
+        recorder = Recorder()
+        async with reading(bus, recorder):
+            for restart in (server.stop, server.kill):
+                await publish(publisher, "a:0", "b:0")
+                await recorder.until_done(2)
+                await restart()
+                await server.start()
+                await bus.until_connected()
+                await publish(publisher, "c:0", "d:0")
+                await recorder.until_done(4, within=5)
+                recorder.done.clear()
+
+
+async def test_a_consumer_that_is_deleted_and_created_again_is_read(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    recorder = Recorder()
+    async with reading(bus, recorder):
+        await publish(publisher, "a:0")
+        await recorder.until_done(1)
+        with capture_logs() as logs:
+            await jetstream.delete_consumer(SHARD.stream, SHARD.name)
+            await asyncio.sleep(2.5)
+            await jetstream.add_consumer(SHARD.stream, SHARD.config(1))
+            await publish(publisher, "a:1")
+            await recorder.until_done(3)  # the new one begins with the first message
+    assert recorder.done == ["a:0", "a:0", "a:1"]
+    assert {entry["event"] for entry in logs} == {"consumer_failed"}
+    assert len(logs) <= 4  # it does not ask again and again
+
+
+# --- Stopping ---
+
+
+async def test_a_reader_that_stops_finishes_what_it_has_read(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    await publish(publisher, *numbered("a", 30))
+    recorder = Recorder(seconds=0.01)
+    async with reading(bus, recorder):
+        await recorder.until_done(5)
+    pending, outstanding, redelivered = await unprocessed(jetstream)
+    assert (outstanding, redelivered) == (0, 0)
+    assert recorder.done == numbered("a", 30 - pending)
+
+
+async def test_a_reader_that_stops_returns_in_order_what_it_cannot_finish_in_time(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    texts = [f"{name}:{number}" for number in range(20) for name in ("a", "b", "c")]
+    await publish(publisher, *texts)
+    slow = Recorder(holds=lambda text: text == "a:2", seconds=0.2)
+    reader, task = start(bus, slow)
+    await slow.until_begun(7)
+    reader.stop()
+    await asyncio.sleep(concurrent.PATIENCE + 0.5)
+    assert not task.done()  # it finishes the message that it has begun
+    begun, (_, outstanding, _) = list(slow.begun), await unprocessed(jetstream)
+    assert outstanding
+    slow.may_go_on.set()
+    await task
+    assert slow.begun == begun
+    assert sorted(slow.done) == sorted(begun)
+
+    rest = Recorder()
+    async with reading(bus, rest):
+        await rest.until_done(len(texts) - len(begun))
+        await is_settled(jetstream)
+    for name in ("a", "b", "c"):
+        everything = [each for each in [*slow.done, *rest.done] if each.startswith(name)]
+        assert everything == numbered(name, 20)
+
+
+async def test_a_reader_that_is_cancelled_abandons_its_messages_to_another_one(
+    bus: Bus, publisher: Publisher
+) -> None:
+    await publish(publisher, *numbered("a", 3))
+    stuck = Recorder(holds=lambda _: True)
+    _, task = start(bus, stuck)
+    await stuck.until_begun(1)
+    task.cancel()
+    await asyncio.wait({task})
+    recorder = Recorder()
+    async with reading(bus, recorder):
+        await recorder.until_done(3, within=1)
+    assert recorder.done == numbered("a", 3)
+    assert stuck.done == []
+
+
+# --- Pinned consumers ---
+
+
+@pytest.fixture
+async def other_bus(nats_url: str) -> AsyncIterator[Bus]:
+    async with connect(nats_url, name="other") as bus:
+        await bus.until_connected()
+        yield bus
+
+
+async def test_a_pinned_consumer_serves_one_of_two_readers_until_that_one_stops(
+    bus: Bus, other_bus: Bus, publisher: Publisher
+) -> None:
+    first, second = Recorder(), Recorder()
+    reader, task = start(bus, first)
+    await publish(publisher, "a:0")
+    await first.until_done(1)
+    async with reading(other_bus, second):
+        await publish(publisher, *numbered("b", 50))
+        await first.until_done(51)
+        await asyncio.sleep(1)
+        await publish(publisher, *numbered("c", 50))
+        await first.until_done(101)
+        assert second.done == []
+
+        reader.stop()
+        await task
+        await publish(publisher, *numbered("d", 50))
+        await second.until_done(50, within=1)
+    assert second.done == numbered("d", 50)
+    assert first.done == ["a:0", *numbered("b", 50), *numbered("c", 50)]
+
+
+async def test_a_pinned_consumer_serves_another_reader_when_the_first_one_hangs(
+    bus: Bus, other_bus: Bus, publisher: Publisher
+) -> None:
+    request = json.dumps({"batch": 1, "expires": int(60e9), "group": PIN_GROUP}).encode()
+    subscription = await other_bus.client.subscribe("_INBOX_other.hangs")
+    await other_bus.client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{PLACE}", request, reply=subscription.subject)
+    await publish(publisher, "a:0")
+    assert (await subscription.next_msg()).data == b"a:0"
+
+    recorder = Recorder()
+    async with reading(bus, recorder):
+        await publish(publisher, *numbered("b", 3))
+        await asyncio.sleep(1)
+        assert recorder.done == []
+        await recorder.until_done(3, within=6)
+    assert recorder.done == numbered("b", 3)
+
+
+async def test_a_reader_that_loses_its_pin_gets_another_one(bus: Bus, publisher: Publisher) -> None:
+    recorder = Recorder()
+    async with reading(bus, recorder):
+        await publish(publisher, "a:0")
+        await recorder.until_done(1)
+        unpin = json.dumps({"group": PIN_GROUP}).encode()
+        await bus.client.request(f"$JS.API.CONSUMER.UNPIN.{PLACE}", unpin)
+        await publish(publisher, "a:1", "a:2")
+        await recorder.until_done(3, within=3)
+    assert recorder.done == numbered("a", 3)

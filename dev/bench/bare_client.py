@@ -10,15 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 
-import httpx
 import uvloop
 
 from dev.bench.samples import send_request
 from shared.ids import new_message_id
-from shared.providers.http import make_client
+from shared.providers.base import HttpRequest
+from shared.providers.http import HttpClient, make_client
 
 _TIMEOUT = 10
 _TIME_LIMIT = 60
+_SUCCESS = range(200, 300)
 
 
 async def _run(url: str, count: int, concurrency: int) -> float:
@@ -29,11 +30,12 @@ async def _run(url: str, count: int, concurrency: int) -> float:
         return count / (time.perf_counter() - started)
 
 
-async def _post(client: httpx.AsyncClient, url: str, numbers: Iterator[int]) -> None:
+async def _post(client: HttpClient, url: str, numbers: Iterator[int]) -> None:
     for number in numbers:
         headers = {"Idempotency-Key": str(new_message_id())}
-        response = await client.post(url, json=send_request(number), headers=headers)
-        response.raise_for_status().json()
+        answer = await client.post(HttpRequest.json(url, send_request(number), headers))
+        if answer.status not in _SUCCESS:
+            raise ValueError(f"HTTP {answer.status}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from dev.bench.samples import accepted_events
 from dev.bench.size import Size
 from dev.bench.stack import Stack
 from dev.bench.waiting import until
-from shared.bus.topology import LANES
+
+_CONCURRENCY = 48
+"""The number of requests in progress, as in the default settings of the sender."""
 
 _WARM_UP = 1.5
 _HIGHEST_RATE = 1_500
-"""Messages per second. Enough messages are published that no lane runs out of them at this rate."""
+"""Messages per second. Enough messages are published that no shard runs out of them at this rate."""
 
 _TIMEOUT = 20
 
@@ -30,7 +32,7 @@ async def measure(stack: Stack, size: Size) -> list[Row]:
 
 async def _post(stack: Stack, count: int) -> float:
     url = stack.url("mocks", "/messages")
-    return float(await stack.run("dev.bench.bare_client", url, str(count), str(LANES)))
+    return float(await stack.run("dev.bench.bare_client", url, str(count), str(_CONCURRENCY)))
 
 
 async def _send(stack: Stack, seconds: float) -> float:

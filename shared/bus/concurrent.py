@@ -29,11 +29,14 @@ _log = structlog.get_logger()
 PATIENCE = 2.0
 """Seconds after `stop` during which the messages that were read already are still begun."""
 
-_REQUEST_EXPIRES = 1.5
+_REQUEST_EXPIRES = 1.0
 """Seconds after which the server ends a request for messages. It has to be less than `PATIENCE`: the server
 changes the order of returned messages while it still has a request that it cannot satisfy."""
 
-_EXPIRES_GRACE = 2.0
+_EXPIRES_GRACE = 0.5
+_ANSWER_TIMEOUT = 3.0
+"""Seconds after which a request that the server has not ended is considered lost."""
+
 _LINGER = 0.05
 """The least number of seconds between two requests for few messages."""
 
@@ -135,11 +138,14 @@ class ConcurrentReader:
         self._room = asyncio.Event()
         self._able = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._close_at = 0.0
         self._is_closed = False
         self._warned_at = 0.0
 
     def stop(self) -> None:
         """Read no more messages, finish those that can be within `PATIENCE`, and return the others."""
+        if not self._stopping.is_set():
+            self._close_at = asyncio.get_running_loop().time() + PATIENCE
         self._stopping.set()
         self._able.set()
         self._room.set()
@@ -183,6 +189,7 @@ class ConcurrentReader:
                 self._room.clear()
                 await self._request_more(client, inbox)
                 await self._wait_for_room()
+            await self._until_requests_end()
         finally:
             lost.cancel()
             await self._unsubscribe(subscription)
@@ -209,7 +216,7 @@ class ConcurrentReader:
 
     async def _request_more(self, client: Client, inbox: str) -> None:
         now = asyncio.get_running_loop().time()
-        if self._requested and now > self._requested_at + _REQUEST_EXPIRES + _EXPIRES_GRACE:
+        if self._requested and now > self._requested_at + _ANSWER_TIMEOUT:
             self._restart("no answer")
             return
         free = self._free
@@ -231,6 +238,18 @@ class ConcurrentReader:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGER if is_lingering else 1.0):
                 await self._room.wait()
+
+    async def _until_requests_end(self) -> None:
+        """Wait until the server has ended all requests.
+
+        Without a subscription, a message that it is just sending would be lost until it is delivered again.
+        """
+        time = asyncio.get_running_loop().time
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._requested_at + _REQUEST_EXPIRES + _EXPIRES_GRACE - time()):
+                while self._requested and not self._must_restart:
+                    self._room.clear()
+                    await self._room.wait()
 
     async def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -336,6 +355,13 @@ class ConcurrentReader:
         # The random order makes it likely that this one is done before the one that crashes the process.
         await self._pause(uniform(0, _SUSPECT_DELAY))
         async with self._alone:
+            origin = held.message.origin
+            _log.warning(
+                "message_suspected",
+                consumer=origin.consumer,
+                sequence=origin.sequence,
+                deliveries=held.message.deliveries,
+            )
             return await self._process(held.message, begin)
 
     async def _settle(self, held: _Held, acknowledging: Coroutine[Any, Any, None]) -> None:
@@ -364,14 +390,14 @@ class ConcurrentReader:
 
     async def _finish(self) -> None:
         """Give the messages time, then finish those that were begun, and leave the others."""
-        await self._wait_for_held(PATIENCE)
+        await self._wait_for_held(self._close_at - asyncio.get_running_loop().time())
         self._is_closed = True
         await self._cancel([task for task, held in self._held.items() if not held.begun])
         await self._wait_for_held()
 
     async def _wait_for_held(self, seconds: float | None = None) -> None:
         if self._held:
-            await asyncio.wait([*self._held], timeout=seconds)
+            await asyncio.wait([*self._held], timeout=None if seconds is None else max(seconds, 0))
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:

@@ -2,21 +2,24 @@
 
     python -m shared.bus.provision
 
-It can be run at any time and any number of times. It deletes nothing.
+It can be run at any time and any number of times. It deletes nothing except the consumers of version 0.1 that
+others have replaced.
 """
 
 import asyncio
+import re
 import sys
 
 import nats
 import nats.errors
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 from pydantic import Field
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
-from shared.bus.topology import CONSUMERS, streams
+from shared.bus.topology import CONSUMERS, Stream, sender_shards, streams
+from shared.channels import Channel
 from shared.settings import BusSettings, load
 
 _CONNECT_ATTEMPTS = 5
@@ -24,6 +27,9 @@ _TIMEOUT = 30
 
 _REPLICAS_EXCEED_STREAM = 10_126
 _SETTLE_SECONDS = 10
+
+_LANE = re.compile(r"sender-(sms|email)-\d\d")
+"""The names of the consumers from which the sender read new messages until version 0.1."""
 
 
 class ProvisionSettings(BusSettings):
@@ -48,6 +54,7 @@ async def provision(jetstream: JetStreamContext, *, replicas: int = 1, max_bytes
         await _put_stream(jetstream, stream)
     for consumer in CONSUMERS:
         await _put_consumer(jetstream, consumer.stream, consumer.config(replicas))
+    await _replace_lanes(jetstream)
 
 
 async def _put_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -73,6 +80,37 @@ def _has_not_settled(error: BaseException) -> bool:
 async def _put_consumer(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
     # For a consumer that exists already, this updates its configuration and keeps its position in the stream.
     await jetstream.add_consumer(stream, config)
+
+
+async def _replace_lanes(jetstream: JetStreamContext) -> None:
+    """Let the shards begin where the lanes of version 0.1 have stopped, and delete the lanes.
+
+    The lanes could be updated to shards in place, but each would keep its own position, and skip the messages
+    that others of its partitions' lanes have not read.
+    """
+    last = (await jetstream.stream_info(Stream.OUTBOUND)).state.last_seq
+    lanes = [info for info in await jetstream.consumers_info(Stream.OUTBOUND) if _LANE.fullmatch(info.name)]
+    for shard in (shard for channel in Channel for shard in sender_shards(channel)):
+        replaced = [lane for lane in lanes if _filters(lane) & set(shard.filter_subjects)]
+        # If some are missing, an earlier run was interrupted while it deleted them.
+        if not set(shard.filter_subjects) <= set().union(*map(_filters, replaced)):
+            continue
+        begin = min(_position(lane, last) for lane in replaced) + 1
+        info = await jetstream.consumer_info(shard.stream, shard.name)
+        if info.delivered is None or info.delivered.stream_seq < begin - 1:
+            await jetstream.reset_consumer(shard.stream, shard.name, begin)
+    for lane in lanes:
+        await jetstream.delete_consumer(Stream.OUTBOUND, lane.name)
+
+
+def _filters(consumer: ConsumerInfo) -> set[str]:
+    return set(consumer.config.filter_subjects or [])
+
+
+def _position(lane: ConsumerInfo, last: int) -> int:
+    """Return the sequence up to which all messages of a lane are done, where `last` is that of the stream."""
+    is_done = not (lane.num_pending or lane.num_ack_pending)
+    return last if is_done or lane.ack_floor is None else lane.ack_floor.stream_seq
 
 
 async def main() -> None:

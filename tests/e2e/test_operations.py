@@ -16,7 +16,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from dev.chaos.cluster import running_cluster
-from shared.bus.topology import sender_lanes, streams
+from shared.bus.topology import PIN_GROUP, sender_shards, streams
 from shared.channels import Channel
 from shared.ids import ConversationKey, partition_of
 from shared.observability import metrics
@@ -51,12 +51,10 @@ async def other_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
         yield server
 
 
-def lane_of(conversation: str) -> str:
-    partition = partition_of(ConversationKey(UUID(conversation)))
-    [lane] = [
-        lane for lane in sender_lanes(Channel.SMS) if f"outbound.sms.{partition}.*" in lane.filter_subjects
-    ]
-    return lane.name
+def shard_of(conversation: str) -> str:
+    subject = f"outbound.sms.{partition_of(ConversationKey(UUID(conversation)))}.*"
+    [shard] = [shard for shard in sender_shards(Channel.SMS) if subject in shard.filter_subjects]
+    return shard.name
 
 
 async def execute(database_url: str, *statements: str) -> None:
@@ -259,8 +257,8 @@ async def test_a_restored_server_sends_due_messages_and_no_message_again(
     async with running_stack(
         tmp_path / "second", database_url=database_url, nats_url=other_nats.url, settings=later
     ) as stack:
-        for lane in sender_lanes(Channel.SMS):
-            await jetstream.reset_consumer("OUTBOUND", lane.name, 1)
+        for shard in sender_shards(Channel.SMS):
+            await jetstream.reset_consumer("OUTBOUND", shard.name, 1)
         await terminal.run("replay-since", SINCE=LONG_AGO, NATS_URL=other_nats.url)
         for id_ in (*sent, delayed):
             await stack.message_becomes(id_, "sent")
@@ -286,7 +284,7 @@ async def test_a_restored_server_without_its_ledger_must_be_kept_from_sending(
     jetstream = client.jetstream()
     await terminal.run("restore", BACKUP=str(backup), NATS_URL=other_nats.url)
     await jetstream.purge_stream("KV_DELIVERIES")
-    await jetstream.reset_consumer("OUTBOUND", lane_of(await conversation_of(jetstream)), 1)
+    await jetstream.reset_consumer("OUTBOUND", shard_of(await conversation_of(jetstream)), 1)
     await terminal.run("without-ledger", NATS_URL=other_nats.url)
     (tmp_path / "second").mkdir()
     async with running_stack(
@@ -298,8 +296,8 @@ async def test_a_restored_server_without_its_ledger_must_be_kept_from_sending(
         assert await accepted_by(stack) == [new]
 
         # The document warns of this: only the ledger knows that these messages were sent.
-        lane = lane_of(await conversation_of(jetstream))
-        await terminal.run("back-to-the-beginning", STREAM="OUTBOUND", CONSUMER=lane, NATS_URL=other_nats.url)
+        reset = {"STREAM": "OUTBOUND", "CONSUMER": shard_of(await conversation_of(jetstream))}
+        await terminal.run("back-to-the-beginning", **reset, NATS_URL=other_nats.url)
         await until_idle(jetstream)
         assert await accepted_by(stack) == [new, *sent]
         assert delayed not in sent
@@ -355,22 +353,28 @@ async def test_purging_old_messages(stack: Stack, terminal: Terminal, jetstream:
 
 
 async def test_skipping_a_poison_message_and_sending_it_later(
-    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, tmp_path: Path
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, nats_url: str, tmp_path: Path
 ) -> None:
     await stack.processes["sender"].end()
     poison, after = [await stack.send(body=body) for body in ("poison", "after")]
-    lane = lane_of(poison["conversation_key"])
-    victim = await jetstream.pull_subscribe_bind(lane, stream="OUTBOUND")
-    [_] = await victim.fetch(1)  # as if the consumer crashed on it
-    await victim.unsubscribe()
+    shard = shard_of(poison["conversation_key"])
+    client = await nats_client.connect(nats_url)
+    request = json.dumps({"batch": 1, "expires": 1_000_000_000, "group": PIN_GROUP}).encode()
+    await client.request(f"$JS.API.CONSUMER.MSG.NEXT.OUTBOUND.{shard}", request)  # as if the reader crashed
+    await client.close()
     kept = tmp_path / "poison.json"
-    await terminal.run("skip", STREAM="OUTBOUND", CONSUMER=lane, FILE=str(kept))
+    await terminal.run("skip", STREAM="OUTBOUND", CONSUMER=shard, SEQUENCE="1", FILE=str(kept))
     assert json.loads(kept.read_text())["seq"] == 1
     await stack.start("sender")
     await stack.message_becomes(after["id"], "sent")
     assert await accepted_by(stack) == [after["id"]]
 
-    await jetstream.reset_consumer("OUTBOUND", lane, 1)
+    async def dead_letter() -> Any:  # noqa: ANN401 - any JSON
+        return next(iter(await stack.items("/api/dead-letters")), None)
+
+    found = await eventually(dead_letter)
+    assert (found["message_id"], found["reason"]) == (poison["id"], "terminated")
+    assert (await stack.post(f"/api/dead-letters/{found['id']}/replay", {})).is_success
     await stack.message_becomes(poison["id"], "sent")
     await until_idle(jetstream)
     assert await accepted_by(stack) == [after["id"], poison["id"]]

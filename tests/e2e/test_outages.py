@@ -109,8 +109,8 @@ async def test_sends_without_nats_are_503_and_are_sent_once_when_repeated(
     tmp_path: Path, database_url: str, own_nats: infrastructure.Server, *, hanging: bool
 ) -> None:
     async with running_stack(tmp_path, database_url=database_url, nats_url=own_nats.url) as stack:
-        # It is in another lane than the next message: when NATS is killed, it may forget the acknowledgement
-        # of this message, and deliver it again after 30 seconds.
+        # It is in another conversation than the next message: when NATS is killed, it may forget the
+        # acknowledgement of this message, and deliver it again after 15 seconds.
         before = await stack.send(to="+18045550000")
         await stack.message_becomes(before["id"], "sent")
         await (own_nats.pause() if hanging else own_nats.kill())

@@ -18,11 +18,14 @@ from dev.local_stack.processes import Command
 from dev.local_stack.readiness import NotReadyError, answers_jetstream
 from dev.local_stack.servers import HOST, NatsServer
 from shared.bus.client import Bus, connect
+from shared.bus.concurrent import Begin, ConcurrentReader
 from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
 from shared.bus.key_value import KeyValueStore
+from shared.bus.membership import Membership
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.streams import Streams
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import (
     ADVISORY_CONSUMER,
     CONSUMERS,
@@ -40,7 +43,7 @@ from shared.bus.topology import (
     inbound_receipt_subject,
     outbound_subject,
     sender_delayed,
-    sender_lanes,
+    sender_shards,
     suppression_subject,
 )
 from shared.channels import Channel
@@ -54,6 +57,7 @@ from shared.ids import (
     suppression_key,
 )
 from shared.lifecycle import Status
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -72,7 +76,7 @@ MESSAGE = MessageId(UUID("01936c5b-7d00-7000-8000-000000000000"))
 
 READ_BY = {
     INGEST: (*INGEST_CONSUMERS, ADVISORY_CONSUMER),
-    SENDER: tuple(c for channel in Channel for c in (*sender_lanes(channel), sender_delayed(channel))),
+    SENDER: tuple(c for channel in Channel for c in (*sender_shards(channel), sender_delayed(channel))),
 }
 
 SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
@@ -94,7 +98,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     Stream.SUPPRESSIONS: {
         suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
     },
-    Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-00": set()},
+    Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-shard-00": set()},
 }
 """The services that may publish to each subject."""
 
@@ -115,7 +119,7 @@ ADMINISTRATION = (
     *(
         f"$JS.API.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
         for consumer in CONSUMERS
-        for verb in ("CREATE", "DELETE", "PAUSE", "RESET", "UNPIN")
+        for verb in ("CREATE", "DELETE", "PAUSE", "RESET")
     ),
     "$SYS.REQ.SERVER.PING",
     "_INBOX_admin.answer",
@@ -243,6 +247,11 @@ async def accept(messages: Sequence[StreamMessage]) -> Sequence[Outcome]:
     return [Done()] * len(messages)
 
 
+async def accept_one(_: StreamMessage, begin: Begin) -> Outcome:
+    begin()
+    return Done()
+
+
 def cases() -> Iterator[tuple[Stream, str, str]]:
     for stream, subjects in SUBJECTS.items():
         for subject, publishers in subjects.items():
@@ -283,27 +292,45 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
         second = await bucket.put(key, Value(text="second"), after=first)
         assert await bucket.get(key) == second
 
-    value = f"$KV.{name}.{key}"
-    for subject in (value, f"$JS.API.DIRECT.GET.KV_{name}.{value}"):
+    for subject in (f"$KV.{name}.{key}", f"$JS.API.DIRECT.GET.KV_{name}"):
         assert await published_by(server, subject) == BUCKETS[name]
 
 
 @pytest.mark.parametrize(
-    ("stream", "subject", "services"),
+    ("stream", "services"),
     [
-        (Stream.INBOUND, inbound_message_subject(Channel.EMAIL, CONVERSATION), {GATEWAY}),
-        (Stream.INBOUND, inbound_message_subject(Channel.SMS, CONVERSATION), set()),
-        (
-            Stream.SUPPRESSIONS,
-            suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)),
-            {GATEWAY, SENDER},
-        ),
+        (Stream.INBOUND, {GATEWAY, INGEST}),
+        (Stream.OUTBOUND, {INGEST}),
+        (Stream.SUPPRESSIONS, {GATEWAY, SENDER, INGEST}),
     ],
 )
-async def test_only_these_services_may_read_the_newest_message_of_a_subject(
-    server: ConfiguredNats, stream: Stream, subject: str, services: set[str]
+async def test_only_these_services_may_read_the_messages_of_a_stream(
+    server: ConfiguredNats, stream: Stream, services: set[str]
 ) -> None:
-    assert await published_by(server, f"$JS.API.DIRECT.GET.{stream}.{subject}") == services
+    assert await published_by(server, f"$JS.API.DIRECT.GET.{stream}") == services
+
+
+@pytest.mark.parametrize("service", [GATEWAY, SENDER])
+async def test_opt_outs_are_checked(server: ConfiguredNats, service: str) -> None:
+    async with working(server, service) as (bus, publisher):
+        suppressions, recipient = SuppressionList(bus, publisher), str(uuid4())
+        change = SuppressionChange(
+            channel=Channel.SMS,
+            theirs=recipient,
+            state=SuppressionState.OPTED_OUT,
+            source=SuppressionSource.API,
+            occurred_at=messages.now(),
+        )
+        await suppressions.record(change)
+        for _ in range(3):
+            assert await suppressions.suppression_of(messages.message(to=recipient))
+            assert await suppressions.suppression_of(messages.message(to=str(uuid4()))) is None
+
+
+async def test_the_gateway_reads_several_inbound_messages_at_once(server: ConfiguredNats) -> None:
+    async with working(server, GATEWAY) as (bus, _):
+        subjects = [inbound_message_subject(Channel.EMAIL, CONVERSATION), "inbound.message.email.0.x"]
+        assert (await bus.last_messages(Stream.INBOUND, subjects)).is_complete
 
 
 @pytest.mark.parametrize("service", READ_BY)
@@ -317,7 +344,9 @@ async def test_a_service_reads_its_consumers_and_acknowledges(server: Configured
     assert await unfinished(server, consumers) == {consumer.name for consumer in consumers}
     async with working(server, service) as (bus, _):
         loops = [
-            ConsumerLoop(bus, consumer, accept, batch=min(100, consumer.max_ack_pending))
+            ConcurrentReader(bus, consumer, accept_one, capacity=100)
+            if service == SENDER
+            else ConsumerLoop(bus, consumer, accept, batch=100)
             for consumer in consumers
         ]
         running = [asyncio.create_task(loop.run()) for loop in loops]
@@ -358,6 +387,8 @@ async def test_only_its_own_service_may_read_a_consumer_or_acknowledge(server: C
         async with probing(server, service) as probe:
             for consumer in CONSUMERS:
                 place = f"{consumer.stream}.{consumer.name}"
+                unpin = f"$JS.API.CONSUMER.UNPIN.{place}"
+                assert await probe.may_publish(unpin) == (consumer in own and consumer.is_pinned)
                 for subject in (
                     f"$JS.API.CONSUMER.MSG.NEXT.{place}",
                     f"$JS.ACK.{place}.1.1.1.1700000000000000000.0",
@@ -381,6 +412,21 @@ async def test_ingest_reads_the_messages_of_advisories(server: ConfiguredNats) -
             await streams.message(stream, 1)  # raises without the permission
 
 
+async def test_senders_learn_of_each_other(server: ConfiguredNats) -> None:
+    async with working(server, SENDER) as (bus, _), working(server, SENDER) as (other_bus, _):
+        members = [Membership(each, f"sender.{Channel.SMS}") for each in (bus, other_bus)]
+        running = [asyncio.create_task(member.run()) for member in members]
+
+        async def share() -> bool:
+            return [len(member.share_of(["a", "b"])) for member in members] == [1, 1]
+
+        await eventually(share)
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
+    assert await published_by(server, f"presence.sender.{Channel.SMS}") == {SENDER}
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_a_service_administers_nothing(server: ConfiguredNats, service: str) -> None:
     async with probing(server, service) as probe:
@@ -401,6 +447,7 @@ async def test_a_service_receives_only_the_replies_to_its_own_requests(
         "suppression.>",
         "$KV.>",
         "$JS.>",
+        "presence.>",
     }
     async with probing(server, service) as probe:
         assert await probe.may_subscribe(f"_INBOX_{service}.>")

@@ -1,10 +1,27 @@
-from nats.js import JetStreamContext
-from nats.js.api import StreamConfig, SubjectTransform
+import asyncio
+import json
 
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, StreamConfig, SubjectTransform
+
+from shared.bus.client import Bus
+from shared.bus.concurrent import Begin, ConcurrentReader
+from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.provision import provision
-from shared.bus.topology import CONSUMERS, streams
+from shared.bus.topology import (
+    ACK_WAIT,
+    CONSUMERS,
+    MAX_DELIVER,
+    PIN_GROUP,
+    Stream,
+    sender_shards,
+    streams,
+)
+from shared.channels import Channel
 from shared.ids import PARTITIONS, partition_of
 from tests import messages
+from tests.waiting import eventually
 
 
 async def test_provisioning_again_changes_nothing(jetstream: JetStreamContext) -> None:
@@ -26,6 +43,152 @@ async def test_provisioning_again_changes_nothing(jetstream: JetStreamContext) -
 async def test_a_changed_limit_is_applied(jetstream: JetStreamContext) -> None:
     await provision(jetstream, max_bytes=1_000_000)
     assert (await jetstream.stream_info("OUTBOUND")).config.max_bytes == 1_000_000
+
+
+LANES = {
+    f"sender-{channel}-{lane:02}": [
+        f"outbound.{channel}.{partition}.*" for partition in range(lane, PARTITIONS, 32)
+    ]
+    for channel in Channel
+    for lane in range(32)
+}
+"""The consumers of OUTBOUND that version 0.1 had instead of shards, and their subjects."""
+
+
+@pytest.fixture
+async def lanes(jetstream: JetStreamContext) -> None:
+    """Provision what version 0.1 did: lanes instead of shards, and other limits."""
+    for consumer in CONSUMERS:
+        if consumer.is_pinned:
+            await jetstream.delete_consumer(consumer.stream, consumer.name)
+        else:
+            old = consumer.config(1).evolve(ack_wait=30, max_deliver=20, max_ack_pending=256)
+            await jetstream.add_consumer(consumer.stream, old)
+    for name, filters in LANES.items():
+        config = ConsumerConfig(
+            durable_name=name,
+            filter_subjects=filters,
+            ack_wait=30,
+            max_deliver=20,
+            max_ack_pending=1,
+            max_waiting=512,
+        )
+        await jetstream.add_consumer(Stream.OUTBOUND, config)
+
+
+async def publish_to(jetstream: JetStreamContext, *partitions: int) -> None:
+    for partition in partitions:
+        await jetstream.publish(f"outbound.sms.{partition}.x", b"x")
+
+
+async def read_by(jetstream: JetStreamContext, name: str, count: int) -> list[int]:
+    """Read and acknowledge messages of a consumer that is not pinned; return their sequences."""
+    subscription = await jetstream.pull_subscribe_bind(name, stream=Stream.OUTBOUND)
+    sequences = []
+    for _ in range(count):
+        [message] = await subscription.fetch(1)
+        await message.ack_sync()
+        sequences.append(message.metadata.sequence.stream)
+    await subscription.unsubscribe()
+    return sequences
+
+
+async def unread_by_shards(bus: Bus) -> list[int]:
+    """Return the sequences of the messages that the shards of text messages deliver."""
+    sequences: list[int] = []
+
+    async def collect(message: StreamMessage, _: Begin) -> Outcome:
+        sequences.append(message.origin.sequence)
+        return Done()
+
+    async def all_read() -> bool:
+        infos = [await bus.jetstream.consumer_info(each.stream, each.name) for each in shards]
+        return not any(info.num_pending or info.num_ack_pending for info in infos)
+
+    shards = sender_shards(Channel.SMS)
+    readers = [ConcurrentReader(bus, shard, collect, capacity=10) for shard in shards]
+    running = [asyncio.create_task(reader.run()) for reader in readers]
+    await eventually(all_read)
+    for reader in readers:
+        reader.stop()
+    await asyncio.gather(*running)
+    return sorted(sequences)
+
+
+async def lanes_left(jetstream: JetStreamContext) -> set[str]:
+    return {info.name for info in await jetstream.consumers_info(Stream.OUTBOUND)} & set(LANES)
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_shards_begin_where_the_lanes_of_version_0_1_have_stopped(
+    bus: Bus, jetstream: JetStreamContext
+) -> None:
+    await publish_to(jetstream, 3, 11, 4, 3, 19, 27, 35, 11, 4)  # 3 to 35, except 4, belong to shard 3
+    await read_by(jetstream, "sender-sms-03", 3)
+    await read_by(jetstream, "sender-sms-11", 1)
+    await read_by(jetstream, "sender-sms-19", 1)
+    await read_by(jetstream, "sender-sms-27", 1)
+    await read_by(jetstream, "sender-sms-04", 1)
+    await provision(jetstream)
+
+    assert await lanes_left(jetstream) == set()
+    # Lane 11 has message 8 left, after its second; lane 4 has message 9 left, after its third.
+    assert await unread_by_shards(bus) == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_shards_skip_everything_that_lanes_have_read(bus: Bus, jetstream: JetStreamContext) -> None:
+    await publish_to(jetstream, 3, 4, 5)
+    for lane in (3, 4, 5):
+        await read_by(jetstream, f"sender-sms-{lane:02}", 1)
+    await provision(jetstream)
+    await publish_to(jetstream, 3, 63)
+    assert await unread_by_shards(bus) == [4, 5]
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_shards_skip_nothing_if_provisioning_was_interrupted(
+    bus: Bus, jetstream: JetStreamContext
+) -> None:
+    await publish_to(jetstream, 3, 3, 11, 11)
+    await read_by(jetstream, "sender-sms-03", 1)
+    await read_by(jetstream, "sender-sms-11", 2)
+    with pytest.MonkeyPatch.context() as interruption:
+        deleted: list[str] = []
+
+        async def delete_consumer(_: str, name: str) -> None:
+            deleted.append(name)
+            if name == "sender-sms-05":
+                raise TimeoutError
+
+        delete = jetstream.delete_consumer
+        interruption.setattr(jetstream, "delete_consumer", delete_consumer)
+        with pytest.raises(TimeoutError):
+            await provision(jetstream)
+    for name in deleted:
+        await delete(Stream.OUTBOUND, name)
+    await provision(jetstream)
+    assert await lanes_left(jetstream) == set()
+    assert await unread_by_shards(bus) == [2, 3, 4]
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_the_limits_of_existing_consumers_are_updated(jetstream: JetStreamContext) -> None:
+    await provision(jetstream)
+    for consumer in CONSUMERS:
+        found = (await jetstream.consumer_info(consumer.stream, consumer.name)).config
+        limits = (found.ack_wait, found.max_deliver, found.max_ack_pending)
+        assert limits == (ACK_WAIT.total_seconds(), MAX_DELIVER, consumer.max_ack_pending)
+
+
+async def test_the_shards_are_pinned(bus: Bus) -> None:
+    for shard in (shard for channel in Channel for shard in sender_shards(channel)):
+        place = f"{shard.stream}.{shard.name}"
+        answer = await bus.client.request(f"$JS.API.CONSUMER.INFO.{place}", b"")
+        config = json.loads(answer.data)["config"]
+        assert config["priority_policy"] == "pinned_client"
+        assert config["priority_groups"] == [PIN_GROUP]
+        assert config["priority_timeout"] == 5_000_000_000
 
 
 async def test_partitions_are_computed_as_the_server_does(jetstream: JetStreamContext) -> None:

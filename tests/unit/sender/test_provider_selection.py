@@ -2,7 +2,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from services.sender.app import create_app
@@ -15,9 +14,15 @@ from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import File
 from shared.providers.generic.sms import GENERIC_SMS
+from shared.providers.http import HttpClient
 from shared.providers.registry import create_adapter
 from shared.settings import SettingsError, read
 from tests import messages
+
+
+class Unused(HttpClient):
+    def __init__(self) -> None:
+        pass
 
 
 def closed_breaker() -> CircuitBreaker:
@@ -29,7 +34,7 @@ def client_of(name: str, breaker: CircuitBreaker | None = None) -> ProviderClien
     return ProviderClient(
         replace(GENERIC_SMS, name=name),
         create_adapter(GENERIC_SMS),
-        httpx.AsyncClient(),
+        Unused(),
         breaker=breaker or closed_breaker(),
         limiter=Limiter(Limits(1)),
         fetch=never,

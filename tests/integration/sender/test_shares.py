@@ -1,0 +1,110 @@
+"""Several senders share the messages, and keep the order of each conversation."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from random import Random
+
+from shared.bus.topology import CONSUMERS
+from shared.message import DeliveryRequest
+from tests import messages
+from tests.integration.sender.conftest import Harness, SenderFactory
+from tests.waiting import eventually
+
+
+async def accept_many(harness: Harness, conversations: int, each: int) -> list[DeliveryRequest]:
+    """Accept messages of several conversations, numbered within their conversation."""
+    requests = [
+        messages.request(messages.message(to=f"+1804{conversation:07}", body=str(number)))
+        for number in range(each)
+        for conversation in range(conversations)
+    ]
+    for start in range(0, len(requests), conversations):
+        await asyncio.gather(*map(harness.accept, requests[start : start + conversations]))
+    return requests
+
+
+async def sent(harness: Harness) -> dict[str, list[int]]:
+    """Return the numbers of the messages that the provider has accepted, by conversation and in order."""
+    bodies = defaultdict(list)
+    for accepted in await harness.provider.messages():
+        bodies[accepted["payload"]["to"]].append(int(accepted["payload"]["body"]))
+    return dict(bodies)
+
+
+async def until_sent(harness: Harness, count: int) -> None:
+    async def are_sent() -> bool:
+        return (await harness.provider.stats())["accepted"] >= count
+
+    await eventually(are_sent, within=60)
+
+
+async def redelivered(harness: Harness) -> int:
+    infos: Sequence[int] = [
+        (await harness.bus.jetstream.consumer_info(each.stream, each.name)).num_redelivered or 0
+        for each in CONSUMERS
+        if each.name.startswith("sender-sms")
+    ]
+    return sum(infos)
+
+
+async def test_order_is_kept_while_senders_come_and_go(harness: Harness, sender: SenderFactory) -> None:
+    """The provider takes a tenth of a second: each sender holds far more messages than it is sending."""
+    await harness.provider.behave(latency_ms=100)
+    accepting = asyncio.create_task(accept_many(harness, 60, 30))
+    random = Random(1)
+    async with sender():
+        for _ in range(4):
+            async with AsyncExitStack() as stack:
+                for _ in range(2):
+                    await asyncio.sleep(random.uniform(0, 0.7))
+                    await stack.enter_async_context(sender())
+                await asyncio.sleep(random.uniform(0, 0.7))
+        await until_sent(harness, 1_800)
+        await accepting
+        await eventually(harness.is_idle)
+    in_order = list(range(30))
+    assert {to: numbers for to, numbers in (await sent(harness)).items() if numbers != in_order} == {}
+    assert (await harness.provider.stats())["requests"] == 1_800
+    assert await harness.dead_letters() == []
+
+
+async def test_a_second_sender_takes_half_of_the_work(harness: Harness, sender: SenderFactory) -> None:
+    """Each sender has 32 requests in progress, which take half a second."""
+    await harness.provider.behave(latency_ms=500)
+    await accept_many(harness, 500, 2)
+
+    async def seconds_for(count: int) -> float:
+        loop = asyncio.get_running_loop()
+        start, before = loop.time(), (await harness.provider.stats())["accepted"]
+        await until_sent(harness, before + count)
+        return loop.time() - start
+
+    async with sender():
+        await until_sent(harness, 32)
+        alone = await seconds_for(160)
+        async with sender():
+            await asyncio.sleep(3)  # the shards change hands
+            together = await seconds_for(160)
+    assert together < alone * 0.75
+
+
+async def test_messages_keep_their_place_during_an_outage_of_the_provider(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    """The two senders probe the provider many times, but few messages move between them."""
+    await harness.provider.behave(status=429)
+    requests = await accept_many(harness, 30, 4)
+    async with sender(failures=1, pause=0.2), sender(failures=1, pause=0.2):
+        await asyncio.sleep(4)
+        probes = (await harness.provider.stats())["requests"]
+        assert await redelivered(harness) <= 4
+        await harness.provider.recover()
+        await until_sent(harness, 120)
+        await eventually(harness.is_idle)
+    assert probes > 10
+    statuses = [await harness.statuses(request) for request in requests]
+    assert {each[-1] for each in statuses} == {"sent"}
+    assert statuses.count(["sent"]) > 60
+    assert await harness.dead_letters() == []

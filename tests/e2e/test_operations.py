@@ -359,8 +359,10 @@ async def test_skipping_a_poison_message_and_sending_it_later(
     poison, after = [await stack.send(body=body) for body in ("poison", "after")]
     shard = shard_of(poison["conversation_key"])
     client = await nats_client.connect(nats_url)
+    crashing = await client.subscribe("reader")  # as if the process that reads it crashed
     request = json.dumps({"batch": 1, "expires": 1_000_000_000, "group": PIN_GROUP}).encode()
-    await client.request(f"$JS.API.CONSUMER.MSG.NEXT.OUTBOUND.{shard}", request)  # as if the reader crashed
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.OUTBOUND.{shard}", request, reply=crashing.subject)
+    await crashing.next_msg()
     await client.close()
     kept = tmp_path / "poison.json"
     await terminal.run("skip", STREAM="OUTBOUND", CONSUMER=shard, SEQUENCE="1", FILE=str(kept))

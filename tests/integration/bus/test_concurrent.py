@@ -2,7 +2,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +16,14 @@ from shared.bus.concurrent import Begin, ConcurrentReader, Process
 from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
-from shared.bus.topology import MAX_DELIVER, PIN_GROUP, Consumer, Stream, sender_shards
+from shared.bus.topology import (
+    INGEST_CONSUMERS,
+    MAX_DELIVER,
+    PIN_GROUP,
+    Consumer,
+    Stream,
+    sender_shards,
+)
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
 from tests import infrastructure
@@ -24,6 +31,8 @@ from tests.waiting import eventually
 
 SHARD = sender_shards(Channel.SMS)[3]
 PLACE = f"{SHARD.stream}.{SHARD.name}"
+READ_BY_ALL = next(consumer for consumer in INGEST_CONSUMERS if consumer.stream is Stream.OUTBOUND)
+"""A consumer that is not pinned."""
 
 
 def key_of(message: StreamMessage) -> str:
@@ -323,6 +332,41 @@ async def test_messages_that_may_crash_the_process_are_processed_one_by_one(
         await recorder.until_done(20)
     assert recorder.concurrent == 1
     assert sorted(recorder.done) == sorted(texts)
+
+
+async def test_a_message_that_crashes_the_process_does_not_take_others_to_the_limit_of_deliveries(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 100 messages are in progress at the first crash, and are then delivered again at the same time."""
+    monkeypatch.setattr(concurrent, "_SUSPECT_DELAY", 0.1)
+    monkeypatch.setattr(ConcurrentReader, "_return_unsettled", do_nothing)
+    await jetstream.add_consumer(READ_BY_ALL.stream, READ_BY_ALL.config(1).evolve(ack_wait=0.3))
+    recorder, received, crash = Recorder(seconds=0.005), set[str](), asyncio.Event()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        received.add(text(message))
+        if len(received) < 100 or text(message) == "50:0":
+            if len(received) == 100:
+                crash.set()
+            await asyncio.sleep(60)
+        return await recorder(message, begin)
+
+    await publish(publisher, *(f"{number}:0" for number in range(100)))
+    for _ in range(MAX_DELIVER):
+        crash.clear()
+        reader, task = start(bus, process, consumer=READ_BY_ALL, capacity=100)
+        monkeypatch.setattr(reader, "_capacity", 100)  # instead of 1
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await crash.wait()
+        task.cancel()
+        await asyncio.wait({task})
+    assert set(recorder.done) == {f"{number}:0" for number in range(100)} - {"50:0"}
+    assert max(recorder.deliveries.values()) < MAX_DELIVER / 2
+
+
+async def do_nothing(_: ConcurrentReader) -> None:
+    pass
 
 
 async def test_heartbeats_keep_a_message_that_takes_long(

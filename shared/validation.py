@@ -58,15 +58,16 @@ _DETAILS = {
     "extra_forbidden": "is not a field of this request",
     "missing": "is required",
     "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error in a field, which is a path such as `attachments.0`, a query parameter or a header."""
+    """A fault of a field, which is a path such as `attachments.0`, a query parameter or a header."""
 
-    field: str
-    detail: str
+    field: Annotated[str, Field(description="Path in the body, query parameter or header", examples=["to"])]
+    detail: Annotated[str, Field(examples=["is not a possible phone number"])]
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> list[Fault]:

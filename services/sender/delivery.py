@@ -253,7 +253,7 @@ class Deliverer:
         error = entry.error
         if error and error.code == OPTED_OUT and error.provider:
             change = _opt_out_reported_by(error.provider, request.message, error.at)
-            await self._suppressions.record(change, unless_so=True)
+            await self._suppressions.record(change, only_if_changed=True)
         await self._events.publish(request, entry, origin)
 
 

@@ -18,13 +18,13 @@ from services.gateway.dead_letters.schemas import (
     ReplayResponse,
 )
 from services.gateway.dependencies import DeadLetterResolver, DeadLetters
-from services.gateway.http.auth import Caller
+from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, decode_cursor, encode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
 
-router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
+router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=AuthenticatedRoute)
 
 _ONE_PROBLEMS = problems(401, 404, 409, 503)
 _BODY_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
@@ -95,8 +95,9 @@ async def get_dead_letter(
 
 @router.post("/{id}/replay", summary="Replay a dead letter", status_code=202, responses=_ONE_PROBLEMS)
 async def replay_dead_letter(
-    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
+    id: str,  # noqa: A002 - the name in the path
     caller: Caller,
+    dead_letters: DeadLetters,
     resolver: DeadLetterResolver,
 ) -> ReplayResponse:
     """Send its message again, in a new generation. Replaying a dead letter twice is one replay.
@@ -105,6 +106,7 @@ async def replay_dead_letter(
     not sent again. A dead letter that was already replayed or discarded is a 409.
     """
     async with deadline():
+        dead_letter = await _find(id, dead_letters)
         generation = await resolver.replay(dead_letter, caller)
     return ReplayResponse(
         dead_letter_id=dead_letter.id, message_id=dead_letter.message_id, generation=generation
@@ -118,9 +120,10 @@ async def replay_dead_letter(
     responses={**_BODY_PROBLEMS, **_ONE_PROBLEMS},
 )
 async def discard_dead_letter(
+    id: str,  # noqa: A002 - the name in the path
     body: DiscardRequest,
-    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
     caller: Caller,
+    dead_letters: DeadLetters,
     resolver: DeadLetterResolver,
 ) -> DiscardResponse:
     """Discard a dead letter. It remains in the list as discarded, with the reason and the caller.
@@ -128,6 +131,7 @@ async def discard_dead_letter(
     A dead letter that was already replayed or discarded is a 409.
     """
     async with deadline():
+        dead_letter = await _find(id, dead_letters)
         await resolver.discard(dead_letter, body.reason, caller)
     return DiscardResponse(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id)
 

@@ -2,11 +2,12 @@
 
 import hmac
 import re
-from collections.abc import Mapping
-from typing import Annotated, Self
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Self
 
-from fastapi import Request, Security
+from fastapi import Request, Response, Security
 from fastapi.openapi.models import HTTPBearer
+from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
 from services.gateway.http.errors import UnauthorizedError
@@ -77,3 +78,16 @@ authenticate = ApiKeyAuthentication()
 
 Caller = Annotated[str, Security(authenticate)]
 """The name of the caller, who has a valid API key."""
+
+
+class AuthenticatedRoute(APIRoute):
+    """A route that authenticates the caller before FastAPI reads and parses the body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_authenticated(request: Request) -> Response:
+            await authenticate(request)
+            return await handle(request)
+
+        return handle_authenticated

@@ -126,11 +126,6 @@ class OverloadedError(ProblemError):
         super().__init__(503, "overloaded", detail, headers={"Retry-After": _RETRY_AFTER})
 
 
-class FieldError(BaseModel):
-    field: str = Field(description="Path in the body, query parameter or header", examples=["to"])
-    detail: str = Field(examples=["is not a possible phone number"])
-
-
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -144,7 +139,7 @@ class Problem(BaseModel):
         examples=["invalid_request"],
     )
     detail: str = Field(examples=["The request is not valid"])
-    errors: list[FieldError] = Field(description="The fields at fault, if any")
+    errors: list[Fault] = Field(description="The fields at fault, if any")
 
 
 _DESCRIPTIONS = {
@@ -220,14 +215,8 @@ async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     errors = exc.errors()
     if errors[0]["type"] == "json_invalid":
         return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
-    errors = [{**error, "loc": error["loc"][1:], "type": _type_of(error)} for error in errors]
+    errors = [{**error, "loc": error["loc"][1:]} for error in errors]
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
-
-
-def _type_of(error: Mapping[str, Any]) -> str:
-    """Return the type of an error, as pydantic names it where it parses JSON."""
-    type_: str = error["type"]
-    return "model_type" if type_ == "model_attributes_type" else type_
 
 
 async def _on_not_now(_: Request, exc: Exception) -> Response:

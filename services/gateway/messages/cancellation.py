@@ -6,7 +6,6 @@ from datetime import datetime
 
 import structlog
 
-from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import ConflictError
 from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
 from shared.bus.key_value import RevisionConflictError
@@ -43,9 +42,8 @@ class CancellationService:
                 final status.
             BusUnavailableError: NATS does not answer; the message may or may not be cancelled.
         """
-        async with deadline():
-            entry = await self._cancel(message)
-            await self._publish(message, entry)
+        entry = await self._cancel(message)
+        await self._publish(message, entry)
         _log.info("message_canceled", message_id=str(message.id))
         return MessageResponse.model_validate({**dict(message), "status": Status.CANCELED, "error": None})
 

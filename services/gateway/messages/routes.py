@@ -4,6 +4,7 @@ from fastapi import APIRouter, Depends, Response
 
 from services.gateway.dependencies import Canceller, Messages, MessageSender, Trace
 from services.gateway.http.auth import Caller
+from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, decode_cursor, page_of
@@ -84,11 +85,14 @@ async def get_message(message: Annotated[MessageWithHistory, Depends(_find)]) ->
 
 @router.delete("/{id}", summary="Cancel a message", responses=problems(401, 404, 409, 503))
 async def cancel_message(
-    message: Annotated[MessageWithHistory, Depends(_find)], canceller: Canceller
+    id: str,  # noqa: A002 - the name in the path
+    messages: Messages,
+    canceller: Canceller,
 ) -> MessageResponse:
     """Cancel a message while it waits for its time, or for another attempt after the provider refused one.
 
     Cancelling a message again has the same response. A message can no longer be cancelled once an attempt has
     started whose outcome is unknown.
     """
-    return await canceller.cancel(message)
+    async with deadline():
+        return await canceller.cancel(await _find(id, messages))

@@ -138,9 +138,7 @@ class MessageResponse(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     id: UUID
-    conversation_id: int | None = Field(
-        default=None, description="Null until the message is stored", examples=[1]
-    )
+    conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
     conversation_key: UUID
     direction: Direction
     type: MessageType
@@ -156,7 +154,7 @@ class MessageResponse(BaseModel):
         description="The provider's id of the message", examples=["sms-4711"]
     )
     error: ErrorResponse | None = Field(
-        default=None, description="Error of the latest attempt, if it failed", examples=[None]
+        description="Error of the latest attempt, if it failed", examples=[None]
     )
     created_at: AwareDatetime = Field(description="When the message was accepted")
     send_at: AwareDatetime | None = Field(
@@ -176,7 +174,7 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        return cls.model_validate({**dict(message), "status": status})
+        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
 
 
 class HistoryEntry(BaseModel):

@@ -1,7 +1,7 @@
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from services.gateway.dependencies import Clock, DefaultRegion, Suppressions, SuppressionWriter
-from services.gateway.http.auth import Caller
+from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
@@ -18,7 +18,7 @@ from shared.channels import Channel
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import Fault
 
-router = APIRouter(prefix="/api/suppressions", tags=["suppressions"])
+router = APIRouter(prefix="/api/suppressions", tags=["suppressions"], route_class=AuthenticatedRoute)
 
 
 @router.get("", summary="List suppressed addresses, most recent first", responses=problems(401, 422, 503))
@@ -60,10 +60,16 @@ async def suppress_address(
         occurred_at=clock(),
     )
     async with deadline():
-        return SuppressionResponse.of(await suppressions.record(change, unless_so=True))
+        return SuppressionResponse.of(await suppressions.record(change, only_if_changed=True))
 
 
-@router.delete("/{address}", summary="Lift a suppression", status_code=204, responses=problems(401, 422, 503))
+@router.delete(
+    "/{address}",
+    summary="Lift a suppression",
+    status_code=204,
+    response_class=Response,
+    responses=problems(401, 422, 503),
+)
 async def lift_suppression(
     address: AddressPath,
     suppressions: SuppressionWriter,
@@ -84,7 +90,7 @@ async def lift_suppression(
         occurred_at=clock(),
     )
     async with deadline():
-        await suppressions.record(change, unless_so=True)
+        await suppressions.record(change, only_if_changed=True)
 
 
 def _pair(address: str, sender: str | None, default_region: str) -> tuple[Channel, str, str | None]:

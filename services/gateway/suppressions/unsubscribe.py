@@ -55,7 +55,7 @@ def unsubscribe_router(secret: str) -> APIRouter:
             occurred_at=clock(),
         )
         async with deadline():
-            await suppressions.record(change, unless_so=True)
+            await suppressions.record(change, only_if_changed=True)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
         return _page(f"{theirs} is unsubscribed from messages sent by {ours}.")
 

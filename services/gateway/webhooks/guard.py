@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import structlog
 from fastapi import Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
@@ -15,6 +16,8 @@ from shared.providers.base import Provider
 from shared.providers.webhooks import Refusal, SignatureScheme, Verifier, Webhook
 from shared.validation import MAX_BODY
 
+_log = structlog.get_logger()
+
 _DETAILS = {
     Refusal.UNSIGNED: "The header {header} is missing",
     Refusal.EXPIRED: "The webhook was not signed within the last 5 minutes",
@@ -23,7 +26,7 @@ _DETAILS = {
 }
 
 _MAX_BODIES = 256
-_MAX_LARGE_BODIES = 8  # of up to 30 MB
+_MAX_LARGE_BODIES = 4  # of up to 30 MB, which take twice as much while they are parsed
 """The number of bodies that a route reads at the same time without knowing whether they are signed."""
 
 _BODY_TIMEOUT = 60
@@ -80,6 +83,7 @@ class RequireSignature(SecurityBase):
     async def _read_body(self, request: Request) -> None:
         """Read a body that may not be signed: only a few at the same time, and each within a time limit."""
         if self._slots.locked():
+            _log.warning("webhook_refused", provider=self._provider, reason="overloaded")
             raise OverloadedError("Too many webhooks are being received at the moment")
         try:
             async with self._slots, asyncio.timeout(_BODY_TIMEOUT):

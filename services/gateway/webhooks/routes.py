@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from services.gateway.dependencies import Trace, WebhookPublisher
 from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
+from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
 from services.gateway.webhooks.guard import RequireSignature
 from services.gateway.webhooks.requests import ReceivedWebhook
@@ -38,7 +39,7 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
         verifiers: the verifier of each provider's signatures, if one is configured.
         is_open: whether requests are accepted that no verifier is configured for.
     """
-    router = APIRouter(tags=["webhooks"])
+    router = APIRouter(tags=["webhooks"], route_class=FastRoute)
     for provider in PROVIDERS.values():
         for webhook in provider.webhooks:
             _mount(router, provider, webhook, verifiers.get(provider.name), is_open=is_open)
@@ -72,8 +73,9 @@ def body_schemas() -> dict[str, Any]:
 def _mount(
     router: APIRouter, provider: Provider[Any], webhook: Webhook, verifier: Verifier | None, *, is_open: bool
 ) -> None:
+    assert provider.signature is not None  # noqa: S101 - a provider with webhooks has one
     dependencies = []
-    if provider.signature and not (verifier is None and is_open):
+    if verifier is not None or not is_open:
         dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
 
     async def handle(request: ReceivedWebhook, publisher: WebhookPublisher, trace: Trace) -> Response:
@@ -81,7 +83,7 @@ def _mount(
         await publisher.publish(content, request, provider=provider.name, trace=trace)
         return _respond(webhook, content)
 
-    refused = 401 if provider.signature and provider.signature.challenge else 403
+    refused = 401 if provider.signature.challenge else 403
     model = webhook.response if isinstance(webhook.response, type) else None
     router.add_api_route(
         _PREFIX + webhook.path,

@@ -59,8 +59,8 @@ class WebhookService:
         )
         if change := change_by_keyword(incoming):
             # YES is an ordinary answer unless there is an opt-out to revoke.
-            unless_so = incoming.keyword is Keyword.YES
-            await self.suppressions.record(change, cause=message.id, unless_so=unless_so)
+            only_if_changed = incoming.keyword is Keyword.YES
+            await self.suppressions.record(change, cause=message.id, only_if_changed=only_if_changed)
         event = message_received(incoming)
         subject = inbound_message_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
@@ -84,4 +84,4 @@ class WebhookService:
 
     async def _record(self, change: SuppressionChange) -> None:
         # A provider that refuses to send reports a state and not a moment.
-        await self.suppressions.record(change, unless_so=change.source is SuppressionSource.PROVIDER)
+        await self.suppressions.record(change, only_if_changed=change.source is SuppressionSource.PROVIDER)

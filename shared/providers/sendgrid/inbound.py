@@ -32,7 +32,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     validate,
 )
-from shared.text import clean_text, single_line
+from shared.text import NOT_A_LINE, clean_text, single_line
 from shared.validation import MAX_SUBJECT, Email, Fault
 
 NAME = "sendgrid"
@@ -223,7 +223,9 @@ def _provider_message_id(fields: Form, sender: str, recipient: str) -> str:
 
 def _email_id(fields: Form) -> str | None:
     found = _MESSAGE_ID.search(_single(fields, "headers") or "")
-    return found[1] if found else None
+    if found is None or len(found[1]) > MAX_SUBJECT or NOT_A_LINE.search(found[1]):
+        return None
+    return found[1]
 
 
 def _raw(fields: Form, form: MultipartForm) -> Mapping[str, Any]:

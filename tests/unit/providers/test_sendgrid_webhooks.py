@@ -92,7 +92,7 @@ def test_an_email() -> None:
     assert incoming.raw == {"fields": MAIL, "files": [], "cut": []}
 
 
-def test_the_answer_has_the_ids_of_the_messages() -> None:
+def test_the_response_has_the_ids_of_the_messages() -> None:
     [incoming] = parse_emails(MAIL)
     answer = webhook_at(SENDGRID_INBOUND).respond(WebhookContent(messages=[incoming]))
 
@@ -384,7 +384,7 @@ def test_an_undelivered_email_has_a_reason(event: dict[str, Any], code: str, det
     ["processed", "deferred", "open", "click", "spamreport", "unsubscribe", "group_unsubscribe",
      "group_resubscribe", "something new"],
 )  # fmt: skip
-def test_other_events_are_no_receipts(kind: str) -> None:
+def test_other_events_are_not_receipts(kind: str) -> None:
     assert parse_events({**DELIVERED, "event": kind}, {"event": kind}).receipts == []
 
 
@@ -482,13 +482,13 @@ def test_an_invalid_event_does_not_affect_the_others(bad: object) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"null", b"5", b'"x"'])
-def test_events_are_in_an_array(body: bytes) -> None:
+def test_events_must_be_in_an_array(body: bytes) -> None:
     with pytest.raises(InvalidWebhookError):
         parse(SENDGRID_EVENTS, body, JSON)
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"\xff", b"[" * 100_000])
-def test_events_are_json(body: bytes) -> None:
+def test_events_must_be_json(body: bytes) -> None:
     with pytest.raises(UnreadableWebhookError):
         parse(SENDGRID_EVENTS, body, JSON)
 
@@ -524,7 +524,7 @@ def given_headers(body: bytes, headers: Mapping[str, str]) -> WebhookRequest:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))
-def test_a_genuine_request_is_genuine_to_sendgrid_as_well(text: str) -> None:
+def test_a_genuine_request_also_passes_the_library_of_sendgrid(text: str) -> None:
     genuine = signed(text.encode())
 
     assert EventWebhook(PUBLIC_KEY).verify_signature(

@@ -117,17 +117,17 @@ def _create_services(
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     return Services(
-        message_sender=MessageService(
+        message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
         ),
-        canceller=CancellationService(Ledger(bus, publisher), publisher, _now),
+        cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
         messages=MessageQueries(reader, validity),
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
-        dead_letter_resolver=DeadLetterService(publisher, validity, _now),
+        dead_letter_service=DeadLetterService(publisher, validity, _now),
         suppressions=SuppressionQueries(reader),
-        suppression_writer=suppression_list,
-        webhook_publisher=WebhookService(publisher, suppression_list),
+        suppression_list=suppression_list,
+        webhook_service=WebhookService(publisher, suppression_list),
         clock=_now,
     )
 

@@ -17,7 +17,7 @@ from services.gateway.dead_letters.schemas import (
     DiscardResponse,
     ReplayResponse,
 )
-from services.gateway.dependencies import DeadLetterResolver, DeadLetters
+from services.gateway.dependencies import DeadLetters, DeadLetterServiceDep
 from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
@@ -43,7 +43,7 @@ async def list_dead_letters(
 # The fixed paths come first, or the path with an id would answer requests with other methods.
 @router.post("/replay", summary="Replay dead letters", status_code=202, responses=_BODY_PROBLEMS)
 async def replay_dead_letters(
-    body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+    body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
     """Replay the open dead letters of a filter, oldest first.
 
@@ -52,26 +52,26 @@ async def replay_dead_letters(
     Repeating a request is safe: a dead letter that was replayed is not replayed again.
     """
     listing = ("dead-letters", "replay", body.selected)
-    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
     progress = await resolve_open(
-        dead_letters, body.selected, start, body.limit, lambda each: resolver.replay(each, caller)
+        dead_letters, body.selected, start, body.limit, lambda each: service.replay(each, caller)
     )
     return _bulk_response(progress, *listing)
 
 
 @router.post("/discard", summary="Discard dead letters", status_code=202, responses=_BODY_PROBLEMS)
 async def discard_dead_letters(
-    body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+    body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
     """Discard the open dead letters of a filter, oldest first. Repeat the request as for a replay."""
     listing = ("dead-letters", "discard", body.selected)
-    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
     progress = await resolve_open(
         dead_letters,
         body.selected,
         start,
         body.limit,
-        lambda each: resolver.discard(each, body.reason, caller),
+        lambda each: service.discard(each, body.reason, caller),
     )
     return _bulk_response(progress, *listing)
 
@@ -98,7 +98,7 @@ async def replay_dead_letter(
     id: str,  # noqa: A002 - the name in the path
     caller: Caller,
     dead_letters: DeadLetters,
-    resolver: DeadLetterResolver,
+    service: DeadLetterServiceDep,
 ) -> ReplayResponse:
     """Send its message again, in a new generation. Replaying a dead letter twice is one replay.
 
@@ -107,7 +107,7 @@ async def replay_dead_letter(
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)
-        generation = await resolver.replay(dead_letter, caller)
+        generation = await service.replay(dead_letter, caller)
     return ReplayResponse(
         dead_letter_id=dead_letter.id, message_id=dead_letter.message_id, generation=generation
     )
@@ -124,7 +124,7 @@ async def discard_dead_letter(
     body: DiscardRequest,
     caller: Caller,
     dead_letters: DeadLetters,
-    resolver: DeadLetterResolver,
+    service: DeadLetterServiceDep,
 ) -> DiscardResponse:
     """Discard a dead letter. It remains in the list as discarded, with the reason and the caller.
 
@@ -132,7 +132,7 @@ async def discard_dead_letter(
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)
-        await resolver.discard(dead_letter, body.reason, caller)
+        await service.discard(dead_letter, body.reason, caller)
     return DiscardResponse(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id)
 
 

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from services.gateway.dependencies import Canceller, Messages, MessageSender, Trace
+from services.gateway.dependencies import CancellationServiceDep, Messages, MessageServiceDep, Trace
 from services.gateway.http.auth import Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
@@ -37,7 +37,7 @@ _SEND_RESPONSES = {
 async def send_sms(
     body: SmsRequest,
     caller: Caller,
-    sender: MessageSender,
+    sender: MessageServiceDep,
     response: Response,
     trace: Trace,
     idempotency_key: IdempotencyKey,
@@ -51,7 +51,7 @@ async def send_sms(
 async def send_email(
     body: EmailRequest,
     caller: Caller,
-    sender: MessageSender,
+    sender: MessageServiceDep,
     response: Response,
     trace: Trace,
     idempotency_key: IdempotencyKey,
@@ -87,7 +87,7 @@ async def get_message(message: Annotated[MessageWithHistory, Depends(_find)]) ->
 async def cancel_message(
     id: str,  # noqa: A002 - the name in the path
     messages: Messages,
-    canceller: Canceller,
+    cancellation_service: CancellationServiceDep,
 ) -> MessageResponse:
     """Cancel a message while it waits for its time, or for another attempt after the provider refused one.
 
@@ -95,4 +95,4 @@ async def cancel_message(
     started whose outcome is unknown.
     """
     async with deadline():
-        return await canceller.cancel(await _find(id, messages))
+        return await cancellation_service.cancel(await _find(id, messages))

@@ -1,6 +1,6 @@
 from fastapi import APIRouter, Response
 
-from services.gateway.dependencies import Clock, DefaultRegion, Suppressions, SuppressionWriter
+from services.gateway.dependencies import Clock, DefaultRegion, SuppressionListDep, Suppressions
 from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, problems
@@ -38,7 +38,7 @@ async def list_suppressions(
 async def suppress_address(
     body: SuppressRequest,
     address: AddressPath,
-    suppressions: SuppressionWriter,
+    suppressions: SuppressionListDep,
     caller: Caller,
     clock: Clock,
     default_region: DefaultRegion,
@@ -72,7 +72,7 @@ async def suppress_address(
 )
 async def lift_suppression(
     address: AddressPath,
-    suppressions: SuppressionWriter,
+    suppressions: SuppressionListDep,
     caller: Caller,
     clock: Clock,
     default_region: DefaultRegion,

@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from services.gateway.dependencies import Clock, SuppressionWriter
+from services.gateway.dependencies import Clock, SuppressionListDep
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
@@ -42,7 +42,7 @@ def unsubscribe_router(secret: str) -> APIRouter:
         return _page(f"Unsubscribe {theirs} from messages sent by {ours}?", _BUTTON)
 
     @router.post("/{token}", summary="Unsubscribe", responses=problems(404, 503))
-    async def unsubscribe(token: str, suppressions: SuppressionWriter, clock: Clock) -> HTMLResponse:
+    async def unsubscribe(token: str, suppressions: SuppressionListDep, clock: Clock) -> HTMLResponse:
         """Unsubscribe the recipient. Doing so again changes nothing."""
         subscription = _verified(token, secret)
         change = SuppressionChange(

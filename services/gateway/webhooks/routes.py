@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response, Security
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.gateway.dependencies import Trace, WebhookPublisher
+from services.gateway.dependencies import Trace, WebhookServiceDep
 from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
@@ -78,7 +78,7 @@ def _mount(
     if verifier is not None or not is_open:
         dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
 
-    async def handle(request: ReceivedWebhook, publisher: WebhookPublisher, trace: Trace) -> Response:
+    async def handle(request: ReceivedWebhook, publisher: WebhookServiceDep, trace: Trace) -> Response:
         content = await _parse(webhook, request)
         await publisher.publish(content, request, provider=provider.name, trace=trace)
         return _respond(webhook, content)

@@ -1,6 +1,7 @@
 """Selects the providers through which a message may be sent."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from services.sender.provider_client import ProviderClient
@@ -9,6 +10,7 @@ from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Adapter
 from shared.providers.registry import PROVIDERS, create_adapter
+from shared.settings import collect
 
 
 class ProviderSelection:
@@ -55,9 +57,10 @@ def create_adapters(settings: SenderSettings) -> dict[str, Adapter[Any]]:
     """Create the adapters of the chosen providers, by name.
 
     Raises:
-        SettingsError: some settings of a provider are missing or invalid.
+        SettingsError: some settings of the providers are missing or invalid.
     """
-    return {name: create_adapter(PROVIDERS[name]) for name in settings.provider_names}
+    names = settings.provider_names
+    return dict(zip(names, collect(partial(create_adapter, PROVIDERS[name]) for name in names), strict=True))
 
 
 def create_selection(settings: SenderSettings, clients: Mapping[str, ProviderClient]) -> ProviderSelection:

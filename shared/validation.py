@@ -67,7 +67,7 @@ class Fault:
     """A fault of a field, which is a path such as `attachments.0`, a query parameter or a header."""
 
     field: Annotated[str, Field(description="Path in the body, query parameter or header", examples=["to"])]
-    detail: Annotated[str, Field(examples=["is not a possible phone number"])]
+    detail: Annotated[str, Field(examples=["is not a valid phone number"])]
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> list[Fault]:

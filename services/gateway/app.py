@@ -77,9 +77,9 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
     mount_docs(app)
 
     authenticated = [Security(authenticate)]
-    # Requests are matched with one router after the other, so the busiest ones come first.
+    # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
-    # With a secret for some webhooks, the others are not left open.
+    # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     for module in (messages, conversations, dead_letters, suppressions):
         app.include_router(module.router, dependencies=authenticated)
@@ -133,7 +133,7 @@ def _create_services(
 
 
 async def _unready_reason(app: FastAPI) -> str | None:
-    """Return the reason why no message can be accepted, which does not need PostgreSQL."""
+    """Return the reason why no message can be accepted, or None; accepting one does not need PostgreSQL."""
     return None if app.state.bus.is_connected else "NATS is not connected"
 
 

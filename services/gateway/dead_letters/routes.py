@@ -45,11 +45,12 @@ async def list_dead_letters(
 async def replay_dead_letters(
     body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
-    """Replay the open dead letters of a filter, oldest first.
+    """Replay the open dead letters that match a filter, oldest first.
 
-    A request ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is
-    null. A cursor belongs to one filter, and excludes dead letters that were created after the first request.
-    Repeating a request is safe: a dead letter that was replayed is not replayed again.
+    A request stops after `limit` dead letters, or after a few seconds. Repeat it with the returned
+    `next_cursor` until that is null. A cursor is only valid for its own filter, and excludes dead letters
+    that were created after the first request. Repeating a request is safe: a dead letter is not replayed
+    twice.
     """
     listing = ("dead-letters", "replay", body.selected)
     start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
@@ -63,7 +64,7 @@ async def replay_dead_letters(
 async def discard_dead_letters(
     body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
-    """Discard the open dead letters of a filter, oldest first. Repeat the request as for a replay."""
+    """Discard the open dead letters that match a filter, oldest first. Repeat the request as for a replay."""
     listing = ("dead-letters", "discard", body.selected)
     start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
     progress = await resolve_open(
@@ -100,10 +101,10 @@ async def replay_dead_letter(
     dead_letters: DeadLetters,
     service: DeadLetterServiceDep,
 ) -> ReplayResponse:
-    """Send its message again, in a new generation. Replaying a dead letter twice is one replay.
+    """Send the message again, in a new generation. Repeating the request does not replay it twice.
 
     A payload that could not be read or stored returns to its stream unchanged, and a message that was sent is
-    not sent again. A dead letter that was already replayed or discarded is a 409.
+    not sent again. The response is a 409 if the dead letter was already replayed or discarded.
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)

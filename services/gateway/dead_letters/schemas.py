@@ -26,7 +26,7 @@ class DeadLetterState(StrEnum):
 class ResolutionResponse(BaseModel):
     by: str = Field(description="Name of the API key", examples=["support"])
     at: AwareDatetime
-    reason: str | None = Field(description="Reason of a discard", examples=["The customer was called"])
+    reason: str | None = Field(description="Reason for discarding it", examples=["The customer was called"])
 
 
 class DeadLetterResponse(DeadLetter):
@@ -63,10 +63,12 @@ class SkippedDeadLetter(BaseModel):
 
 
 class BulkResponse(BaseModel):
-    """The result of resolving many dead letters, and whether more are left."""
+    """The result of resolving many dead letters, with a cursor if more are left."""
 
-    resolved: int = Field(description="How many were replayed or discarded", examples=[100])
-    skipped: list[SkippedDeadLetter] = Field(description="Those that could not be resolved")
+    resolved: int = Field(
+        description="The number of dead letters that were replayed or discarded", examples=[100]
+    )
+    skipped: list[SkippedDeadLetter] = Field(description="The dead letters that could not be resolved")
     next_cursor: str | None = Field(description="Cursor of the next request; null if no more are left")
 
 
@@ -81,7 +83,7 @@ class DiscardRequest(_Request):
 
 
 class DeadLetterSelection(_Request):
-    """Selects dead letters; every condition has to be met."""
+    """Selects the dead letters that meet all conditions."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -186,8 +188,8 @@ class BulkCursor(Cursor):
     """The progress of a bulk request through the dead letters of a filter, oldest first.
 
     Attributes:
-        until: when the first request was made. Later dead letters are excluded: a message that fails again
-            at once would otherwise be replayed for ever.
+        until: when the first request was made. Later dead letters are excluded: a message that immediately
+            fails again would otherwise be replayed forever.
         after: the last dead letter that was resolved.
     """
 
@@ -195,5 +197,5 @@ class BulkCursor(Cursor):
     after: DeadLetterCursor | None = None
 
     def advance(self, created_at: datetime, id_: UUID) -> Self:
-        """Return the cursor behind a dead letter."""
+        """Return the cursor for continuing after a dead letter."""
         return self.model_copy(update={"after": DeadLetterCursor(created_at=created_at, id=id_)})

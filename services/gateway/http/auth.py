@@ -1,4 +1,4 @@
-"""API keys, and the names of the callers that have them."""
+"""API keys, and the names of the callers to whom they belong."""
 
 import hmac
 import re
@@ -46,7 +46,7 @@ class ApiKeys:
         return bool(self._names)
 
     def name_of(self, key: str) -> str | None:
-        """Return the name of a key, in a time that does not depend on how much of a key was guessed."""
+        """Return the name of a key, in a time that does not reveal how much of a key was guessed."""
         found = None
         for known, name in self._names.items():
             if hmac.compare_digest(known, key.encode()):
@@ -55,7 +55,7 @@ class ApiKeys:
 
 
 class ApiKeyAuthentication(SecurityBase):
-    """Returns the name of the caller that an API key belongs to, and refuses requests without a valid key.
+    """Returns the name of the caller to whom an API key belongs, and refuses requests without a valid key.
 
     Every caller is anonymous if no keys are configured.
     """

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the answers to requests that fail, and the exceptions that cause them."""
+"""Problem documents (RFC 9457): the responses to requests that fail, and the exceptions behind them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -66,11 +66,11 @@ _GENERIC_CODES: Mapping[int, ProblemCode] = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
-"""Codes of the errors that FastAPI raises by itself."""
+"""Codes of the errors that FastAPI itself raises."""
 
 
 class ProblemError(HTTPException):
-    """A request that is answered with a problem document.
+    """An error that is returned to the client as a problem document.
 
     Attributes:
         code: the kind of problem, for programs.
@@ -135,11 +135,11 @@ class Problem(BaseModel):
     title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
     code: ProblemCode = Field(
-        description="The last part of `type`, for programs; there may be further codes in later versions",
+        description="The last part of `type`, for programs; later versions may add further codes",
         examples=["invalid_request"],
     )
     detail: str = Field(examples=["The request is not valid"])
-    errors: list[Fault] = Field(description="The fields at fault, if any")
+    errors: list[Fault] = Field(description="The invalid fields, if any")
 
 
 _DESCRIPTIONS = {
@@ -186,7 +186,7 @@ def problem_schemas() -> dict[str, Any]:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error of the application with a problem document."""
+    """Return a problem document for every error of the application."""
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
     app.add_exception_handler(NotNowError, _on_not_now)
@@ -205,7 +205,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 
 def _methods_at(request: Request) -> list[str]:
-    """Return the methods at the request's path; the router only knows those of its first route."""
+    """Return the methods at the request's path; the router knows only those of the first route there."""
     path = getattr(request.scope.get("route"), "path", None)
     return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
 
@@ -228,7 +228,7 @@ async def _on_not_now(_: Request, exc: Exception) -> Response:
 
 
 async def _on_unexpected(_: Request, __: Exception) -> Response:
-    # Starlette raises the exception again once this is sent, and the server logs it.
+    # Starlette raises the exception again after sending this, and the server logs it.
     return problem(500, "internal_error", "An unexpected error occurred")
 
 

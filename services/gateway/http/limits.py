@@ -1,4 +1,4 @@
-"""The middleware that checks the content type and the size of a body when something begins to read it."""
+"""The middleware that checks the content type and the size of a body as soon as something reads it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Cancelling messages that are not being sent yet."""
+"""Cancels messages that are not being sent yet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _NOT_STARTED = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
 
 @dataclass(frozen=True, slots=True)
 class CancellationService:
-    """Takes the next step of a message in place of the sender, which then finds it taken.
+    """Claims the next step of a message in place of the sender, which then finds it taken.
 
     The ledger arbitrates: compare-and-set lets either the cancellation or the sender's claim on that step
     succeed.
@@ -82,13 +82,13 @@ class CancellationService:
 def _require_not_started(message: MessageWithHistory, entry: LedgerEntry | None) -> None:
     """Raise ConflictError if the provider may have the message, or its status is final."""
     if entry is None:
-        # The sender has not seen the message yet, or so long ago that the ledger has forgotten it.
+        # The sender has not seen the message yet, or handled it so long ago that the ledger has forgotten it.
         if message.status not in _NOT_STARTED:
             raise _too_late(message.status)
     elif entry.state not in {DeliveryState.DEFERRED, DeliveryState.RETRYING}:
         raise _too_late("being sent" if entry.state is DeliveryState.CLAIMED else entry.state)
     elif entry.in_doubt_at:
-        detail = "An earlier attempt had no answer, so the provider may already have the message"
+        detail = "An earlier attempt got no response, so the provider may already have the message"
         raise ConflictError("outcome_unknown", detail)
 
 

@@ -89,10 +89,10 @@ async def cancel_message(
     messages: Messages,
     cancellation_service: CancellationServiceDep,
 ) -> MessageResponse:
-    """Cancel a message while it waits for its time, or for another attempt after the provider refused one.
+    """Cancel a message that is scheduled, or that waits for another attempt after the provider refused one.
 
-    Cancelling a message again has the same response. A message can no longer be cancelled once an attempt has
-    started whose outcome is unknown.
+    Cancelling a message again returns the same response. A message cannot be cancelled while it is being
+    sent, or after an attempt whose outcome is unknown.
     """
     async with deadline():
         return await cancellation_service.cancel(await _find(id, messages))

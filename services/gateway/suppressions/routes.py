@@ -44,9 +44,9 @@ async def suppress_address(
     default_region: DefaultRegion,
     sender: SenderQuery = None,
 ) -> SuppressionResponse:
-    """Send no more messages to an address, from one address of ours or from all of them.
+    """Send no more messages to an address, from one sender address or from all of them.
 
-    An address that has already opted out of these is left unchanged.
+    An existing opt-out from the same senders is left unchanged.
     """
     channel, theirs, ours = _pair(address, sender, default_region)
     change = SuppressionChange(
@@ -78,7 +78,7 @@ async def lift_suppression(
     default_region: DefaultRegion,
     sender: SenderQuery = None,
 ) -> None:
-    """Lift the suppression for one address of ours, or the one for all of them. Neither lifts the other."""
+    """Lift the suppression for one sender address, or the one for all of them. Neither lifts the other."""
     channel, theirs, ours = _pair(address, sender, default_region)
     change = SuppressionChange(
         channel=channel,

@@ -1,4 +1,4 @@
-"""The pages behind the unsubscribe links in e-mails (RFC 8058). Anybody who has a link may follow it."""
+"""The pages behind the unsubscribe links in e-mails (RFC 8058). Anybody who has a link can use it."""
 
 from html import escape
 from typing import Final
@@ -36,7 +36,7 @@ def unsubscribe_router(secret: str) -> APIRouter:
 
     @router.get("/{token}", summary="Show the unsubscribe page", responses=problems(404))
     async def show_unsubscribe_page(token: str) -> HTMLResponse:
-        """Show a page with a button. Nothing is changed yet, since malware scanners open links too."""
+        """Show a page with a button. This changes nothing yet, since malware scanners open links too."""
         subscription = _verified(token, secret)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
         return _page(f"Unsubscribe {theirs} from messages sent by {ours}?", _BUTTON)

@@ -1,4 +1,4 @@
-"""Verifying the signatures of webhooks."""
+"""Verifies the signatures of webhooks."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ _DETAILS = {
 
 _MAX_BODIES = 256
 _MAX_LARGE_BODIES = 4  # of up to 30 MB, which take twice as much while they are parsed
-"""The number of bodies that a route reads at the same time without knowing whether they are signed."""
+"""The number of unverified bodies that a route reads at the same time."""
 
 _BODY_TIMEOUT = 60
 """Seconds."""
@@ -76,7 +76,7 @@ class RequireSignature(SecurityBase):
             return Refusal.UNSIGNED
         await self._read_body(request)
         given = await webhook_request(request)
-        if len(given.body) > MAX_BODY:  # may take long enough to hold up other requests
+        if len(given.body) > MAX_BODY:  # may take long enough to block other requests
             return await asyncio.to_thread(self._verify, given)
         return self._verify(given)
 

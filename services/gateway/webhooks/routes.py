@@ -1,6 +1,6 @@
 """Mounts the webhooks that the providers declare.
 
-The providers parse the bodies, which are in their own formats; signatures are about bytes.
+The providers parse the bodies, which are in their own formats; signatures are computed over bytes.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ def body_rules() -> Mapping[str, BodyRule]:
 
 
 def body_schemas() -> dict[str, Any]:
-    """Return the JSON schemas of the webhooks' bodies, which no signature contains, by name."""
+    """Return the JSON schemas of the webhooks' bodies by name; no handler's signature contains them."""
     models = {
         webhook.body
         for provider in PROVIDERS.values()
@@ -101,7 +101,7 @@ def _mount(
 
 async def _parse(webhook: Webhook, request: WebhookRequest) -> WebhookContent:
     try:
-        if webhook.max_size > MAX_BODY:  # may take long enough to hold up other requests
+        if webhook.max_size > MAX_BODY:  # may take long enough to block other requests
             return await asyncio.to_thread(webhook.parse, request)
         return webhook.parse(request)
     except UnreadableWebhookError as exc:

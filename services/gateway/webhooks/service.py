@@ -83,5 +83,5 @@ class WebhookService:
         )
 
     async def _record(self, change: SuppressionChange) -> None:
-        # A provider that refuses to send reports a state and not a moment.
+        # A provider that refuses to send reports a state rather than an event.
         await self.suppressions.record(change, only_if_changed=change.source is SuppressionSource.PROVIDER)

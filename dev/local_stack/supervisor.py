@@ -242,7 +242,7 @@ class Supervisor:
 
 
 async def _together(coroutines: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all; the first exception cancels the others and is raised by itself."""
+    """Wait for all; the first exception cancels the others and is raised on its own."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in coroutines:

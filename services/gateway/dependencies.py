@@ -42,7 +42,7 @@ def services_of(request: Request) -> Services:
 
 
 def _service(name: str) -> Any:  # noqa: ANN401 - a dependency
-    async def get(request: Request) -> Any:  # noqa: ANN401 - the type stands where it is used
+    async def get(request: Request) -> Any:  # noqa: ANN401 - the type is given where it is used
         return getattr(request.app.state.services, name)
 
     return Depends(get)

@@ -13,7 +13,7 @@ from services.gateway.dead_letters.schemas import (
 )
 from services.gateway.http.deadline import DEADLINE
 from services.gateway.http.errors import ConflictError
-from shared.errors import BusUnavailableError, NotNowError
+from shared.errors import BusUnavailableError, UnavailableError
 
 _CHUNK = 100
 """Dead letters that are read and resolved at once; each may have a few hundred kilobytes."""
@@ -53,7 +53,7 @@ async def resolve_open(
     It ends early, with the progress so far, when time runs out or NATS or PostgreSQL does not answer.
 
     Raises:
-        NotNowError: nothing could be resolved.
+        UnavailableError: nothing could be resolved.
     """
     clock = asyncio.get_running_loop().time
     started_at = clock()
@@ -65,7 +65,7 @@ async def resolve_open(
             chunk = [show_dead_letter(row) for row in rows[:size]]
             results = await _resolve_all(chunk, resolve, seconds=started_at + DEADLINE - clock())
             _record(progress, chunk, results)
-        except NotNowError:
+        except UnavailableError:
             if not progress.size:
                 raise
             break
@@ -96,7 +96,7 @@ def _record(
     has_gap = False
     for item, result in zip(items, results, strict=True):
         match result:
-            case NotNowError() | asyncio.CancelledError():
+            case UnavailableError() | asyncio.CancelledError():
                 has_gap = True
                 continue
             case ConflictError():

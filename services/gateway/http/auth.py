@@ -77,7 +77,7 @@ class ApiKeyAuthentication(SecurityBase):
 authenticate = ApiKeyAuthentication()
 
 Caller = Annotated[str, Security(authenticate)]
-"""The name of the caller, who has a valid API key."""
+"""The name of the caller that the API key belongs to."""
 
 
 class AuthenticatedRoute(APIRoute):

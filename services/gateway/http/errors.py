@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from shared.errors import DatabaseUnavailableError, NotNowError
+from shared.errors import DatabaseUnavailableError, UnavailableError
 from shared.suppressions import SuppressionChange
 from shared.validation import Fault, faults_of
 
@@ -189,7 +189,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Return a problem document for every error of the application."""
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
-    app.add_exception_handler(NotNowError, _on_not_now)
+    app.add_exception_handler(UnavailableError, _on_unavailable)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -219,7 +219,7 @@ async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
 
 
-async def _on_not_now(_: Request, exc: Exception) -> Response:
+async def _on_unavailable(_: Request, exc: Exception) -> Response:
     _log.warning("dependency_unavailable", error=str(exc))
     headers = {"Retry-After": _RETRY_AFTER}
     if isinstance(exc, DatabaseUnavailableError):

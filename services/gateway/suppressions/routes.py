@@ -94,7 +94,7 @@ async def lift_suppression(
 
 
 def _pair(address: str, sender: str | None, default_region: str) -> tuple[Channel, str, str | None]:
-    """Return the channel and the keys of the recipient's address and of ours."""
+    """Return the channel, and the keys of the recipient's and the sender's address."""
     channel, theirs = parse_address(address, "address", default_region=default_region)
     if sender is None:
         return channel, theirs, None

@@ -35,7 +35,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream, outbound_subject, suppression_subject
 from shared.channels import Channel
 from shared.dead_letters import DeadLetter, Origin
-from shared.errors import BusUnavailableError, NotNowError, ServiceError
+from shared.errors import BusUnavailableError, ServiceError, UnavailableError
 from shared.events import Event, decode, message_accepted, suppression_changed
 from shared.ids import MessageId, idempotent_message_id
 from shared.ledger import Ledger, LedgerEntry
@@ -247,7 +247,7 @@ class Process:
         _request.set(request)
         try:
             outcome = await self.deliverer.deliver(request, origin)
-        except NotNowError:
+        except UnavailableError:
             outcome = HandBack()
         self.world.settle(stored, outcome)
 

@@ -1,4 +1,4 @@
-"""The latest change of a pair counts, whatever the order of arrival and however often it arrives."""
+"""The latest change of a pair wins, whatever the order of arrival and however often it arrives."""
 
 import asyncio
 from collections.abc import Sequence

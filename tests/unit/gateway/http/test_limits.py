@@ -32,7 +32,9 @@ async def test_another_content_type_is_refused(
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", DISCARD), ("PUT", SUPPRESS)])
-async def test_so_is_it_at_paths_with_parameters(client: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_another_content_type_is_refused_at_paths_with_parameters(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
     headers = {"content-type": "text/plain"}
     response = await client.request(method, path, content=b'{"reason": "x"}', headers=headers)
 
@@ -188,7 +190,7 @@ async def test_a_client_that_disconnects_while_it_sends_the_body_gets_a_400(app:
 @pytest.mark.parametrize(
     ("method", "path"), [*(("POST", path) for path in SENDS), ("POST", DISCARD), ("PUT", SUPPRESS)]
 )
-async def test_the_api_key_is_checked_before_anything_of_the_body(method: str, path: str) -> None:
+async def test_the_api_key_is_checked_before_the_body(method: str, path: str) -> None:
     async def endless() -> AsyncIterator[bytes]:
         raise AssertionError("the body is read")
         yield b""

@@ -184,8 +184,11 @@ def load(kind: type[S], *, program: str, check: Callable[[], object] = lambda: N
 
 
 def faults_in(error: ValidationError) -> list[str]:
-    """Return a sentence for each fault of the settings, which begins with the name of the variable."""
-    return [_explain(details) for details in error.errors(include_url=False)]
+    """Return a sentence for each fault of the settings, which begins with the name of the variable.
+
+    The message of a validator has a line for each fault.
+    """
+    return [fault for details in error.errors(include_url=False) for fault in _explain(details)]
 
 
 def _with_required(kind: type[S], names: Sequence[str]) -> type[S]:
@@ -203,14 +206,15 @@ def _variable_of(fault: str) -> str:
     return re.split(r"\W", fault, maxsplit=1)[0]
 
 
-def _explain(details: ErrorDetails) -> str:
+def _explain(details: ErrorDetails) -> list[str]:
+    lines = _message(details).splitlines()
     if not details["loc"]:
         # The fault is in the relation of several variables; its message names them.
-        return _message(details)
+        return lines
     name = str(details["loc"][0]).upper()
     if details["type"] == "missing":
-        return f"{name} is not set; see .env.example"
-    return f"{name}: {_message(details)}"
+        return [f"{name} is not set; see .env.example"]
+    return [f"{name}: {line}" for line in lines]
 
 
 def _message(details: ErrorDetails) -> str:

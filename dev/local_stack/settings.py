@@ -5,9 +5,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from shared.settings import faults_in
-
-__all__ = ["HIGHEST_PORT", "LocalStackSettings", "faults_in", "load", "values_of"]
+from shared.settings import read
 
 HIGHEST_PORT = 65_535
 _DATABASE_SCHEME = "postgresql+asyncpg://"
@@ -81,9 +79,9 @@ def load(kind: type[S], environment: Mapping[str, str]) -> S:
     """Read settings from these variables alone.
 
     Raises:
-        ValidationError: a variable is missing or has an invalid value.
+        SettingsError: some are missing or invalid.
     """
-    return kind(_env_file=None, **values_of(kind, environment))
+    return read(kind, _env_file=None, **values_of(kind, environment))
 
 
 def values_of(kind: type[BaseSettings], environment: Mapping[str, str]) -> dict[str, Any]:

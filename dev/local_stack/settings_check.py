@@ -8,7 +8,7 @@ from functools import partial
 from pydantic_settings import BaseSettings
 
 from dev.local_stack.errors import StackError
-from dev.local_stack.settings import LocalStackSettings, values_of
+from dev.local_stack.settings import LocalStackSettings, load, values_of
 from mock_providers import registry
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
@@ -16,7 +16,7 @@ from services.ingest.settings import IngestSettings
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
 from shared.providers.registry import PROVIDERS, create_adapter, create_verifier
-from shared.settings import SettingsError, collect, read
+from shared.settings import SettingsError, collect
 
 SETTINGS: tuple[type[BaseSettings], ...] = (
     LocalStackSettings,
@@ -102,8 +102,7 @@ def _checks(environment: Mapping[str, str]) -> Iterator[Callable[[], object]]:
     """Return functions that read the settings as the processes do before they start."""
     of_services = {**_SET_LATER, **environment}
     for kind in SETTINGS:
-        values = values_of(kind, environment if kind is LocalStackSettings else of_services)
-        yield partial(read, kind, _env_file=None, **values)
+        yield partial(load, kind, environment if kind is LocalStackSettings else of_services)
     chosen = set(_chosen_providers(environment))
     for name, provider in PROVIDERS.items():
         values = values_of(provider.settings, of_services)

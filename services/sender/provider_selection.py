@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from services.sender.provider_client import ProviderClient
-from services.sender.settings import SenderSettings
+from services.sender.settings import ProviderChoice, SenderSettings
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Adapter
@@ -53,13 +53,13 @@ class ProviderSelection:
             client.finish_within(seconds)
 
 
-def create_adapters(settings: SenderSettings) -> dict[str, Adapter[Any]]:
+def create_adapters(choice: ProviderChoice) -> dict[str, Adapter[Any]]:
     """Create the adapters of the chosen providers, by name.
 
     Raises:
         SettingsError: some settings of the providers are missing or invalid.
     """
-    names = settings.provider_names
+    names = choice.provider_names
     return dict(zip(names, collect(partial(create_adapter, PROVIDERS[name]) for name in names), strict=True))
 
 

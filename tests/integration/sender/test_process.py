@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[3]
         ({"EMAIL_PROVIDERS": "twilio"}, ["EMAIL_PROVIDERS: 'twilio' is not a provider of email"]),
         ({"NATS_URL": ""}, ["NATS_URL is not set"]),
         (
+            {"NATS_URL": "", "RETRY_DELAYS": "soon", "ROUTES": "@example.com=sendgrid"},
+            ["NATS_URL is not set", "RETRY_DELAYS: must be a valid number", "SENDGRID_API_KEY is not set"],
+        ),
+        (
             {"SMS_PROVIDERS": "twilio", "EMAIL_PROVIDERS": "sendgrid", "PUBLIC_BASE_URL": "example.com"},
             [
                 "PUBLIC_BASE_URL: is not an http or https URL",

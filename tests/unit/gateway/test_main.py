@@ -32,8 +32,21 @@ from services.gateway.__main__ import main
                 "SENDGRID_API_KEY: is empty, or contains characters that are not allowed in credentials",
             ],
         ),
+        (
+            {"GATEWAY_PORT": "abc", "GATEWAY_HOST": "0.0.0.0", "API_KEYS": "topsecret"},  # noqa: S104 - refused
+            [
+                "GATEWAY_PORT: must be a valid integer, not 'abc'",
+                "API_KEYS: entry 1 is not name:key",
+                "ALLOW_UNAUTHENTICATED: must be true to listen on 0.0.0.0 without WEBHOOK_SECRET",
+            ],
+        ),
     ],
-    ids=["two providers", "the gateway and a provider", "the half of a provider that sends"],
+    ids=[
+        "two providers",
+        "the gateway and a provider",
+        "the half of a provider that sends",
+        "an open gateway",
+    ],
 )
 def test_all_faults_are_reported_and_each_once(
     variables: dict[str, str],

@@ -53,6 +53,19 @@ def test_an_invalid_setting_of_a_provider_does_not_hide_a_missing_one(invalid: s
     assert variables_of(found) == [invalid, "SENDGRID_API_KEY"]
 
 
+def test_an_invalid_setting_does_not_hide_that_the_gateway_is_open() -> None:
+    found = faults({"GATEWAY_PORT": "abc", "GATEWAY_HOST": "0.0.0.0"})  # noqa: S104 - refused
+    assert found == [
+        "GATEWAY_PORT: must be a valid integer, not 'abc'",
+        "ALLOW_UNAUTHENTICATED: must be true to listen on 0.0.0.0 without API_KEYS and WEBHOOK_SECRET",
+    ]
+
+
+def test_an_invalid_setting_does_not_hide_unknown_providers() -> None:
+    found = faults({"SMS_PROVIDERS": "nope,none", "ROUTES": "@a.example=x", "RETRY_DELAYS": "a"})
+    assert variables_of(found) == ["SMS_PROVIDERS", "SMS_PROVIDERS", "ROUTES", "RETRY_DELAYS"]
+
+
 def test_a_fault_of_receiving_does_not_hide_one_of_sending() -> None:
     found = faults({"SMS_PROVIDERS": "twilio", "TWILIO_AUTH_TOKEN": "0" * 32})
     assert variables_of(found) == ["PUBLIC_BASE_URL", "TWILIO_ACCOUNT_SID"]

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.errors import ServiceError
 
 _TYPES_TO_SHOW = ("int", "float", "bool", "literal", "enum", "greater", "less")
-"""Beginnings of the types of pydantic's errors about numbers, switches and choices, which are no secrets."""
+"""Beginnings of the types of pydantic's errors about numbers, switches and choices, which are not secret."""
 
 
 class SettingsError(ServiceError):
@@ -209,7 +209,7 @@ def _variable_of(fault: str) -> str:
 def _explain(details: ErrorDetails) -> list[str]:
     lines = _message(details).splitlines()
     if not details["loc"]:
-        # The fault is in the relation of several variables; its message names them.
+        # The fault concerns several variables; its message names them.
         return lines
     name = str(details["loc"][0]).upper()
     if details["type"] == "missing":

@@ -217,7 +217,7 @@ class NatsServer(LocalServer):
         ]
         if self.durable:
             lines += [
-                "  # Acknowledged messages are on the disk; by default, they are within two minutes.",
+                "  # Acknowledged messages are on disk; by default, the server syncs only every two minutes.",
                 "  sync_interval: always",
             ]
         return "\n".join([*lines, "}", ""])

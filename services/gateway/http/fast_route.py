@@ -18,10 +18,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class FastRoute(APIRoute):
     """A route that calls its handler without FastAPI's dependency solver.
 
-    The handler is declared like any other: its signature has a JSON body, dependencies, and the response whose
-    headers it sets, and the OpenAPI document follows from that. FastAPI's solver takes longer than everything
-    else that the gateway does in such a request. It also passes no validation context, which phone numbers in
-    national form need, and reads the body before it authenticates the caller.
+    The handler is declared like any other: its signature has a JSON body, dependencies, and the response
+    whose headers it sets, and the OpenAPI document follows from that. FastAPI's solver takes longer than
+    everything else that the gateway does in such a request. It also passes no validation context, which phone
+    numbers in national form need, and reads the body before it authenticates the caller.
 
     In return, a dependency must be a coroutine function of the request alone, and cannot be overridden. One
     that is added where a router is included does not apply: it has to be a parameter of the handler or of

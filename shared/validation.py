@@ -64,7 +64,7 @@ _DETAILS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of a field, which is a path such as `attachments.0`, a query parameter or a header."""
+    """A fault in a field, which is a path such as `attachments.0`, a query parameter or a header."""
 
     field: Annotated[str, Field(description="Path in the body, query parameter or header", examples=["to"])]
     detail: Annotated[str, Field(examples=["is not a valid phone number"])]

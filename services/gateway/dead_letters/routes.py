@@ -129,7 +129,7 @@ async def discard_dead_letter(
 ) -> DiscardResponse:
     """Discard a dead letter. It remains in the list as discarded, with the reason and the caller.
 
-    A dead letter that was already replayed or discarded is a 409.
+    The response is a 409 if the dead letter was already replayed or discarded.
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)

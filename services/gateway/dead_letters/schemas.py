@@ -34,7 +34,7 @@ class DeadLetterResponse(DeadLetter):
 
     state: DeadLetterState
     resolution: ResolutionResponse | None = Field(
-        description="How the dead letter was resolved; also null if it was replayed without the API"
+        description="How it was resolved; null if it is open, or was replayed without the API"
     )
     created_at: AwareDatetime
 
@@ -89,7 +89,9 @@ class DeadLetterSelection(_Request):
 
     direction: Annotated[Direction | None, Field(strict=False)] = None
     channel: Annotated[Channel | None, Field(strict=False)] = None
-    reason: str | None = Field(default=None, min_length=1, max_length=64, description="The code, as listed")
+    reason: str | None = Field(
+        default=None, min_length=1, max_length=64, description="The reason code, as shown in the list"
+    )
     message_id: Annotated[UUID | None, Field(strict=False)] = None
 
     @model_validator(mode="after")

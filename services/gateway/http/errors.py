@@ -144,14 +144,14 @@ class Problem(BaseModel):
 
 _DESCRIPTIONS = {
     400: "The body cannot be parsed",
-    401: "The credentials are missing or not valid",
-    403: "The signature of the provider is missing or not valid",
+    401: "The credentials are missing or invalid",
+    403: "The signature of the provider is missing or invalid",
     404: "Not found",
     408: "The body did not arrive in time",
     409: "Not possible in the current state, for example because the recipient has opted out",
     413: "The body is too large",
     415: "The content type is not supported",
-    422: "Some fields are not valid",
+    422: "Some fields are invalid",
     503: (
         "NATS or PostgreSQL does not answer. The request may still have been accepted; "
         "retry it with the same `Idempotency-Key` to avoid a duplicate"

@@ -254,7 +254,7 @@ _FORM: Mapping[str, Any] = {
         "subject": {"type": "string"},
         "html": {"type": "string"},
         "text": {"type": "string"},
-        "headers": {"type": "string", "description": "The headers of the e-mail, among them Message-ID"},
+        "headers": {"type": "string", "description": "The headers of the e-mail, including Message-ID"},
         "charsets": {
             "type": "string",
             "description": "JSON; the character set of each field that is not in UTF-8",

@@ -241,7 +241,7 @@ async def test_after_an_unanswered_attempt_it_is_too_late(harness: Harness, send
         await harness.wait_for_status(request, "retrying")
         await harness.provider.behave(status=429, retry_after=60)
         await eventually(has_failed_twice)
-    with pytest.raises(ConflictError, match="no answer"):
+    with pytest.raises(ConflictError, match="no response"):
         await cancel(harness, request)
 
 
@@ -252,7 +252,7 @@ async def test_after_an_expired_claim_it_is_too_late(harness: Harness, sender: S
     await harness.accept(request)
     async with sender():
         await harness.wait_for_status(request, "retrying")
-    with pytest.raises(ConflictError, match="no answer"):
+    with pytest.raises(ConflictError, match="no response"):
         await cancel(harness, request)
 
 

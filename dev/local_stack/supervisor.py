@@ -119,7 +119,7 @@ class Keeper:
             await self._keeping
 
     def give_up(self) -> None:
-        """Leave it running, but do not start it again."""
+        """Stop restarting the program, without stopping it."""
         if self._keeping is not None:
             self._keeping.cancel()
 

@@ -58,7 +58,7 @@ ProviderNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Fi
 
 
 class OnAmbiguous(StrEnum):
-    """What to do with a message that a provider without idempotency keys may or may not have accepted."""
+    """The treatment of a message that a provider without idempotency keys may or may not have accepted."""
 
     RESEND = "resend"
     FAIL = "fail"

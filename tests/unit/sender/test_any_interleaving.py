@@ -1,4 +1,4 @@
-"""Whatever happens to the senders and their requests, no message is lost or sent twice.
+"""No message is lost or sent twice, whatever happens to the senders and their requests.
 
 Nor is any message sent to a recipient who has opted out. The rules are events that can happen in any order;
 afterwards, everything recovers and comes to rest.

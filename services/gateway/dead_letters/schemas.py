@@ -13,6 +13,8 @@ from shared.channels import Channel, Direction
 from shared.dead_letters import DeadLetter
 from shared.validation import ResolutionReason
 
+_REASON = "^[A-Za-z0-9_.-]*$"
+
 _SELECTED: JsonValue = {"required": ["filter"], "properties": {"filter": {"type": "object"}}}
 _ALL: JsonValue = {"required": ["all"], "properties": {"all": {"const": True}}}
 
@@ -90,7 +92,11 @@ class DeadLetterSelection(_Request):
     direction: Annotated[Direction | None, Field(strict=False)] = None
     channel: Annotated[Channel | None, Field(strict=False)] = None
     reason: str | None = Field(
-        default=None, min_length=1, max_length=64, description="The reason code, as shown in the list"
+        default=None,
+        min_length=1,
+        max_length=64,
+        pattern=_REASON,
+        description="The reason code, as shown in the list",
     )
     message_id: Annotated[UUID | None, Field(strict=False)] = None
 
@@ -165,7 +171,7 @@ class DeadLetterQuery(PageParameters):
 
     direction: Direction | None = None
     channel: Channel | None = None
-    reason: str | None = Field(default=None, max_length=64, pattern="^[A-Za-z0-9_.-]*$")
+    reason: str | None = Field(default=None, max_length=64, pattern=_REASON)
     message_id: UUID | None = None
     state: DeadLetterState | None = None
 

@@ -42,9 +42,12 @@ class WebhookService:
             provider: the provider's name.
             trace: headers of the trace that the webhook belongs to.
         """
-        for faults in content.invalid:
-            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc()
-            _log.warning("webhook_event_invalid", provider=provider, fields=[fault.field for fault in faults])
+        if content.invalid:
+            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc(len(content.invalid))
+            fields = sorted({fault.field for faults in content.invalid for fault in faults})
+            _log.warning(
+                "webhook_event_invalid", provider=provider, count=len(content.invalid), fields=fields[:20]
+            )
         await asyncio.gather(
             *(self._receive(message, trace) for message in content.messages),
             *(self._report(receipt, request, trace) for receipt in content.receipts),

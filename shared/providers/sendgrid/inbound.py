@@ -58,6 +58,8 @@ _SUPERSETS = {"ascii": "cp1252", "iso8859-1": "cp1252"}
 _MESSAGE_ID = re.compile(r"(?im)^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)")
 _IN_BRACKETS = re.compile(r"<([^<>]*)>\s*$")
 
+_CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:()+-]{0,39}")
+
 _charsets = TypeAdapter(dict[str, str])
 
 
@@ -164,6 +166,9 @@ def _decode(value: bytes, charset: str) -> str:
 
 
 def _codec(charset: str) -> str:
+    # Python remembers every name that it has looked up, and e-mails may name anything.
+    if not _CHARSET_NAME.fullmatch(charset):
+        raise LookupError(charset[:_MAX_LABEL])
     name = codecs.lookup(charset).name
     return "utf-8" if name in _PYTHON_CODECS else _SUPERSETS.get(name, name)
 

@@ -1,6 +1,7 @@
 """SendGrid's webhooks: their content, and their signatures as SendGrid's own library verifies them."""
 
 import base64
+import codecs
 import json
 import string
 from collections.abc import Mapping
@@ -147,6 +148,21 @@ def test_texts_are_decoded_from_the_named_charset(charset: str, written: bytes, 
     assert incoming.message.body == read
     assert incoming.message.subject == read
     assert incoming.raw["fields"]["text"] == read
+
+
+def test_a_name_that_no_charset_can_have_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set[str]()
+    known = codecs.lookup
+
+    def look_up(name: str) -> codecs.CodecInfo:
+        names.add(name)  # Python would remember each of them
+        return known(name)
+
+    monkeypatch.setattr(codecs, "lookup", look_up)
+    charsets = json.dumps({"html": "x" * 1_000, "text": "no\ncharset", "subject": ""})
+
+    assert parse_email({**MAIL, "charsets": charsets}).message.body == "<p>Hello!</p>"
+    assert names == {"utf-8"}
 
 
 @pytest.mark.parametrize(

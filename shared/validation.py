@@ -262,21 +262,16 @@ ProviderId = Annotated[
     Field(min_length=1, max_length=_MAX_PROVIDER_ID, json_schema_extra=_LINE_SCHEMA),
     AfterValidator(_line),
 ]
+_REASON_SCHEMA = {"minLength": 1, "pattern": TEXT_PATTERN}
 ResolutionReason = Annotated[
     str,
-    Field(
-        max_length=MAX_RESOLUTION_REASON,
-        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
-    ),
+    Field(max_length=MAX_RESOLUTION_REASON, json_schema_extra=_REASON_SCHEMA),
     AfterValidator(_text),
     AfterValidator(_not_blank),
 ]
 SuppressionReason = Annotated[
     str,
-    Field(
-        max_length=MAX_SUPPRESSION_DETAIL,
-        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
-    ),
+    Field(max_length=MAX_SUPPRESSION_DETAIL, json_schema_extra=_REASON_SCHEMA),
     AfterValidator(_text),
     AfterValidator(_not_blank),
 ]

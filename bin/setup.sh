@@ -55,7 +55,7 @@ progress() {
           say "downloading package $count of $total"
         fi
         ;;
-      "Installing collected packages: "*) say "unpacking, which takes some seconds" ;;
+      "Installing collected packages: "*) say "unpacking, which takes a few seconds" ;;
       ERROR:*)
         [[ -n $failed || ! -t 1 ]] || echo
         failed=ERROR:

@@ -28,6 +28,18 @@ SettingsT = TypeVar("SettingsT", bound=MockSettings)
 logger = logging.getLogger("mock_providers")
 
 
+class _Formatter(logging.Formatter):
+    """Formats a record as the services format theirs: time, level, event, and its details."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as the base class names it
+        event, _, details = record.message.partition(": ")
+        record.message = f"{record.levelname.lower():<8} {event:<20} {details}".rstrip()
+        return super().formatMessage(record)
+
+
 class StartError(Exception):
     """The mock providers cannot start. The message explains why to the person who started them."""
 
@@ -84,7 +96,9 @@ def main() -> None:
         }
     except StartError as exc:
         sys.exit(f"mock_providers: {exc}")
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # httpx logs each webhook
     uvloop.run(_run(settings, api_settings, listeners))
 

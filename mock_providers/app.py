@@ -42,7 +42,7 @@ def create_app(
         await asyncio.gather(*(api.tasks.cancel() for api in apis))
 
     names = ", ".join(f"`{api.name}`" for api in apis)
-    app = FastAPI(title=channel.title, description=f"The APIs: {names}", version="1", lifespan=lifespan)
+    app = FastAPI(title=channel.title, description=f"The APIs: {names}", lifespan=lifespan)
     for api in apis:
         app.include_router(api.router())
     app.include_router(control_routes(apis, random))

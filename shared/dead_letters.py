@@ -52,7 +52,7 @@ class DeadLetter(FrozenModel):
 
 
 class Resolution(StrEnum):
-    """What a person decided about a dead letter."""
+    """The decision of a person about a dead letter."""
 
     REPLAYED = "replayed"
     DISCARDED = "discarded"

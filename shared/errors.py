@@ -1,7 +1,7 @@
 """Errors that the services share.
 
     ServiceError
-    ├── NotNowError             a dependency is unavailable: the same operation may succeed later
+    ├── UnavailableError        a dependency is unavailable: the same operation may succeed later
     │   ├── BusUnavailableError
     │   └── DatabaseUnavailableError
     └── BadMessageError         the message itself is at fault: it can never be processed
@@ -14,15 +14,15 @@ class ServiceError(Exception):
     """Base class of the errors that the services raise on purpose."""
 
 
-class NotNowError(ServiceError):
+class UnavailableError(ServiceError):
     """A dependency is unavailable; nothing is wrong with the message."""
 
 
-class BusUnavailableError(NotNowError):
+class BusUnavailableError(UnavailableError):
     """NATS did not acknowledge in time, or rejected a message, for example because a stream is full."""
 
 
-class DatabaseUnavailableError(NotNowError):
+class DatabaseUnavailableError(UnavailableError):
     """PostgreSQL did not answer in time."""
 
 

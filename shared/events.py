@@ -111,7 +111,9 @@ def _decode_in_steps(payload: bytes) -> Event[Any]:
     try:
         model = _MODELS[EventType(value["type"])]
     except ValueError as exc:
-        raise BadMessageError("unknown_type", "the type of the event is unknown") from exc
+        raise BadMessageError(
+            "unknown_type", f"the type of the event is unknown: {value['type'][:100]!r}"
+        ) from exc
     try:
         return model.model_validate(value)
     except ValidationError as exc:

@@ -39,7 +39,7 @@ _ENDS = {DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.EXPIRED, Delive
 
 
 class LedgerEntry(FrozenModel):
-    """What is known about the delivery of a message.
+    """The state of the delivery of a message.
 
     Attributes:
         at: when the step had this outcome.

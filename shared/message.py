@@ -55,6 +55,8 @@ class Message(FrozenModel):
     @classmethod
     def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model
         """Create a message; the fields that follow from its type and its addresses are filled in."""
+        if unknown := fields.keys() - cls.model_fields.keys():
+            raise TypeError(f"a message has no {', '.join(sorted(unknown))}")
         channel = type.channel
         return cls(
             conversation_key=conversation_key(channel, (from_.key, to.key)),

@@ -1,21 +1,27 @@
 """Settings, which are read from the environment, or else from `.env` in the working directory."""
 
+import re
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, create_model
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ServiceError
+
+_TYPES_TO_SHOW = ("int", "float", "bool", "literal", "enum", "greater", "less")
+"""Beginnings of the types of pydantic's errors about numbers, switches and choices, which are not secret."""
 
 
 class SettingsError(ServiceError):
     """Some settings are missing or invalid.
 
     Attributes:
-        faults: a sentence for each, with the name of the variable.
+        faults: a sentence for each, which begins with the name of the variable.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -119,7 +125,8 @@ class WorkerSettings(BusSettings):
     health_port: Port = 0
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseSettings)
+T = TypeVar("T")
 
 
 def read(kind: type[S], *, required: Sequence[str] = (), **values: Any) -> S:  # noqa: ANN401 - fields
@@ -134,37 +141,87 @@ def read(kind: type[S], *, required: Sequence[str] = (), **values: Any) -> S:  #
         SettingsError: some are missing or invalid.
     """
     try:
-        settings = kind(**values)
+        return _with_required(kind, required)(**values)
     except ValidationError as exc:
-        raise SettingsError(*map(_complaint, exc.errors(include_url=False, include_input=False))) from None
-    if missing := [name for name in required if getattr(settings, name) is None]:
-        raise SettingsError(*(_missing(name) for name in missing))
-    return settings
+        raise SettingsError(*faults_in(exc)) from None
 
 
-def load(kind: type[S], *, program: str) -> S:
-    """Read settings, or end the program with a line for each fault."""
+def collect(functions: Iterable[Callable[[], T]]) -> list[T]:
+    """Call functions that read settings, all of them even if some fail, and return their results.
+
+    Raises:
+        SettingsError: some settings are missing or invalid. If several functions read the same variable, it
+            has the faults that the first of them found.
+    """
+    results: list[T] = []
+    faults: list[str] = []
+    for function in functions:
+        try:
+            results.append(function())
+        except SettingsError as exc:
+            known = {_variable_of(fault) for fault in faults}
+            faults += [fault for fault in exc.faults if _variable_of(fault) not in known]
+    if faults:
+        raise SettingsError(*faults)
+    return results
+
+
+def load(kind: type[S], *, program: str, check: Callable[[], object] = lambda: None) -> S:
+    """Read settings, or end the program with a line for each fault.
+
+    Args:
+        kind: the class of the settings.
+        program: its name, with which each line begins.
+        check: reads further settings of the program; it is called even if these have faults.
+    """
     try:
+        collect((partial(read, kind), check))
         return read(kind)
     except SettingsError as exc:
-        exit_with(exc, program=program)
+        for fault in exc.faults:
+            print(f"{program}: {fault}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        sys.exit(1)
 
 
-def exit_with(error: SettingsError, *, program: str) -> NoReturn:
-    """End the program with a line for each fault."""
-    for fault in error.faults:
-        print(f"{program}: {fault}", file=sys.stderr)  # noqa: T201 - there is no log yet
-    sys.exit(1)
+def faults_in(error: ValidationError) -> list[str]:
+    """Return a sentence for each fault of the settings, which begins with the name of the variable.
+
+    The message of a validator has a line for each fault.
+    """
+    return [fault for details in error.errors(include_url=False) for fault in _explain(details)]
 
 
-def _complaint(fault: Any) -> str:  # noqa: ANN401 - as pydantic lists it
-    if not fault["loc"]:
-        return str(fault["msg"]).removeprefix("Value error, ")
-    name = str(fault["loc"][0])
-    if fault["type"] == "missing":
-        return _missing(name)
-    return f"{name.upper()}: {str(fault['msg']).removeprefix('Value error, ')}"
+def _with_required(kind: type[S], names: Sequence[str]) -> type[S]:
+    """Return the class of settings in which these fields have no default.
+
+    Pydantic then reports those that are missing along with all other faults.
+    """
+    if not names:
+        return kind
+    fields: dict[str, Any] = {name: (kind.model_fields[name].rebuild_annotation(), ...) for name in names}
+    return create_model(kind.__name__, __base__=kind, **fields)
 
 
-def _missing(name: str) -> str:
-    return f"{name.upper()} is not set; see .env.example"
+def _variable_of(fault: str) -> str:
+    return re.split(r"\W", fault, maxsplit=1)[0]
+
+
+def _explain(details: ErrorDetails) -> list[str]:
+    lines = _message(details).splitlines()
+    if not details["loc"]:
+        # The fault concerns several variables; its message names them.
+        return lines
+    name = str(details["loc"][0]).upper()
+    if details["type"] == "missing":
+        return [f"{name} is not set; see .env.example"]
+    return [f"{name}: {line}" for line in lines]
+
+
+def _message(details: ErrorDetails) -> str:
+    """Return the message of pydantic in our words, with the value if that cannot be a secret."""
+    if details["type"] in {"too_short", "string_too_short"}:
+        length = details["ctx"]["min_length"]
+        return "must not be empty" if length == 1 else f"must have at least {length} characters"
+    message = details["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
+    message = message.replace("Input should be", "must be", 1)
+    return f"{message}, not {details['input']!r}" if details["type"].startswith(_TYPES_TO_SHOW) else message

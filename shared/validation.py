@@ -58,15 +58,16 @@ _DETAILS = {
     "extra_forbidden": "is not a field of this request",
     "missing": "is required",
     "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error in a field, which is a path such as `attachments.0`, a query parameter or a header."""
+    """A fault in a field, which is a path such as `attachments.0`, a query parameter or a header."""
 
-    field: str
-    detail: str
+    field: Annotated[str, Field(description="Path in the body, query parameter or header", examples=["to"])]
+    detail: Annotated[str, Field(examples=["is not a valid phone number"])]
 
 
 def faults_of(errors: Iterable[Mapping[str, Any]], *, whole: str = "body") -> list[Fault]:
@@ -261,21 +262,16 @@ ProviderId = Annotated[
     Field(min_length=1, max_length=_MAX_PROVIDER_ID, json_schema_extra=_LINE_SCHEMA),
     AfterValidator(_line),
 ]
+_REASON_SCHEMA = {"minLength": 1, "pattern": TEXT_PATTERN}
 ResolutionReason = Annotated[
     str,
-    Field(
-        max_length=MAX_RESOLUTION_REASON,
-        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
-    ),
+    Field(max_length=MAX_RESOLUTION_REASON, json_schema_extra=_REASON_SCHEMA),
     AfterValidator(_text),
     AfterValidator(_not_blank),
 ]
 SuppressionReason = Annotated[
     str,
-    Field(
-        max_length=MAX_SUPPRESSION_DETAIL,
-        json_schema_extra={"minLength": 1, "pattern": TEXT_PATTERN},
-    ),
+    Field(max_length=MAX_SUPPRESSION_DETAIL, json_schema_extra=_REASON_SCHEMA),
     AfterValidator(_text),
     AfterValidator(_not_blank),
 ]

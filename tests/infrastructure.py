@@ -54,7 +54,7 @@ class Server(Protocol):
         """Kill the server, as in a crash."""
 
     async def pause(self) -> None:
-        """Let the server hang: connections stay open, but get no answers."""
+        """Make the server hang: connections stay open, but get no responses."""
 
     async def resume(self) -> None: ...
 

@@ -52,7 +52,7 @@ def status_after(message_id: MessageId, events: Sequence[Event[Any]]) -> Status:
 
 
 def deciding_report(message_id: MessageId, events: Sequence[Event[Any]]) -> tuple[Weight, Status]:
-    """Return the weight and the status of the report that counts."""
+    """Return the weight and the status of the decisive report."""
     found = list(_weigh(message_id, events))
     if not found:
         return (0, Status.ACCEPTED.precedence, 0), Status.ACCEPTED

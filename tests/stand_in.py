@@ -1,4 +1,4 @@
-"""A server that records its requests and answers as a test tells it to, even with half of an answer."""
+"""A server that records its requests and answers as a test specifies, even with half of a response."""
 
 import asyncio
 import ssl

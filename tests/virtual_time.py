@@ -25,5 +25,5 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.elapsed
 
     def let_pass(self, seconds: float) -> None:
-        """Run what there is to run in this time; 0 is all that needs no time."""
+        """Run everything that happens within this time; 0 runs everything that takes no time."""
         self.run_until_complete(asyncio.sleep(seconds + 1e-6))

@@ -15,7 +15,7 @@ async def eventually(probe: Callable[[], Awaitable[T]], *, within: float = _DEAD
     """Call `probe` until its result is true, and return the result.
 
     Raises:
-        AssertionError: the result was not true `within` so many seconds; the message has the last one.
+        AssertionError: the result was not true `within` this many seconds; the message has the last result.
     """
     deadline = time.monotonic() + within
     while True:

@@ -3,7 +3,7 @@
     python -m dev.chaos [--short] [--runs N] [--seed N] [scenario…]
 
 The exit status is 1 if an accepted message is missing, if a provider accepted a message twice, if a response
-took longer than 5 seconds, or if a stream is not read any more.
+took longer than 5 seconds, or if a stream is no longer read.
 """
 
 import argparse

@@ -24,7 +24,7 @@ class Node(NatsServer):
     """A member of the cluster.
 
     Args:
-        folder: the folder of its data; its log is beside it.
+        folder: the folder of its data; its log is next to it.
         port: the port for clients.
         member: its name in the cluster.
         route: the port for the other members.

@@ -134,7 +134,7 @@ async def connected(stack: Stack) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def full(stack: Stack, *, room: int = 2_000) -> AsyncIterator[None]:
-    """Leave only `room` bytes, for the block, in each stream that rejects messages when it is full."""
+    """Limit each stream that rejects messages when it is full to `room` more bytes, for the block."""
     async with connected(stack) as client:
         before = []
         try:

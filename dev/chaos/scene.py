@@ -60,7 +60,7 @@ class Scenario:
         play: injects the faults while the load is running.
         check: checks the findings afterwards.
         disturbs: the programs that it ends.
-        settings: settings of the services beside the usual ones.
+        settings: settings of the services, in addition to the usual ones.
         rate: messages per second.
         settle_seconds: how long it may take until every message has reached a final status.
         in_short: whether the scenario is part of the short form.

@@ -201,7 +201,8 @@ async def running_stack(
 
     Args:
         folder: an empty folder.
-        settings: environment variables beside the usual ones; `{gateway}`, `{sms}` and so on are ports.
+        settings: environment variables, in addition to the usual ones; `{gateway}`, `{sms}` and so on are
+            ports.
         outside: servers that are running already.
 
     Raises:

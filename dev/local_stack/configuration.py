@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from dev.local_stack.errors import StackError
-from dev.local_stack.settings import LocalStackSettings, faults_in, load
+from dev.local_stack.settings import LocalStackSettings, load
+from shared.settings import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,6 @@ def configure(environment: Mapping[str, str], root: Path, *, notes: Sequence[str
     """
     try:
         settings = load(LocalStackSettings, environment)
-    except ValidationError as exc:
-        raise StackError("\n".join(faults_in(exc))) from exc
+    except SettingsError as exc:
+        raise StackError("\n".join(exc.faults)) from exc
     return Configuration(root=root, settings=settings, environment=environment, notes=tuple(notes))

@@ -118,7 +118,7 @@ class Child:
 
 
 async def run_to_end(command: Command, on_line: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Run a command that ends by itself. If the caller is cancelled, the command is killed.
+    """Run a command that ends on its own. If the caller is cancelled, the command is killed.
 
     Returns:
         its exit status and its last lines.

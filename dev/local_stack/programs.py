@@ -58,7 +58,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to start. The programs of a group start together, once the group before them is ready.
+    """The programs to start. Those of a group start together, once the group before them is ready.
 
     Attributes:
         checks: of things that were not started here.

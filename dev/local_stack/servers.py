@@ -26,7 +26,7 @@ from dev.local_stack.processes import Child, Command
 from dev.local_stack.readiness import answers_jetstream, answers_sql, until_ready
 
 HOST = "127.0.0.1"
-_PATIENCE = 60
+_START_TIMEOUT = 60
 _LOG_LIMIT = 10 * 1024 * 1024
 
 
@@ -78,7 +78,7 @@ class LocalServer(ABC):
         await self.prepare()
         self._child = Child(self.command())
         try:
-            await until_ready(self._child, self.answers, _PATIENCE)
+            await until_ready(self._child, self.answers, _START_TIMEOUT)
         except BaseException:
             await self._child.kill()
             raise
@@ -217,7 +217,7 @@ class NatsServer(LocalServer):
         ]
         if self.durable:
             lines += [
-                "  # Acknowledged messages are on the disk; by default, they are within two minutes.",
+                "  # Acknowledged messages are on disk; by default, the server syncs only every two minutes.",
                 "  sync_interval: always",
             ]
         return "\n".join([*lines, "}", ""])

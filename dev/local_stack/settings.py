@@ -1,16 +1,14 @@
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from shared.settings import read
 
 HIGHEST_PORT = 65_535
 _DATABASE_SCHEME = "postgresql+asyncpg://"
-_VERBS = ("is ", "must ", "has ")
-_TYPES_TO_SHOW = ("int", "float", "bool", "literal", "enum", "greater", "less")
-"""Beginnings of the types of errors about numbers, switches and choices."""
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -43,7 +41,7 @@ class LocalStackSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
-    nats_url: SecretStr | None = None
+    nats_url: SecretStr | None = Field(default=None, validate_default=True)
     postgres_port: Port = 5432
     nats_port: Port = 4222
     gateway_host: str = "127.0.0.1"
@@ -58,15 +56,18 @@ class LocalStackSettings(BaseSettings):
     ingest_health_port: Port = 8101
     sender_health_port: Port = 8201
 
-    @model_validator(mode="after")
-    def _both_servers_or_neither(self) -> Self:
-        if (self.database_url is None) == (self.nats_url is None):
-            return self
-        present, absent = "DATABASE_URL", "NATS_URL"
-        if self.database_url is None:
-            present, absent = absent, present
+    @field_validator("nats_url")
+    @classmethod
+    def _require_both_servers_or_neither(
+        cls, url: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        has_nats = url is not None
+        has_database = info.data.get("database_url", "invalid") is not None
+        if has_database == has_nats:
+            return url
+        problem = "is set but DATABASE_URL is not" if has_nats else "is not set but DATABASE_URL is"
         raise ValueError(
-            f"{present} is set but {absent} is not: set both to use your own servers, "
+            f"{problem}: set both to use your own servers, "
             "or neither to have `make run` start a PostgreSQL and a NATS"
         )
 
@@ -78,9 +79,9 @@ def load(kind: type[S], environment: Mapping[str, str]) -> S:
     """Read settings from these variables alone.
 
     Raises:
-        ValidationError: a variable is missing or has an invalid value.
+        SettingsError: some are missing or invalid.
     """
-    return kind(_env_file=None, **values_of(kind, environment))
+    return read(kind, _env_file=None, **values_of(kind, environment))
 
 
 def values_of(kind: type[BaseSettings], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -88,27 +89,3 @@ def values_of(kind: type[BaseSettings], environment: Mapping[str, str]) -> dict[
     source = EnvSettingsSource(kind)
     source.env_vars = {name.lower(): value for name, value in environment.items()}
     return source()
-
-
-def faults_in(error: ValidationError) -> list[str]:
-    """Return a line for each fault of the settings, which begins with the name of a variable."""
-    return [_explain(details) for details in error.errors(include_url=False)]
-
-
-def _explain(details: ErrorDetails) -> str:
-    message = _message(details)
-    if not details["loc"]:
-        # A fault in the relation of several variables; its message names them.
-        return message
-    return f"{str(details['loc'][0]).upper()}{'' if message.startswith(_VERBS) else ':'} {message}"
-
-
-def _message(details: ErrorDetails) -> str:
-    """Return the message of pydantic as the rest of a sentence, with the value if that cannot be a secret."""
-    if details["type"] == "missing":
-        return "is not set; .env.example shows an example"
-    if details["type"] in {"too_short", "string_too_short"}:
-        return f"must have at least {details['ctx']['min_length']} characters"
-    message = details["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
-    message = message.replace("Input should be", "must be", 1)
-    return f"{message}, not {details['input']!r}" if details["type"].startswith(_TYPES_TO_SHOW) else message

@@ -1,24 +1,22 @@
 """Checks the settings of everything that `make run` starts, before it starts anything."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from functools import partial
 
-from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from dev.local_stack.errors import StackError
-from dev.local_stack.settings import LocalStackSettings, faults_in, load, values_of
+from dev.local_stack.settings import LocalStackSettings, load, values_of
 from mock_providers import registry
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
-from shared.providers.base import Provider
 from shared.providers.registry import PROVIDERS, create_adapter, create_verifier
-from shared.settings import SettingsError
+from shared.settings import SettingsError, collect
 
 SETTINGS: tuple[type[BaseSettings], ...] = (
     LocalStackSettings,
@@ -91,39 +89,26 @@ def check_settings(environment: Mapping[str, str], names_in_file: Iterable[str])
     return [f".env sets {', '.join(unknown)}, which nothing here reads"] if unknown else []
 
 
-def _faults_of_values(environment: Mapping[str, str]) -> list[str]:
+def _faults_of_values(environment: Mapping[str, str]) -> Iterable[str]:
     """Return a line for each variable that is missing or has an invalid value."""
-    of_services = {**_SET_LATER, **environment}
-    chosen = set(_chosen_providers(environment))
-    faults: list[str] = []
-    for kind in SETTINGS:
-        try:
-            load(kind, environment if kind is LocalStackSettings else of_services)
-        except ValidationError as exc:
-            faults += faults_in(exc)
-    for provider in PROVIDERS.values():
-        faults += _faults_of_provider(provider, of_services, sends=provider.name in chosen)
-    # Several classes may read the same variable.
-    first_by_variable = {_first_word(fault): fault for fault in reversed(faults)}
-    return [fault for fault in dict.fromkeys(faults) if first_by_variable[_first_word(fault)] == fault]
-
-
-def _first_word(text: str) -> str:
-    return re.split(r"\W", text, maxsplit=1)[0]
-
-
-def _faults_of_provider(
-    provider: Provider[Any], environment: Mapping[str, str], *, sends: bool
-) -> Sequence[str]:
-    """Return the faults that the services find when they prepare to receive and to send."""
-    values = values_of(provider.settings, environment)
     try:
-        create_verifier(provider, **values)
-        if sends:
-            create_adapter(provider, **values)
+        collect(_checks(environment))
     except SettingsError as exc:
         return exc.faults
     return ()
+
+
+def _checks(environment: Mapping[str, str]) -> Iterator[Callable[[], object]]:
+    """Return functions that read the settings as the processes do before they start."""
+    of_services = {**_SET_LATER, **environment}
+    for kind in SETTINGS:
+        yield partial(load, kind, environment if kind is LocalStackSettings else of_services)
+    chosen = set(_chosen_providers(environment))
+    for name, provider in PROVIDERS.items():
+        values = values_of(provider.settings, of_services)
+        yield partial(create_verifier, provider, _env_file=None, **values)
+        if name in chosen:
+            yield partial(create_adapter, provider, _env_file=None, **values)
 
 
 def _unknown_names(names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -119,7 +119,7 @@ class Keeper:
             await self._keeping
 
     def give_up(self) -> None:
-        """Leave it running, but do not start it again."""
+        """Stop restarting the program, without stopping it."""
         if self._keeping is not None:
             self._keeping.cancel()
 
@@ -242,7 +242,7 @@ class Supervisor:
 
 
 async def _together(coroutines: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all; the first exception cancels the others and is raised by itself."""
+    """Wait for all; the first exception cancels the others and is raised on its own."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in coroutines:

@@ -2,7 +2,7 @@
 
     python -I -S tether.py <pid of the starter> <signal> <command> [<argument>...]
 
-The command replaces this process. This is a program and not a `preexec_fn`, which is unsafe if there are
+The command replaces this process. This is a program rather than a `preexec_fn`, which is unsafe if there are
 threads. It runs after `setpriv`, because a change of the user removes the setting.
 """
 

@@ -116,8 +116,6 @@ def _create_messages() -> None:
         sa.Column("timestamp", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("send_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("email_id", sa.Text(), nullable=True),
-        sa.Column("in_reply_to", sa.Text(), nullable=True),
         sa.Column("provider", sa.Text(), nullable=True),
         sa.Column("provider_message_id", sa.Text(), nullable=True),
         sa.CheckConstraint("channel IN ('sms', 'email')", name=op.f("ck_messages_channel")),

@@ -77,9 +77,9 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
     mount_docs(app)
 
     authenticated = [Security(authenticate)]
-    # Requests are matched with one router after the other, so the busiest ones come first.
+    # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
-    # With a secret for some webhooks, the others are not left open.
+    # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     for module in (messages, conversations, dead_letters, suppressions):
         app.include_router(module.router, dependencies=authenticated)
@@ -117,23 +117,23 @@ def _create_services(
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     return Services(
-        message_sender=MessageService(
+        message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
         ),
-        canceller=CancellationService(Ledger(bus, publisher), publisher, _now),
+        cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
         messages=MessageQueries(reader, validity),
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
-        dead_letter_resolver=DeadLetterService(publisher, validity, _now),
+        dead_letter_service=DeadLetterService(publisher, validity, _now),
         suppressions=SuppressionQueries(reader),
-        suppression_writer=suppression_list,
-        webhook_publisher=WebhookService(publisher, suppression_list),
+        suppression_list=suppression_list,
+        webhook_service=WebhookService(publisher, suppression_list),
         clock=_now,
     )
 
 
 async def _unready_reason(app: FastAPI) -> str | None:
-    """Return the reason why no message can be accepted, which does not need PostgreSQL."""
+    """Return the reason why no message can be accepted, or None; accepting one does not need PostgreSQL."""
     return None if app.state.bus.is_connected else "NATS is not connected"
 
 

@@ -25,15 +25,15 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class Services:
     """Everything that handlers use; it is created when the gateway starts."""
 
-    message_sender: MessageService
-    canceller: CancellationService
+    message_service: MessageService
+    cancellation_service: CancellationService
     messages: MessageQueries
     conversations: ConversationQueries
     dead_letters: DeadLetterQueries
-    dead_letter_resolver: DeadLetterService
+    dead_letter_service: DeadLetterService
     suppressions: SuppressionQueries
-    suppression_writer: SuppressionList
-    webhook_publisher: WebhookService
+    suppression_list: SuppressionList
+    webhook_service: WebhookService
     clock: Callable[[], datetime]
 
 
@@ -42,7 +42,7 @@ def services_of(request: Request) -> Services:
 
 
 def _service(name: str) -> Any:  # noqa: ANN401 - a dependency
-    async def get(request: Request) -> Any:  # noqa: ANN401 - the type stands where it is used
+    async def get(request: Request) -> Any:  # noqa: ANN401 - the type is given where it is used
         return getattr(request.app.state.services, name)
 
     return Depends(get)
@@ -58,15 +58,15 @@ async def _trace(request: Request) -> Mapping[str, str]:
     return {"traceparent": trace} if _TRACEPARENT.fullmatch(trace) else {}
 
 
-MessageSender = Annotated[MessageService, _service("message_sender")]
-Canceller = Annotated[CancellationService, _service("canceller")]
+MessageServiceDep = Annotated[MessageService, _service("message_service")]
+CancellationServiceDep = Annotated[CancellationService, _service("cancellation_service")]
 Messages = Annotated[MessageQueries, _service("messages")]
 Conversations = Annotated[ConversationQueries, _service("conversations")]
 DeadLetters = Annotated[DeadLetterQueries, _service("dead_letters")]
-DeadLetterResolver = Annotated[DeadLetterService, _service("dead_letter_resolver")]
+DeadLetterServiceDep = Annotated[DeadLetterService, _service("dead_letter_service")]
 Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
-SuppressionWriter = Annotated[SuppressionList, _service("suppression_writer")]
-WebhookPublisher = Annotated[WebhookService, _service("webhook_publisher")]
+SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
+WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

@@ -1,9 +1,9 @@
 import ipaddress
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated
 
 import phonenumbers
-from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from services.gateway.http.auth import ApiKeys
@@ -32,7 +32,7 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     )
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
-    allow_unauthenticated: bool = False
+    allow_unauthenticated: bool = Field(default=False, validate_default=True)
 
     @property
     def message_validity(self) -> timedelta:
@@ -45,15 +45,19 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
             raise ValueError("must be a country such as US")
         return region
 
-    @model_validator(mode="after")
-    def _require_authentication_in_public(self) -> Self:
-        missing = [name.upper() for name in ("api_keys", "webhook_secret") if not getattr(self, name)]
-        if missing and not self.allow_unauthenticated and not _is_loopback(self.gateway_host):
-            raise ValueError(
-                f"ALLOW_UNAUTHENTICATED: must be true to listen on {self.gateway_host} without "
-                f"{' and '.join(missing)}"
-            )
-        return self
+    @field_validator("allow_unauthenticated")
+    @classmethod
+    def _require_authentication_in_public(
+        cls,
+        is_allowed: bool,  # noqa: FBT001 - pydantic passes it by position
+        info: ValidationInfo,
+    ) -> bool:
+        # Invalid values are not in the data. A key or secret that is invalid is not missing.
+        host = info.data.get("gateway_host", "localhost")
+        missing = [name.upper() for name in ("api_keys", "webhook_secret") if not info.data.get(name, True)]
+        if missing and not is_allowed and not _is_loopback(host):
+            raise ValueError(f"must be true to listen on {host} without {' and '.join(missing)}")
+        return is_allowed
 
 
 def _is_loopback(host: str) -> bool:

@@ -42,7 +42,7 @@ class Advisory(BaseModel):
 
 
 class AdvisoryHandler:
-    """Dead-letters the messages of advisories; raises NotNowError while the bus is not available."""
+    """Dead-letters the messages of advisories; raises UnavailableError while the bus is not available."""
 
     def __init__(self, streams: Streams, dead_letters: DeadLetterPublisher) -> None:
         self._streams = streams

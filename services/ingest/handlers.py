@@ -11,7 +11,7 @@ from services.ingest.projection import Projection, project
 from services.ingest.repository import Repository
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
-from shared.errors import BadMessageError, NotNowError
+from shared.errors import BadMessageError, UnavailableError
 from shared.events import Event, EventType, decode
 from shared.observability import tracing
 from shared.observability.metrics import PERSIST_SECONDS, PERSISTED
@@ -33,7 +33,7 @@ class _Bad:
 
 
 class EventHandler:
-    """Stores events; raises NotNowError while the database or the bus is not available."""
+    """Stores events; raises UnavailableError while the database or the bus is not available."""
 
     def __init__(self, repository: Repository, dead_letters: DeadLetterPublisher) -> None:
         self._repository = repository
@@ -67,13 +67,13 @@ class EventHandler:
         event is alone.
 
         Raises:
-            NotNowError: the database is not available.
+            UnavailableError: the database is not available.
         """
         if not batch:
             return []
         try:
             await self._repository.store([each.projection for each in batch])
-        except NotNowError:
+        except UnavailableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug in our code must not block the stream
             if len(batch) == 1:

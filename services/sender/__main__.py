@@ -1,18 +1,15 @@
 from services.sender.app import create_app
-from services.sender.settings import SenderSettings
+from services.sender.provider_selection import create_adapters
+from services.sender.settings import ProviderChoice, SenderSettings
 from shared.observability.logging import configure
 from shared.service import serve
-from shared.settings import SettingsError, exit_with, load
+from shared.settings import load, read
 
 
 def main() -> None:
-    settings = load(SenderSettings, program="sender")
+    settings = load(SenderSettings, program="sender", check=lambda: create_adapters(read(ProviderChoice)))
     configure(settings, service="sender")
-    try:
-        app = create_app(settings)
-    except SettingsError as exc:
-        exit_with(exc, program="sender")
-    serve(app, host=settings.health_host, port=settings.health_port, program="sender")
+    serve(create_app(settings), host=settings.health_host, port=settings.health_port, program="sender")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
 from shared.dead_letters import Origin
-from shared.errors import BusUnavailableError, NotNowError
+from shared.errors import BusUnavailableError, UnavailableError
 from shared.ledger import DeliveryState, Ledger, LedgerEntry
 from shared.message import AttemptError, DeliveryRequest, Message
 from shared.providers.base import OPTED_OUT, ProviderError
@@ -36,7 +36,7 @@ attempt take less time."""
 _SOON = timedelta(seconds=1)
 
 
-class NoProviderError(NotNowError):
+class NoProviderError(UnavailableError):
     """No provider of the channel is available, so that the message waits in its place."""
 
 
@@ -281,7 +281,7 @@ class Deliverer:
         error = entry.error
         if error and error.code == OPTED_OUT and error.provider:
             change = _opt_out_reported_by(error.provider, request.message, error.at)
-            await self._suppressions.record(change, unless_so=True)
+            await self._suppressions.record(change, only_if_changed=True)
         await self._events.publish(request, entry, origin)
 
 

@@ -1,14 +1,16 @@
 """Selects the providers through which a message may be sent."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from services.sender.provider_client import ProviderClient
-from services.sender.settings import SenderSettings
+from services.sender.settings import ProviderChoice, SenderSettings
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Adapter
 from shared.providers.registry import PROVIDERS, create_adapter
+from shared.settings import collect
 
 
 class ProviderSelection:
@@ -55,13 +57,14 @@ class ProviderSelection:
             client.finish_within(seconds)
 
 
-def create_adapters(settings: SenderSettings) -> dict[str, Adapter[Any]]:
+def create_adapters(choice: ProviderChoice) -> dict[str, Adapter[Any]]:
     """Create the adapters of the chosen providers, by name.
 
     Raises:
-        SettingsError: some settings of a provider are missing or invalid.
+        SettingsError: some settings of the providers are missing or invalid.
     """
-    return {name: create_adapter(PROVIDERS[name]) for name in settings.provider_names}
+    names = choice.provider_names
+    return dict(zip(names, collect(partial(create_adapter, PROVIDERS[name]) for name in names), strict=True))
 
 
 def create_selection(settings: SenderSettings, clients: Mapping[str, ProviderClient]) -> ProviderSelection:

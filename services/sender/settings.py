@@ -1,16 +1,17 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from itertools import chain
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from shared.addresses import InvalidAddressError, parse_email
 from shared.channels import Channel, channel_of_address
 from shared.providers.registry import PROVIDERS
-from shared.settings import WorkerSettings
+from shared.settings import Settings, WorkerSettings
 
 DEFAULT_RETRY_DELAYS = (1, 5, 15, 60, 300, 900, 1_800, 3_600, 3_600)
 """Seconds; ten attempts in somewhat less than three hours."""
@@ -57,7 +58,7 @@ ProviderNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Fi
 
 
 class OnAmbiguous(StrEnum):
-    """What to do with a message that a provider without idempotency keys may or may not have accepted."""
+    """The treatment of a message that a provider without idempotency keys may or may not have accepted."""
 
     RESEND = "resend"
     FAIL = "fail"
@@ -76,12 +77,54 @@ class Limits:
     rate: float | None = None
 
 
-class SenderSettings(WorkerSettings):
-    """Settings of the sender. The fields whose names begin with a channel are the same for every channel.
+class ProviderChoice(Settings):
+    """The choice of providers, which can be read even if other settings of the sender are invalid.
 
     Attributes:
         sms_providers, email_providers: each message is sent through the first healthy provider.
         routes: the same for messages from certain numbers, e-mail addresses or `@domain`s.
+    """
+
+    sms_providers: ProviderNames = (Channel.SMS.rules.default_provider,)
+    email_providers: ProviderNames = (Channel.EMAIL.rules.default_provider,)
+    routes: Annotated[dict[str, ProviderNames], NoDecode, BeforeValidator(parse_routes)] = Field(
+        default_factory=dict
+    )
+
+    @property
+    def provider_names(self) -> Sequence[str]:
+        """The names of all providers that the settings choose, once each."""
+        of_channels = map(self.providers_of, Channel)
+        return list(dict.fromkeys(chain.from_iterable([*of_channels, *self.routes.values()])))
+
+    def providers_of(self, channel: Channel) -> Sequence[str]:
+        names: tuple[str, ...] = getattr(self, f"{channel}_providers")
+        return names
+
+    @field_validator(*(f"{channel}_providers" for channel in Channel))
+    @classmethod
+    def _require_known_providers(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        channel = Channel(str(info.field_name).removesuffix("_providers"))
+        _require_none(_unknown_providers(names, channel))
+        return names
+
+    @field_validator("routes")
+    @classmethod
+    def _require_known_providers_of_senders(
+        cls, routes: dict[str, tuple[str, ...]]
+    ) -> dict[str, tuple[str, ...]]:
+        _require_none(
+            f"{sender}: {fault}"
+            for sender, names in routes.items()
+            for fault in _unknown_providers(names, channel_of_address(sender))
+        )
+        return routes
+
+
+class SenderSettings(WorkerSettings, ProviderChoice):
+    """Settings of the sender. The fields whose names begin with a channel are the same for every channel.
+
+    Attributes:
         sms_provider_concurrency, email_provider_concurrency: requests in progress at the same time to each
             provider of the channel.
         sms_provider_rate, email_provider_rate: requests per second to each provider of the channel; None for
@@ -94,11 +137,6 @@ class SenderSettings(WorkerSettings):
         breaker_pause: seconds after which one message probes the provider.
     """
 
-    sms_providers: ProviderNames = (Channel.SMS.rules.default_provider,)
-    email_providers: ProviderNames = (Channel.EMAIL.rules.default_provider,)
-    routes: Annotated[dict[str, ProviderNames], NoDecode, BeforeValidator(parse_routes)] = Field(
-        default_factory=dict
-    )
     sms_provider_concurrency: int = Field(default=48, ge=1)
     sms_provider_rate: PositiveFloat | None = None
     email_provider_concurrency: int = Field(default=48, ge=1)
@@ -116,40 +154,22 @@ class SenderSettings(WorkerSettings):
     def delays(self) -> tuple[timedelta, ...]:
         return tuple(timedelta(seconds=seconds) for seconds in self.retry_delays)
 
-    @property
-    def provider_names(self) -> Sequence[str]:
-        """The names of all providers that the settings choose, once each."""
-        return list(dict.fromkeys(name for _, _, names in self._choices() for name in names))
-
-    def providers_of(self, channel: Channel) -> Sequence[str]:
-        names: tuple[str, ...] = getattr(self, f"{channel}_providers")
-        return names
-
     def limits_of(self, channel: Channel) -> Limits:
         return Limits(
             concurrency=getattr(self, f"{channel}_provider_concurrency"),
             rate=getattr(self, f"{channel}_provider_rate"),
         )
 
-    @model_validator(mode="after")
-    def _require_known_providers(self) -> Self:
-        faults = [
-            f"{choice}: {name!r} is not a provider of {channel}; use {', '.join(_providers_for(channel))}"
-            for choice, channel, names in self._choices()
-            for name in names
-            if name not in _providers_for(channel)
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
 
-    def _choices(self) -> Iterator[tuple[str, Channel, Sequence[str]]]:
-        """List the choices of providers, each with its place in the settings and its channel."""
-        for channel in Channel:
-            yield f"{channel}_providers".upper(), channel, self.providers_of(channel)
-        for sender, names in self.routes.items():
-            yield f"ROUTES, {sender}", channel_of_address(sender), names
+def _unknown_providers(names: Sequence[str], channel: Channel) -> Iterator[str]:
+    """Return a sentence for each name that is not that of a provider of the channel."""
+    known = [name for name, provider in PROVIDERS.items() if provider.channel is channel]
+    for name in names:
+        if name not in known:
+            yield f"{name!r} is not a provider of {channel}; use {', '.join(known)}"
 
 
-def _providers_for(channel: Channel) -> Sequence[str]:
-    return [name for name, provider in PROVIDERS.items() if provider.channel is channel]
+def _require_none(faults: Iterable[str]) -> None:
+    """Raise ValueError with a line for each fault, if there are any."""
+    if lines := "\n".join(faults):
+        raise ValueError(lines)

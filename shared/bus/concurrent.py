@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from shared.bus.client import Bus
 from shared.bus.consumer import Done, Outcome, StreamMessage, stream_message
 from shared.bus.topology import ACK_WAIT, PIN_GROUP, Consumer
-from shared.errors import BusUnavailableError, NotNowError
+from shared.errors import BusUnavailableError, UnavailableError
 
 _log = structlog.get_logger()
 
@@ -98,8 +98,8 @@ class ConcurrentReader:
     Args:
         bus: the connection.
         consumer: the consumer; a pinned one serves only one process at a time.
-        process: processes one message. It may raise NotNowError, and is then called again after a pause, as
-            soon as messages can be processed.
+        process: processes one message. It may raise UnavailableError, and is then called again after a pause,
+            as soon as messages can be processed.
         capacity: how many messages are processed at the same time.
         key_of: returns the key of a message; those with the same one are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
@@ -311,7 +311,7 @@ class ConcurrentReader:
                 outcome = await self._process_once(held)
             except ClosedError:
                 return
-            except NotNowError as exc:
+            except UnavailableError as exc:
                 held.begun = False
                 self._warn(exc)
                 await self._pause(retry)
@@ -369,7 +369,7 @@ class ConcurrentReader:
         with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the handler knows that it is done
             await acknowledging
 
-    def _warn(self, error: NotNowError) -> None:
+    def _warn(self, error: UnavailableError) -> None:
         """Log that messages cannot be processed, but not for each of them."""
         now = asyncio.get_running_loop().time()
         if now >= self._warned_at + _LAST_RETRY or not self._warned_at:

@@ -1,7 +1,7 @@
 """The loop that fetches messages from a stream, passes them to a handler, and acknowledges them.
 
-The handler receives a batch of messages and returns an outcome for each. While it raises NotNowError, the
-loop calls it again with the same messages after increasing pauses. Returning the messages to the server
+The handler receives a batch of messages and returns an outcome for each. While it raises UnavailableError,
+the loop calls it again with the same messages after increasing pauses. Returning the messages to the server
 instead would count as deliveries, whose number is limited.
 """
 
@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from shared.bus.client import Bus
 from shared.bus.topology import ACK_WAIT, Consumer
 from shared.dead_letters import Origin
-from shared.errors import BusUnavailableError, NotNowError
+from shared.errors import BusUnavailableError, UnavailableError
 
 _log = structlog.get_logger()
 
@@ -78,7 +78,8 @@ class ConsumerLoop:
             receives heartbeats, so that the messages are not delivered to another process.
         linger: seconds between a batch that was not full and the next fetch. It makes batches larger and
             fewer under load; a message that arrives alone is still fetched immediately.
-        longest_pause: the maximum number of seconds before a handler that raised NotNowError is called again.
+        longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
+            again.
         may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
             that other processes can.
     """
@@ -174,7 +175,7 @@ class ConsumerLoop:
         while True:
             try:
                 return await self._handler(batch)
-            except NotNowError as exc:
+            except UnavailableError as exc:
                 if self._stopping.is_set():
                     return [HandBack()] * len(batch)
                 _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(exc), pause=pause)

@@ -56,15 +56,15 @@ class SuppressionList:
         return found.value.data if found else None
 
     async def record(
-        self, change: SuppressionChange, *, cause: object = None, unless_so: bool = False
+        self, change: SuppressionChange, *, cause: object = None, only_if_changed: bool = False
     ) -> SuppressionChange:
         """Record a change unless a later one is known; return the change that applies now.
 
         Args:
             change: the change.
             cause: identifies what caused the change, if that may be reported again at another time.
-            unless_so: record nothing if the pair is already in that state. Use it for requests, as opposed to
-                reports of something that happened at a certain time.
+            only_if_changed: record nothing if the pair is already in that state. Use it for requests, as
+                opposed to reports of something that happened at a certain time.
         """
         event = suppression_changed(change, cause=cause)
         subject = suppression_subject(change.channel, change.key)
@@ -74,7 +74,7 @@ class SuppressionList:
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
                 return known
-            if unless_so and state is change.state:
+            if only_if_changed and state is change.state:
                 return known or change
             try:
                 await self._changes.put(subject, event, after=found, id_=event.id)

@@ -155,8 +155,6 @@ class Message(Base):
     timestamp: Mapped[datetime]
     created_at: Mapped[datetime]
     send_at: Mapped[datetime | None]
-    email_id: Mapped[str | None]
-    in_reply_to: Mapped[str | None]
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
 

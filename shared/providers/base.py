@@ -188,3 +188,7 @@ class Provider(Generic[S]):
     adapter: type[Adapter[S]]
     webhooks: Sequence[Webhook] = ()
     signature: SignatureScheme[S] | None = None
+
+    def __post_init__(self) -> None:
+        if self.webhooks and self.signature is None:
+            raise ValueError(f"the webhooks of {self.name} need a signature, or anybody could post to them")

@@ -1,6 +1,7 @@
 """The providers. Each one is a folder of this package and a line in `PROVIDERS`."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from shared.providers.base import Adapter, Provider
@@ -9,7 +10,7 @@ from shared.providers.generic.sms import GENERIC_SMS
 from shared.providers.sendgrid import SENDGRID
 from shared.providers.twilio import TWILIO
 from shared.providers.webhooks import Verifier
-from shared.settings import SettingsError, read
+from shared.settings import SettingsError, collect, read
 
 PROVIDERS: Mapping[str, Provider[Any]] = {
     provider.name: provider
@@ -56,3 +57,13 @@ def create_verifier(provider: Provider[Any], **values: Any) -> Verifier | None: 
         return provider.signature.verifier(settings)
     except ValueError as exc:
         raise SettingsError(str(exc)) from exc
+
+
+def create_verifiers() -> dict[str, Verifier | None]:
+    """Create the verifiers of all providers, by name.
+
+    Raises:
+        SettingsError: some settings of the providers are invalid.
+    """
+    verifiers = collect(partial(create_verifier, provider) for provider in PROVIDERS.values())
+    return dict(zip(PROVIDERS, verifiers, strict=True))

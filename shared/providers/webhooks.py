@@ -129,19 +129,29 @@ class SignatureScheme(Generic[S]):
     challenge: str | None = None
 
 
-def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
-    """Return the JSON value of a request.
+def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model]:
+    """Return the JSON value of a request, and the model that it is validated to.
 
     Raises:
         UnreadableWebhookError: the body is not JSON.
-        InvalidWebhookError: there are lone surrogates in it, which cannot be stored.
+        InvalidWebhookError: with every field at fault.
+    """
+    raw = json_of(request)
+    validated = validate(raw, model, default_region=request.default_region)
+    require_storable(raw, "body")  # fields that the model does not have may contain anything
+    return raw, validated
+
+
+def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Return the JSON value of a request, which may contain lone surrogates.
+
+    Raises:
+        UnreadableWebhookError: the body is not JSON.
     """
     try:
-        value = parse_json(request.body)
+        return parse_json(request.body)
     except ValueError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
-    require_storable(value, "body")
-    return value
 
 
 def require_storable(value: object, name: str) -> bytes:

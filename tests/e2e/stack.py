@@ -26,7 +26,7 @@ class Process:
     Args:
         module: the module that `python -m` runs.
         url: the base URL of its health endpoints.
-        environment: its environment variables, beside those of this process.
+        environment: its environment variables, in addition to those of this process.
         log: the file for its output.
     """
 
@@ -153,13 +153,13 @@ async def running_stack(
     settings: Mapping[str, str] | None = None,
     services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
 ) -> AsyncIterator[Stack]:
-    """Run the services with these servers while inside.
+    """Run the services with these servers for the block.
 
     Args:
         folder: the folder for the logs of the services.
         database_url: the URL of the database.
         nats_url: the URL of NATS.
-        settings: further settings. A value such as `$GATEWAY_URL` is that of the named setting.
+        settings: further settings. A value such as `$GATEWAY_URL` stands for the value of that setting.
         services: the services to run.
     """
     ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}

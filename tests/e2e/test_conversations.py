@@ -30,7 +30,7 @@ async def test_all_messages_between_two_numbers_are_one_conversation(stack: Stac
     assert conversation["message_count"] == 4
 
 
-async def test_emails_of_the_specification_are_accepted(stack: Stack) -> None:
+async def test_emails_from_the_specification_are_accepted(stack: Stack) -> None:
     payload = {
         "from": EMAIL_A,
         "to": EMAIL_B,

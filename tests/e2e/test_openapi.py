@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.stack import Stack
 
-# A schema cannot say which phone numbers are possible, or that a message needs a body or an attachment. A
+# A schema cannot say which phone numbers are valid, or that a message needs a body or an attachment. A
 # request that conforms to it may therefore be refused with 422.
 _NOT_PROMISED = "positive_data_acceptance"
 

@@ -39,7 +39,7 @@ def alembic(database_url: str, *command: str) -> None:
 
 
 async def exchange(stack: Stack) -> list[dict[str, Any]]:
-    """Let messages go through everything that can happen to them; return their final states."""
+    """Take messages through everything that can happen to them; return their final states."""
     await stack.sms.behave(status=500, times=2)
     sent = [await stack.send(body=f"number {number}") for number in range(5)]
     done = [await stack.message_becomes(message["id"], "sent") for message in sent]

@@ -231,7 +231,7 @@ async def published_by(server: ConfiguredNats, subject: str) -> set[str]:
 
 @asynccontextmanager
 async def working(server: ConfiguredNats, service: str) -> AsyncIterator[tuple[Bus, Publisher]]:
-    """Connect as the service does, and check that the server denied nothing while inside."""
+    """Connect as the service does, and check that the server denies nothing during the block."""
     with capture_logs() as logs:
         async with connect(server.url_for(service), name=service) as bus, publishing(bus) as publisher:
             await bus.until_connected()

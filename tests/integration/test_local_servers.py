@@ -85,7 +85,7 @@ async def test_the_configuration_of_postgres(postgres: PostgresServer, setting: 
     assert await ask(postgres, f"select current_setting('{setting}')") == value
 
 
-async def test_the_case_of_letters_of_all_languages(postgres: PostgresServer) -> None:
+async def test_case_conversion_covers_all_languages(postgres: PostgresServer) -> None:
     assert await ask(postgres, "select upper('straße é я')") == "STRASSE É Я".replace("SS", "ß")
 
 
@@ -120,7 +120,7 @@ async def test_an_interrupted_initdb_is_repeated(tmp_path: Path) -> None:
     await server.stop()
 
 
-async def test_data_of_another_version_is_left_alone(tmp_path: Path) -> None:
+async def test_data_of_another_version_is_not_touched(tmp_path: Path) -> None:
     server = new_postgres(tmp_path)
     server.folder.mkdir()
     (server.folder / "PG_VERSION").write_text("9\n")
@@ -131,7 +131,7 @@ async def test_data_of_another_version_is_left_alone(tmp_path: Path) -> None:
         await server.start()
 
 
-async def test_data_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_data_of_another_user_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = new_postgres(tmp_path)
     server.folder.mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
@@ -186,7 +186,7 @@ async def test_a_port_in_use_is_named_with_its_variable(
         await server.start()
 
 
-async def test_a_long_log_begins_anew(tmp_path: Path) -> None:
+async def test_a_long_log_is_rotated(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"x" * (10 * 1024 * 1024 + 1))
     await NatsServer(tmp_path / "nats", free_port(), log=log).prepare()

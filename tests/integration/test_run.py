@@ -51,8 +51,8 @@ def fails(root: Path, capfd: pytest.CaptureFixture[str], **settings: str | int) 
 def test_all_faults_of_the_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert fails(tmp_path, capfd, SENDRES=3, GATEWAY_PORT="http", BREAKER_FAILURES=0) == [
         "run: SENDRES in .env is not a known setting; did you mean SENDERS?",
-        "run: GATEWAY_PORT must be a valid integer, not 'http'",
-        "run: BREAKER_FAILURES must be greater than or equal to 1, not '0'",
+        "run: GATEWAY_PORT: must be a valid integer, not 'http'",
+        "run: BREAKER_FAILURES: must be greater than or equal to 1, not '0'",
     ]
 
 
@@ -83,6 +83,8 @@ def providers() -> dict[str, str | int]:
         "SMS_PROVIDER_URL": "http://sms.example",
         "EMAIL_PROVIDER_URL": "http://email.example",
         "GATEWAY_PORT": free_port(),
+        "INGEST_HEALTH_PORT": free_port(),
+        "SENDER_HEALTH_PORT": free_port(),
     }
 
 

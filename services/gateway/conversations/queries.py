@@ -1,4 +1,4 @@
-"""Reading conversations from PostgreSQL."""
+"""Queries for conversations in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +42,7 @@ class ConversationQueries:
 
         Args:
             channel: of the conversations.
-            participant: key of an address that takes part.
+            participant: key of the address of a participant.
             cursor: the last conversation of the previous page.
             limit: maximum number of conversations.
         """

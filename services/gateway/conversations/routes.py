@@ -24,10 +24,10 @@ async def parse_reference(id: str) -> Reference:  # noqa: A002 - the name in the
     """Return the id or the key of a conversation in a path.
 
     Raises:
-        NotFoundError: the text is neither.
+        NotFoundError: the text is neither of them.
     """
     if id.isascii() and id.isdecimal():
-        # Python refuses to parse thousands of digits, and PostgreSQL knows no number above this one.
+        # Python refuses to parse thousands of digits, and PostgreSQL has no integers above this one.
         number = int(id) if len(id) <= len(str(MAX_BIGINT)) else 0
         if 1 <= number <= MAX_BIGINT:
             return number
@@ -40,7 +40,7 @@ async def parse_reference(id: str) -> Reference:  # noqa: A002 - the name in the
 async def list_conversations(
     parameters: ConversationParameters, conversations: Conversations, default_region: DefaultRegion
 ) -> Page[ConversationResponse]:
-    """List conversations. One that gets a message while the pages are read moves to the front."""
+    """List conversations. One that receives a message while you page through the list moves to the front."""
     participant = None
     if parameters.participant is not None:
         _, participant = parse_address(parameters.participant, "participant", default_region=default_region)

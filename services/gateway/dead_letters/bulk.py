@@ -1,4 +1,4 @@
-"""Resolving many dead letters in one request, as far as its time allows."""
+"""Resolves as many dead letters as possible within the time of one request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,13 +13,13 @@ from services.gateway.dead_letters.schemas import (
 )
 from services.gateway.http.deadline import DEADLINE
 from services.gateway.http.errors import ConflictError
-from shared.errors import BusUnavailableError, NotNowError
+from shared.errors import BusUnavailableError, UnavailableError
 
 _CHUNK = 100
-"""Dead letters that are read and resolved at once; each may have some hundred kilobytes."""
+"""Dead letters that are read and resolved at once; each may have a few hundred kilobytes."""
 
 _LAST_START = 1.0
-"""Seconds after which no further chunk is started: one may take 4, and clients wait for 5."""
+"""Seconds after which no further chunk is started: a chunk may take 4, and clients wait for 5."""
 
 Resolve = Callable[[DeadLetterResponse], Awaitable[object]]
 
@@ -48,12 +48,12 @@ async def resolve_open(
     limit: int,
     resolve: Resolve,
 ) -> Progress:
-    """Resolve the open dead letters of a filter after `start`, oldest first.
+    """Resolve the open dead letters that match a filter, continuing at `start`, oldest first.
 
     It ends early, with the progress so far, when time runs out or NATS or PostgreSQL does not answer.
 
     Raises:
-        NotNowError: nothing could be resolved.
+        UnavailableError: nothing could be resolved.
     """
     clock = asyncio.get_running_loop().time
     started_at = clock()
@@ -65,7 +65,7 @@ async def resolve_open(
             chunk = [show_dead_letter(row) for row in rows[:size]]
             results = await _resolve_all(chunk, resolve, seconds=started_at + DEADLINE - clock())
             _record(progress, chunk, results)
-        except NotNowError:
+        except UnavailableError:
             if not progress.size:
                 raise
             break
@@ -88,7 +88,7 @@ async def _resolve_all(
 def _record(
     progress: Progress, items: Sequence[DeadLetterResponse], results: Sequence[BaseException | object]
 ) -> None:
-    """Count the results, and advance behind the items before the first one without a result.
+    """Count the results, and advance past the items before the first one without a result.
 
     Raises:
         BusUnavailableError: some items have no result, and have to be resolved again.
@@ -96,7 +96,7 @@ def _record(
     has_gap = False
     for item, result in zip(items, results, strict=True):
         match result:
-            case NotNowError() | asyncio.CancelledError():
+            case UnavailableError() | asyncio.CancelledError():
                 has_gap = True
                 continue
             case ConflictError():

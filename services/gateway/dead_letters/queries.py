@@ -1,4 +1,4 @@
-"""Reading dead letters from PostgreSQL."""
+"""Queries for dead letters in PostgreSQL."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _was(resolution: Resolution) -> ColumnElement[bool]:
 _HAS_LATER_GENERATION = exists().where(
     MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.generation > _dead_letter.c.generation
 )
-# A dead letter that was both replayed and discarded, perhaps with the NATS CLI, is on its way in any case.
+# A dead letter that was both replayed and discarded, perhaps with the NATS CLI, counts as replayed.
 _STATE = case(
     (or_(_was(Resolution.REPLAYED), _HAS_LATER_GENERATION), DeadLetterState.REPLAYED.value),
     (_was(Resolution.DISCARDED), DeadLetterState.DISCARDED.value),

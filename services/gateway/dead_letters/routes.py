@@ -17,14 +17,14 @@ from services.gateway.dead_letters.schemas import (
     DiscardResponse,
     ReplayResponse,
 )
-from services.gateway.dependencies import DeadLetterResolver, DeadLetters
-from services.gateway.http.auth import Caller
+from services.gateway.dependencies import DeadLetters, DeadLetterServiceDep
+from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, decode_cursor, encode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
 
-router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
+router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=AuthenticatedRoute)
 
 _ONE_PROBLEMS = problems(401, 404, 409, 503)
 _BODY_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
@@ -43,35 +43,36 @@ async def list_dead_letters(
 # The fixed paths come first, or the path with an id would answer requests with other methods.
 @router.post("/replay", summary="Replay dead letters", status_code=202, responses=_BODY_PROBLEMS)
 async def replay_dead_letters(
-    body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+    body: BulkReplayRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
-    """Replay the open dead letters of a filter, oldest first.
+    """Replay the open dead letters that match a filter, oldest first.
 
-    A request ends after `limit` dead letters or some seconds. Repeat it with `next_cursor` until that is
-    null. A cursor belongs to one filter, and excludes dead letters that were created after the first request.
-    Repeating a request is safe: a dead letter that was replayed is not replayed again.
+    A request stops after `limit` dead letters, or after a few seconds. Repeat it with the returned
+    `next_cursor` until that is null. A cursor is only valid for its own filter, and excludes dead letters
+    that were created after the first request. Repeating a request is safe: a dead letter is not replayed
+    twice.
     """
     listing = ("dead-letters", "replay", body.selected)
-    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
     progress = await resolve_open(
-        dead_letters, body.selected, start, body.limit, lambda each: resolver.replay(each, caller)
+        dead_letters, body.selected, start, body.limit, lambda each: service.replay(each, caller)
     )
     return _bulk_response(progress, *listing)
 
 
 @router.post("/discard", summary="Discard dead letters", status_code=202, responses=_BODY_PROBLEMS)
 async def discard_dead_letters(
-    body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, resolver: DeadLetterResolver
+    body: BulkDiscardRequest, caller: Caller, dead_letters: DeadLetters, service: DeadLetterServiceDep
 ) -> BulkResponse:
-    """Discard the open dead letters of a filter, oldest first. Repeat the request as for a replay."""
+    """Discard the open dead letters that match a filter, oldest first. Repeat the request as for a replay."""
     listing = ("dead-letters", "discard", body.selected)
-    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=resolver.clock())
+    start = decode_cursor(body.cursor, BulkCursor, *listing) or BulkCursor(until=service.clock())
     progress = await resolve_open(
         dead_letters,
         body.selected,
         start,
         body.limit,
-        lambda each: resolver.discard(each, body.reason, caller),
+        lambda each: service.discard(each, body.reason, caller),
     )
     return _bulk_response(progress, *listing)
 
@@ -95,17 +96,19 @@ async def get_dead_letter(
 
 @router.post("/{id}/replay", summary="Replay a dead letter", status_code=202, responses=_ONE_PROBLEMS)
 async def replay_dead_letter(
-    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
+    id: str,  # noqa: A002 - the name in the path
     caller: Caller,
-    resolver: DeadLetterResolver,
+    dead_letters: DeadLetters,
+    service: DeadLetterServiceDep,
 ) -> ReplayResponse:
-    """Send its message again, in a new generation. Replaying a dead letter twice is one replay.
+    """Send the message again, in a new generation. Repeating the request does not replay it twice.
 
     A payload that could not be read or stored returns to its stream unchanged, and a message that was sent is
-    not sent again. A dead letter that was already replayed or discarded is a 409.
+    not sent again. The response is a 409 if the dead letter was already replayed or discarded.
     """
     async with deadline():
-        generation = await resolver.replay(dead_letter, caller)
+        dead_letter = await _find(id, dead_letters)
+        generation = await service.replay(dead_letter, caller)
     return ReplayResponse(
         dead_letter_id=dead_letter.id, message_id=dead_letter.message_id, generation=generation
     )
@@ -118,17 +121,19 @@ async def replay_dead_letter(
     responses={**_BODY_PROBLEMS, **_ONE_PROBLEMS},
 )
 async def discard_dead_letter(
+    id: str,  # noqa: A002 - the name in the path
     body: DiscardRequest,
-    dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
     caller: Caller,
-    resolver: DeadLetterResolver,
+    dead_letters: DeadLetters,
+    service: DeadLetterServiceDep,
 ) -> DiscardResponse:
     """Discard a dead letter. It remains in the list as discarded, with the reason and the caller.
 
-    A dead letter that was already replayed or discarded is a 409.
+    The response is a 409 if the dead letter was already replayed or discarded.
     """
     async with deadline():
-        await resolver.discard(dead_letter, body.reason, caller)
+        dead_letter = await _find(id, dead_letters)
+        await service.discard(dead_letter, body.reason, caller)
     return DiscardResponse(dead_letter_id=dead_letter.id, message_id=dead_letter.message_id)
 
 

@@ -13,6 +13,8 @@ from shared.channels import Channel, Direction
 from shared.dead_letters import DeadLetter
 from shared.validation import ResolutionReason
 
+_REASON = "^[A-Za-z0-9_.-]*$"
+
 _SELECTED: JsonValue = {"required": ["filter"], "properties": {"filter": {"type": "object"}}}
 _ALL: JsonValue = {"required": ["all"], "properties": {"all": {"const": True}}}
 
@@ -26,7 +28,7 @@ class DeadLetterState(StrEnum):
 class ResolutionResponse(BaseModel):
     by: str = Field(description="Name of the API key", examples=["support"])
     at: AwareDatetime
-    reason: str | None = Field(description="Reason of a discard", examples=["The customer was called"])
+    reason: str | None = Field(description="Reason for discarding it", examples=["The customer was called"])
 
 
 class DeadLetterResponse(DeadLetter):
@@ -34,7 +36,7 @@ class DeadLetterResponse(DeadLetter):
 
     state: DeadLetterState
     resolution: ResolutionResponse | None = Field(
-        description="How the dead letter was resolved; also null if it was replayed without the API"
+        description="How it was resolved; null if it is open, or was replayed without the API"
     )
     created_at: AwareDatetime
 
@@ -63,10 +65,12 @@ class SkippedDeadLetter(BaseModel):
 
 
 class BulkResponse(BaseModel):
-    """The result of resolving many dead letters, and whether more are left."""
+    """The result of resolving many dead letters, with a cursor if more are left."""
 
-    resolved: int = Field(description="How many were replayed or discarded", examples=[100])
-    skipped: list[SkippedDeadLetter] = Field(description="Those that could not be resolved")
+    resolved: int = Field(
+        description="The number of dead letters that were replayed or discarded", examples=[100]
+    )
+    skipped: list[SkippedDeadLetter] = Field(description="The dead letters that could not be resolved")
     next_cursor: str | None = Field(description="Cursor of the next request; null if no more are left")
 
 
@@ -81,13 +85,19 @@ class DiscardRequest(_Request):
 
 
 class DeadLetterSelection(_Request):
-    """Selects dead letters; every condition has to be met."""
+    """Selects the dead letters that meet all conditions."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     direction: Annotated[Direction | None, Field(strict=False)] = None
     channel: Annotated[Channel | None, Field(strict=False)] = None
-    reason: str | None = Field(default=None, min_length=1, max_length=64, description="The code, as listed")
+    reason: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        pattern=_REASON,
+        description="The reason code, as shown in the list",
+    )
     message_id: Annotated[UUID | None, Field(strict=False)] = None
 
     @model_validator(mode="after")
@@ -161,7 +171,7 @@ class DeadLetterQuery(PageParameters):
 
     direction: Direction | None = None
     channel: Channel | None = None
-    reason: str | None = Field(default=None, max_length=64, pattern="^[A-Za-z0-9_.-]*$")
+    reason: str | None = Field(default=None, max_length=64, pattern=_REASON)
     message_id: UUID | None = None
     state: DeadLetterState | None = None
 
@@ -186,8 +196,8 @@ class BulkCursor(Cursor):
     """The progress of a bulk request through the dead letters of a filter, oldest first.
 
     Attributes:
-        until: when the first request was made. Later dead letters are excluded: a message that fails again
-            at once would otherwise be replayed for ever.
+        until: when the first request was made. Later dead letters are excluded: a message that immediately
+            fails again would otherwise be replayed forever.
         after: the last dead letter that was resolved.
     """
 
@@ -195,5 +205,5 @@ class BulkCursor(Cursor):
     after: DeadLetterCursor | None = None
 
     def advance(self, created_at: datetime, id_: UUID) -> Self:
-        """Return the cursor behind a dead letter."""
+        """Return the cursor for continuing after a dead letter."""
         return self.model_copy(update={"after": DeadLetterCursor(created_at=created_at, id=id_)})

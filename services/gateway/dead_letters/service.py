@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 _LOG_EVENTS = {Resolution.REPLAYED: "dead_letter_replayed", Resolution.DISCARDED: "dead_letter_discarded"}
 
 _REPLAYABLE = {Stream.INBOUND, Stream.OUTBOUND, Stream.DELAYED, Stream.EVENTS, Stream.DEADLETTER}
-"""Streams whose messages are ours; advisories are the server's."""
+"""Streams whose messages are published by us; advisories are published by the server."""
 
 _STORING = {consumer.name for consumer in INGEST_CONSUMERS}
 """Consumers that send nothing: a message that they could not process may have been sent nevertheless."""
@@ -30,14 +30,14 @@ _STORING = {consumer.name for consumer in INGEST_CONSUMERS}
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterService:
-    """Replays or discards dead letters, and records who did.
+    """Replays or discards dead letters, and records the caller.
 
     The record comes last: without it a dead letter is still open and can be replayed again, or the next
     generation of its message shows that it was. In the opposite order, an interrupted replay would look like
     a completed one.
 
     Its methods raise ConflictError for a dead letter that is not open, and BusUnavailableError when JetStream
-    does not acknowledge; to repeat them then does no harm.
+    does not acknowledge; repeating them is then harmless.
 
     Attributes:
         validity: how long after its replay a message may still be sent.
@@ -49,7 +49,7 @@ class DeadLetterService:
     clock: Callable[[], datetime]
 
     async def replay(self, dead_letter: DeadLetterResponse, caller: str) -> int | None:
-        """Replay a dead letter; replaying it twice is one replay.
+        """Replay a dead letter; calling this twice replays it once.
 
         Args:
             dead_letter: the dead letter.
@@ -72,7 +72,7 @@ class DeadLetterService:
         return generation
 
     async def discard(self, dead_letter: DeadLetterResponse, reason: str, caller: str) -> None:
-        """Record that nothing is left to do; if this is done twice, the first record counts."""
+        """Record that nothing is left to do; if this is done twice, the first record applies."""
         _require_open(dead_letter)
         await self._record(dead_letter, Resolution.DISCARDED, reason, caller)
 

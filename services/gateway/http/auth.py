@@ -1,12 +1,13 @@
-"""API keys, and the names of the callers that have them."""
+"""API keys, and the names of the callers to whom they belong."""
 
 import hmac
 import re
-from collections.abc import Mapping
-from typing import Annotated, Self
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Self
 
-from fastapi import Request, Security
+from fastapi import Request, Response, Security
 from fastapi.openapi.models import HTTPBearer
+from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
 from services.gateway.http.errors import UnauthorizedError
@@ -45,7 +46,7 @@ class ApiKeys:
         return bool(self._names)
 
     def name_of(self, key: str) -> str | None:
-        """Return the name of a key, in a time that does not depend on how much of a key was guessed."""
+        """Return the name of a key, in a time that does not reveal how much of a key was guessed."""
         found = None
         for known, name in self._names.items():
             if hmac.compare_digest(known, key.encode()):
@@ -54,7 +55,7 @@ class ApiKeys:
 
 
 class ApiKeyAuthentication(SecurityBase):
-    """Returns the name of the caller that an API key belongs to, and refuses requests without a valid key.
+    """Returns the name of the caller to whom an API key belongs, and refuses requests without a valid key.
 
     Every caller is anonymous if no keys are configured.
     """
@@ -76,4 +77,17 @@ class ApiKeyAuthentication(SecurityBase):
 authenticate = ApiKeyAuthentication()
 
 Caller = Annotated[str, Security(authenticate)]
-"""The name of the caller, who has a valid API key."""
+"""The name of the caller that the API key belongs to."""
+
+
+class AuthenticatedRoute(APIRoute):
+    """A route that authenticates the caller before FastAPI reads and parses the body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_authenticated(request: Request) -> Response:
+            await authenticate(request)
+            return await handle(request)
+
+        return handle_authenticated

@@ -5,7 +5,7 @@ from services.gateway.http.errors import ProblemError
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body, which is read once.
+    """Return the body, which is read only once.
 
     Raises:
         ProblemError: 400, the client has disconnected; or 413.

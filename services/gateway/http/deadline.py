@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from shared.errors import BusUnavailableError
 
 DEADLINE = 4.5
-"""Seconds that NATS has for everything in a request: one step alone may take 4, and clients wait for 5."""
+"""Seconds that NATS has for a whole request: a single step may take 4, and clients wait for 5."""
 
 
 @asynccontextmanager

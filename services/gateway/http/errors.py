@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the answers to requests that fail, and the exceptions that cause them."""
+"""Problem documents (RFC 9457): the responses to requests that fail, and the exceptions behind them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from shared.errors import DatabaseUnavailableError, NotNowError
+from shared.errors import DatabaseUnavailableError, UnavailableError
 from shared.suppressions import SuppressionChange
 from shared.validation import Fault, faults_of
 
@@ -66,11 +66,11 @@ _GENERIC_CODES: Mapping[int, ProblemCode] = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
-"""Codes of the errors that FastAPI raises by itself."""
+"""Codes of the errors that FastAPI itself raises."""
 
 
 class ProblemError(HTTPException):
-    """A request that is answered with a problem document.
+    """An error that is returned to the client as a problem document.
 
     Attributes:
         code: the kind of problem, for programs.
@@ -126,11 +126,6 @@ class OverloadedError(ProblemError):
         super().__init__(503, "overloaded", detail, headers={"Retry-After": _RETRY_AFTER})
 
 
-class FieldError(BaseModel):
-    field: str = Field(description="Path in the body, query parameter or header", examples=["to"])
-    detail: str = Field(examples=["is not a possible phone number"])
-
-
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -140,23 +135,23 @@ class Problem(BaseModel):
     title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
     code: ProblemCode = Field(
-        description="The last part of `type`, for programs; there may be further codes in later versions",
+        description="The last part of `type`, for programs; later versions may add further codes",
         examples=["invalid_request"],
     )
     detail: str = Field(examples=["The request is not valid"])
-    errors: list[FieldError] = Field(description="The fields at fault, if any")
+    errors: list[Fault] = Field(description="The invalid fields, if any")
 
 
 _DESCRIPTIONS = {
     400: "The body cannot be parsed",
-    401: "The credentials are missing or not valid",
-    403: "The signature of the provider is missing or not valid",
+    401: "The credentials are missing or invalid",
+    403: "The signature of the provider is missing or invalid",
     404: "Not found",
     408: "The body did not arrive in time",
     409: "Not possible in the current state, for example because the recipient has opted out",
     413: "The body is too large",
     415: "The content type is not supported",
-    422: "Some fields are not valid",
+    422: "Some fields are invalid",
     503: (
         "NATS or PostgreSQL does not answer. The request may still have been accepted; "
         "retry it with the same `Idempotency-Key` to avoid a duplicate"
@@ -191,10 +186,10 @@ def problem_schemas() -> dict[str, Any]:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error of the application with a problem document."""
+    """Return a problem document for every error of the application."""
     app.add_exception_handler(StarletteHTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
-    app.add_exception_handler(NotNowError, _on_not_now)
+    app.add_exception_handler(UnavailableError, _on_unavailable)
     app.add_exception_handler(Exception, _on_unexpected)
 
 
@@ -210,7 +205,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 
 
 def _methods_at(request: Request) -> list[str]:
-    """Return the methods at the request's path; the router only knows those of its first route."""
+    """Return the methods at the request's path; the router knows only those of the first route there."""
     path = getattr(request.scope.get("route"), "path", None)
     return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
 
@@ -220,17 +215,11 @@ async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
     errors = exc.errors()
     if errors[0]["type"] == "json_invalid":
         return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
-    errors = [{**error, "loc": error["loc"][1:], "type": _type_of(error)} for error in errors]
+    errors = [{**error, "loc": error["loc"][1:]} for error in errors]
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
 
 
-def _type_of(error: Mapping[str, Any]) -> str:
-    """Return the type of an error, as pydantic names it where it parses JSON."""
-    type_: str = error["type"]
-    return "model_type" if type_ == "model_attributes_type" else type_
-
-
-async def _on_not_now(_: Request, exc: Exception) -> Response:
+async def _on_unavailable(_: Request, exc: Exception) -> Response:
     _log.warning("dependency_unavailable", error=str(exc))
     headers = {"Retry-After": _RETRY_AFTER}
     if isinstance(exc, DatabaseUnavailableError):
@@ -239,7 +228,7 @@ async def _on_not_now(_: Request, exc: Exception) -> Response:
 
 
 async def _on_unexpected(_: Request, __: Exception) -> Response:
-    # Starlette raises the exception again once this is sent, and the server logs it.
+    # Starlette raises the exception again after sending this, and the server logs it.
     return problem(500, "internal_error", "An unexpected error occurred")
 
 

@@ -1,4 +1,4 @@
-"""The one departure from FastAPI's own handling of requests, for the two routes that send messages."""
+"""The one departure from FastAPI's own handling of requests, for the busiest routes: sends and webhooks."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
@@ -18,21 +18,24 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class FastRoute(APIRoute):
     """A route that calls its handler without FastAPI's dependency solver.
 
-    The handler is declared as any other: its signature has a JSON body, dependencies, and the response whose
-    headers it sets, and the OpenAPI document follows from that. FastAPI's solver takes longer than everything
-    else that the gateway does in a request to send, and passes no validation context, which phone numbers in
-    national form need.
+    The handler is declared like any other: its signature has a JSON body, dependencies, and the response
+    whose headers it sets, and the OpenAPI document follows from that. FastAPI's solver takes longer than
+    everything else that the gateway does in such a request. It also passes no validation context, which phone
+    numbers in national form need, and reads the body before it authenticates the caller.
 
-    In return, the dependencies must be coroutine functions of the request alone, and cannot be overridden.
-    Those that are added where a router is included do not apply; they have to be in the signature.
+    In return, a dependency must be a coroutine function of the request alone, and cannot be overridden. One
+    that is added where a router is included does not apply: it has to be a parameter of the handler or of
+    the route.
     """
 
     def get_route_handler(self) -> Handler:
-        assert self.body_field is not None  # noqa: S101 - for mypy
-        model = cast("type[BaseModel]", self.body_field.field_info.annotation)
+        # FastAPI's handler would also validate the result and manage exit stacks and background tasks, which
+        # none of these routes has.
+        for dependency in self.dependant.dependencies:
+            _require_simple(dependency)
         guards = [_call_of(each) for each in self.dependant.dependencies if each.name is None]
         resolvers = {each.name: _call_of(each) for each in self.dependant.dependencies if each.name}
-        body_name = self.dependant.body_params[0].name
+        body = self.dependant.body_params[0] if self.dependant.body_params else None
         response_name = self.dependant.response_param_name
         endpoint = self.endpoint
 
@@ -40,16 +43,35 @@ class FastRoute(APIRoute):
             for guard in guards:
                 await guard(request)
             values = {name: await resolve(request) for name, resolve in resolvers.items()}
-            values[body_name] = await _validated(request, model)
+            if body is not None:
+                model = cast("type[BaseModel]", body.field_info.annotation)
+                values[body.name] = await _validated(request, model)
             response = Response(status_code=self.status_code or 200, media_type="application/json")
             if response_name:
                 values[response_name] = response
             result = await endpoint(**values)
+            if isinstance(result, Response):
+                return result
             response.body = result.__pydantic_serializer__.to_json(result, by_alias=True)
             response.headers["content-length"] = str(len(response.body))
             return response
 
         return handle
+
+
+def _require_simple(dependency: Dependant) -> None:
+    """Check that a dependency needs only the request.
+
+    Raises:
+        TypeError: it does not.
+    """
+    # Header parameters only document what the dependency reads from the request.
+    others = (
+        *(dependency.path_params, dependency.query_params, dependency.cookie_params, dependency.body_params),
+        dependency.dependencies,
+    )
+    if any(others) or not dependency.request_param_name:
+        raise TypeError(f"{dependency.call} needs more than the request, so FastRoute cannot call it")
 
 
 def _call_of(dependant: Dependant) -> Callable[[Request], Awaitable[Any]]:
@@ -61,7 +83,7 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
     """Return the validated body.
 
     Raises:
-        ProblemError: the body is not JSON, incomplete, or too large.
+        ProblemError: the body is not JSON, or incomplete.
         InvalidRequestError: with every field at fault.
     """
     body = await read_body(request)

@@ -1,4 +1,4 @@
-"""The middleware that checks the content type and the size of every body before anything reads it."""
+"""The middleware that checks the content type and the size of a body as soon as something reads it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.http.errors import ProblemError, problem
+from services.gateway.http.errors import ProblemError
 from shared.validation import MAX_BODY
 
 _WITHOUT_BODY = {"GET", "HEAD"}
@@ -23,6 +23,9 @@ class BodyRule:
 class BodyLimits:
     """Refuses a body of another content type with 415, and one that is too large with 413.
 
+    A request that is refused for another reason before its body is read, or whose route has no body, is not
+    checked.
+
     Args:
         app: the application.
         rules: by path; any other path has the default rule.
@@ -34,41 +37,20 @@ class BodyLimits:
         self._default = BodyRule()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _is_checked(scope):
-            await self._app(scope, receive, send)
-            return
-        rule = self._rules.get(scope["path"], self._default)
-        headers = Headers(scope=scope)
-        try:
-            _check(headers, rule)
-        except ProblemError as exc:
-            await problem(exc.status_code, exc.code, exc.detail)(scope, receive, send)
-            return
-        await self._app(scope, _limited(receive, rule), send)
+        if scope["type"] == "http" and scope["method"] not in _WITHOUT_BODY:
+            rule = self._rules.get(scope["path"], self._default)
+            receive = _checked(receive, Headers(scope=scope), rule)
+        await self._app(scope, receive, send)
 
 
-def _is_checked(scope: Scope) -> bool:
-    is_api = scope["type"] == "http" and scope["path"].startswith("/api/")
-    return is_api and scope["method"] not in _WITHOUT_BODY
+def _checked(receive: Receive, headers: Headers, rule: BodyRule) -> Receive:
+    size: int | None = None
 
-
-def _check(headers: Headers, rule: BodyRule) -> None:
-    length = headers.get("content-length")
-    # Unlike `int`, `float` reads any number of digits.
-    if length is not None and length.isdecimal() and float(length) > rule.max_size:
-        raise _too_large(rule)
-    has_body = length not in {None, "0"} or "transfer-encoding" in headers
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if has_body and media_type != rule.media_type:
-        detail = f"The content type must be {rule.media_type}"
-        raise ProblemError(415, "unsupported_content_type", detail)
-
-
-def _limited(receive: Receive, rule: BodyRule) -> Receive:
-    size = 0
-
-    async def receive_limited() -> Message:
+    async def receive_checked() -> Message:
         nonlocal size
+        if size is None:
+            _check_headers(headers, rule)
+            size = 0
         message = await receive()
         if message["type"] == "http.request":
             size += len(message.get("body", b""))
@@ -76,7 +58,20 @@ def _limited(receive: Receive, rule: BodyRule) -> Receive:
                 raise _too_large(rule)
         return message
 
-    return receive_limited
+    return receive_checked
+
+
+def _check_headers(headers: Headers, rule: BodyRule) -> None:
+    length = headers.get("content-length", "0")
+    if length == "0" and "transfer-encoding" not in headers:
+        return
+    # Unlike `int`, `float` reads any number of digits.
+    if length.isdecimal() and float(length) > rule.max_size:
+        raise _too_large(rule)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != rule.media_type:
+        detail = f"The content type must be {rule.media_type}"
+        raise ProblemError(415, "unsupported_content_type", detail)
 
 
 def _too_large(rule: BodyRule) -> ProblemError:

@@ -19,7 +19,7 @@ _DIGEST_SIZE = 8
 
 
 class Cursor(BaseModel):
-    """The place of an item in a list: the values that the list is ordered by."""
+    """The position of an item in a list: the values that the list is ordered by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ def page_of(
         rows: the rows from the cursor on, one more than the page shows if there are more.
         page: the parameters of the request.
         show: turns a row into an item.
-        cursor_of: returns the place of a row.
+        cursor_of: returns the position of a row.
         listing: the name of the list, and the filters that were requested.
     """
     shown = rows[: page.limit]
@@ -80,7 +80,7 @@ def decode_cursor(text: str | None, kind: type[C], *listing: object) -> C | None
     """Decode a cursor.
 
     Raises:
-        InvalidRequestError: the text is not a cursor, or one of another list.
+        InvalidRequestError: the text is not a cursor, or belongs to another list.
     """
     if text is None:
         return None
@@ -95,5 +95,5 @@ def decode_cursor(text: str | None, kind: type[C], *listing: object) -> C | None
 
 
 def _digest(payload: bytes, listing: Sequence[object]) -> bytes:
-    """Return a checksum, which an altered cursor or one of another list does not have. It is not a secret."""
+    """Return a checksum, which reveals an altered cursor or one of another list. It is not a secret."""
     return blake2b(repr(listing).encode() + payload, digest_size=_DIGEST_SIZE).digest()

@@ -13,7 +13,7 @@ _FIRST_ERROR = 400
 
 
 class Telemetry:
-    """Counts, times and traces requests by the path of their route, of which there are few."""
+    """Counts, times and traces requests by the path of their route, of which there are only a few."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,6 +43,6 @@ class Telemetry:
 
 
 def _span(scope: Scope) -> AbstractContextManager[None]:
-    # Probes and scrapes belong to no message.
+    # Health checks and scrapes do not belong to a message.
     traced = tracing.is_on() and scope["path"].startswith("/api/")
     return tracing.serving(scope["method"], Headers(scope=scope)) if traced else nullcontext()

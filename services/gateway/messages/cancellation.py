@@ -1,4 +1,4 @@
-"""Cancelling messages that are not being sent yet."""
+"""Cancels messages that are not being sent yet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from datetime import datetime
 
 import structlog
 
-from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import ConflictError
 from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
 from shared.bus.key_value import RevisionConflictError
@@ -25,7 +24,7 @@ _NOT_STARTED = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
 
 @dataclass(frozen=True, slots=True)
 class CancellationService:
-    """Takes the next step of a message in place of the sender, which then finds it taken.
+    """Claims the next step of a message in place of the sender, which then finds it taken.
 
     The ledger arbitrates: compare-and-set lets either the cancellation or the sender's claim on that step
     succeed.
@@ -43,9 +42,8 @@ class CancellationService:
                 final status.
             BusUnavailableError: NATS does not answer; the message may or may not be cancelled.
         """
-        async with deadline():
-            entry = await self._cancel(message)
-            await self._publish(message, entry)
+        entry = await self._cancel(message)
+        await self._publish(message, entry)
         _log.info("message_canceled", message_id=str(message.id))
         return MessageResponse.model_validate({**dict(message), "status": Status.CANCELED, "error": None})
 
@@ -84,13 +82,13 @@ class CancellationService:
 def _require_not_started(message: MessageWithHistory, entry: LedgerEntry | None) -> None:
     """Raise ConflictError if the provider may have the message, or its status is final."""
     if entry is None:
-        # The sender has not seen the message yet, or so long ago that the ledger has forgotten it.
+        # The sender has not seen the message yet, or handled it so long ago that the ledger has forgotten it.
         if message.status not in _NOT_STARTED:
             raise _too_late(message.status)
     elif entry.state not in {DeliveryState.DEFERRED, DeliveryState.RETRYING}:
         raise _too_late("being sent" if entry.state is DeliveryState.CLAIMED else entry.state)
     elif entry.in_doubt_at:
-        detail = "An earlier attempt had no answer, so the provider may already have the message"
+        detail = "An earlier attempt got no response, so the provider may already have the message"
         raise ConflictError("outcome_unknown", detail)
 
 

@@ -1,8 +1,8 @@
 """The `Idempotency-Key` of a request, and the store of the requests that have one.
 
 A key stands for one message: the first request with it stores the event that it is about to publish. A
-repetition publishes that event again, since the first request may have ended before it did, and the streams
-recognise it.
+repeated request publishes that event again, since the first one may have been interrupted before it did. The
+streams recognise the repetition.
 """
 
 import re
@@ -72,10 +72,10 @@ def _invalid(detail: str) -> InvalidRequestError:
 
 
 def fingerprint(body: SendRequest) -> str:
-    """Return a digest of the fields of a request that are set, by which different requests are distinguished.
+    """Return a digest of the fields that are set in a request, which distinguishes different requests.
 
-    Fields that are absent, null or empty do not count, so that a field that a later release adds leaves the
-    digests of requests without it unchanged.
+    Fields that are absent, null or empty do not count, so that a field which a later release adds does not
+    change the digests of requests without it.
     """
     fields = {name: value for name, value in body if value}
     return blake2b(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Reading messages from PostgreSQL. The columns are named as the fields of the responses."""
+"""Queries for messages in PostgreSQL. The columns have the names of the response's fields."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -48,7 +48,7 @@ _DECIDING_FIRST = (
     message_history.c.occurred_at,
     message_history.c.event_id,
 )
-"""The order in which the report that counts comes first."""
+"""The order in which the decisive report comes first."""
 
 
 class MessageQueries:
@@ -76,7 +76,7 @@ class MessageQueries:
     async def scheduled(
         self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Return messages that wait for their time and have not expired, soonest first."""
+        """Return scheduled messages that have not expired, soonest first."""
         since = datetime.now(UTC) - self._validity
         statement = scheduled_messages(channel, since, cursor, limit)
 
@@ -130,9 +130,9 @@ def scheduled_messages(
 ) -> Statement:
     """Select messages that are due after `since`, soonest first.
 
-    Their status comes from the report `scheduled` unless another one counts. Receipts need not be considered,
-    since they are about messages that were `sent`. An index has these reports in the order of their due
-    times.
+    Their status comes from the report `scheduled` unless another one takes precedence. Receipts need not be
+    considered, since they are about messages that were `sent`. An index has these reports in the order of
+    their due times.
     """
     report, other = aliased(MessageEvent), aliased(MessageEvent)
     counts_instead = tuple_(other.generation, other.precedence, other.attempt) > tuple_(
@@ -160,7 +160,7 @@ def scheduled_messages(
 def select_messages(
     message: FromClause = _message, source: FromClause = _MESSAGE_WITH_CONVERSATION
 ) -> Statement:
-    """Select the fields of a response: columns of the same name, and those that the history decides.
+    """Select the fields of a response: columns of the same names, and the fields that depend on the history.
 
     Args:
         message: the table or subquery of the messages.

@@ -2,8 +2,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from services.gateway.dependencies import Canceller, Messages, MessageSender, Trace
+from services.gateway.dependencies import CancellationServiceDep, Messages, MessageServiceDep, Trace
 from services.gateway.http.auth import Caller
+from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, decode_cursor, page_of
@@ -36,7 +37,7 @@ _SEND_RESPONSES = {
 async def send_sms(
     body: SmsRequest,
     caller: Caller,
-    sender: MessageSender,
+    sender: MessageServiceDep,
     response: Response,
     trace: Trace,
     idempotency_key: IdempotencyKey,
@@ -50,7 +51,7 @@ async def send_sms(
 async def send_email(
     body: EmailRequest,
     caller: Caller,
-    sender: MessageSender,
+    sender: MessageServiceDep,
     response: Response,
     trace: Trace,
     idempotency_key: IdempotencyKey,
@@ -84,11 +85,14 @@ async def get_message(message: Annotated[MessageWithHistory, Depends(_find)]) ->
 
 @router.delete("/{id}", summary="Cancel a message", responses=problems(401, 404, 409, 503))
 async def cancel_message(
-    message: Annotated[MessageWithHistory, Depends(_find)], canceller: Canceller
+    id: str,  # noqa: A002 - the name in the path
+    messages: Messages,
+    cancellation_service: CancellationServiceDep,
 ) -> MessageResponse:
-    """Cancel a message while it waits for its time, or for another attempt after the provider refused one.
+    """Cancel a message that is scheduled, or that waits for another attempt after the provider refused one.
 
-    Cancelling a message again has the same response. A message can no longer be cancelled once an attempt has
-    started whose outcome is unknown.
+    Cancelling a message again returns the same response. A message cannot be cancelled while it is being
+    sent, or after an attempt whose outcome is unknown.
     """
-    return await canceller.cancel(message)
+    async with deadline():
+        return await cancellation_service.cancel(await _find(id, messages))

@@ -1,4 +1,4 @@
-"""The bodies of requests and responses about messages."""
+"""The bodies of requests and responses for messages."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -43,14 +43,14 @@ _TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "strin
 
 
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
-    """Return the configuration of a send request: unknown fields, which may be misspelt, are refused."""
+    """Return the configuration of send requests, which refuses unknown fields: they may be misspelt."""
     shown: JsonValue = [{**example, "timestamp": "2024-11-01T14:00:00Z"} for example in examples]
     schema: dict[str, JsonValue] = {"examples": shown, "anyOf": [_TEXT, _ATTACHMENT]}
     return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=schema)
 
 
 class SendRequest(BaseModel):
-    """The fields that all requests to send have; subclasses narrow the addresses, the type and the body.
+    """The fields of all requests to send; subclasses narrow the addresses, the type and the body.
 
     A field with the name of a field of `Message` becomes that field.
     """
@@ -65,7 +65,7 @@ class SendRequest(BaseModel):
         default=None, description="When the message was written; now by default"
     )
     send_at: Moment | None = Field(
-        default=None, description="The message is not sent before this time, up to 7 days ahead"
+        default=None, description="The message is not sent before this time, which may be up to 7 days ahead"
     )
 
     @model_validator(mode="after")
@@ -138,9 +138,7 @@ class MessageResponse(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     id: UUID
-    conversation_id: int | None = Field(
-        default=None, description="Null until the message is stored", examples=[1]
-    )
+    conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
     conversation_key: UUID
     direction: Direction
     type: MessageType
@@ -153,10 +151,10 @@ class MessageResponse(BaseModel):
     status: Status = Field(examples=[Status.SENT])
     provider: str | None = Field(examples=["generic_sms"])
     provider_message_id: str | None = Field(
-        description="The provider's id of the message", examples=["sms-4711"]
+        description="The provider's id for the message", examples=["sms-4711"]
     )
     error: ErrorResponse | None = Field(
-        default=None, description="Error of the latest attempt, if it failed", examples=[None]
+        description="Error of the latest attempt, if it failed", examples=[None]
     )
     created_at: AwareDatetime = Field(description="When the message was accepted")
     send_at: AwareDatetime | None = Field(
@@ -176,15 +174,15 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        return cls.model_validate({**dict(message), "status": status})
+        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
 
 
 class HistoryEntry(BaseModel):
-    """Something that happened to a message."""
+    """A report on a message."""
 
     status: Status
     source: str = Field(description="`event` of this service, or `receipt` of the provider")
-    generation: int = Field(description="0, and one more with each replay of the message's dead letter")
+    generation: int = Field(description="0, and one higher after each replay of the message's dead letter")
     attempt: int
     provider: str | None
     provider_message_id: str | None

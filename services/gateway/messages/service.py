@@ -32,7 +32,7 @@ from shared.validation import Fault
 _log = structlog.get_logger()
 
 _CLOCK_SKEW = timedelta(minutes=1)
-"""How far a client's clock may be behind ours before the time on it is refused as past."""
+"""How far a client's clock may be behind ours before its current time is refused as past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class MessageService:
     """Accepts messages.
 
     Attributes:
-        received: the newest message of each conversation that came in.
+        received: the newest inbound message of each conversation.
         validity: how long after its acceptance a message may still be sent.
         clock: returns the time, in UTC.
     """
@@ -93,7 +93,7 @@ class MessageService:
         return event
 
     async def _as_reply(self, message: Message) -> Message:
-        """Refer to the newest message that came in the conversation, if the stream still has it."""
+        """Make a message a reply to the newest inbound one in its conversation, if the stream has one."""
         if not message.channel.rules.is_threaded:
             return message
         subject = inbound_message_subject(message.channel, message.conversation_key)
@@ -121,13 +121,13 @@ class MessageService:
             first = known  # accepted earlier, when there was no reason to refuse it
         else:
             raise refusal
-        # The first attempt to publish it may have failed long ago, so its time starts now.
+        # The first attempt to publish it may have failed long ago, so its validity starts now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
 
 
 def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Message:
-    """Create the message of a request; fields of the same name are taken over."""
+    """Create the message of a request; fields of the same name are copied."""
     fields = {name: getattr(body, name) for name in _common_fields(type(body))}
     return Message.between(
         body.from_,

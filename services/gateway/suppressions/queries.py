@@ -1,4 +1,4 @@
-"""Reading the suppression list from PostgreSQL."""
+"""Queries for the suppression list in PostgreSQL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class SuppressionQueries:
     ) -> Sequence[Row[Any]]:
         """Return the opt-outs that no later change of the same pair has revoked, most recent first.
 
-        Of two changes of a pair at the same moment, the opt-out counts as the later one.
+        If a pair has two changes at the same moment, the opt-out counts as the later one.
         """
         change, later = _changes.c, _changes.alias("later").c
         statement: Select[Any] = select(

@@ -1,7 +1,7 @@
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
-from services.gateway.dependencies import Clock, DefaultRegion, Suppressions, SuppressionWriter
-from services.gateway.http.auth import Caller
+from services.gateway.dependencies import Clock, DefaultRegion, SuppressionListDep, Suppressions
+from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
@@ -18,7 +18,7 @@ from shared.channels import Channel
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import Fault
 
-router = APIRouter(prefix="/api/suppressions", tags=["suppressions"])
+router = APIRouter(prefix="/api/suppressions", tags=["suppressions"], route_class=AuthenticatedRoute)
 
 
 @router.get("", summary="List suppressed addresses, most recent first", responses=problems(401, 422, 503))
@@ -38,15 +38,15 @@ async def list_suppressions(
 async def suppress_address(
     body: SuppressRequest,
     address: AddressPath,
-    suppressions: SuppressionWriter,
+    suppressions: SuppressionListDep,
     caller: Caller,
     clock: Clock,
     default_region: DefaultRegion,
     sender: SenderQuery = None,
 ) -> SuppressionResponse:
-    """Send no more messages to an address, from one address of ours or from all of them.
+    """Send no more messages to an address, from one sender address or from all of them.
 
-    An address that has already opted out of these is left unchanged.
+    An existing opt-out from the same senders is left unchanged.
     """
     channel, theirs, ours = _pair(address, sender, default_region)
     change = SuppressionChange(
@@ -60,19 +60,25 @@ async def suppress_address(
         occurred_at=clock(),
     )
     async with deadline():
-        return SuppressionResponse.of(await suppressions.record(change, unless_so=True))
+        return SuppressionResponse.of(await suppressions.record(change, only_if_changed=True))
 
 
-@router.delete("/{address}", summary="Lift a suppression", status_code=204, responses=problems(401, 422, 503))
+@router.delete(
+    "/{address}",
+    summary="Lift a suppression",
+    status_code=204,
+    response_class=Response,
+    responses=problems(401, 422, 503),
+)
 async def lift_suppression(
     address: AddressPath,
-    suppressions: SuppressionWriter,
+    suppressions: SuppressionListDep,
     caller: Caller,
     clock: Clock,
     default_region: DefaultRegion,
     sender: SenderQuery = None,
 ) -> None:
-    """Lift the suppression for one address of ours, or the one for all of them. Neither lifts the other."""
+    """Lift the suppression for one sender address, or the one for all of them. Neither lifts the other."""
     channel, theirs, ours = _pair(address, sender, default_region)
     change = SuppressionChange(
         channel=channel,
@@ -84,11 +90,11 @@ async def lift_suppression(
         occurred_at=clock(),
     )
     async with deadline():
-        await suppressions.record(change, unless_so=True)
+        await suppressions.record(change, only_if_changed=True)
 
 
 def _pair(address: str, sender: str | None, default_region: str) -> tuple[Channel, str, str | None]:
-    """Return the channel and the keys of the recipient's address and of ours."""
+    """Return the channel, and the keys of the recipient's and the sender's address."""
     channel, theirs = parse_address(address, "address", default_region=default_region)
     if sender is None:
         return channel, theirs, None

@@ -29,12 +29,13 @@ class SuppressionResponse(BaseModel):
     channel: Channel
     address: str = Field(description="The recipient's address", examples=["+18045551234"])
     sender: str | None = Field(
-        description="The address of ours that the opt-out concerns; null for all of them",
+        description="The sender address that the opt-out applies to; null for all sender addresses",
         examples=["+12016661234"],
     )
     source: SuppressionSource = Field(description="The cause of the opt-out")
     detail: str | None = Field(
-        description="The text message, the provider's reason, or that of the API's caller", examples=["STOP"]
+        description="The text message, or the reason given by the provider or by the API's caller",
+        examples=["STOP"],
     )
     by: str | None = Field(description="Name of the caller's API key, if the API was used", examples=[None])
     since: AwareDatetime
@@ -71,7 +72,7 @@ SenderQuery = Annotated[
     str | None,
     Query(
         max_length=MAX_ADDRESS_LENGTH,
-        description="An address of ours; all of them by default",
+        description="The sender address; all sender addresses by default",
         json_schema_extra=ADDRESS_SCHEMA,
         examples=["+12016661234"],
     ),

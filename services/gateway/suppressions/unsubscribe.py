@@ -1,4 +1,4 @@
-"""The pages behind the unsubscribe links in e-mails (RFC 8058). Anybody who has a link may follow it."""
+"""The pages behind the unsubscribe links in e-mails (RFC 8058). Anybody who has a link can use it."""
 
 from html import escape
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from services.gateway.dependencies import Clock, SuppressionWriter
+from services.gateway.dependencies import Clock, SuppressionListDep
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
@@ -36,13 +36,13 @@ def unsubscribe_router(secret: str) -> APIRouter:
 
     @router.get("/{token}", summary="Show the unsubscribe page", responses=problems(404))
     async def show_unsubscribe_page(token: str) -> HTMLResponse:
-        """Show a page with a button. Nothing is changed yet, since malware scanners open links too."""
+        """Show a page with a button. This changes nothing yet, since malware scanners open links too."""
         subscription = _verified(token, secret)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
         return _page(f"Unsubscribe {theirs} from messages sent by {ours}?", _BUTTON)
 
     @router.post("/{token}", summary="Unsubscribe", responses=problems(404, 503))
-    async def unsubscribe(token: str, suppressions: SuppressionWriter, clock: Clock) -> HTMLResponse:
+    async def unsubscribe(token: str, suppressions: SuppressionListDep, clock: Clock) -> HTMLResponse:
         """Unsubscribe the recipient. Doing so again changes nothing."""
         subscription = _verified(token, secret)
         change = SuppressionChange(
@@ -55,7 +55,7 @@ def unsubscribe_router(secret: str) -> APIRouter:
             occurred_at=clock(),
         )
         async with deadline():
-            await suppressions.record(change, unless_so=True)
+            await suppressions.record(change, only_if_changed=True)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
         return _page(f"{theirs} is unsubscribed from messages sent by {ours}.")
 

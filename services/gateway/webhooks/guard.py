@@ -1,8 +1,9 @@
-"""Verifying the signatures of webhooks."""
+"""Verifies the signatures of webhooks."""
 
 import asyncio
 from typing import Any
 
+import structlog
 from fastapi import Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
@@ -15,6 +16,8 @@ from shared.providers.base import Provider
 from shared.providers.webhooks import Refusal, SignatureScheme, Verifier, Webhook
 from shared.validation import MAX_BODY
 
+_log = structlog.get_logger()
+
 _DETAILS = {
     Refusal.UNSIGNED: "The header {header} is missing",
     Refusal.EXPIRED: "The webhook was not signed within the last 5 minutes",
@@ -23,8 +26,8 @@ _DETAILS = {
 }
 
 _MAX_BODIES = 256
-_MAX_LARGE_BODIES = 8  # of up to 30 MB
-"""The number of bodies that a route reads at the same time without knowing whether they are signed."""
+_MAX_LARGE_BODIES = 4  # of up to 30 MB, which take twice as much while they are parsed
+"""The number of unverified bodies that a route reads at the same time."""
 
 _BODY_TIMEOUT = 60
 """Seconds."""
@@ -73,13 +76,14 @@ class RequireSignature(SecurityBase):
             return Refusal.UNSIGNED
         await self._read_body(request)
         given = await webhook_request(request)
-        if len(given.body) > MAX_BODY:  # may take long enough to hold up other requests
+        if len(given.body) > MAX_BODY:  # may take long enough to block other requests
             return await asyncio.to_thread(self._verify, given)
         return self._verify(given)
 
     async def _read_body(self, request: Request) -> None:
         """Read a body that may not be signed: only a few at the same time, and each within a time limit."""
         if self._slots.locked():
+            _log.warning("webhook_refused", provider=self._provider, reason="overloaded")
             raise OverloadedError("Too many webhooks are being received at the moment")
         try:
             async with self._slots, asyncio.timeout(_BODY_TIMEOUT):

@@ -8,7 +8,7 @@ from shared.providers.webhooks import WebhookRequest
 
 
 async def webhook_request(request: Request) -> WebhookRequest:
-    """Return a request as providers verify and parse it; raise ProblemError as `read_body` does."""
+    """Return a request as the providers expect it; raise ProblemError as `read_body` does."""
     return WebhookRequest(
         path=request.scope["path"],
         query=request.scope["query_string"],

@@ -1,6 +1,6 @@
 """Mounts the webhooks that the providers declare.
 
-The providers parse the bodies, which are in their own formats; signatures are about bytes.
+The providers parse the bodies, which are in their own formats; signatures are computed over bytes.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from fastapi import APIRouter, Response, Security
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from services.gateway.dependencies import Trace, WebhookPublisher
+from services.gateway.dependencies import Trace, WebhookServiceDep
 from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
+from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
 from services.gateway.webhooks.guard import RequireSignature
 from services.gateway.webhooks.requests import ReceivedWebhook
@@ -38,7 +39,7 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
         verifiers: the verifier of each provider's signatures, if one is configured.
         is_open: whether requests are accepted that no verifier is configured for.
     """
-    router = APIRouter(tags=["webhooks"])
+    router = APIRouter(tags=["webhooks"], route_class=FastRoute)
     for provider in PROVIDERS.values():
         for webhook in provider.webhooks:
             _mount(router, provider, webhook, verifiers.get(provider.name), is_open=is_open)
@@ -55,7 +56,7 @@ def body_rules() -> Mapping[str, BodyRule]:
 
 
 def body_schemas() -> dict[str, Any]:
-    """Return the JSON schemas of the webhooks' bodies, which no signature contains, by name."""
+    """Return the JSON schemas of the webhooks' bodies by name; no handler's signature contains them."""
     models = {
         webhook.body
         for provider in PROVIDERS.values()
@@ -72,16 +73,17 @@ def body_schemas() -> dict[str, Any]:
 def _mount(
     router: APIRouter, provider: Provider[Any], webhook: Webhook, verifier: Verifier | None, *, is_open: bool
 ) -> None:
+    assert provider.signature is not None  # noqa: S101 - a provider with webhooks has one
     dependencies = []
-    if provider.signature and not (verifier is None and is_open):
+    if verifier is not None or not is_open:
         dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
 
-    async def handle(request: ReceivedWebhook, publisher: WebhookPublisher, trace: Trace) -> Response:
+    async def handle(request: ReceivedWebhook, publisher: WebhookServiceDep, trace: Trace) -> Response:
         content = await _parse(webhook, request)
         await publisher.publish(content, request, provider=provider.name, trace=trace)
         return _respond(webhook, content)
 
-    refused = 401 if provider.signature and provider.signature.challenge else 403
+    refused = 401 if provider.signature.challenge else 403
     model = webhook.response if isinstance(webhook.response, type) else None
     router.add_api_route(
         _PREFIX + webhook.path,
@@ -99,7 +101,7 @@ def _mount(
 
 async def _parse(webhook: Webhook, request: WebhookRequest) -> WebhookContent:
     try:
-        if webhook.max_size > MAX_BODY:  # may take long enough to hold up other requests
+        if webhook.max_size > MAX_BODY:  # may take long enough to block other requests
             return await asyncio.to_thread(webhook.parse, request)
         return webhook.parse(request)
     except UnreadableWebhookError as exc:

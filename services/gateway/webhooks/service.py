@@ -42,9 +42,12 @@ class WebhookService:
             provider: the provider's name.
             trace: headers of the trace that the webhook belongs to.
         """
-        for faults in content.invalid:
-            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc()
-            _log.warning("webhook_event_invalid", provider=provider, fields=[fault.field for fault in faults])
+        if content.invalid:
+            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc(len(content.invalid))
+            fields = sorted({fault.field for faults in content.invalid for fault in faults})
+            _log.warning(
+                "webhook_event_invalid", provider=provider, count=len(content.invalid), fields=fields[:20]
+            )
         await asyncio.gather(
             *(self._receive(message, trace) for message in content.messages),
             *(self._report(receipt, request, trace) for receipt in content.receipts),
@@ -59,8 +62,8 @@ class WebhookService:
         )
         if change := change_by_keyword(incoming):
             # YES is an ordinary answer unless there is an opt-out to revoke.
-            unless_so = incoming.keyword is Keyword.YES
-            await self.suppressions.record(change, cause=message.id, unless_so=unless_so)
+            only_if_changed = incoming.keyword is Keyword.YES
+            await self.suppressions.record(change, cause=message.id, only_if_changed=only_if_changed)
         event = message_received(incoming)
         subject = inbound_message_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))
@@ -83,5 +86,5 @@ class WebhookService:
         )
 
     async def _record(self, change: SuppressionChange) -> None:
-        # A provider that refuses to send reports a state and not a moment.
-        await self.suppressions.record(change, unless_so=change.source is SuppressionSource.PROVIDER)
+        # A provider that refuses to send reports a state rather than an event.
+        await self.suppressions.record(change, only_if_changed=change.source is SuppressionSource.PROVIDER)

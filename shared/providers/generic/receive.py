@@ -17,7 +17,7 @@ from shared.keywords import keyword_of
 from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.generic.signature import HEADER
-from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, json_of, validate
+from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, parse_model
 from shared.validation import Attachments, ErrorCode, ReceiptStatus, Text, Timestamp
 
 SIGNATURE: SignatureScheme[Any] = SignatureScheme(
@@ -85,8 +85,7 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
     """Return the function that parses a provider's inbound messages."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw = json_of(request)
-        payload = validate(raw, model, default_region=request.default_region)
+        raw, payload = parse_model(request, model)
         body = payload.body or ""
         message = IncomingMessage.of(
             provider=provider,
@@ -111,8 +110,7 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
     """Return the function that parses a provider's delivery receipts."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw = json_of(request)
-        payload = validate(raw, model, default_region=request.default_region)
+        raw, payload = parse_model(request, model)
         receipt = IncomingReceipt(
             channel=channel,
             provider=provider,

@@ -14,10 +14,10 @@ from shared.message import IncomingReceipt
 from shared.providers.sendgrid.inbound import NAME
 from shared.providers.webhooks import (
     InvalidWebhookError,
-    UnreadableWebhookError,
     Webhook,
     WebhookContent,
     WebhookRequest,
+    json_of,
     require_storable,
     validate,
 )
@@ -28,7 +28,7 @@ from shared.suppressions import (
     SuppressionState,
 )
 from shared.text import single_line
-from shared.validation import MAX_BODY, Email, Fault, ProviderId, parse_json
+from shared.validation import MAX_BODY, Email, Fault, ProviderId
 
 _MAX_EVENTS = 1024 * 1024
 """Bytes; SendGrid collects up to 768 KB."""
@@ -108,10 +108,7 @@ def parse_events(request: WebhookRequest) -> WebhookContent:
         UnreadableWebhookError: the body is not JSON.
         InvalidWebhookError: the body is not an array.
     """
-    try:
-        events = parse_json(request.body)
-    except ValueError as exc:
-        raise UnreadableWebhookError(str(exc)) from exc
+    events = json_of(request)
     if not isinstance(events, list):
         raise InvalidWebhookError(Fault("body", "must be a JSON array"))
     content = WebhookContent()

@@ -32,7 +32,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     validate,
 )
-from shared.text import clean_text, single_line
+from shared.text import NOT_A_LINE, clean_text, single_line
 from shared.validation import MAX_SUBJECT, Email, Fault
 
 NAME = "sendgrid"
@@ -57,6 +57,8 @@ _SUPERSETS = {"ascii": "cp1252", "iso8859-1": "cp1252"}
 
 _MESSAGE_ID = re.compile(r"(?im)^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)")
 _IN_BRACKETS = re.compile(r"<([^<>]*)>\s*$")
+
+_CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:()+-]{0,39}")
 
 _charsets = TypeAdapter(dict[str, str])
 
@@ -164,6 +166,9 @@ def _decode(value: bytes, charset: str) -> str:
 
 
 def _codec(charset: str) -> str:
+    # Python remembers every name that it has looked up, and e-mails may name anything.
+    if not _CHARSET_NAME.fullmatch(charset):
+        raise LookupError(charset[:_MAX_LABEL])
     name = codecs.lookup(charset).name
     return "utf-8" if name in _PYTHON_CODECS else _SUPERSETS.get(name, name)
 
@@ -223,7 +228,9 @@ def _provider_message_id(fields: Form, sender: str, recipient: str) -> str:
 
 def _email_id(fields: Form) -> str | None:
     found = _MESSAGE_ID.search(_single(fields, "headers") or "")
-    return found[1] if found else None
+    if found is None or len(found[1]) > MAX_SUBJECT or NOT_A_LINE.search(found[1]):
+        return None
+    return found[1]
 
 
 def _raw(fields: Form, form: MultipartForm) -> Mapping[str, Any]:
@@ -252,7 +259,7 @@ _FORM: Mapping[str, Any] = {
         "subject": {"type": "string"},
         "html": {"type": "string"},
         "text": {"type": "string"},
-        "headers": {"type": "string", "description": "The headers of the e-mail, among them Message-ID"},
+        "headers": {"type": "string", "description": "The headers of the e-mail, including Message-ID"},
         "charsets": {
             "type": "string",
             "description": "JSON; the character set of each field that is not in UTF-8",

@@ -21,7 +21,7 @@ START = datetime(2024, 11, 1, 14, tzinfo=UTC)
 
 
 def minutes(number: float) -> datetime:
-    """Return the time so many minutes after `START`."""
+    """Return the time this many minutes after `START`."""
     return START + timedelta(minutes=number)
 
 

@@ -1,4 +1,4 @@
-"""The gateway while PostgreSQL or NATS is away."""
+"""The gateway while PostgreSQL or NATS is unavailable."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -149,7 +149,7 @@ def webhooks() -> dict[str, dict[str, Any]]:
 
 
 class Line:
-    """A connection to PostgreSQL that can hang, as that of a network does."""
+    """A connection to PostgreSQL that can hang, as a network connection can."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

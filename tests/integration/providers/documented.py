@@ -1,4 +1,4 @@
-"""The provider of `docs/providers.md`, created from the code on the page as it stands there."""
+"""The provider of `docs/providers.md`, created from the code exactly as it is printed on the page."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The contract of the adapters: the requests that they build, and the errors for all possible answers.
+"""The contract of the adapters: the requests that they build, and the errors for all possible responses.
 
 A new provider adds its rows here. The provider of `docs/providers.md` is tested as it stands on the page.
 """
@@ -43,16 +43,16 @@ WRITTEN = "2024-11-01T14:00:00Z"
 
 @dataclass(frozen=True)
 class Row:
-    """A message, the request that sends it, and what the answers of the provider mean.
+    """A message, the request that sends it, and the meaning of the provider's responses.
 
     Attributes:
         url_setting: the setting that has the address of the provider.
         headers: some headers that the request must have.
-        accepts: the answer of the provider when it accepts the message as `id`.
+        accepts: the response of the provider when it accepts the message as `id`.
         settings: further settings.
         json: the body of the request; or else `form`.
         refusals: the errors that differ from those of `FAILURES`, by status.
-        unreadable: a 2xx answer without an id.
+        unreadable: a 2xx response without an id.
     """
 
     provider: Provider[Any]
@@ -332,7 +332,7 @@ async def test_each_failure_is_the_right_error(
     ("row", "status"),
     [(row, status) for row in ALL_ROWS.values() for status in row.refusals],
 )
-async def test_some_statuses_mean_more_to_a_provider(
+async def test_some_statuses_have_a_special_meaning(
     row: Row, provider: StandIn, client: HttpClient, status: int
 ) -> None:
     error, code = row.refusals[status]
@@ -342,7 +342,7 @@ async def test_some_statuses_mean_more_to_a_provider(
     assert caught.value.code == code
 
 
-async def test_an_accepted_message_is_not_sent_again_if_the_answer_is_unreadable(
+async def test_an_accepted_message_is_not_sent_again_if_the_response_is_unreadable(
     row: Row, provider: StandIn, send_row: Send
 ) -> None:
     provider.answer = lambda _: row.unreadable
@@ -368,7 +368,7 @@ async def test_an_incomplete_acceptance_is_repeated_only_if_that_is_harmless(
         await send_row()
 
 
-async def test_an_unreachable_provider_has_nothing(row: Row, client: HttpClient) -> None:
+async def test_an_unreachable_provider_did_not_get_the_message(row: Row, client: HttpClient) -> None:
     with pytest.raises(NotReachedError):
         await send(client, row.create_adapter("http://127.0.0.1:9"), row.message, row.files)
 

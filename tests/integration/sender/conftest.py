@@ -105,7 +105,7 @@ class Harness:
 
 
 class AdapterWithoutKeys(GenericSmsAdapter):
-    """The adapter of a provider that takes a second request with the same key for a second message."""
+    """The adapter of a provider that treats a second request with the same key as a second message."""
 
     honours_idempotency_keys = False
 
@@ -131,8 +131,8 @@ def harness(bus: Bus, publisher: Publisher, provider: MockProvider) -> Harness:
 def sender(harness: Harness) -> SenderFactory:
     """Return a function that runs a sender with the given parts.
 
-    Its arguments are the first provider and its URL, the providers after it (`then`), and what the settings
-    of a sender are; `timeout` and `pause` are in seconds.
+    Its arguments are the first provider and its URL, the providers after it (`then`), and settings of a
+    sender; `timeout` and `pause` are in seconds.
     """
 
     @asynccontextmanager

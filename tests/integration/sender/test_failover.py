@@ -35,7 +35,7 @@ FAIL = OnAmbiguous.FAIL
 
 
 class OtherKeyAdapter(AdapterWithoutKeys):
-    """The adapter of a mock that takes each request for another message, since the key is never the same."""
+    """The adapter of a mock that treats each request as a new message, since the key is never the same."""
 
     def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
         return super().request(message.model_copy(update={"id": new_message_id()}), files)

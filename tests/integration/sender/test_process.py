@@ -20,6 +20,21 @@ ROOT = Path(__file__).parents[3]
         ({"ROUTES": "@example.com=sendgrid"}, ["SENDGRID_API_KEY is not set"]),
         ({"EMAIL_PROVIDERS": "twilio"}, ["EMAIL_PROVIDERS: 'twilio' is not a provider of email"]),
         ({"NATS_URL": ""}, ["NATS_URL is not set"]),
+        (
+            {"NATS_URL": "", "RETRY_DELAYS": "soon", "ROUTES": "@example.com=sendgrid"},
+            ["NATS_URL is not set", "RETRY_DELAYS: must be a valid number", "SENDGRID_API_KEY is not set"],
+        ),
+        (
+            {"SMS_PROVIDERS": "twilio", "EMAIL_PROVIDERS": "sendgrid", "PUBLIC_BASE_URL": "example.com"},
+            [
+                "PUBLIC_BASE_URL: is not an http or https URL",
+                "TWILIO_ACCOUNT_SID is not set",
+                "TWILIO_AUTH_TOKEN is not set",
+                "SENDGRID_API_KEY is not set",
+            ],
+        ),
+        # The sender does not use it; the settings of a provider are declared once, for both services.
+        ({"WEBHOOK_SECRET": "topsecret"}, ["WEBHOOK_SECRET: must be whsec_ and base64"]),
     ],
 )
 def test_invalid_settings_are_explained(tmp_path: Path, settings: dict[str, str], faults: list[str]) -> None:

@@ -120,7 +120,7 @@ async def test_a_message_that_becomes_due_while_the_breaker_is_open_is_deferred_
 
 
 @pytest.mark.parametrize("seen", [False, True])
-async def test_a_canceled_message_is_not_sent_even_if_all_streams_are_replayed(
+async def test_a_cancelled_message_is_not_sent_even_if_all_streams_are_replayed(
     harness: Harness, sender: SenderFactory, *, seen: bool
 ) -> None:
     request = scheduled(timedelta(seconds=1))
@@ -145,7 +145,7 @@ async def test_a_canceled_message_is_not_sent_even_if_all_streams_are_replayed(
     assert await harness.dead_letters() == []
 
 
-async def test_a_later_generation_of_a_canceled_message_is_canceled_as_well(
+async def test_a_later_generation_of_a_cancelled_message_is_cancelled_as_well(
     harness: Harness, sender: SenderFactory
 ) -> None:
     async def are_both_reported() -> bool:
@@ -171,7 +171,7 @@ async def test_the_sender_publishes_a_cancellation_that_was_not_published(
         await harness.wait_for_status(request, "canceled")
 
 
-async def test_canceling_again_publishes_the_same_event(harness: Harness) -> None:
+async def test_cancelling_again_publishes_the_same_event(harness: Harness) -> None:
     request = scheduled(IN_AN_HOUR)
     for _ in range(2):
         assert await cancel(harness, request) is Status.CANCELED
@@ -212,7 +212,7 @@ async def test_the_gateway_and_the_sender_publish_a_cancellation_with_the_same_i
         (DeliveryState.DEFERRED, {"in_doubt_at": "generic_sms"}),
     ],
 )
-async def test_a_message_that_is_being_sent_or_has_ended_cannot_be_canceled(
+async def test_a_message_that_is_being_sent_or_has_ended_cannot_be_cancelled(
     harness: Harness, state: DeliveryState, fields: dict[str, object]
 ) -> None:
     request = messages.request()
@@ -224,7 +224,7 @@ async def test_a_message_that_is_being_sent_or_has_ended_cannot_be_canceled(
 
 
 @pytest.mark.parametrize("status", [Status.RECEIVED, Status.SENT, Status.DELIVERED, Status.FAILED])
-async def test_a_message_the_ledger_has_forgotten_cannot_be_canceled(
+async def test_a_message_the_ledger_has_forgotten_cannot_be_cancelled(
     harness: Harness, status: Status
 ) -> None:
     with pytest.raises(ConflictError, match=status):
@@ -241,7 +241,7 @@ async def test_after_an_unanswered_attempt_it_is_too_late(harness: Harness, send
         await harness.wait_for_status(request, "retrying")
         await harness.provider.behave(status=429, retry_after=60)
         await eventually(has_failed_twice)
-    with pytest.raises(ConflictError, match="no answer"):
+    with pytest.raises(ConflictError, match="no response"):
         await cancel(harness, request)
 
 
@@ -252,11 +252,11 @@ async def test_after_an_expired_claim_it_is_too_late(harness: Harness, sender: S
     await harness.accept(request)
     async with sender():
         await harness.wait_for_status(request, "retrying")
-    with pytest.raises(ConflictError, match="no answer"):
+    with pytest.raises(ConflictError, match="no response"):
         await cancel(harness, request)
 
 
-async def test_each_message_is_either_sent_or_canceled(harness: Harness, sender: SenderFactory) -> None:
+async def test_each_message_is_either_sent_or_cancelled(harness: Harness, sender: SenderFactory) -> None:
     requests = [scheduled(timedelta(seconds=2)) for _ in range(80)]
     random = Random(8)
     at_once, never, at_its_time = requests[:5], requests[5:10], requests[10:]

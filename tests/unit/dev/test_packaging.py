@@ -17,7 +17,7 @@ from shared.version import VERSION
 ROOT = Path(__file__).parents[3]
 LOCK_FILES = ("requirements.lock", "requirements-run.lock", "requirements-dev.lock")
 OWN_PACKAGES = {"services", "shared", "mock_providers", "dev"}
-# Parts of declared dependencies that belong to distributions of their own.
+# Parts of declared dependencies that belong to separate distributions.
 PARTS = {"pydantic_core", "starlette", "opentelemetry"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -51,7 +51,7 @@ def test_a_lock_file_has_hashes_and_names_no_index(name: str) -> None:
     ],
 )
 def test_the_code_imports_only_declared_dependencies(folder: str, group: str | None) -> None:
-    """A package that only the development set brings would be missing in production."""
+    """A package that only the development dependencies include would be missing in production."""
     declared = {normalized(requirement) for requirement in PYPROJECT["project"]["dependencies"]}
     if group is not None:
         declared |= {normalized(requirement) for requirement in PYPROJECT["dependency-groups"][group]}
@@ -70,7 +70,7 @@ def normalized(requirement: str) -> str:
 
 
 def imports(folder: Path) -> Iterator[str]:
-    """Yield the packages of others that the code imports."""
+    """Yield the third-party packages that the code imports."""
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:

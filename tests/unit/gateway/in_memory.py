@@ -73,15 +73,15 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
     return Services(
-        message_sender=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
-        canceller=CancellationService(Ledger(bus, publisher), publisher, clock),
+        message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
+        cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
         messages=MessageQueries(reader, _VALIDITY),
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
-        dead_letter_resolver=DeadLetterService(publisher, _VALIDITY, clock),
+        dead_letter_service=DeadLetterService(publisher, _VALIDITY, clock),
         suppressions=SuppressionQueries(reader),
-        suppression_writer=suppressions,
-        webhook_publisher=WebhookService(publisher, suppressions),
+        suppression_list=suppressions,
+        webhook_service=WebhookService(publisher, suppressions),
         clock=clock,
     )
 

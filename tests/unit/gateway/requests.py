@@ -42,13 +42,13 @@ RESOLUTIONS: Mapping[str, Mapping[str, Any]] = {
     DISCARD_ALL: {"all": True, "reason": "a test"},
 }
 BODIES = {**SENDS, **WEBHOOKS, **RESOLUTIONS}
-"""Valid bodies of all paths without parameters that accept JSON, but for SendGrid's."""
+"""Valid bodies for all paths without parameters that accept JSON, except SendGrid's."""
 
 MISSING = object()
 
 
 def changed(payload: Mapping[str, Any], field: str, value: object) -> dict[str, Any]:
-    """Return a payload with another value of a field, such as `attachments.0`, or without the field."""
+    """Return a payload with a different value of a field, such as `attachments.0`, or without the field."""
     name = field.partition(".")[0]
     return {key: old for key, old in {**payload, name: value}.items() if old is not MISSING}
 

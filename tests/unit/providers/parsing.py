@@ -22,7 +22,7 @@ from shared.providers.webhooks import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 _MAX_EVENT = 1024 * 1024 - 4 * 1024
-"""Bytes: what a NATS message holds, without its headers."""
+"""Bytes that a NATS message can hold, without its headers."""
 
 _PREFIX = "/api/webhooks/"
 _WEBHOOKS = {
@@ -48,7 +48,7 @@ def request(
 
 
 def parse(path: str, body: bytes, headers: Mapping[str, str]) -> WebhookContent:
-    """Parse a webhook, and check that an answer can be given and that everything in it can be published."""
+    """Parse a webhook, and check that it can be answered and that everything in it can be published."""
     webhook = webhook_at(path)
     content = webhook.parse(request(body, headers))
     webhook.respond(content)
@@ -72,7 +72,7 @@ def invalid_fields(path: str, body: bytes, headers: Mapping[str, str]) -> set[st
 
 
 def require_tolerated(path: str, body: bytes, headers: Mapping[str, str]) -> None:
-    """Parse any bytes, which must raise no other errors than those that the gateway answers."""
+    """Parse any bytes, which may raise only the errors that the gateway handles."""
     try:
         content = parse(path, body, headers)
     except (InvalidWebhookError, UnreadableWebhookError):
@@ -93,7 +93,7 @@ def flipped(data: bytes, position: int, by: int) -> bytes:
 fuzzed = settings(deadline=None, max_examples=150)
 
 flips = st.integers(1, 255)
-"""What a byte is changed by."""
+"""The value that is XORed with a byte to change it."""
 
 anything = st.text(st.characters(codec="utf-8"), max_size=30)
 some_json = st.recursive(

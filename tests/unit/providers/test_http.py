@@ -74,12 +74,12 @@ async def send_and_answer(id_: object) -> str:
     return await send(client, create_adapter(GENERIC_SMS), messages.message())
 
 
-async def test_the_id_in_the_answer_is_returned() -> None:
+async def test_the_id_in_the_response_is_returned() -> None:
     assert await send_and_answer("SM0123-abc") == "SM0123-abc"
 
 
 @pytest.mark.parametrize("id_", ["", "x" * 256, "a\0b", "\ud800", "a\nb", 7, None, ["SM0123"]])
-async def test_an_id_is_a_short_text(id_: object) -> None:
+async def test_an_id_must_be_a_short_text(id_: object) -> None:
     with pytest.raises(RejectedError) as caught:
         await send_and_answer(id_)
     assert caught.value.code == "unreadable_answer"

@@ -46,7 +46,7 @@ def test_a_body_with_a_tag_is_html(body: str, expected: bool) -> None:  # noqa: 
         ("<p></a></td></script>Hi</p>", "Hi"),
     ],
 )
-def test_the_text_is_what_a_reader_of_the_html_sees(body: str, text: str) -> None:
+def test_the_text_is_the_visible_part_of_the_html(body: str, text: str) -> None:
     assert text_of(body) == text
 
 
@@ -80,7 +80,7 @@ def test_any_text_becomes_an_email(body: str, subject: str | None) -> None:
 @given(
     st.lists(st.sampled_from(["<p>", "</a>", "<a href=", "<script>", "<b", "&#0;", "x", "<!--", "]]>", "'"]))
 )
-def test_any_html_has_a_text(parts: list[str]) -> None:
+def test_any_html_has_a_plain_text(parts: list[str]) -> None:
     text_of("<br>" + "".join(parts))
 
 

@@ -1,6 +1,7 @@
 """SendGrid's webhooks: their content, and their signatures as SendGrid's own library verifies them."""
 
 import base64
+import codecs
 import json
 import string
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ def test_an_email() -> None:
     assert incoming.raw == {"fields": MAIL, "files": [], "cut": []}
 
 
-def test_the_answer_has_the_ids_of_the_messages() -> None:
+def test_the_response_has_the_ids_of_the_messages() -> None:
     [incoming] = parse_emails(MAIL)
     answer = webhook_at(SENDGRID_INBOUND).respond(WebhookContent(messages=[incoming]))
 
@@ -147,6 +148,21 @@ def test_texts_are_decoded_from_the_named_charset(charset: str, written: bytes, 
     assert incoming.message.body == read
     assert incoming.message.subject == read
     assert incoming.raw["fields"]["text"] == read
+
+
+def test_a_name_that_no_charset_can_have_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set[str]()
+    known = codecs.lookup
+
+    def look_up(name: str) -> codecs.CodecInfo:
+        names.add(name)  # Python would remember each of them
+        return known(name)
+
+    monkeypatch.setattr(codecs, "lookup", look_up)
+    charsets = json.dumps({"html": "x" * 1_000, "text": "no\ncharset", "subject": ""})
+
+    assert parse_email({**MAIL, "charsets": charsets}).message.body == "<p>Hello!</p>"
+    assert names == {"utf-8"}
 
 
 @pytest.mark.parametrize(
@@ -384,7 +400,7 @@ def test_an_undelivered_email_has_a_reason(event: dict[str, Any], code: str, det
     ["processed", "deferred", "open", "click", "spamreport", "unsubscribe", "group_unsubscribe",
      "group_resubscribe", "something new"],
 )  # fmt: skip
-def test_other_events_are_no_receipts(kind: str) -> None:
+def test_other_events_are_not_receipts(kind: str) -> None:
     assert parse_events({**DELIVERED, "event": kind}, {"event": kind}).receipts == []
 
 
@@ -482,13 +498,13 @@ def test_an_invalid_event_does_not_affect_the_others(bad: object) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"null", b"5", b'"x"'])
-def test_events_are_in_an_array(body: bytes) -> None:
+def test_events_must_be_in_an_array(body: bytes) -> None:
     with pytest.raises(InvalidWebhookError):
         parse(SENDGRID_EVENTS, body, JSON)
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"\xff", b"[" * 100_000])
-def test_events_are_json(body: bytes) -> None:
+def test_events_must_be_json(body: bytes) -> None:
     with pytest.raises(UnreadableWebhookError):
         parse(SENDGRID_EVENTS, body, JSON)
 
@@ -524,7 +540,7 @@ def given_headers(body: bytes, headers: Mapping[str, str]) -> WebhookRequest:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))
-def test_a_genuine_request_is_genuine_to_sendgrid_as_well(text: str) -> None:
+def test_a_genuine_request_also_passes_the_library_of_sendgrid(text: str) -> None:
     genuine = signed(text.encode())
 
     assert EventWebhook(PUBLIC_KEY).verify_signature(

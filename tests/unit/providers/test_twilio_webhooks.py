@@ -69,7 +69,7 @@ def test_an_sms() -> None:
     assert incoming.raw == SMS
 
 
-def test_the_answer_is_empty_twiml() -> None:
+def test_the_response_is_empty_twiml() -> None:
     webhook = webhook_at(TWILIO_MESSAGES)
 
     assert (webhook.respond(parse_sms()), webhook.response) == ("<Response/>", "text/xml")
@@ -123,7 +123,7 @@ def test_a_missing_field_is_named(field: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"Body=\xff", b"Body=%ff", b"%c3=x", "Body=é".encode("utf-16")])
-def test_a_form_has_to_be_utf_8(body: bytes) -> None:
+def test_a_form_must_be_utf_8(body: bytes) -> None:
     with pytest.raises(UnreadableWebhookError):
         parse(TWILIO_MESSAGES, body, FORM)
 
@@ -212,7 +212,7 @@ def test_a_callback_with_code_21610_is_an_opt_out(word: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["30003", "21611", "021610"])
-def test_other_codes_are_no_opt_outs(code: str) -> None:
+def test_other_codes_are_not_opt_outs(code: str) -> None:
     assert parse_status(MessageStatus="failed", ErrorCode=code).suppressions == []
 
 

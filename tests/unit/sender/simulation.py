@@ -31,7 +31,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream, outbound_subject, suppression_subject
 from shared.channels import Channel
 from shared.dead_letters import DeadLetter, Origin
-from shared.errors import BusUnavailableError, NotNowError, ServiceError
+from shared.errors import BusUnavailableError, ServiceError, UnavailableError
 from shared.events import Event, decode, message_accepted, suppression_changed
 from shared.ids import MessageId, idempotent_message_id
 from shared.ledger import Ledger, LedgerEntry
@@ -63,7 +63,7 @@ _request: ContextVar[DeliveryRequest] = ContextVar("_request")
 
 
 class Behaviour(StrEnum):
-    """What the provider does with a request."""
+    """The way in which the provider handles a request."""
 
     ACCEPTS = "accepts"
     FAILS = "fails"
@@ -86,7 +86,7 @@ class InMemoryProvider:
 
     Attributes:
         requested: the message and the generation of every request that arrived.
-        accepted: the same of each message that the recipient will get.
+        accepted: the same for each message that the recipient will get.
     """
 
     honours_keys: bool
@@ -111,7 +111,7 @@ class PendingRequest:
     Args:
         by: the process.
         act: what the other side does when the request arrives.
-        lost: the error of the process when no answer comes.
+        lost: the error of the process if no answer arrives.
         message_id: the message, if it is a request to the provider.
     """
 
@@ -246,7 +246,7 @@ class Process:
         except NoProviderError:
             # The message waits in the process until the provider may be asked again.
             outcome = HandBack(max(self.client.retry_at - self.world.now(), timedelta(seconds=1)))
-        except NotNowError:
+        except UnavailableError:
             outcome = HandBack()
         self.world.settle(stored, outcome)
 
@@ -275,7 +275,7 @@ class Process:
 
 
 class World:
-    """Everything that there is, and everything that can happen to it.
+    """The simulated world, and the events that can happen in it.
 
     Attributes:
         was_asked_concurrently: whether the provider was asked to send a message while another process was
@@ -300,7 +300,7 @@ class World:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.loop.time())
 
-    # --- What there is ---
+    # --- State ---
 
     def in_progress(self, by: Process | None = None) -> list[PendingRequest]:
         self.pending = [each for each in self.pending if not each.answer.done()]
@@ -364,7 +364,7 @@ class World:
         """Return whether no sender handles a message, and no late request can reach the provider."""
         return not (self.on_the_wire() or any(process.handling for process in self.processes))
 
-    # --- What can happen ---
+    # --- Events ---
 
     def let_pass(self, seconds: float = 0) -> None:
         self.loop.let_pass(seconds)
@@ -377,7 +377,7 @@ class World:
         self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
 
     def change_suppression(self, state: SuppressionState) -> None:
-        """Do what the gateway has done when it answers the webhook of a keyword."""
+        """Record the change, as the gateway does before it answers the webhook of a keyword."""
         change = SuppressionChange(
             channel=Channel.SMS,
             ours=messages.ALICE,

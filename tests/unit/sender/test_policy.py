@@ -1,4 +1,4 @@
-"""What follows from a failure; whole deliveries are in `test_courses.py` and `test_any_course.py`."""
+"""The consequences of failures; whole deliveries are in the tests of interleavings."""
 
 from datetime import UTC, datetime, timedelta
 from random import Random

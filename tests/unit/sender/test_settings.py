@@ -75,13 +75,26 @@ def test_a_channel_needs_a_provider(value: str) -> None:
             {"email_providers": "twilio"},
             "EMAIL_PROVIDERS: 'twilio' is not a provider of email; use generic_email, sendgrid",
         ),
-        ({"routes": "@a.example=x"}, "ROUTES, @a.example: 'x' is not a provider of email"),
-        ({"routes": "12345=sendgrid"}, "ROUTES, 12345: 'sendgrid' is not a provider of sms"),
+        ({"routes": "@a.example=x"}, "ROUTES: @a.example: 'x' is not a provider of email"),
+        ({"routes": "12345=sendgrid"}, "ROUTES: 12345: 'sendgrid' is not a provider of sms"),
     ],
 )
 def test_a_provider_has_to_exist_and_to_serve_the_channel(values: dict[str, str], fault: str) -> None:
     with pytest.raises(SettingsError, match=f"^{fault}"):
         settings(**values)
+
+
+def test_every_unknown_provider_has_a_line_whatever_else_is_invalid() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(sms_providers="nope,none", routes="@a.example=x;12345=sendgrid,y", retry_delays="soon")
+    assert caught.value.faults == (
+        "SMS_PROVIDERS: 'nope' is not a provider of sms; use generic_sms, twilio",
+        "SMS_PROVIDERS: 'none' is not a provider of sms; use generic_sms, twilio",
+        "ROUTES: @a.example: 'x' is not a provider of email; use generic_email, sendgrid",
+        "ROUTES: 12345: 'sendgrid' is not a provider of sms; use generic_sms, twilio",
+        "ROUTES: 12345: 'y' is not a provider of sms; use generic_sms, twilio",
+        "RETRY_DELAYS: must be a valid number, not 'soon'",
+    )
 
 
 def test_retry_delays_are_numbers_separated_by_commas() -> None:

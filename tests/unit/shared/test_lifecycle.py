@@ -1,4 +1,4 @@
-"""The report that counts of several, whatever their order and however often they arrive."""
+"""The decisive one of several reports, whatever their order and however often they arrive."""
 
 from itertools import pairwise
 from random import Random

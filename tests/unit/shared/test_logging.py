@@ -81,8 +81,8 @@ def test_json_has_the_common_fields_first(json_lines: list[dict[str, Any]]) -> N
 
 
 def test_fields_without_a_value_are_left_out(by_event: dict[str, dict[str, Any]], text: str) -> None:
-    line = by_event["message_accepted"]
-    del line["timestamp"]
+    given = by_event["message_accepted"]
+    line = {name: value for name, value in given.items() if name != "timestamp"}
     assert list(line.items()) == [
         ("level", "info"),
         ("service", "gateway"),

@@ -1,4 +1,4 @@
-"""The latest change of a pair counts, whatever the order of arrival and however often it arrives."""
+"""The latest change of a pair wins, whatever the order of arrival and however often it arrives."""
 
 import asyncio
 from collections.abc import Sequence
@@ -129,7 +129,7 @@ async def test_a_change_to_the_present_state_is_not_recorded_again(
     server: JetStream, suppressions: SuppressionList, state: SuppressionState
 ) -> None:
     for minute in range(3):
-        await suppressions.record(change(minute, state), unless_so=True)
+        await suppressions.record(change(minute, state), only_if_changed=True)
 
     assert len(server.messages(Stream.SUPPRESSIONS)) == (state is OUT)
 

@@ -2,18 +2,40 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator
 
 import pytest
+from fastapi import FastAPI, Response
 
+from mock_providers.server import listen, serving, url_of
 from shared.observability import tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
+@pytest.fixture(scope="module")
+async def collector() -> AsyncIterator[str]:
+    """Yield the URL of a collector that accepts all spans.
+
+    Without one, the exporter's thread would keep trying for some seconds during the tests that follow, and
+    Hypothesis would blame the `random` of its pauses on their strategies.
+    """
+    app = FastAPI()
+
+    @app.post("/v1/traces")
+    def export() -> Response:
+        return Response(media_type="application/x-protobuf")
+
+    with listen("127.0.0.1", 0) as listener:
+        async with serving({listener: app}):
+            yield f"{url_of(listener)}/v1/traces"
+
+
 @pytest.fixture(autouse=True)
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
+def endpoint(monkeypatch: pytest.MonkeyPatch, collector: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector)
 
 
 async def headers_of_a_request(**received: str) -> dict[str, str]:
@@ -45,6 +67,11 @@ async def test_a_long_tracestate_is_not_propagated() -> None:
 async def test_the_sampling_decision_of_the_client_is_kept() -> None:
     sent = await headers_of_a_request(traceparent=TRACEPARENT.removesuffix("1") + "0")
     assert sent["traceparent"].endswith("-00")
+
+
+async def test_no_thread_of_the_exporter_remains() -> None:
+    assert await headers_of_a_request() != {}
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("Otel")] == []
 
 
 async def test_an_invalid_variable_only_disables_tracing(

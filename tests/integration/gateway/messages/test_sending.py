@@ -84,7 +84,7 @@ async def test_an_sms_is_accepted_and_published(
     assert raw.headers == {"Nats-Msg-Id": str(event.id), "traceparent": TRACE}
 
 
-async def test_an_email_as_the_specification_has_it(
+async def test_an_email_from_the_specification(
     gateway: httpx.AsyncClient, jetstream: JetStreamContext
 ) -> None:
     response = await gateway.post(SEND_EMAIL, json={**EMAIL, "subject": "Hello"})

@@ -64,7 +64,7 @@ async def test_signed_webhooks_are_stored_once(
     assert email.data.raw["fields"] == MAIL
 
 
-async def test_an_inbound_email_as_the_specification_has_it(
+async def test_an_inbound_email_from_the_specification(
     gateway: httpx.AsyncClient, jetstream: JetStreamContext
 ) -> None:
     payload = {**EMAIL, "spam_score": 0.5, "headers": {"x": [None, "é"]}}

@@ -26,16 +26,16 @@ def test_an_absolute_data_folder_is_used_as_it_is() -> None:
     [
         (
             {"DATABASE_URL": "postgresql+asyncpg://x"},
-            f"DATABASE_URL is set but NATS_URL is not: {BOTH_OR_NEITHER}",
+            f"NATS_URL: is not set but DATABASE_URL is: {BOTH_OR_NEITHER}",
         ),
-        ({"NATS_URL": "nats://x"}, f"NATS_URL is set but DATABASE_URL is not: {BOTH_OR_NEITHER}"),
-        ({"GATEWAY_PORT": "http"}, "GATEWAY_PORT must be a valid integer, not 'http'"),
-        ({"POSTGRES_PORT": "0"}, "POSTGRES_PORT must be greater than or equal to 1, not '0'"),
-        ({"NATS_PORT": "65536"}, "NATS_PORT must be less than or equal to 65535, not '65536'"),
-        ({"SENDERS": "33"}, "SENDERS must be less than or equal to 32, not '33'"),
+        ({"NATS_URL": "nats://x"}, f"NATS_URL: is set but DATABASE_URL is not: {BOTH_OR_NEITHER}"),
+        ({"GATEWAY_PORT": "http"}, "GATEWAY_PORT: must be a valid integer, not 'http'"),
+        ({"POSTGRES_PORT": "0"}, "POSTGRES_PORT: must be greater than or equal to 1, not '0'"),
+        ({"NATS_PORT": "65536"}, "NATS_PORT: must be less than or equal to 65535, not '65536'"),
+        ({"SENDERS": "33"}, "SENDERS: must be less than or equal to 32, not '33'"),
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h", "NATS_URL": "x"},
-            "DATABASE_URL must begin with postgresql+asyncpg://",
+            "DATABASE_URL: must begin with postgresql+asyncpg://",
         ),
     ],
 )
@@ -49,8 +49,8 @@ def test_there_is_a_line_for_each_fault() -> None:
     with pytest.raises(StackError) as raised:
         configure({"SENDERS": "0", "INGESTS": "many"}, ROOT)
     assert str(raised.value).splitlines() == [
-        "INGESTS must be a valid integer, not 'many'",
-        "SENDERS must be greater than or equal to 1, not '0'",
+        "INGESTS: must be a valid integer, not 'many'",
+        "SENDERS: must be greater than or equal to 1, not '0'",
     ]
 
 

@@ -15,7 +15,7 @@ def test_a_log_has_the_lines_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "log" / "sender.log").read_text() == "100 % sent\n"
 
 
-def test_a_long_log_begins_anew_and_keeps_the_one_before(
+def test_a_long_log_is_rotated_and_the_previous_one_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "_LIMIT", 10)

@@ -25,7 +25,7 @@ def test_a_port_in_use_is_reported_with_its_process_and_its_variable(taken: int)
     )
 
 
-def test_a_port_is_chosen_twice() -> None:
+def test_a_port_that_is_chosen_twice_is_reported() -> None:
     port = free_port()
     found = problems([Listener("A_PORT", HOST, port), Listener("B_PORT", HOST, port)])
     assert found == [f"port {port} is chosen twice: A_PORT and B_PORT"]
@@ -38,7 +38,7 @@ def test_a_port_is_chosen_twice() -> None:
         ("192.0.2.1", 8080, "192.0.2.1 is not an address of this machine"),
     ],
 )
-def test_impossible_addresses(host: str, port: int, complaint: str) -> None:
+def test_impossible_addresses_are_reported(host: str, port: int, complaint: str) -> None:
     assert problems([Listener("A_PORT", host, port)]) == [complaint]
 
 

@@ -33,7 +33,7 @@ def test_a_closed_output_is_ignored() -> None:
     terminal.close()
 
 
-def test_a_reader_that_does_not_read_holds_up_nothing() -> None:
+def test_a_reader_that_does_not_read_blocks_nothing() -> None:
     reader, writer = os.pipe()
     terminal = Terminal(writer)
     for number in range(20_000):

@@ -1,4 +1,4 @@
-"""Resolving many dead letters in one request, as far as its time allows."""
+"""Resolving as many dead letters as possible within the time of one request."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -105,7 +105,7 @@ async def test_the_request_ends_at_its_limit(limit: int) -> None:
     assert (progress.resolved, end_of(progress)) == (limit, id_of(limit - 1))
 
 
-async def test_none_at_all() -> None:
+async def test_there_may_be_no_open_dead_letter() -> None:
     progress = await run(Stored(0), Resolver())
 
     assert (progress.resolved, progress.skipped, progress.end) == (0, [], None)

@@ -25,6 +25,7 @@ from tests.webhooks import JSON
         ("replay", {"filter": {"state": "replayed"}}, "filter.state"),
         ("replay", {"filter": {"channel": "sms"}, "limit": 0}, "limit"),
         ("replay", {"filter": {"channel": "sms"}, "limit": 1_001}, "limit"),
+        ("replay", {"filter": {"reason": "nul \0"}}, "filter.reason"),
         ("replay", {"filter": {"channel": "sms"}, "limit": "ten"}, "limit"),
         ("replay", {"filter": {"channel": "sms"}, "limit": "10"}, "limit"),
         ("replay", {"filter": {"channel": "sms"}, "cursor": "garbage"}, "cursor"),

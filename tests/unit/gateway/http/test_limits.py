@@ -31,8 +31,10 @@ async def test_another_content_type_is_refused(
     assert response.json()["detail"] == "The content type must be application/json"
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", DISCARD), ("PUT", SUPPRESS), ("DELETE", SUPPRESS)])
-async def test_so_is_it_at_paths_with_parameters(client: httpx.AsyncClient, method: str, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [("POST", DISCARD), ("PUT", SUPPRESS)])
+async def test_another_content_type_is_refused_at_paths_with_parameters(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
     headers = {"content-type": "text/plain"}
     response = await client.request(method, path, content=b'{"reason": "x"}', headers=headers)
 
@@ -49,6 +51,23 @@ async def test_parameters_of_the_content_type_do_not_matter(
     response = await client.post(SEND_SMS, content=content, headers={"content-type": content_type})
 
     assert response.status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("DELETE", SUPPRESS, 204),
+        ("PATCH", SUPPRESS, 405),
+        ("POST", "/api/webhooks/twilio/mesages", 404),
+    ],
+)
+async def test_a_body_that_nothing_reads_is_not_checked(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    content = b"x" * 257 * KIB
+    response = await client.request(method, path, content=content, headers={"content-type": "text/plain"})
+
+    assert response.status_code == status
 
 
 async def test_a_request_without_a_body_needs_no_content_type(client: httpx.AsyncClient) -> None:
@@ -168,9 +187,18 @@ async def test_a_client_that_disconnects_while_it_sends_the_body_gets_a_400(app:
     assert json.loads(sent[1]["body"])["code"] == "incomplete_body"
 
 
-async def test_size_and_content_type_are_checked_before_the_api_key() -> None:
-    async with calling(create_gateway(api_keys="shop:right")) as client:
-        large = await post_json(client, SEND_SMS, {"body": "x" * 256 * KIB})
-        other = await client.post(SEND_SMS, content=b"x", headers={"content-type": "text/plain"})
+@pytest.mark.parametrize(
+    ("method", "path"), [*(("POST", path) for path in SENDS), ("POST", DISCARD), ("PUT", SUPPRESS)]
+)
+async def test_the_api_key_is_checked_before_the_body(method: str, path: str) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        raise AssertionError("the body is read")
+        yield b""
 
-    assert (large.status_code, other.status_code) == (413, 415)
+    async with calling(create_gateway(api_keys="shop:right")) as client:
+        malformed = await client.request(method, path, content=b"{", headers=JSON)
+        large = await client.request(method, path, content=b"x" * 257 * KIB, headers=JSON)
+        other = await client.request(method, path, content=b"x", headers={"content-type": "text/plain"})
+        unread = await client.request(method, path, content=endless(), headers=JSON)
+
+    assert {each.status_code for each in (malformed, large, other, unread)} == {401}

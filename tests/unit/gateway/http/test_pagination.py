@@ -46,7 +46,7 @@ def test_a_cursor_is_valid_for_its_own_list_only(listing: tuple[str, ...]) -> No
 @given(st.data())
 def test_an_altered_cursor_is_refused(data: st.DataObject) -> None:
     text = encode_cursor(CURSOR, "conversations")
-    place = data.draw(st.integers(0, len(text) - 2))  # the last character has bits that do not count
+    place = data.draw(st.integers(0, len(text) - 2))  # the last character has insignificant bits
     other = data.draw(st.characters(codec="ascii").filter(lambda character: character != text[place]))
     with pytest.raises(InvalidRequestError):
         decode_cursor(text[:place] + other + text[place + 1 :], ConversationCursor, "conversations")

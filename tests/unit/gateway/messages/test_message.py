@@ -113,7 +113,7 @@ def test_attachments_are_optional(payload: dict[str, Any]) -> None:
         "a?b:c",
     ],
 )
-def test_attachments_stay_as_they_are(url: str) -> None:
+def test_attachments_are_kept_unchanged(url: str) -> None:
     sent = sms(attachments=[url])
 
     assert sent.attachments == [url]

@@ -54,7 +54,7 @@ async def test_a_click_unsubscribes_once(linked: httpx.AsyncClient, server: JetS
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_the_page_is_neither_kept_nor_framed(linked: httpx.AsyncClient, method: str) -> None:
+async def test_the_page_is_neither_cached_nor_framed(linked: httpx.AsyncClient, method: str) -> None:
     headers = (await linked.request(method, link())).headers
 
     assert headers["cache-control"] == "no-store"

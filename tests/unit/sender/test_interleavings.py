@@ -70,7 +70,7 @@ def test_no_other_process_sends_a_message_that_is_being_sent(world: World) -> No
     assert len(world.provider.requested) == 1
 
 
-def test_of_two_different_results_the_recorded_one_counts(world: World) -> None:
+def test_of_two_different_results_the_recorded_one_wins(world: World) -> None:
     first, second, _ = world.processes
     first.handle(world.unsettled()[0])
     world.let_pass()
@@ -119,7 +119,7 @@ def test_a_late_schedule_that_replaces_a_newer_one_loses_nothing(world: World) -
 
 @pytest.fixture
 def late(world: World) -> PendingRequest:
-    """The schedule of the second attempt, still in progress when the third one has been scheduled."""
+    """Return the schedule of the second attempt, still in progress when the third one has been scheduled."""
     first, second, third = world.processes
     world.provider.behaviour = Behaviour.FAILS
     [step] = world.unsettled()
@@ -127,7 +127,7 @@ def late(world: World) -> PendingRequest:
     world.let_pass()
     world.answer(6)  # all but the schedule
     [late] = world.in_progress()
-    world.let_pass(5)  # the request times out, and the step comes again
+    world.let_pass(5)  # the request times out, and the step is delivered again
     second.handle(step)
     world.let_pass()
     world.answer(7, second)

@@ -1,7 +1,7 @@
-"""Whatever happens to the senders and their requests, no message is lost or sent twice.
+"""No message is lost or sent twice, whatever happens to the senders and their requests.
 
-Neither is any sent to a recipient who has opted out. The rules are the events that can happen, in any order;
-afterwards everything works again and comes to rest.
+Nor is any message sent to a recipient who has opted out. The rules are events that can happen in any order;
+afterwards, everything recovers and comes to rest.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ def one(number: int, of: Sequence[T]) -> T:
     return of[number % len(of)]
 
 
-class AnyCourse(RuleBasedStateMachine):
+class AnyInterleaving(RuleBasedStateMachine):
     world: World
     opted_out_after: int | None = None
     """The number of requests to the provider when the recipient opted out; None after an opt-in."""
@@ -71,7 +71,7 @@ class AnyCourse(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.world.let_pass(seconds)
 
-    # --- Mishaps ---
+    # --- Failures ---
 
     @precondition(lambda self: self.world.in_progress())
     @rule(which=ANY, arrived=st.booleans())
@@ -210,5 +210,5 @@ class AnyCourse(RuleBasedStateMachine):
         assert {event.id for event in world.published()} == published
 
 
-TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAnyInterleaving = AnyInterleaving.TestCase
+TestAnyInterleaving.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

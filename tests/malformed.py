@@ -1,0 +1,16 @@
+"""Bodies that are not acceptable JSON: broken, in another encoding, not finite, or nested too deeply."""
+
+MALFORMED_JSON = [
+    b"",
+    b"{",
+    b"{'from': 1}",
+    b'{"body": NaN}',
+    b'{"body": Infinity}',
+    b"\xef\xbb\xbf{}",
+    b'{"body": "\xff"}',
+    '{"body": "x"}'.encode("utf-16"),
+    b'{"body": 1' + b"0" * 5_000 + b"}",
+    b"[" * 100 + b"]" * 100,
+    b"[" * 100_000,
+    b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+]

@@ -1,0 +1,63 @@
+import pytest
+
+from services.gateway.messages.schemas import EmailRequest, SmsRequest
+from shared.addresses import Address
+from shared.channels import Channel, Direction, MessageType
+from shared.ids import conversation_key, new_message_id
+from shared.message import IncomingMessage, Message
+from tests import messages
+
+ALICE, BOB = Address(messages.ALICE, messages.ALICE), Address(messages.BOB, messages.BOB)
+
+
+def between(direction: Direction) -> Message:
+    return Message.between(
+        ALICE,
+        BOB,
+        type=MessageType.MMS,
+        id=new_message_id(),
+        direction=direction,
+        body="",
+        attachments=[],
+        timestamp=messages.now(),
+        created_at=messages.now(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("direction", "ours", "theirs"),
+    [(Direction.OUTBOUND, ALICE, BOB), (Direction.INBOUND, BOB, ALICE)],
+)
+def test_a_message_has_the_keys_of_both_addresses(
+    direction: Direction, ours: Address, theirs: Address
+) -> None:
+    message = between(direction)
+
+    assert (message.our_key, message.their_key) == (ours.key, theirs.key)
+    assert message.participants == sorted([ALICE.key, BOB.key])
+    assert message.channel is Channel.SMS
+    assert message.conversation_key == conversation_key(Channel.SMS, [BOB.key, ALICE.key])
+
+
+def test_a_misspelt_field_is_not_lost() -> None:
+    with pytest.raises(TypeError, match="email_idd"):
+        IncomingMessage.of(
+            provider="p",
+            provider_message_id="1",
+            from_=ALICE,
+            to=BOB,
+            raw={},
+            type=MessageType.SMS,
+            body="",
+            attachments=[],
+            timestamp=messages.now(),
+            created_at=messages.now(),
+            email_idd="<1@b.c>",
+        )
+
+
+@pytest.mark.parametrize("request_model", [SmsRequest, EmailRequest])
+def test_every_field_of_a_request_is_a_field_of_the_message(
+    request_model: type[SmsRequest | EmailRequest],
+) -> None:
+    assert request_model.model_fields.keys() <= Message.model_fields.keys()

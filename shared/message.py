@@ -1,6 +1,7 @@
 """Messages, and the models around their delivery: requests, status reports and receipts."""
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -18,6 +19,13 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
+class Priority(StrEnum):
+    """The precedence of a message over the others that wait to be sent."""
+
+    TRANSACTIONAL = "transactional"
+    BULK = "bulk"
+
+
 class Message(FrozenModel):
     """A message of either direction, normalised.
 
@@ -26,6 +34,7 @@ class Message(FrozenModel):
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
         send_at: the time before which the message must not be sent; only for outbound messages.
+        priority: bulk messages are sent after the transactional ones that are waiting.
         email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
         in_reply_to: Message-ID of the e-mail that this one replies to.
         provider: the provider that delivered the message to us; only for inbound messages.
@@ -47,6 +56,7 @@ class Message(FrozenModel):
     timestamp: AwareDatetime
     created_at: AwareDatetime
     send_at: AwareDatetime | None = None
+    priority: Priority = Priority.TRANSACTIONAL
     email_id: str | None = None
     in_reply_to: str | None = None
     provider: str | None = None
@@ -106,9 +116,11 @@ class DeliveryRequest(FrozenModel):
         attempt: number of the attempt that is due, from 1.
         deferral_count: how often this attempt was deferred without being used up.
         errors: those of the previous attempts, oldest first.
+        caller: the name of the API key with which the message was accepted, if it has one.
     """
 
     message: Message
+    caller: str | None = None
     generation: int = Field(default=0, ge=0)
     attempt: int = Field(default=1, ge=1)
     deferral_count: int = Field(default=0, ge=0)

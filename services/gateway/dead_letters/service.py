@@ -80,6 +80,7 @@ class DeadLetterService:
         now = self.clock()
         request = DeliveryRequest(
             message=failed.message,
+            caller=failed.caller,
             generation=dead_letter.generation + 1,
             expires_at=failed.message.expiry(self.validity, now),
         )

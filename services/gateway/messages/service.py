@@ -80,7 +80,9 @@ class MessageService:
         async with deadline():
             refusal = _refusal_by_time(body.send_at, now) or await self._refusal_by_opt_out(message)
             reply = await self._as_reply(message)
-            request = DeliveryRequest(message=reply, expires_at=message.expiry(self.validity, now))
+            request = DeliveryRequest(
+                message=reply, caller=caller, expires_at=message.expiry(self.validity, now)
+            )
             event = message_accepted(request, time=now)
             if idempotency_key:
                 event = await self._first_with_key(event, fingerprint(body), refusal)

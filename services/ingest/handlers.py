@@ -1,7 +1,7 @@
 """The handler of events, which stores batches and dead-letters the events that can never be stored."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import structlog
 
 from services.ingest.projection import Projection, project
 from services.ingest.repository import Repository
+from shared.bus import lines
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, UnavailableError
@@ -19,16 +20,29 @@ from shared.observability.metrics import PERSIST_SECONDS, PERSISTED
 _log = structlog.get_logger()
 
 
+_MAX_STORED = 500
+"""The maximum number of events in a transaction."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    """An event as it was read; most messages have only one."""
+
+    stream_message: StreamMessage
+    number: int
+    payload: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    stream_message: StreamMessage
+    line: _Line
     event: Event[Any]
     projection: Projection
 
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    stream_message: StreamMessage
+    line: _Line
     error: BadMessageError
 
 
@@ -47,18 +61,16 @@ class EventHandler:
         return [Done()] * len(batch)
 
     async def _handle(self, stream: str, batch: Sequence[StreamMessage]) -> None:
-        results = [_read(each) for each in batch]
+        results = [_read(line) for each in batch for line in _lines(each)]
         readable = [result for result in results if isinstance(result, _Readable)]
         bad = [result for result in results if isinstance(result, _Bad)]
-        with PERSIST_SECONDS.time():
-            bad += await self._store(readable)
+        for first in range(0, len(readable), _MAX_STORED):
+            with PERSIST_SECONDS.time():
+                bad += await self._store(readable[first : first + _MAX_STORED])
         await asyncio.gather(*(self._dead_letter(each) for each in bad))
-        PERSISTED.labels(stream).inc(len(batch) - len(bad))
-        dead_lettered = {each.stream_message.origin.sequence for each in bad}
-        _log_stored(
-            stream,
-            [each.event for each in readable if each.stream_message.origin.sequence not in dead_lettered],
-        )
+        PERSISTED.labels(stream).inc(len(results) - len(bad))
+        dead_lettered = {each.line for each in bad}
+        _log_stored(stream, [each.event for each in readable if each.line not in dead_lettered])
 
     async def _store(self, batch: Sequence[_Readable]) -> list[_Bad]:
         """Store the events, and return those that the database will never accept.
@@ -77,22 +89,29 @@ class EventHandler:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug in our code must not block the stream
             if len(batch) == 1:
-                return [_Bad(batch[0].stream_message, _reason(exc))]
+                return [_Bad(batch[0].line, _reason(exc))]
             half = len(batch) // 2
             return await self._store(batch[:half]) + await self._store(batch[half:])
         return []
 
     async def _dead_letter(self, bad: _Bad) -> None:
-        message = bad.stream_message
-        await self._dead_letters.publish(message.payload, bad.error, message.origin, at=message.stored_at)
+        line, message = bad.line, bad.line.stream_message
+        await self._dead_letters.publish(
+            line.payload, bad.error, message.origin, at=message.stored_at, line=line.number
+        )
 
 
-def _read(stream_message: StreamMessage) -> _Readable | _Bad:
+def _lines(stream_message: StreamMessage) -> Iterator[_Line]:
+    for number, payload in enumerate(lines.split(stream_message.payload)):
+        yield _Line(stream_message, number, payload)
+
+
+def _read(line: _Line) -> _Readable | _Bad:
     try:
-        event = decode(stream_message.payload)
-        return _Readable(stream_message, event, project(event))
+        event = decode(line.payload)
+        return _Readable(line, event, project(event))
     except Exception as exc:  # noqa: BLE001 - a bug in our code must not block the stream
-        return _Bad(stream_message, _reason(exc))
+        return _Bad(line, _reason(exc))
 
 
 def _log_stored(stream: str, stored: Sequence[Event[Any]]) -> None:

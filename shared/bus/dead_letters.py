@@ -28,7 +28,9 @@ class DeadLetterPublisher:
         self._publisher = publisher
         self._source = f"/{name}"
 
-    async def publish(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:
+    async def publish(
+        self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime, line: int = 0
+    ) -> None:
         """Dead-letter the message at `origin`; the dead letter is stored when this method returns.
 
         Args:
@@ -37,11 +39,12 @@ class DeadLetterPublisher:
             origin: its place in the streams.
             at: when the message, or the advisory about it, was stored. If a replay dead-letters the message
                 again, it then publishes the same event.
+            line: the number of the line, from 0, if the message has several.
 
         Raises:
             BusUnavailableError: the dead letter is not stored.
         """
-        dead_letter = unreadable(payload, error, origin)
+        dead_letter = unreadable(payload, error, origin, line)
         event = dead_letter_created(dead_letter, source=self._source, time=at)
         subject = dead_letter_subject(dead_letter.direction, dead_letter.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
@@ -56,7 +59,7 @@ class DeadLetterPublisher:
         )
 
 
-def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLetter:
+def unreadable(payload: bytes, error: BadMessageError, origin: Origin, line: int = 0) -> DeadLetter:
     """Create the dead letter of a message that could not be read or applied.
 
     Its id depends on the place in the stream alone, so that two consumers that fail on the same message
@@ -68,7 +71,7 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin) -> DeadLe
     text, encoded = _as_text(payload[:_MAX_COPY])
     request = _request_in(payload)
     return DeadLetter(
-        id=dead_letter_id(origin.stream, origin.sequence),
+        id=dead_letter_id(origin.stream, origin.sequence, *([line] if line else [])),
         direction=Direction.INBOUND if origin.stream == Stream.INBOUND else Direction.OUTBOUND,
         channel=channel,
         reason=error.code,

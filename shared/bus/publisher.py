@@ -1,13 +1,15 @@
 """Publishes to JetStream. Once `publish` has returned, the message is stored.
 
 Messages that many callers publish at the same time are sent as one atomic batch (ADR-50 of NATS). A server
-that syncs to disk before it acknowledges then does so once for all of them.
+that syncs to disk before it acknowledges then does so once for all of them. Those of EVENTS even become lines
+of one message: nobody has to acknowledge, find or replace one of them on its own.
 """
 
 import asyncio
 import json
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
@@ -15,6 +17,7 @@ from uuid import uuid4
 import nats.errors
 from nats.aio.client import Client
 
+from shared.bus import lines
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.topology import Stream
 from shared.errors import BusUnavailableError
@@ -26,6 +29,17 @@ _BATCH = 200
 
 _SMALLEST_BATCH = 16
 """Messages; the server creates files for each batch, which is not worthwhile for fewer."""
+
+_LINGER = 0.04
+_WORTHWHILE_BATCH = 64
+"""A queue that gets many messages waits until it has so many, for up to `_LINGER` seconds after the previous
+batch. A batch costs the server about 1.6 ms of CPU time, and each of its messages 15 µs."""
+
+_BUSY_RATE = 300
+"""Messages per second; below, a batch would remain too small to be worth waiting for."""
+
+_RATE_SECONDS = 0.2
+"""The time over which the rate is averaged."""
 
 _ROOM_FOR_HEADERS = 4 * 1024
 """Bytes."""
@@ -84,7 +98,7 @@ class Publisher:
         """
         queue = self._queues.get(stream)
         if queue is None:
-            queue = self._queues[stream] = _BatchQueue(self._bus, batched=stream is not Stream.DELAYED)
+            queue = self._queues[stream] = _BatchQueue(self._bus, stream)
         if not (isinstance(stream, Stream) and tracing.is_on()):
             return await queue.publish(outgoing)
         with tracing.publishing(stream, outgoing.id):
@@ -108,38 +122,60 @@ async def publishing(bus: Bus) -> AsyncIterator[Publisher]:
 class _BatchQueue:
     """The messages to be published to one stream. While batches are in flight, the next one fills."""
 
-    def __init__(self, bus: Bus, *, batched: bool) -> None:
+    def __init__(self, bus: Bus, stream: str) -> None:
+        batched = stream != Stream.DELAYED  # a stream with schedules does not accept atomic batches
         self._bus = bus
+        self._joins_lines = stream == Stream.EVENTS
         self._batch_size = _BATCH if batched else 1
         self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
         self._waiting: deque[tuple[Outgoing, asyncio.Future[int]]] = deque()
         self._sending = 0
         self._senders: set[asyncio.Task[None]] = set()
+        self._rate = _Rate()
+        self._last_batch_at = 0.0
+        self._is_worthwhile = asyncio.Event()
 
     async def publish(self, outgoing: Outgoing) -> int:
         _check_size(outgoing, self._bus.client)  # fails immediately if there is no connection
-        stored = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        stored: asyncio.Future[int] = loop.create_future()
         self._waiting.append((outgoing, stored))
+        self._rate.count(loop.time())
+        if len(self._waiting) >= _WORTHWHILE_BATCH:
+            self._is_worthwhile.set()
         if self._sending < self._max_senders:
             self._sending += 1
             sender = asyncio.create_task(self._send_waiting())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
+        timeout = loop.call_later(REQUEST_TIMEOUT, _give_up, stored)
         try:
-            return await asyncio.wait_for(stored, REQUEST_TIMEOUT)
-        except TimeoutError as exc:
-            raise BusUnavailableError("NATS did not acknowledge in time") from exc
+            return await stored
+        finally:
+            timeout.cancel()
 
     async def _send_waiting(self) -> None:
         try:
             # Callers that publish in the same iteration of the event loop share the batch.
             await asyncio.sleep(0)
             while self._waiting:
+                await self._linger()
                 size = min(self._batch_size, len(self._waiting))
                 await self._send([self._waiting.popleft() for _ in range(size)])
         finally:
             # Immediately: a message must not be left to a task that has looked for the last time.
             self._sending -= 1
+
+    async def _linger(self) -> None:
+        """While many messages arrive, wait until they make a worthwhile batch."""
+        now = asyncio.get_running_loop().time
+        if self._batch_size > 1 and self._rate.per_second(now()) >= _BUSY_RATE:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._last_batch_at + _LINGER - now()):
+                    while len(self._waiting) < _WORTHWHILE_BATCH:
+                        self._is_worthwhile.clear()
+                        await self._is_worthwhile.wait()
+        self._last_batch_at = now()
 
     async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
         results = await self._store([outgoing for outgoing, _ in batch])
@@ -152,6 +188,8 @@ class _BatchQueue:
                 stored.set_result(result)
 
     async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
+        if self._joins_lines:
+            return await self._store_as_lines(batch)
         if len(batch) >= _SMALLEST_BATCH:
             try:
                 last = await self._bus.unless_lost(self._store_batch(batch))
@@ -161,6 +199,17 @@ class _BatchQueue:
                 return [exc] * len(batch)
             else:
                 return [last - len(batch) + number for number in range(1, len(batch) + 1)]
+        return await self._store_each(batch)
+
+    async def _store_as_lines(self, batch: list[Outgoing]) -> list[int | BaseException]:
+        groups = _groups(batch)
+        results = await self._store_each([_as_one(group) for group in groups])
+        result_of = {
+            outgoing: result for group, result in zip(groups, results, strict=True) for outgoing in group
+        }
+        return [result_of[outgoing] for outgoing in batch]
+
+    async def _store_each(self, batch: list[Outgoing]) -> list[int | BaseException]:
         return await asyncio.gather(
             *(self._bus.unless_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
         )
@@ -202,6 +251,51 @@ class _BatchQueue:
         for sender in list(self._senders):
             with suppress(asyncio.CancelledError):
                 await sender
+
+
+def _groups(batch: Iterable[Outgoing]) -> list[list[Outgoing]]:
+    """Group the messages that can be stored as one: they have the same subject, and no trace of their own."""
+    groups: list[list[Outgoing]] = []
+    open_groups: dict[str, list[Outgoing]] = {}
+    for outgoing in batch:
+        group = [] if outgoing.headers else open_groups.get(outgoing.subject, [])
+        if not group or sum(len(each.payload) for each in group) > lines.MAX_BYTES:
+            group = []
+            groups.append(group)
+            if not outgoing.headers:
+                open_groups[outgoing.subject] = group
+        group.append(outgoing)
+    return groups
+
+
+def _as_one(group: Sequence[Outgoing]) -> Outgoing:
+    if len(group) == 1:
+        return group[0]
+    # Nobody publishes the same lines again as one message, so that an id would recognise nothing.
+    return Outgoing(group[0].subject, None, lines.join(outgoing.payload for outgoing in group))
+
+
+class _Rate:
+    """The number of messages per second, averaged so that recent ones count more."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._at = 0.0
+
+    def count(self, now: float) -> None:
+        self._sum = self._decayed(now) + 1
+        self._at = now
+
+    def per_second(self, now: float) -> float:
+        return self._decayed(now) / _RATE_SECONDS
+
+    def _decayed(self, now: float) -> float:
+        return self._sum * math.exp((self._at - now) / _RATE_SECONDS)
+
+
+def _give_up(stored: asyncio.Future[int]) -> None:
+    if not stored.done():
+        stored.set_exception(BusUnavailableError("NATS did not acknowledge in time"))
 
 
 def _check_size(outgoing: Outgoing, client: Client) -> None:

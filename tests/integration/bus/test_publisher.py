@@ -1,16 +1,21 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from nats.js import JetStreamContext
 from pydantic import BaseModel
 
+from shared.bus import lines
 from shared.bus.client import Bus
 from shared.bus.key_value import KeyValueStore, RevisionConflictError
 from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
-from shared.bus.topology import DELIVERIES_BUCKET, Stream, outbound_subject
+from shared.bus.topology import DELIVERIES_BUCKET, Stream, event_subject, outbound_subject
+from shared.channels import Channel
 from shared.events import decode
-from shared.ids import EventId
+from shared.ids import EventId, new_message_id
+from shared.lifecycle import Status
 from tests import messages
+from tests.events import status_changed
 
 
 def outgoing() -> Outgoing:
@@ -53,6 +58,46 @@ async def test_a_message_is_rejected_if_its_stream_is_full(
     )
     assert sum(isinstance(result, PublishRejectedError) for result in results) == 2
     assert await stored(jetstream, Stream.OUTBOUND) == 3
+
+
+def status_events(count: int, status: Status = Status.SENT) -> list[Outgoing]:
+    events = [status_changed(new_message_id(), status) for _ in range(count)]
+    return [Outgoing(event_subject(Channel.SMS, status), event.id, event.encode()) for event in events]
+
+
+async def test_status_events_published_together_become_lines_of_one_message_per_subject(
+    publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    sent, failed = status_events(30), status_events(20, Status.FAILED)
+    await asyncio.gather(*(publisher.publish(Stream.EVENTS, each) for each in [*sent, *failed]))
+
+    assert await stored(jetstream, Stream.EVENTS) == 2
+    for group in (sent, failed):
+        message = await jetstream.get_last_msg(Stream.EVENTS, group[0].subject)
+        assert [decode(line).id for line in lines.split(message.data or b"")] == [each.id for each in group]
+
+
+async def test_status_events_that_are_too_large_together_become_several_messages(
+    publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    long_source = b'"/sender' + b"x" * 100_000 + b'"'
+    events = [
+        replace(each, payload=each.payload.replace(b'"/sender"', long_source)) for each in status_events(20)
+    ]
+    await asyncio.gather(*(publisher.publish(Stream.EVENTS, each) for each in events))
+
+    found = [await jetstream.get_msg(Stream.EVENTS, number + 1) for number in range(7)]
+    assert [decode(line).id for message in found for line in lines.split(message.data or b"")] == [
+        each.id for each in events
+    ]
+
+
+async def test_status_events_with_a_trace_keep_it(publisher: Publisher, jetstream: JetStreamContext) -> None:
+    events = [replace(each, headers={"traceparent": str(each.id)}) for each in status_events(3)]
+    await asyncio.gather(*(publisher.publish(Stream.EVENTS, each) for each in events))
+
+    found = [await jetstream.get_msg(Stream.EVENTS, number + 1) for number in range(3)]
+    assert {(message.headers or {})["traceparent"] for message in found} == {str(each.id) for each in events}
 
 
 class Note(BaseModel):

@@ -21,6 +21,7 @@ from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
 from services.sender.settings import Limits, OnAmbiguous
 from services.sender.worker import Worker
+from shared.bus import lines
 from shared.bus.client import Bus
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import Outgoing, Publisher
@@ -68,7 +69,7 @@ class Harness:
                 message = await jetstream.get_msg(stream, sequence)
             except NotFoundError:
                 continue
-            found.append(json.loads(message.data or b""))
+            found += map(json.loads, lines.split(message.data or b""))
         return found
 
     async def reports(self, request: DeliveryRequest) -> list[dict[str, Any]]:

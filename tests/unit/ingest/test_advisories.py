@@ -47,7 +47,15 @@ class DeadLettersStub(DeadLetterPublisher):
     def __init__(self) -> None:
         self.published: list[tuple[bytes, str, str, Origin]] = []
 
-    async def publish(self, payload: bytes, error: BadMessageError, origin: Origin, *, at: datetime) -> None:  # noqa: ARG002
+    async def publish(
+        self,
+        payload: bytes,
+        error: BadMessageError,
+        origin: Origin,
+        *,
+        at: datetime,  # noqa: ARG002
+        line: int = 0,  # noqa: ARG002
+    ) -> None:
         self.published.append((payload, error.code, str(error), origin))
 
 

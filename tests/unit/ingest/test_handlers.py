@@ -53,19 +53,22 @@ class RepositoryStub(Repository):
 class DeadLettersStub(DeadLetterPublisher):
     def __init__(self, *, is_available: bool) -> None:
         self.published: list[tuple[int, str]] = []
+        self.payloads: dict[tuple[int, int], bytes] = {}
         self._is_available = is_available
 
     async def publish(
         self,
-        payload: bytes,  # noqa: ARG002
+        payload: bytes,
         error: BadMessageError,
         origin: Origin,
         *,
         at: datetime,  # noqa: ARG002
+        line: int = 0,
     ) -> None:
         if not self._is_available:
             raise BusUnavailableError("down")
         self.published.append((origin.sequence, error.code))
+        self.payloads[origin.sequence, line] = payload
 
 
 class Harness:
@@ -111,6 +114,24 @@ async def test_exactly_the_bad_events_are_dead_lettered_and_all_others_are_store
         (number, "not_json" if number in unreadable else "not_storable")
         for number in sorted(rejected | unreadable)
     ]
+
+
+async def test_each_line_of_a_message_is_stored_or_dead_lettered_on_its_own() -> None:
+    harness = Harness(RepositoryStub(frozenset({"2"})))
+    bad = b'{"type":"nonsense"}'
+
+    await harness.handle([PAYLOADS[0], b"\n".join([PAYLOADS[1], bad, PAYLOADS[2], PAYLOADS[3]])])
+
+    assert harness.repository.stored == ["0", "1", "3"]
+    assert harness.dead_letters.payloads == {(1, 1): bad, (1, 2): PAYLOADS[2]}
+
+
+async def test_a_message_with_more_lines_than_a_transaction_takes_is_stored_completely() -> None:
+    harness = Harness()
+
+    await harness.handle([b"\n".join(PAYLOADS * 30)])
+
+    assert harness.repository.stored == [str(number) for number in range(40)] * 30
 
 
 async def test_a_bug_of_ours_affects_only_the_event_that_triggers_it() -> None:

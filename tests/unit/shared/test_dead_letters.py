@@ -108,3 +108,9 @@ def test_a_discard_needs_a_reason(reason: str | None) -> None:
     DeadLetterResolution.model_validate({**fields, "reason": "because"})
     with pytest.raises(ValidationError):
         DeadLetterResolution.model_validate({**fields, "reason": reason})
+
+
+def test_each_line_of_a_message_has_a_dead_letter_of_its_own() -> None:
+    ids = {unreadable(b"{", ERROR, ORIGIN, line).id for line in range(3)}
+    assert len(ids) == 3
+    assert unreadable(b"{", ERROR, ORIGIN).id in ids

@@ -1,12 +1,14 @@
 """The one departure from FastAPI's own handling of requests, for the busiest routes: sends and webhooks."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
 from typing import Any, cast
 
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from services.gateway.http.body import read_body
 from services.gateway.http.errors import InvalidRequestError, ProblemError
@@ -27,6 +29,17 @@ class FastRoute(APIRoute):
     that is added where a router is included does not apply: it has to be a parameter of the handler or of
     the route.
     """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.methods and scope["method"] not in self.methods:
+            await super().handle(scope, receive, send)  # refuses the method
+            return
+        response = await self._handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    @cached_property
+    def _handler(self) -> Handler:
+        return self.get_route_handler()
 
     def get_route_handler(self) -> Handler:
         # FastAPI's handler would also validate the result and manage exit stacks and background tasks, which

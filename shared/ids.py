@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import uuid_utils.compat
 
 MessageId = NewType("MessageId", UUID)
+RequestId = NewType("RequestId", UUID)
 ConversationKey = NewType("ConversationKey", UUID)
 EventId = NewType("EventId", UUID)
 DeadLetterId = NewType("DeadLetterId", UUID)
@@ -33,9 +34,9 @@ def new_message_id() -> MessageId:
     return MessageId(uuid_utils.compat.uuid7())
 
 
-def idempotent_message_id(client: str, key: str) -> MessageId:
-    """Return the id of the message for a client (the name of its API key) and an idempotency key."""
-    return MessageId(uuid5(_IDEMPOTENT_REQUESTS, f"{client}\n{key}"))
+def request_id(client: str, key: str) -> RequestId:
+    """Return the id of the request of a client (the name of its API key) with an idempotency key."""
+    return RequestId(uuid5(_IDEMPOTENT_REQUESTS, f"{client}\n{key}"))
 
 
 def inbound_message_id(provider: str, provider_message_id: str) -> MessageId:

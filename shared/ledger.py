@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field
 from shared.bus.client import Bus
 from shared.bus.key_value import KeyValueStore, Versioned
 from shared.bus.publisher import Publisher
-from shared.bus.topology import DELIVERIES_BUCKET
+from shared.bus.topology import DELIVERIES_BUCKET, LEDGER_GRACE
 from shared.ids import MessageId
 from shared.lifecycle import Step
 from shared.message import AttemptError, DeliveryRequest, FrozenModel
@@ -116,4 +116,11 @@ class Ledger:
         Raises:
             RevisionConflictError: the entry has changed.
         """
-        return await self._entries.put(str(message_id), entry, after=after)
+        return await self._entries.put(str(message_id), entry, after=after, ttl=_time_to_live(entry))
+
+
+def _time_to_live(entry: LedgerEntry) -> timedelta | None:
+    """Return how long an entry has to be kept, or None if that does not follow from it."""
+    if entry.expires_at is None:
+        return None
+    return max(entry.expires_at - entry.at, timedelta(0)) + LEDGER_GRACE

@@ -7,7 +7,7 @@ from shared import events
 from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import DeadLetter, DeadLetterResolution, Origin, Resolution
 from shared.events import Event
-from shared.ids import MessageId, dead_letter_id, idempotent_message_id
+from shared.ids import MessageId, dead_letter_id, inbound_message_id
 from shared.lifecycle import Status
 from shared.message import (
     AttemptError,
@@ -30,7 +30,7 @@ def message(number: int = 0, *, from_: str = OURS, to: str = THEIRS, **fields: A
     """Return the outbound message of this number."""
     written_at = NOON + timedelta(seconds=number)
     defaults = {
-        "id": idempotent_message_id("tests", str(number)),
+        "id": inbound_message_id("tests", str(number)),
         "attachments": ["https://example.org/a.png", 'odd, "quoted" {name}'],
         "timestamp": written_at,
         "created_at": written_at + timedelta(milliseconds=5),

@@ -4,7 +4,9 @@ A key-value bucket is accessed as the stream behind it: there is no binding to r
 changes, two permissions on the server are enough, and values that are written at the same time share a batch.
 """
 
+import math
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
@@ -61,7 +63,13 @@ class KeyValueStore(Generic[Model]):
         return Versioned(self._model.model_validate_json(found.payload), found.sequence) if found else None
 
     async def put(
-        self, key: str, value: Model, *, after: Versioned[Model] | None, id_: EventId | None = None
+        self,
+        key: str,
+        value: Model,
+        *,
+        after: Versioned[Model] | None,
+        id_: EventId | None = None,
+        ttl: timedelta | None = None,
     ) -> Versioned[Model]:
         """Write a value if the current one is still `after`, or if there is none and `after` is None.
 
@@ -70,11 +78,14 @@ class KeyValueStore(Generic[Model]):
             value: the value.
             after: the value as it was read.
             id_: the id of the event, if the value is one; publishing an event again changes nothing.
+            ttl: how long the value is kept unless it is changed; None for as long as the stream keeps values.
 
         Raises:
             RevisionConflictError: the value has changed.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(after.revision if after else 0)}
+        if ttl:
+            headers["Nats-TTL"] = f"{math.ceil(ttl.total_seconds())}s"
         data = value.model_dump_json(by_alias=True).encode()
         try:
             revision = await self._publisher.publish(

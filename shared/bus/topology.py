@@ -41,14 +41,24 @@ DELIVERIES_BUCKET = "DELIVERIES"
 """The ledger: the state of each delivery, by message id."""
 
 IDEMPOTENCY_BUCKET = "IDEMPOTENCY"
-"""The requests with an `Idempotency-Key` that the gateway has accepted, by message id."""
+"""The requests with an `Idempotency-Key` that the gateway has accepted."""
+
+KEY_RETENTION = timedelta(days=1)
+"""How long an `Idempotency-Key` is remembered."""
+
+LEDGER_GRACE = 2 * KEY_RETENTION
+"""How long the ledger remembers a message after the end of its validity, if nothing happens to it any more.
+
+A replayed request that is older is not sent, because its message has expired. The time is longer than
+`KEY_RETENTION`, because a request that is repeated with its key begins the validity of its message again.
+"""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
 
-_LEDGER_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
-"""Longer than the streams can be replayed: the ledger still contains a message that is scheduled for the end
-of the window, and replayed when OUTBOUND is about to drop it."""
+_LONGEST_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
+"""Longer than the streams can be replayed: a message may be scheduled for the end of the window, and replayed
+when OUTBOUND is about to drop it."""
 
 ACK_WAIT = timedelta(seconds=15)
 """The time without a heartbeat after which a message is delivered to another process."""
@@ -168,7 +178,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             subjects=list(subjects),
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
-            max_age=_LEDGER_RETENTION.total_seconds(),
+            max_age=_LONGEST_RETENTION.total_seconds(),
             # Only the newest step of each message is needed: according to the ledger, all earlier ones are
             # done.
             max_msgs_per_subject=1,
@@ -184,13 +194,14 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             subjects=[f"$KV.{name}.>"],
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=_LEDGER_RETENTION.total_seconds(),
+            max_age=_LONGEST_RETENTION.total_seconds(),
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             duplicate_window=120,
             num_replicas=replicas,
             allow_direct=True,
             allow_atomic=True,
+            allow_msg_ttl=True,
             deny_delete=True,
         )
 

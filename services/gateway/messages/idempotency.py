@@ -2,7 +2,7 @@
 
 A key stands for one message: the first request with it stores the event that it is about to publish. A
 repeated request publishes that event again, since the first one may have been interrupted before it did. The
-streams recognise the repetition.
+streams recognise the repetition. A day later the key is forgotten, and a request with it is a new message.
 """
 
 import re
@@ -17,9 +17,10 @@ from pydantic import BaseModel
 from services.gateway.http.errors import InvalidRequestError
 from services.gateway.messages.schemas import SendRequest
 from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.topology import KEY_RETENTION
 from shared.errors import BusUnavailableError
 from shared.events import Event
-from shared.ids import MessageId
+from shared.ids import RequestId
 from shared.message import DeliveryRequest
 from shared.validation import Fault
 
@@ -88,32 +89,38 @@ class StoredRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyStore:
-    """The requests with an idempotency key, by the id of their message."""
+    """The requests with an idempotency key that were accepted within the last day."""
 
     requests: KeyValueStore[StoredRequest]
 
-    async def claim(self, event: Event[DeliveryRequest], digest: str) -> Event[DeliveryRequest]:
+    async def claim(
+        self, id_: RequestId, event: Event[DeliveryRequest], digest: str
+    ) -> Event[DeliveryRequest]:
         """Return the event of the first request with this key: this one, unless there was one before.
+
+        Args:
+            id_: of the client and its key.
+            event: what the request is about to publish.
+            digest: the fingerprint of the request.
 
         Raises:
             InvalidRequestError: the key was used for a different request.
             BusUnavailableError: NATS does not answer.
         """
-        message_id = event.data.message.id
         request = StoredRequest(fingerprint=digest, event=event)
         try:
-            await self.requests.put(str(message_id), request, after=None)
+            await self.requests.put(str(id_), request, after=None, ttl=KEY_RETENTION)
         except RevisionConflictError:
-            first = await self.find(message_id, digest)
+            first = await self.find(id_, digest)
             if first is None:
                 # A replica of the bucket that lags behind its leader.
                 raise BusUnavailableError("the idempotency record cannot be read yet") from None
             return first
         return event
 
-    async def find(self, message_id: MessageId, digest: str) -> Event[DeliveryRequest] | None:
-        """Return the event of the first request for the message, or None; raise as `claim` does."""
-        found = await self.requests.get(str(message_id))
+    async def find(self, id_: RequestId, digest: str) -> Event[DeliveryRequest] | None:
+        """Return the event of the first request with the key, or None; raise as `claim` does."""
+        found = await self.requests.get(str(id_))
         if found is None:
             return None
         if found.value.fingerprint != digest:

@@ -23,7 +23,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import SEND_WINDOW, Stream, inbound_message_subject, outbound_subject
 from shared.channels import Direction, MessageType
 from shared.events import Event, message_accepted
-from shared.ids import MessageId, idempotent_message_id, new_message_id
+from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, IncomingMessage, Message
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
@@ -71,12 +71,8 @@ class MessageService:
                 publishing it again does no harm.
         """
         now = self.clock()
-        id_ = idempotent_message_id(caller, idempotency_key) if idempotency_key else new_message_id()
-        message = outbound_message(body, id_=id_, now=now)
-        structlog.contextvars.bind_contextvars(message_id=str(message.id))
-        tracing.annotate(
-            message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
-        )
+        message = outbound_message(body, id_=new_message_id(), now=now)
+        _label(message)
         async with deadline():
             refusal = _refusal_by_time(body.send_at, now) or await self._refusal_by_opt_out(message)
             reply = await self._as_reply(message)
@@ -85,7 +81,9 @@ class MessageService:
             )
             event = message_accepted(request, time=now)
             if idempotency_key:
-                event = await self._first_with_key(event, fingerprint(body), refusal)
+                id_ = request_id(caller, idempotency_key)
+                event = await self._first_with_key(id_, event, fingerprint(body), refusal)
+                _label(event.data.message)
             elif refusal:
                 raise refusal
             subject = outbound_subject(message.channel, message.conversation_key)
@@ -115,17 +113,25 @@ class MessageService:
         return RecipientOptedOutError(suppression)
 
     async def _first_with_key(
-        self, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None
+        self, id_: RequestId, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None
     ) -> Event[DeliveryRequest]:
         if refusal is None:
-            first = await self.idempotency.claim(event, digest)
-        elif known := await self.idempotency.find(event.data.message.id, digest):
+            first = await self.idempotency.claim(id_, event, digest)
+        elif known := await self.idempotency.find(id_, digest):
             first = known  # accepted earlier, when there was no reason to refuse it
         else:
             raise refusal
         # The first attempt to publish it may have failed long ago, so its validity starts now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
+
+
+def _label(message: Message) -> None:
+    """Let the log and the trace of the request refer to the message."""
+    structlog.contextvars.bind_contextvars(message_id=str(message.id))
+    tracing.annotate(
+        message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
+    )
 
 
 def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Message:

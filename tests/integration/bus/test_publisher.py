@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
@@ -16,6 +17,7 @@ from shared.ids import EventId, new_message_id
 from shared.lifecycle import Status
 from tests import messages
 from tests.events import status_changed
+from tests.waiting import eventually
 
 
 def outgoing() -> Outgoing:
@@ -119,6 +121,23 @@ async def test_a_key_value_store_only_changes_the_value_that_was_read(bus: Bus, 
         await store.put("key", Note(text="three"), after=first)
     assert await store.get("key") == second
     assert second.value == Note(text="two")
+
+
+async def test_a_value_is_forgotten_after_its_time_and_can_be_created_again(
+    bus: Bus, publisher: Publisher
+) -> None:
+    store = notes(bus, publisher)
+    keys = [f"key{number}" for number in range(20)]  # enough for a batch
+    brief, lasting = timedelta(seconds=1), timedelta(hours=1)
+    await store.put("lasting", Note(text="one"), after=None, ttl=lasting)
+    await asyncio.gather(*(store.put(key, Note(text="one"), after=None, ttl=brief) for key in keys))
+
+    async def are_forgotten() -> bool:
+        return not any(await asyncio.gather(*map(store.get, keys)))
+
+    await eventually(are_forgotten)
+    assert await store.get("lasting") is not None
+    await asyncio.gather(*(store.put(key, Note(text="two"), after=None, ttl=lasting) for key in keys))
 
 
 async def test_one_conflict_among_many_writes_does_not_affect_the_others(

@@ -63,7 +63,7 @@ class Harness:
         """Read all events of a stream."""
         jetstream = self.bus.jetstream
         last = (await jetstream.stream_info(stream)).state.last_seq
-        found = []
+        found: list[dict[str, Any]] = []
         for sequence in range(1, last + 1):
             try:
                 message = await jetstream.get_msg(stream, sequence)

@@ -33,7 +33,7 @@ from shared.channels import Channel
 from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BusUnavailableError, ServiceError, UnavailableError
 from shared.events import Event, decode, message_accepted, suppression_changed
-from shared.ids import MessageId, idempotent_message_id
+from shared.ids import MessageId, inbound_message_id
 from shared.ledger import Ledger, LedgerEntry
 from shared.lifecycle import Status
 from shared.message import DeliveryRequest, Message, StatusReport
@@ -372,7 +372,7 @@ class World:
 
     def accept(self, number: int) -> None:
         message = messages.message(
-            id=idempotent_message_id("simulation", str(number)), timestamp=START, created_at=START
+            id=inbound_message_id("simulation", str(number)), timestamp=START, created_at=START
         )
         self._publish_accepted(DeliveryRequest(message=message, expires_at=self.now() + VALIDITY))
 

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from shared.ids import (
     PARTITIONS,
     ConversationKey,
-    MessageId,
     conversation_key,
-    idempotent_message_id,
     inbound_message_id,
     new_message_id,
     partition_of,
+    request_id,
     suppression_key,
 )
 
@@ -55,8 +54,8 @@ def test_new_message_ids_sort_by_time() -> None:
     assert {id_.version for id_ in ids} == {7}
 
 
-@pytest.mark.parametrize("identify", [idempotent_message_id, inbound_message_id])
-def test_computed_ids_depend_on_both_parts(identify: Callable[[str, str], MessageId]) -> None:
+@pytest.mark.parametrize("identify", [request_id, inbound_message_id])
+def test_computed_ids_depend_on_both_parts(identify: Callable[[str, str], UUID]) -> None:
     ids = {identify(*parts) for parts in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1"))}
     assert len(ids) == 3
     assert {id_.version for id_ in ids} == {5}

@@ -17,7 +17,7 @@ from shared.bus.publisher import Publisher
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
 from shared.channels import MessageType
 from shared.events import message_accepted
-from shared.ids import idempotent_message_id
+from shared.ids import new_message_id, request_id
 from shared.validation import context_of
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.streams import NOWHERE, count, events
@@ -116,7 +116,6 @@ async def test_requests_with_the_same_idempotency_key_are_one_message(
     ]
 
     assert first.status_code == 202
-    assert first.json()["id"] == str(idempotent_message_id("anonymous", "a-key"))
     assert [other.content for other in others] == [first.content] * 2
     assert [other.headers["location"] for other in others] == [first.headers["location"]] * 2
     assert await count(jetstream, Stream.OUTBOUND) == 1
@@ -156,12 +155,12 @@ async def test_the_repetition_of_an_interrupted_request_publishes_its_message(
     answered = await gateway.post(SEND_SMS, json=SMS, headers={"Idempotency-Key": "a-key"})
     [event] = await events(jetstream, Stream.OUTBOUND)
     # Of another message, only the idempotency record was stored.
-    id_ = idempotent_message_id("anonymous", "b-key")
+    id_ = new_message_id()
     message = event.data.message.model_copy(update={"id": id_})
     interrupted = message_accepted(event.data.model_copy(update={"message": message}), time=event.time)
     body = SmsRequest.model_validate(SMS, context=context_of("US"))
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
-    await IdempotencyStore(requests).claim(interrupted, fingerprint(body))
+    await IdempotencyStore(requests).claim(request_id("anonymous", "b-key"), interrupted, fingerprint(body))
 
     response = await gateway.post(SEND_SMS, json=SMS, headers={"Idempotency-Key": "b-key"})
 

@@ -46,7 +46,7 @@ IDEMPOTENCY_BUCKET = "IDEMPOTENCY"
 KEY_RETENTION = timedelta(days=1)
 """How long an `Idempotency-Key` is remembered."""
 
-LEDGER_GRACE = 2 * KEY_RETENTION
+LEDGER_GRACE = KEY_RETENTION + timedelta(hours=6)
 """How long the ledger remembers a message after the end of its validity, if nothing happens to it any more.
 
 A replayed request that is older is not sent, because its message has expired. The time is longer than

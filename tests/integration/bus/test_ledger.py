@@ -17,12 +17,12 @@ RECORDED = now()
 @pytest.mark.parametrize(
     ("expires_at", "ttl"),
     [
-        (RECORDED + timedelta(hours=4), "187200s"),
-        (RECORDED - timedelta(hours=4), "172800s"),
+        (RECORDED + timedelta(hours=4), "122400s"),
+        (RECORDED - timedelta(hours=4), "108000s"),
         (None, None),
     ],
 )
-async def test_an_entry_is_kept_until_two_days_after_the_validity_of_its_message(
+async def test_an_entry_is_kept_for_thirty_hours_after_the_validity_of_its_message(
     bus: Bus,
     publisher: Publisher,
     jetstream: JetStreamContext,

@@ -21,7 +21,7 @@ from services.ingest.repository import Repository
 from shared.db.reader import Reader
 from shared.events import Event
 from shared.ids import MessageId
-from shared.lifecycle import Status
+from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests.events import (
     accepted,

@@ -5,10 +5,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
-from shared.ledger import DeliveryState, LedgerEntry
+from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
 from shared.message import DeliveryRequest
 from tests import messages
 from tests.integration.sender.conftest import DELAYS, WITHOUT_KEYS, Harness, SenderFactory

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.events import decode
 from shared.ids import MessageId
-from shared.ledger import DeliveryState
-from shared.lifecycle import Status
+from shared.lifecycle import DeliveryState
 from shared.message import DeliveryRequest
+from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests.unit.sender.simulation import Behaviour, World
 

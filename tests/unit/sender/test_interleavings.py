@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from shared.ledger import DeliveryState
-from shared.lifecycle import Status
+from shared.lifecycle import DeliveryState
+from shared.status import Status
 from tests.unit.sender.simulation import START, Behaviour, PendingRequest, World
 
 

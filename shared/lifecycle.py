@@ -221,9 +221,7 @@ class DeliveryPolicy:
             if settled := self._settle(entry, request, now, facts):
                 return settled
             in_doubt_at = entry.may_be_at
-            # A replay is a decision to send the message again, even if the provider has it.
-            is_replay = request.generation > entry.step.generation
-            if in_doubt_at and not is_replay and not self._may_repeat(in_doubt_at, facts):
+            if in_doubt_at and not (_is_wanted_again(entry, request) or self._may_repeat(in_doubt_at, facts)):
                 return Record(request, _ambiguous(request, in_doubt_at, now))
         if now >= request.expires_at:
             expired = LedgerEntry.of(request, DeliveryState.EXPIRED, now, in_doubt_at=in_doubt_at)
@@ -337,6 +335,15 @@ def _catch_up(entry: LedgerEntry, request: DeliveryRequest) -> DeliveryRequest:
     return request.model_copy(
         update={**entry.step._asdict(), "errors": entry.errors, "expires_at": entry.expires_at}
     )
+
+
+def _is_wanted_again(entry: LedgerEntry, request: DeliveryRequest) -> bool:
+    """Return whether a message is sent again because of a replay, even if the provider has it.
+
+    A replay that is released or deferred at its first attempt still has to be sent.
+    """
+    is_postponed_replay = request.generation > 0 and request.attempt == 1 and entry.is_postponed
+    return request.generation > entry.step.generation or is_postponed_replay
 
 
 def _is_early(request: DeliveryRequest, now: datetime) -> bool:

@@ -44,6 +44,7 @@ from shared.providers.base import (
     HttpRequest,
     NotReachedError,
     Provider,
+    TemporaryError,
     UnknownOutcomeError,
 )
 from shared.providers.http import HttpClient
@@ -68,6 +69,7 @@ class Behaviour(StrEnum):
 
     ACCEPTS = "accepts"
     FAILS = "fails"
+    THROTTLES = "throttles"
     REJECTS = "rejects"
     REJECTS_CREDENTIALS = "rejects credentials"
     IS_UNREACHABLE = "is unreachable"
@@ -75,7 +77,7 @@ class Behaviour(StrEnum):
 
 _STATUSES = {
     Behaviour.ACCEPTS: 200,
-    Behaviour.FAILS: 429,
+    Behaviour.FAILS: 425,
     Behaviour.REJECTS: 400,
     Behaviour.REJECTS_CREDENTIALS: 401,
 }
@@ -99,6 +101,8 @@ class InMemoryProvider:
         self.requested.append((request.message.id, request.generation))
         if self.behaviour is Behaviour.IS_UNREACHABLE:
             raise NotReachedError("not_reached", "no connection")
+        if self.behaviour is Behaviour.THROTTLES:
+            raise TemporaryError("http_429", "too many requests", throttled=True)
         if self.behaviour is Behaviour.ACCEPTS:
             known = any(id_ == request.message.id for id_, _ in self.accepted)
             if not (known and self.honours_keys):

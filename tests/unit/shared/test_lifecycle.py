@@ -207,6 +207,25 @@ def test_a_message_that_a_provider_may_have_is_sent_again_only_if_that_is_wanted
     assert decision.entry.error.code == "ambiguous"
 
 
+@pytest.mark.parametrize(
+    ("state", "generation", "is_sent"),
+    [
+        (DeliveryState.RELEASED, 1, True),
+        (DeliveryState.DEFERRED, 1, True),
+        (DeliveryState.RELEASED, 0, False),
+        (DeliveryState.CLAIMED, 1, False),  # the replay itself may have been sent
+    ],
+)
+def test_a_replay_that_was_postponed_is_sent_nevertheless(
+    state: DeliveryState, generation: int, *, is_sent: bool
+) -> None:
+    request = request_of((generation, 1, 0))
+    entry = LedgerEntry.of(request, state, NOW - LEASE, provider="other", in_doubt_at="other")
+    due = next_request(request, entry) if state is DeliveryState.DEFERRED else request
+
+    assert isinstance(decide(entry, due), Attempt if is_sent else Record)
+
+
 @pytest.mark.parametrize("state", [DeliveryState.RETRYING, DeliveryState.DEFERRED, DeliveryState.RELEASED])
 def test_a_doubt_lasts(state: DeliveryState) -> None:
     request = next_request(request_of(), entry_of(state, error=error_of(request_of())))

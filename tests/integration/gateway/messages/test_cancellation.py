@@ -41,6 +41,7 @@ async def write(
         (None, 1),
         (DeliveryState.DEFERRED, 1),
         (DeliveryState.RETRYING, 2),
+        (DeliveryState.RELEASED, 1),
         (DeliveryState.CANCELED, 1),
     ],
 )

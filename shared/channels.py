@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.addresses import Address, parse_email, parse_phone
-from shared.lifecycle import Status
+from shared.status import Status
 
 
 class Direction(StrEnum):
@@ -88,7 +88,7 @@ _RECEIPT_STATUSES = {
     "bounced": Status.UNDELIVERED,
     "rejected": Status.UNDELIVERED,
     "failed": Status.FAILED,
-    "expired": Status.EXPIRED,
+    "expired": Status.UNDELIVERED,
     "canceled": Status.CANCELED,
 }
 

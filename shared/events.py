@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.errors import BadMessageError
 from shared.ids import EventId, event_id, inbound_message_id
-from shared.lifecycle import Status
 from shared.message import DeliveryRequest, FrozenModel, IncomingMessage, IncomingReceipt, StatusReport
+from shared.status import Status
 from shared.suppressions import SuppressionChange
 
 Data = TypeVar("Data", bound=BaseModel)

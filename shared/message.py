@@ -10,7 +10,7 @@ from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
-from shared.lifecycle import Status, Step
+from shared.status import Status, Step
 
 
 class FrozenModel(BaseModel):

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id
 from shared.channels import RULES, Channel
 from shared.dead_letters import MAX_RESOLUTION_REASON
-from shared.lifecycle import Status
+from shared.status import Status
 from shared.suppressions import MAX_SUPPRESSION_DETAIL
 from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_text
 

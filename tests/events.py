@@ -8,7 +8,6 @@ from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import DeadLetter, DeadLetterResolution, Origin, Resolution
 from shared.events import Event
 from shared.ids import MessageId, dead_letter_id, inbound_message_id
-from shared.lifecycle import Status
 from shared.message import (
     AttemptError,
     DeliveryRequest,
@@ -17,6 +16,7 @@ from shared.message import (
     Message,
     StatusReport,
 )
+from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from shared.events import Event, accepted_status
 from shared.ids import MessageId
-from shared.lifecycle import Status
 from shared.message import DeliveryRequest, IncomingReceipt, Message, StatusReport
+from shared.status import Status
 from tests.events import NOON, accepted, receipt, status_changed
 
 _GENERATIONS = st.integers(0, 2)

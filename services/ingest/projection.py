@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from shared.db import tables
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.events import Event, EventType, accepted_status
-from shared.lifecycle import Status
 from shared.message import DeliveryRequest, IncomingMessage, IncomingReceipt, Message, StatusReport
+from shared.status import Status
 from shared.suppressions import SuppressionChange
 
 Row = Mapping[str, Any]

@@ -73,12 +73,27 @@ _INSERT_CONVERSATION_PARTICIPANTS = text("""
 """)
 
 
-def _insertion(table: Table) -> TextClause:
+_IS_NEWS = """
+    status <> 'expired' OR NOT EXISTS (
+        SELECT FROM (TABLE message_events UNION ALL TABLE given) AS known
+        WHERE known.message_id = given.message_id
+            AND known.status IN ('sent', 'failed', 'expired', 'canceled')
+            AND (known.generation, known.precedence, known.attempt)
+                > (given.generation, given.precedence, given.attempt)
+    )
+"""
+"""Excludes the report `expired` on a message that had ended before. The sender makes it when it reads a
+message again that its ledger has forgotten."""
+
+
+def _insertion(table: Table, *, where: str = "true") -> TextClause:
     """Return the statement that inserts rows into a table, except those that exist already."""
     name, columns = table.__tablename__, _quoted(table.__table__.columns)
     return text(f"""
+        WITH given AS (SELECT * FROM json_populate_recordset(NULL::{name}, CAST(:rows AS json)))
         INSERT INTO {name} ({columns})
-        SELECT {columns} FROM json_populate_recordset(NULL::{name}, CAST(:rows AS json))
+        SELECT {columns} FROM given
+        WHERE {where}
         ORDER BY {_quoted(table.__table__.primary_key)}
         ON CONFLICT DO NOTHING
     """)  # noqa: S608 - the names of our own tables and columns
@@ -90,14 +105,11 @@ def _quoted(columns: Iterable[ColumnElement[Any]]) -> str:
 
 _INSERT_MESSAGES = _insertion(tables.Message)
 _INSERTIONS = {
-    table: _insertion(table)
-    for table in (
-        tables.MessageEvent,
-        tables.DeliveryReceipt,
-        tables.DeadLetter,
-        tables.DeadLetterResolution,
-        tables.SuppressionChange,
-    )
+    tables.MessageEvent: _insertion(tables.MessageEvent, where=_IS_NEWS),
+    tables.DeliveryReceipt: _insertion(tables.DeliveryReceipt),
+    tables.DeadLetter: _insertion(tables.DeadLetter),
+    tables.DeadLetterResolution: _insertion(tables.DeadLetterResolution),
+    tables.SuppressionChange: _insertion(tables.SuppressionChange),
 }
 """The statements of the tables other than that of messages, in the order in which they are executed."""
 

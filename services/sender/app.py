@@ -12,7 +12,6 @@ from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
-from services.sender.policy import DeliveryPolicy
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
 from services.sender.settings import SenderSettings
@@ -22,6 +21,7 @@ from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import publishing
 from shared.bus.suppression_list import SuppressionList
 from shared.ledger import Ledger
+from shared.lifecycle import DeliveryPolicy
 from shared.observability.tracing import exporting
 from shared.providers.base import Adapter
 from shared.providers.http import make_client

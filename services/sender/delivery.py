@@ -7,14 +7,13 @@ not lost, and it is not sent twice if its provider honours idempotency keys.
 Each step may be taken with another provider, as long as it is certain that none has the message yet.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from tenacity import retry, retry_if_exception_type, wait_random
 
 from services.sender import telemetry
 from services.sender.event_publisher import EventPublisher
-from services.sender.policy import DeliveryPolicy
 from services.sender.provider_client import ATTEMPT_TIMEOUT, ProviderClient
 from services.sender.provider_selection import ProviderSelection
 from shared.bus.client import REQUEST_TIMEOUT
@@ -24,8 +23,22 @@ from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
 from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, UnavailableError
-from shared.ledger import DeliveryState, Ledger, LedgerEntry
-from shared.message import AttemptError, DeliveryRequest, Message
+from shared.ledger import Ledger
+from shared.lifecycle import (
+    Attempt,
+    DeliveryPolicy,
+    DeliveryState,
+    Facts,
+    Ignore,
+    LedgerEntry,
+    Publish,
+    Record,
+    Wait,
+    candidates,
+    postponement,
+    refusal,
+)
+from shared.message import DeliveryRequest, Message
 from shared.providers.base import OPTED_OUT, ProviderError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 
@@ -34,6 +47,10 @@ CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
 attempt take less time."""
 
 _SOON = timedelta(seconds=1)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class NoProviderError(UnavailableError):
@@ -50,12 +67,14 @@ class Deliverer:
         events: EventPublisher,
         providers: ProviderSelection,
         policy: DeliveryPolicy,
+        clock: Callable[[], datetime] = _now,
     ) -> None:
         self._ledger = ledger
         self._suppressions = suppressions
         self._events = events
         self._providers = providers
         self._policy = policy
+        self._clock = clock
         self._is_stopping = False
 
     def finish_within(self, seconds: float) -> None:
@@ -106,117 +125,68 @@ class Deliverer:
         self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], *, keeps_place: bool
     ) -> Outcome:
         found = await self._ledger.look_up(request.message.id)
-        if found is not None:
-            request = found.value.catch_up(request)
-            if outcome := await self._settle(request, found.value, origin):
-                return outcome
-        if self._is_early(request):
-            now, send_at = self._policy.clock(), request.message.send_at
-            entry = LedgerEntry.of(request, DeliveryState.DEFERRED, now, due=send_at)
-        else:
-            entry, found = await self._try_providers(request, found, begin, keeps_place=keeps_place)
+        now = self._clock()
+        facts = Facts(
+            lease=CLAIM_LEASE,
+            connected_for=self._ledger.connected_for,
+            honouring_keys=self._providers.honouring_keys,
+            keeps_place=keeps_place,
+        )
+        match self._policy.decide(found.value if found else None, request, now, facts):
+            case Ignore():
+                return Done()
+            case Wait(until):
+                return HandBack(until - now)
+            case Publish(request, entry):
+                await self._publish(request, entry, origin)
+                return Done()
+            case Record(request, entry):
+                pass
+            case Attempt(request, in_doubt_at):
+                entry, found = await self._try_providers(request, in_doubt_at, found, begin, facts)
         await self._record(request, entry, after=found)
+        if entry.state is DeliveryState.RELEASED:
+            raise NoProviderError(f"{entry.provider} asked us to wait")
         telemetry.report_outcome(request, entry)
         await self._publish(request, entry, origin)
         return Done()
 
-    async def _settle(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> Outcome | None:
-        """Settle a request according to the ledger, or return None if its step has to be taken now."""
-        is_later_generation = request.generation > entry.step.generation
-        if entry.state is DeliveryState.CANCELED or (
-            entry.state is DeliveryState.SENT and is_later_generation
-        ):
-            # The process that cancelled the message may have died before it published the cancellation. A
-            # replay of a message that was sent or cancelled sends nothing, but its generation has to end as
-            # well.
-            await self._events.publish(request, entry, origin)
-            return Done()
-        if request.step > entry.step:
-            return Done() if entry.state.ends_generation and not is_later_generation else None
-        if request.step < entry.step:
-            return Done()
-        if entry.state is not DeliveryState.CLAIMED:
-            # The process that recorded this outcome may have died before it published it.
-            await self._publish(request, entry, origin)
-            return Done()
-        # A process has claimed this step and may still be sending. After an outage of NATS it also needs time
-        # to record the result that it has been holding since.
-        age = self._policy.clock() - entry.at
-        wait = max(CLAIM_LEASE - age, self._policy.grace - self._ledger.connected_for)
-        return HandBack(wait) if wait > timedelta(0) else None
-
-    def _is_early(self, request: DeliveryRequest) -> bool:
-        """Return whether a scheduled message has to be deferred until its time.
-
-        Only its first request is compared with the clock. Later ones arrive when they are due, by the clock
-        of NATS.
-        """
-        send_at = request.message.send_at
-        is_first_request = (request.attempt, request.deferral_count) == (1, 0)
-        return is_first_request and send_at is not None and self._policy.clock() < send_at
-
     async def _try_providers(
         self,
         request: DeliveryRequest,
+        in_doubt_at: str | None,
         found: Versioned[LedgerEntry] | None,
         begin: Callable[[], None],
-        *,
-        keeps_place: bool,
+        facts: Facts,
     ) -> tuple[LedgerEntry, Versioned[LedgerEntry] | None]:
-        """Try the providers in turn as long as they defer the message.
+        """Try the providers in turn as long as they postpone the message.
 
         Returns:
             The entry to be recorded, and the entry after which it is to be recorded.
         """
-        in_doubt_at = found.value.may_be_at if found else None
-        if found and in_doubt_at and not self._may_resend(request, found.value, in_doubt_at):
-            return self._policy.ambiguous(request, in_doubt_at), found
-        deferrals: list[LedgerEntry] = []
-        for client in self._candidates(request.message, in_doubt_at):
-            if deferrals and self._is_stopping:
+        asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
+        postponed: list[LedgerEntry] = []
+        for client in candidates(self._providers.clients_for(request.message), asked):
+            if postponed and self._is_stopping:
                 break  # there is no time for another attempt
             async with client.slot():
                 # Nothing that was checked before waiting for the slot can be relied on.
                 begin()
-                now = self._policy.clock()
+                now = self._clock()
                 claim = LedgerEntry.of(
                     request, DeliveryState.CLAIMED, now, provider=client.name, in_doubt_at=in_doubt_at
                 )
                 entry = await self._outcome_without_sending(request, client, claim)
                 if entry is None:
                     found = await self._ledger.write(request.message.id, claim, after=found)
-                    entry = await self._send(request, client, claim)
-            if entry.state is not DeliveryState.DEFERRED:
+                    entry = await self._send(request, client, claim, facts)
+            if not entry.is_postponed:
                 return entry, found
-            deferrals.append(entry)
-        was_claimed = any(entry.error for entry in deferrals)
-        if keeps_place and not was_claimed and not self.can_send(request.message.channel):
+            postponed.append(entry)
+        was_claimed = any(entry.error for entry in postponed)
+        if facts.keeps_place and not was_claimed and not self.can_send(request.message.channel):
             raise NoProviderError(f"no provider of {request.message.channel} is available")
-        return min(deferrals, key=lambda entry: entry.due or entry.at), found
-
-    def _candidates(self, message: Message, in_doubt_at: str | None) -> Sequence[ProviderClient]:
-        """Return the clients that may send a message, in order.
-
-        A message that a provider may already have goes to that provider first, which may recognise it, and to
-        no other if it honours idempotency keys.
-        """
-        clients = self._providers.clients_for(message)
-        asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
-        if asked is None:
-            return clients
-        if asked.honours_idempotency_keys:
-            return [asked]
-        return [asked, *(client for client in clients if client is not asked)]
-
-    def _may_resend(self, request: DeliveryRequest, entry: LedgerEntry, provider: str) -> bool:
-        """Return whether to resend a message that the provider may have. A replay is a decision to do so."""
-        is_replay = request.generation > entry.step.generation
-        return is_replay or self._may_repeat(provider)
-
-    def _may_repeat(self, provider: str) -> bool:
-        client = self._providers.client_of(provider)
-        honours_keys = client is not None and client.honours_idempotency_keys
-        return self._policy.may_repeat(honours_idempotency_keys=honours_keys)
+        return postponement(postponed), found
 
     async def _outcome_without_sending(
         self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
@@ -225,34 +195,23 @@ class Deliverer:
 
         The circuit breaker is asked last, so that its probe is not wasted on a message that is not sent.
         """
-        now = self._policy.clock()
-        if now >= request.expires_at:
-            return claim.becomes(DeliveryState.EXPIRED, now, provider=None)
-        if suppression := await self._suppressions.suppression_of(request.message):
-            return self._policy.suppressed(request, claim, suppression)
+        suppression = await self._suppressions.suppression_of(request.message)
+        if entry := refusal(request, claim, suppression):
+            return entry
         if not client.try_acquire():
-            return self._policy.deferral(request, claim, not_before=client.retry_at)
+            return self._policy.deferral(request, claim, self._clock(), not_before=client.retry_at)
         return None
 
     async def _send(
-        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
+        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry, facts: Facts
     ) -> LedgerEntry:
         try:
             provider_message_id = await client.send(request.message)
         except ProviderError as exc:
-            error = AttemptError(
-                attempt=request.attempt,
-                code=exc.code,
-                detail=str(exc),
-                provider=client.name,
-                status_code=exc.status_code,
-                at=self._policy.clock(),
-            )
-            telemetry.report_failed_attempt(request, error)
-            may_repeat = self._may_repeat(client.name)
-            return self._policy.after_failure(request, claim, exc, error, may_repeat=may_repeat)
-        now = self._policy.clock()
-        return claim.becomes(DeliveryState.SENT, now, provider_message_id=provider_message_id)
+            entry = self._policy.after_failure(request, claim, exc, self._clock(), facts)
+            telemetry.report_failed_attempt(request, entry)
+            return entry
+        return claim.becomes(DeliveryState.SENT, self._clock(), provider_message_id=provider_message_id)
 
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
     async def _record(
@@ -263,16 +222,12 @@ class Deliverer:
         try:
             await self._ledger.write(message_id, entry, after=after)
         except RevisionConflictError:
-            # Our own write may have been stored and its acknowledgement lost. Or the claim has expired, and
-            # another process has claimed the step since. That process will find out everything by itself,
-            # with one exception: that the provider has accepted the message.
+            # Our own write may have been stored and its acknowledgement lost. Or our claim has expired, and
+            # another process has taken the step since.
             found = await self._ledger.look_up(message_id)
             if found and found.value == entry:
                 return
-            is_claimed_again = (
-                found and found.value.step == entry.step and found.value.state is DeliveryState.CLAIMED
-            )
-            if not (is_claimed_again and entry.state is DeliveryState.SENT):
+            if not (found and entry.overrides(found.value)):
                 raise
             await self._ledger.write(message_id, entry, after=found)
 

@@ -18,9 +18,9 @@ from shared.channels import Direction
 from shared.dead_letters import DeadLetter, Origin
 from shared.events import dead_letter_created, delivery_due, status_changed
 from shared.ids import dead_letter_id
-from shared.ledger import DeliveryState, LedgerEntry
-from shared.lifecycle import Status
-from shared.message import AttemptError, DeliveryRequest, StatusReport
+from shared.lifecycle import DeliveryState, LedgerEntry, all_errors, next_request
+from shared.message import DeliveryRequest, StatusReport
+from shared.status import Status
 
 _STATUSES = {
     DeliveryState.SENT: Status.SENT,
@@ -52,7 +52,7 @@ class EventPublisher:
         # again.
         match entry.state:
             case DeliveryState.RETRYING | DeliveryState.DEFERRED:
-                await self._schedule(_next_request(request, entry), entry)
+                await self._schedule(next_request(request, entry), entry)
             case DeliveryState.FAILED:
                 await self._publish_dead_letter(request, entry, origin)
 
@@ -98,26 +98,13 @@ class EventPublisher:
             message_id=message.id,
             generation=request.generation,
             attempts=request.attempt,
-            errors=_all_errors(request, entry),
+            errors=all_errors(request, entry),
             request=request,
             origin=origin,
         )
         event = dead_letter_created(dead_letter, source="/sender", time=entry.at)
         subject = dead_letter_subject(Direction.OUTBOUND, message.channel)
         await self._publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
-
-
-def _next_request(request: DeliveryRequest, entry: LedgerEntry) -> DeliveryRequest:
-    """Return the request of the next attempt, or of the same attempt after another deferral."""
-    if entry.state is DeliveryState.DEFERRED:
-        return request.model_copy(update=request.step.deferred._asdict())
-    return request.model_copy(
-        update={**request.step.next_attempt._asdict(), "errors": _all_errors(request, entry)}
-    )
-
-
-def _all_errors(request: DeliveryRequest, entry: LedgerEntry) -> list[AttemptError]:
-    return [*request.errors, *([entry.error] if entry.error else [])]
 
 
 def _rfc3339(moment: datetime) -> str:

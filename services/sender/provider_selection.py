@@ -1,7 +1,7 @@
 """Selects the providers through which a message may be sent."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from services.sender.provider_client import ProviderClient
@@ -42,6 +42,11 @@ class ProviderSelection:
     def client_of(self, provider: str) -> ProviderClient | None:
         """Return the client of a provider, or None if the settings do not choose it, or no longer do."""
         return self._by_name.get(provider)
+
+    @cached_property
+    def honouring_keys(self) -> frozenset[str]:
+        """The names of the providers that honour idempotency keys."""
+        return frozenset(name for name, client in self._by_name.items() if client.honours_idempotency_keys)
 
     def is_any_available(self, channel: Channel) -> bool:
         """Return whether any provider of the channel may be sent a message now, if only as a probe."""

@@ -1,7 +1,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from itertools import chain
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from shared.addresses import InvalidAddressError, parse_email
 from shared.channels import Channel, channel_of_address
+from shared.lifecycle import OnAmbiguous
 from shared.providers.registry import PROVIDERS
 from shared.settings import Settings, WorkerSettings
 
@@ -55,13 +55,6 @@ def _parse_sender(text: str) -> str:
 
 ProviderNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 """Names of providers, in order of preference."""
-
-
-class OnAmbiguous(StrEnum):
-    """The treatment of a message that a provider without idempotency keys may or may not have accepted."""
-
-    RESEND = "resend"
-    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import structlog
 
 from shared.channels import Direction
-from shared.ledger import DeliveryState, LedgerEntry
-from shared.message import AttemptError, DeliveryRequest
+from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.message import DeliveryRequest
 from shared.observability import metrics, tracing
 
 _log = structlog.get_logger()
@@ -18,8 +18,9 @@ _LOG_EVENTS = {
 }
 
 
-def report_failed_attempt(request: DeliveryRequest, error: AttemptError) -> None:
-    _log.warning("attempt_failed", message_id=str(request.message.id), **error.model_dump(mode="json"))
+def report_failed_attempt(request: DeliveryRequest, entry: LedgerEntry) -> None:
+    error = entry.error.model_dump(mode="json") if entry.error else {}
+    _log.warning("attempt_failed", message_id=str(request.message.id), **error)
 
 
 def report_outcome(request: DeliveryRequest, entry: LedgerEntry) -> None:

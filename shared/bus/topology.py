@@ -16,7 +16,7 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
 from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
-from shared.lifecycle import Status
+from shared.status import Status
 
 
 class Stream(StrEnum):

@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import Resolution
-from shared.lifecycle import Status
+from shared.status import Status
 from shared.suppressions import SuppressionState
 
 NAMING = {

@@ -38,6 +38,7 @@ class ProviderError(ServiceError):
         code: short and stable, such as `http_503`.
         status_code: of the HTTP response, if there was one.
         retry_after: how long the provider asks us to wait.
+        throttled: whether the provider accepts nothing more for now, which is not the message's fault.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class ProviderError(ServiceError):
         *,
         status_code: int | None = None,
         retry_after: timedelta | None = None,
+        throttled: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.status_code = status_code
         self.retry_after = retry_after
+        self.throttled = throttled
 
 
 class NotReachedError(ProviderError):

@@ -56,7 +56,7 @@ from shared.ids import (
     partition_of,
     suppression_key,
 )
-from shared.lifecycle import Status
+from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.ports import free_port

@@ -14,6 +14,7 @@ from shared.bus.topology import INGEST_CONSUMERS, Stream, dead_letter_resolved_s
 from shared.dead_letters import DeadLetterResolution, Resolution
 from shared.events import dead_letter_resolved, message_accepted
 from shared.ids import event_id
+from shared.lifecycle import replay
 from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
 
@@ -66,7 +67,7 @@ class DeadLetterService:
         if dead_letter.request is None or dead_letter.origin.consumer in _STORING:
             await self._replay_payload(dead_letter)
         else:
-            generation = await self._replay_message(dead_letter, dead_letter.request)
+            generation = await self._replay_message(dead_letter.request)
         ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
         await self._record(dead_letter, Resolution.REPLAYED, None, caller)
         return generation
@@ -76,14 +77,9 @@ class DeadLetterService:
         _require_open(dead_letter)
         await self._record(dead_letter, Resolution.DISCARDED, reason, caller)
 
-    async def _replay_message(self, dead_letter: DeadLetterResponse, failed: DeliveryRequest) -> int:
+    async def _replay_message(self, failed: DeliveryRequest) -> int:
         now = self.clock()
-        request = DeliveryRequest(
-            message=failed.message,
-            caller=failed.caller,
-            generation=dead_letter.generation + 1,
-            expires_at=failed.message.expiry(self.validity, now),
-        )
+        request = replay(failed, self.validity, now)
         message, event = request.message, message_accepted(request, time=now)
         subject = outbound_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))

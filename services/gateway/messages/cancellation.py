@@ -13,13 +13,12 @@ from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, event_subject
 from shared.events import status_changed
 from shared.ids import MessageId
-from shared.ledger import DeliveryState, Ledger, LedgerEntry
-from shared.lifecycle import Status, Step
+from shared.ledger import Ledger
+from shared.lifecycle import LedgerEntry, NotCancelableError, cancellation
 from shared.message import StatusReport
+from shared.status import Status
 
 _log = structlog.get_logger()
-
-_NOT_STARTED = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +50,13 @@ class CancellationService:
         id_ = MessageId(message.id)
         while True:
             found = await self.ledger.look_up(id_)
-            if found is not None and found.value.state is DeliveryState.CANCELED:
-                return found.value
-            present = found.value if found and not _was_replayed(message, found.value) else None
-            _require_not_started(message, present)
-            entry = LedgerEntry(
-                step=present.next_step if present else Step(_generation_of(message), 1, 0),
-                state=DeliveryState.CANCELED,
-                at=self.clock(),
-            )
+            present = found.value if found else None
+            try:
+                entry = cancellation(present, message.status, _generation_of(message), self.clock())
+            except NotCancelableError as exc:
+                raise ConflictError(exc.code, str(exc)) from exc
+            if entry is present:
+                return entry
             try:
                 return (await self.ledger.write(id_, entry, after=found)).value
             except RevisionConflictError:
@@ -77,29 +74,6 @@ class CancellationService:
         event = status_changed(report, time=entry.at, source="/gateway")
         subject = event_subject(channel, Status.CANCELED)
         await self.publisher.publish(Stream.EVENTS, Outgoing(subject, event.id, event.encode()))
-
-
-def _require_not_started(message: MessageWithHistory, entry: LedgerEntry | None) -> None:
-    """Raise ConflictError if the provider may have the message, or its status is final."""
-    if entry is None:
-        # The sender has not seen the message yet, or handled it so long ago that the ledger has forgotten it.
-        if message.status not in _NOT_STARTED:
-            raise _too_late(message.status)
-    elif entry.state not in {DeliveryState.DEFERRED, DeliveryState.RETRYING}:
-        raise _too_late("being sent" if entry.state is DeliveryState.CLAIMED else entry.state)
-    elif entry.in_doubt_at:
-        detail = "An earlier attempt got no response, so the provider may already have the message"
-        raise ConflictError("outcome_unknown", detail)
-
-
-def _was_replayed(message: MessageWithHistory, entry: LedgerEntry) -> bool:
-    """Return whether the message certainly failed, and has a later generation that no sender has seen yet."""
-    certainly_failed = entry.state in {DeliveryState.FAILED, DeliveryState.EXPIRED} and not entry.in_doubt_at
-    return certainly_failed and entry.step.generation < _generation_of(message)
-
-
-def _too_late(status: str) -> ConflictError:
-    return ConflictError("not_cancelable", f"The message can no longer be cancelled: it is {status}")
 
 
 def _generation_of(message: MessageWithHistory) -> int:

@@ -32,7 +32,7 @@ from shared.channels import Channel, Direction
 from shared.db.reader import Reader
 from shared.db.tables import Conversation, Message, MessageEvent
 from shared.db.views import message_history
-from shared.lifecycle import Status
+from shared.status import Status
 
 Statement = Select[Any]
 

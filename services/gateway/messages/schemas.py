@@ -20,9 +20,9 @@ from pydantic import (
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address, is_sender_id
 from shared.channels import Channel, Direction, MessageType
-from shared.lifecycle import Status
 from shared.message import Message
 from shared.segments import Encoding, segments_of
+from shared.status import Status
 from shared.validation import (
     Attachments,
     Email,

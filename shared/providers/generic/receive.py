@@ -14,10 +14,10 @@ from shared.addresses import Address
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.keywords import keyword_of
-from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.generic.signature import HEADER
 from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, parse_model
+from shared.status import Status
 from shared.validation import Attachments, ErrorCode, ReceiptStatus, Text, Timestamp
 
 SIGNATURE: SignatureScheme[Any] = SignatureScheme(

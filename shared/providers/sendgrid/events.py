@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from shared.channels import Channel
 from shared.ids import MessageId
-from shared.lifecycle import Status
 from shared.message import IncomingReceipt
 from shared.providers.sendgrid.inbound import NAME
 from shared.providers.webhooks import (
@@ -21,6 +20,7 @@ from shared.providers.webhooks import (
     require_storable,
     validate,
 )
+from shared.status import Status
 from shared.suppressions import (
     MAX_SUPPRESSION_DETAIL,
     SuppressionChange,

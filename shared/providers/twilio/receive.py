@@ -8,7 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from shared.channels import Channel, MessageType
 from shared.keywords import keyword_of
-from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.forms import Form, collect, parse_urlencoded
 from shared.providers.twilio import codes
@@ -21,6 +20,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     validate,
 )
+from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import Attachments, ErrorCode, Fault, Phone, ProviderId, ProviderText
 

@@ -7,8 +7,9 @@ from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.topology import DELIVERIES_BUCKET
 from shared.ids import new_message_id
-from shared.ledger import DeliveryState, Ledger, LedgerEntry
-from shared.lifecycle import Step
+from shared.ledger import Ledger
+from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.status import Step
 from tests.messages import now
 
 RECORDED = now()

@@ -14,7 +14,7 @@ from shared.bus.topology import DELIVERIES_BUCKET, Stream, event_subject, outbou
 from shared.channels import Channel
 from shared.events import decode
 from shared.ids import EventId, new_message_id
-from shared.lifecycle import Status
+from shared.status import Status
 from tests import messages
 from tests.events import status_changed
 from tests.waiting import eventually

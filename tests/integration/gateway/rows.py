@@ -15,7 +15,7 @@ from shared.db import tables
 from shared.dead_letters import DeadLetter, Resolution
 from shared.events import suppression_changed
 from shared.ids import ConversationKey, conversation_key
-from shared.lifecycle import Status
+from shared.status import Status
 
 START = datetime(2024, 11, 1, 14, tzinfo=UTC)
 

@@ -18,8 +18,9 @@ from shared.db import tables
 from shared.db.engine import make_engine
 from shared.errors import BadMessageError, DatabaseUnavailableError
 from shared.events import Event
-from shared.message import Message
-from tests.events import NOON, accepted, delivered, message, of_all_kinds, received
+from shared.message import Message, StatusReport
+from shared.status import Status
+from tests.events import NOON, accepted, delivered, message, of_all_kinds, received, status_changed
 from tests.integration.ingest.database import all_rows, count
 from tests.waiting import eventually
 
@@ -41,6 +42,72 @@ async def test_storing_again_changes_no_row(engine: AsyncEngine) -> None:
         await store(engine, [event])
 
     assert await all_rows(engine) == before
+
+
+async def reported(engine: AsyncEngine) -> list[tuple[str, int, int]]:
+    """Return the status, the generation and the attempt of each report that is stored."""
+    query = "SELECT status, generation, attempt FROM message_events ORDER BY generation, attempt, status"
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(query))]
+
+
+LATE_EXPIRY = status_changed(message(0).id, Status.EXPIRED)
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+@pytest.mark.parametrize(
+    "end",
+    [
+        status_changed(message(0).id, Status.SENT),
+        status_changed(message(0).id, Status.SENT, attempt=3),
+        status_changed(message(0).id, Status.FAILED, attempt=3),
+        status_changed(message(0).id, Status.CANCELED),
+        status_changed(message(0).id, Status.EXPIRED, attempt=3),
+        status_changed(message(0).id, Status.SENT, generation=1),
+    ],
+    ids=lambda event: f"{event.data.status}-{event.data.generation}-{event.data.attempt}",
+)
+async def test_a_message_that_has_ended_does_not_expire(
+    engine: AsyncEngine, end: Event[StatusReport], *, is_one_batch: bool
+) -> None:
+    ended = [accepted(message(0)), status_changed(message(0).id, Status.RETRYING), end]
+    if is_one_batch:
+        await store(engine, [LATE_EXPIRY, *ended])
+    else:
+        await store(engine, ended)
+        before = await all_rows(engine)
+        await store(engine, [LATE_EXPIRY])
+        assert await all_rows(engine) == before
+
+    assert ("expired", 0, 1) not in await reported(engine)
+    assert len(await reported(engine)) == len(ended)
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        [accepted(message(0))],
+        [accepted(message(0)), status_changed(message(0).id, Status.RETRYING)],
+        [accepted(message(0)), status_changed(message(1).id, Status.SENT)],
+    ],
+    ids=["accepted", "retrying", "another message is sent"],
+)
+async def test_a_message_that_has_not_ended_expires(engine: AsyncEngine, earlier: list[Event[Any]]) -> None:
+    expiry = status_changed(message(0).id, Status.EXPIRED, attempt=2)
+    await store(engine, earlier)
+    await store(engine, [expiry])
+    await store(engine, [expiry])
+
+    assert (await reported(engine))[-1] == ("expired", 0, 2)
+    assert len(await reported(engine)) == len(earlier) + 1
+
+
+async def test_a_replay_that_expires_is_stored(engine: AsyncEngine) -> None:
+    failed = status_changed(message(0).id, Status.FAILED)
+    expired = status_changed(message(0).id, Status.EXPIRED, generation=1)
+    await store(engine, [accepted(message(0)), failed, accepted(message(0), generation=1), expired])
+
+    assert (await reported(engine))[-1] == ("expired", 1, 1)
 
 
 async def test_fifty_first_messages_at_once_create_one_conversation(engine: AsyncEngine) -> None:

@@ -19,13 +19,13 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream
 from shared.channels import MessageType
 from shared.events import Event, decode
-from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers import registry
 from shared.providers.base import Provider
 from shared.providers.http import make_client, send
 from shared.providers.registry import create_verifier
 from shared.settings import read
+from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests import messages
 from tests.integration.providers.documented import PAGE, documented_package

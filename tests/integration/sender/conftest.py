@@ -16,10 +16,9 @@ from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
-from services.sender.policy import DeliveryPolicy
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from services.sender.settings import Limits, OnAmbiguous
+from services.sender.settings import Limits
 from services.sender.worker import Worker
 from shared.bus import lines
 from shared.bus.client import Bus
@@ -29,6 +28,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
 from shared.ledger import Ledger
+from shared.lifecycle import DeliveryPolicy, OnAmbiguous
 from shared.message import DeliveryRequest
 from shared.providers.base import Adapter, Provider
 from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter

@@ -1,15 +1,18 @@
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.settings import OnAmbiguous
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
-from shared.ledger import DeliveryState, LedgerEntry
+from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
 from shared.message import DeliveryRequest
+from shared.providers.base import HttpAnswer, ProviderError, TemporaryError
+from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter
 from tests import messages
 from tests.integration.sender.conftest import DELAYS, WITHOUT_KEYS, Harness, SenderFactory
 from tests.waiting import eventually
@@ -126,7 +129,10 @@ async def test_an_expired_message_is_never_sent(harness: Harness, sender: Sender
     request = await harness.accept(messages.request(expires_at=messages.now()))
     async with sender():
         await harness.wait_for_status(request, "expired")
+        await eventually(harness.is_idle)
     assert (await harness.provider.stats())["requests"] == 0
+    assert await harness.statuses(request) == ["expired"]
+    assert await harness.dead_letters() == []
 
 
 @pytest.mark.parametrize("behaviour", [{"ambiguous": True}, {"drop_connection": True}, {"hang": True}])
@@ -175,6 +181,42 @@ async def test_an_unreachable_provider_is_tried_again(harness: Harness, sender: 
         await harness.wait_for_status(request, "retrying")
     async with sender():
         await harness.wait_for_status(request, "sent")
+
+
+class ThrottlingAdapter(GenericSmsAdapter):
+    def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:
+        if answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+            return error
+        return TemporaryError(error.code, str(error), status_code=answer.status, throttled=True)
+
+
+THROTTLING = replace(GENERIC_SMS, adapter=ThrottlingAdapter)
+
+
+async def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attempt(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=429, times=3)
+    requests = [await harness.accept(messages.request(messages.message(body=str(n)))) for n in range(3)]
+    async with sender(provider=THROTTLING, delays=()):
+        for request in requests:
+            await harness.wait_for_status(request, "sent")
+    assert [accepted["payload"]["body"] for accepted in await harness.provider.messages()] == ["0", "1", "2"]
+    for request in requests:
+        assert await harness.statuses(request) == ["sent"]
+    assert (await harness.provider.stats())["requests"] == 6
+
+
+async def test_a_message_that_was_released_is_sent_by_the_next_process_at_once(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    request = messages.request()
+    entry = LedgerEntry.of(request, DeliveryState.RELEASED, messages.now(), provider="generic_sms")
+    await harness.ledger.write(request.message.id, entry, after=None)
+    await harness.accept(request)
+    async with sender():
+        await harness.wait_for_status(request, "sent")
+    assert await harness.statuses(request) == ["sent"]
 
 
 async def claim_of_a_dead_process(harness: Harness, request: DeliveryRequest) -> None:

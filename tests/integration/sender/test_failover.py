@@ -10,10 +10,9 @@ from structlog.testing import capture_logs
 
 from mock_providers.registry import SMS
 from services.sender.delivery import CLAIM_LEASE
-from services.sender.settings import OnAmbiguous
 from shared.bus.topology import Stream
 from shared.ids import new_message_id
-from shared.ledger import DeliveryState, LedgerEntry
+from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
 from shared.message import DeliveryRequest, Message
 from shared.providers.base import File, HttpRequest, Provider
 from shared.providers.generic.sms import GENERIC_SMS

@@ -13,9 +13,9 @@ from services.sender.event_publisher import EventPublisher
 from shared.bus.topology import Stream, sender_delayed
 from shared.channels import Channel
 from shared.dead_letters import Origin
-from shared.ledger import DeliveryState, LedgerEntry
-from shared.lifecycle import Status
+from shared.lifecycle import DeliveryState, LedgerEntry
 from shared.message import DeliveryRequest
+from shared.status import Status
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory
 from tests.integration.sender.test_delivery import claim_of_a_dead_process

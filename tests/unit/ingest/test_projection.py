@@ -9,7 +9,7 @@ from services.ingest.projection import Projection, message_row, project
 from shared.db import tables
 from shared.dead_letters import Resolution
 from shared.events import Event, delivery_due
-from shared.lifecycle import Status
+from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests.events import (
     NOON,

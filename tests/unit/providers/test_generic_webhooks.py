@@ -13,7 +13,6 @@ from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.ids import conversation_key
 from shared.keywords import Keyword
-from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.generic.email import GENERIC_EMAIL
 from shared.providers.generic.receive import Received
@@ -22,6 +21,7 @@ from shared.providers.generic.sms import GENERIC_SMS
 from shared.providers.registry import create_verifier
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookRequest
 from shared.settings import SettingsError
+from shared.status import Status
 from tests.malformed import MALFORMED_JSON
 from tests.unit.providers.parsing import (
     NOW,

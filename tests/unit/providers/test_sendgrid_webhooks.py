@@ -19,7 +19,6 @@ from sendgrid.helpers.eventwebhook import EventWebhook
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.ids import conversation_key
-from shared.lifecycle import Status
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.registry import create_verifier
 from shared.providers.sendgrid import SENDGRID
@@ -34,6 +33,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
 )
 from shared.settings import SettingsError
+from shared.status import Status
 from tests.unit.providers.parsing import (
     NOW,
     changed,

@@ -12,13 +12,13 @@ from twilio.request_validator import RequestValidator
 
 from shared.channels import Channel, MessageType
 from shared.keywords import Keyword
-from shared.lifecycle import Status
 from shared.message import Message
 from shared.providers.registry import create_verifier
 from shared.providers.twilio import TWILIO
 from shared.providers.twilio.signature import TwilioSignatures
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookContent, WebhookRequest
 from shared.settings import SettingsError
+from shared.status import Status
 from shared.suppressions import SuppressionSource, SuppressionState, change_by_keyword
 from tests.unit.providers.parsing import (
     NOW,

@@ -18,10 +18,10 @@ from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer, NoProviderError
 from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
-from services.sender.policy import DeliveryPolicy
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from services.sender.settings import Limits, OnAmbiguous
+from services.sender.settings import Limits
+from shared import lifecycle
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.direct_get import Answer
@@ -34,8 +34,8 @@ from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BusUnavailableError, ServiceError, UnavailableError
 from shared.events import Event, decode, message_accepted, suppression_changed
 from shared.ids import MessageId, inbound_message_id
-from shared.ledger import Ledger, LedgerEntry
-from shared.lifecycle import Status
+from shared.ledger import Ledger
+from shared.lifecycle import DeliveryPolicy, LedgerEntry, OnAmbiguous
 from shared.message import DeliveryRequest, Message, StatusReport
 from shared.providers.base import (
     Adapter,
@@ -44,10 +44,12 @@ from shared.providers.base import (
     HttpRequest,
     NotReachedError,
     Provider,
+    TemporaryError,
     UnknownOutcomeError,
 )
 from shared.providers.http import HttpClient
 from shared.settings import Settings
+from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.jetstream import JetStream, Stored
@@ -67,6 +69,7 @@ class Behaviour(StrEnum):
 
     ACCEPTS = "accepts"
     FAILS = "fails"
+    THROTTLES = "throttles"
     REJECTS = "rejects"
     REJECTS_CREDENTIALS = "rejects credentials"
     IS_UNREACHABLE = "is unreachable"
@@ -74,7 +77,7 @@ class Behaviour(StrEnum):
 
 _STATUSES = {
     Behaviour.ACCEPTS: 200,
-    Behaviour.FAILS: 429,
+    Behaviour.FAILS: 425,
     Behaviour.REJECTS: 400,
     Behaviour.REJECTS_CREDENTIALS: 401,
 }
@@ -98,6 +101,8 @@ class InMemoryProvider:
         self.requested.append((request.message.id, request.generation))
         if self.behaviour is Behaviour.IS_UNREACHABLE:
             raise NotReachedError("not_reached", "no connection")
+        if self.behaviour is Behaviour.THROTTLES:
+            raise TemporaryError("http_429", "too many requests", throttled=True)
         if self.behaviour is Behaviour.ACCEPTS:
             known = any(id_ == request.message.id for id_, _ in self.accepted)
             if not (known and self.honours_keys):
@@ -224,9 +229,9 @@ class Process:
             DeliveryPolicy(
                 delays=DELAYS,
                 on_ambiguous=OnAmbiguous.RESEND if honours_keys else OnAmbiguous.FAIL,
-                clock=world.now,
                 random=Random(0),
             ),
+            world.now,
         )
 
     def handle(self, stored: Stored) -> None:
@@ -392,8 +397,7 @@ class World:
 
     def replay(self, request: DeliveryRequest) -> None:
         """Do what the gateway does with the request of a dead letter."""
-        fresh = {"attempt": 1, "deferral_count": 0, "errors": [], "expires_at": self.now() + VALIDITY}
-        self._publish_accepted(request.model_copy(update={"generation": request.generation + 1, **fresh}))
+        self._publish_accepted(lifecycle.replay(request, VALIDITY, self.now()))
 
     def _publish_accepted(self, request: DeliveryRequest) -> None:
         event = message_accepted(request, time=self.now())

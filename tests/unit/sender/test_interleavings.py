@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from shared.ledger import DeliveryState
-from shared.lifecycle import Status
-from tests.unit.sender.simulation import START, Behaviour, PendingRequest, World
+from shared.lifecycle import DeliveryState
+from shared.status import Status
+from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
 
 
 @pytest.fixture
@@ -23,6 +23,62 @@ def test_an_attempt_that_is_deferred_for_hours_is_reported_once(world: World) ->
     world.come_to_rest()
 
     assert world.statuses() == [Status.SCHEDULED, Status.EXPIRED]
+
+
+def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attempt(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    world.provider.behaviour = Behaviour.THROTTLES
+    for process in (first, second):
+        process.handle(step)
+        world.let_pass()
+        world.answer(7)
+        assert world.unsettled() == [step]
+        assert world.reports() == []
+        world.let_pass(1)  # less than the lease of a claim
+    assert len(world.provider.requested) == 2
+
+    world.provider.behaviour = Behaviour.ACCEPTS
+    world.come_to_rest()
+    assert [(event.data.status, event.data.attempt) for event in world.reports()] == [(Status.SENT, 1)]
+
+
+def test_a_retry_that_is_throttled_is_deferred_and_uses_up_no_attempt(world: World) -> None:
+    first, *_ = world.processes
+    world.provider.behaviour = Behaviour.FAILS
+    first.handle(world.unsettled()[0])
+    world.let_pass()
+    world.answer(7)
+    world.let_pass(2)
+    world.provider.behaviour = Behaviour.THROTTLES
+    first.handle(world.unsettled()[0])
+    world.let_pass()
+    world.answer(7)
+    world.provider.behaviour = Behaviour.ACCEPTS
+    world.come_to_rest()
+
+    reports = [(event.data.status, event.data.attempt) for event in world.reports()]
+    assert reports == [(Status.RETRYING, 1), (Status.SCHEDULED, 2), (Status.SENT, 2)]
+
+
+def test_an_acceptance_that_is_recorded_after_the_expiry_counts(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(4)  # look-up, suppressions, claim, request
+    world.let_pass(VALIDITY.total_seconds())
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+    assert world.statuses() == [Status.EXPIRED]
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.EXPIRED, Status.SENT]
+    found = world.look_up(world.requests()[0].message.id)
+    assert found is not None
+    assert found.value.state is DeliveryState.SENT
+    assert world.dead_letters() == []
 
 
 def test_an_acceptance_is_recorded_however_often_nats_is_unavailable(world: World) -> None:

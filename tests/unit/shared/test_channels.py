@@ -1,7 +1,7 @@
 import pytest
 
 from shared.channels import RULES, Channel, MessageType, channel_of_address
-from shared.lifecycle import Status
+from shared.status import Status
 
 
 def test_every_channel_has_rules() -> None:

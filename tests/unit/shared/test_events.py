@@ -18,8 +18,8 @@ from shared.events import (
     suppression_changed,
 )
 from shared.ids import dead_letter_id, event_id
-from shared.lifecycle import Status
 from shared.message import StatusReport
+from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests import events, messages
 

@@ -17,7 +17,7 @@ from shared.bus.topology import (
 )
 from shared.channels import Channel
 from shared.ids import PARTITIONS, suppression_key
-from shared.lifecycle import Status
+from shared.status import Status
 from tests import messages
 from tests.jetstream import subject_matches
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from shared.channels import Direction
-from shared.lifecycle import Status
+from shared.status import Status
 from tests.integration.gateway.rows import Rows, key_of, minutes
 from tests.messages import ALICE, BOB
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from shared.dead_letters import Resolution
-from shared.lifecycle import Status
+from shared.status import Status
 from tests.integration.gateway.dead_letters.letters import request_of, undelivered, unknown
 from tests.integration.gateway.rows import Rows, minutes
 

@@ -2,7 +2,7 @@ from datetime import datetime
 from uuid import UUID
 
 from shared.channels import Direction
-from shared.lifecycle import Status
+from shared.status import Status
 from tests.integration.gateway.rows import Rows
 from tests.messages import ALICE, BOB
 

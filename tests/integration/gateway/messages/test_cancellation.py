@@ -11,8 +11,9 @@ from shared.bus.publisher import Publisher
 from shared.bus.topology import Stream
 from shared.channels import Direction
 from shared.ids import MessageId
-from shared.ledger import DeliveryState, Ledger, LedgerEntry
-from shared.lifecycle import Status, Step
+from shared.ledger import Ledger
+from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.status import Status, Step
 from tests.integration.gateway.messages.scheduled import insert_scheduled
 from tests.integration.gateway.rows import Rows
 from tests.integration.gateway.streams import events
@@ -40,6 +41,7 @@ async def write(
         (None, 1),
         (DeliveryState.DEFERRED, 1),
         (DeliveryState.RETRYING, 2),
+        (DeliveryState.RELEASED, 1),
         (DeliveryState.CANCELED, 1),
     ],
 )

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from shared.channels import Direction, MessageType
-from shared.lifecycle import Status
+from shared.status import Status
 from tests.integration.gateway.rows import Rows, key_of, minutes
 from tests.messages import ALICE, BOB
 

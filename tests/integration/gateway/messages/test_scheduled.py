@@ -20,8 +20,8 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
 from shared.channels import Channel
 from shared.events import Event
-from shared.lifecycle import Status
 from shared.message import IncomingMessage
+from shared.status import Status
 from shared.validation import context_of
 from tests.integration.gateway.messages.scheduled import insert_scheduled
 from tests.integration.gateway.rows import START, Rows, minutes

@@ -15,8 +15,8 @@ from shared.bus.topology import Stream
 from shared.channels import Channel, Direction, MessageType
 from shared.db import tables
 from shared.ids import new_message_id
-from shared.lifecycle import Status
 from shared.message import Message
+from shared.status import Status
 from shared.validation import Subject, context_of
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW, events

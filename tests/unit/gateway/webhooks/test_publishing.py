@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from shared.bus.topology import Stream
 from shared.events import EventType
 from shared.ids import inbound_message_id
-from shared.lifecycle import Status
+from shared.status import Status
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW
 from tests.unit.gateway.in_memory import events as events_in

@@ -1,0 +1,66 @@
+"""The statuses of a message, their order, and the steps of its delivery.
+
+A report on a message has a replay generation (0, and one higher after each replay of its dead letter), a
+status with a precedence, and an attempt. The highest (generation, precedence, attempt) wins, so that a status
+only moves forward and the order of arrival does not matter; of several equal reports, the earliest wins.
+
+A message that was sent is never shown as expired. The ledger forgets messages that can no longer be sent, and
+if such a message is read again, the sender reports that it has expired, whatever became of it before.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Status(StrEnum):
+    RECEIVED = "received"
+    ACCEPTED = "accepted"
+    SCHEDULED = "scheduled"
+    RETRYING = "retrying"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+
+    @property
+    def precedence(self) -> int:
+        return _PRECEDENCE[self]
+
+
+_FINAL = 4
+_PRECEDENCE = {
+    Status.RECEIVED: 0,
+    Status.ACCEPTED: 0,
+    Status.SCHEDULED: 1,
+    Status.RETRYING: 2,
+    Status.EXPIRED: 2,  # its attempt is later than that of any retry
+    Status.SENT: 3,
+    Status.DELIVERED: _FINAL,
+    Status.UNDELIVERED: _FINAL,
+    Status.FAILED: _FINAL,
+    Status.CANCELED: _FINAL,
+}
+
+
+class Step(NamedTuple):
+    """A step in the delivery of a message; each step is greater than the one before.
+
+    Attributes:
+        generation: 0, and one higher after each replay of the message's dead letter.
+        attempt: number of the attempt, from 1.
+        deferral_count: how often this attempt was deferred without being used up.
+    """
+
+    generation: int
+    attempt: int
+    deferral_count: int
+
+    @property
+    def next_attempt(self) -> "Step":
+        return Step(self.generation, self.attempt + 1, 0)
+
+    @property
+    def deferred(self) -> "Step":
+        return self._replace(deferral_count=self.deferral_count + 1)

@@ -1,0 +1,87 @@
+"""The decisive one of several reports, whatever their order and however often they arrive."""
+
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.events import Event
+from shared.message import StatusReport
+from shared.status import Status, Step
+from tests.events import accepted, message, receipt, status_changed
+from tests.reports import deciding_report, reports, status_after
+
+MESSAGE = message(0)
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    list(pairwise([Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING, Status.SENT, Status.DELIVERED])),
+)
+def test_each_status_takes_precedence_over_the_one_before(lower: Status, higher: Status) -> None:
+    assert lower.precedence < higher.precedence
+
+
+def test_final_statuses_have_the_same_precedence() -> None:
+    final = {Status.DELIVERED, Status.UNDELIVERED, Status.FAILED, Status.CANCELED}
+    assert {each for each in Status if each.precedence == Status.DELIVERED.precedence} == final
+    assert Status.RECEIVED.precedence == Status.ACCEPTED.precedence
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_message_that_was_sent_is_never_shown_as_expired(attempt: int) -> None:
+    sent = status_changed(MESSAGE.id, Status.SENT, attempt=2)
+    expired = status_changed(MESSAGE.id, Status.EXPIRED, attempt=attempt)
+    assert status_after(MESSAGE.id, [sent, expired]) is Status.SENT
+
+
+def test_a_message_that_expires_after_a_retry_is_shown_as_expired() -> None:
+    retrying = status_changed(MESSAGE.id, Status.RETRYING, attempt=2)
+    expired = status_changed(MESSAGE.id, Status.EXPIRED, attempt=3)
+    assert status_after(MESSAGE.id, [expired, retrying]) is Status.EXPIRED
+
+
+@given(step=st.builds(Step, st.integers(0, 2), st.integers(1, 8), st.integers(0, 9)))
+def test_each_step_is_greater_than_the_one_before(step: Step) -> None:
+    assert step < step.deferred < step.next_attempt < Step(step.generation + 1, 1, 0)
+
+
+@given(events=reports(MESSAGE), chance=st.randoms(use_true_random=False))
+def test_neither_order_nor_repetitions_matter(events: list[Event[Any]], chance: Random) -> None:
+    again = chance.sample(events * 2, k=2 * len(events))
+    assert status_after(MESSAGE.id, again) == status_after(MESSAGE.id, events)
+
+
+@given(events=reports(MESSAGE))
+def test_a_status_only_moves_forward(events: list[Event[Any]]) -> None:
+    weights = [deciding_report(MESSAGE.id, events[:count])[0] for count in range(len(events) + 1)]
+    assert weights == sorted(weights)
+
+
+@given(events=reports(MESSAGE))
+def test_a_replay_starts_over(events: list[Event[Any]]) -> None:
+    assert status_after(MESSAGE.id, [*events, accepted(MESSAGE, generation=3)]) is Status.ACCEPTED
+
+
+@given(events=reports(MESSAGE), status=st.sampled_from([Status.DELIVERED, Status.UNDELIVERED]))
+def test_a_receipt_does_not_affect_a_message_that_was_not_sent(
+    events: list[Event[Any]], status: Status
+) -> None:
+    unsent = [event for event in events if not is_sent(event)]
+    assert status_after(MESSAGE.id, [*unsent, receipt(MESSAGE.id, status)]) == status_after(
+        MESSAGE.id, unsent
+    )
+
+
+def is_sent(event: Event[Any]) -> bool:
+    return isinstance(event.data, StatusReport) and event.data.status is Status.SENT
+
+
+@given(events=reports(MESSAGE), attempt=st.integers(1, 3))
+def test_only_a_final_status_counts_after_sent(events: list[Event[Any]], attempt: int) -> None:
+    sent = status_changed(MESSAGE.id, Status.SENT, generation=2, attempt=attempt)
+    others = [event for event in events if event.id != sent.id]
+    assert status_after(MESSAGE.id, [*others, sent]).precedence >= Status.SENT.precedence

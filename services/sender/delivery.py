@@ -14,8 +14,9 @@ from tenacity import retry, retry_if_exception_type, wait_random
 
 from services.sender import telemetry
 from services.sender.event_publisher import EventPublisher
+from services.sender.gate import LimitedError
 from services.sender.policy import DeliveryPolicy
-from services.sender.provider_client import ATTEMPT_TIMEOUT, ProviderClient
+from services.sender.provider_client import ATTEMPT_TIMEOUT, ProviderClient, Slot
 from services.sender.provider_selection import ProviderSelection
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
@@ -175,17 +176,24 @@ class Deliverer:
         for client in self._candidates(request.message, in_doubt_at):
             if deferrals and self._is_stopping:
                 break  # there is no time for another attempt
-            async with client.slot():
-                # Nothing that was checked before waiting for the slot can be relied on.
-                begin()
-                now = self._policy.clock()
-                claim = LedgerEntry.of(
-                    request, DeliveryState.CLAIMED, now, provider=client.name, in_doubt_at=in_doubt_at
-                )
-                entry = await self._outcome_without_sending(request, client, claim)
-                if entry is None:
-                    found = await self._ledger.write(request.message.id, claim, after=found)
-                    entry = await self._send(request, client, claim)
+            claim = LedgerEntry.of(
+                request,
+                DeliveryState.CLAIMED,
+                self._policy.clock(),
+                provider=client.name,
+                in_doubt_at=in_doubt_at,
+            )
+            try:
+                async with client.slot(request) as slot:
+                    # Nothing that was checked before waiting for the slot can be relied on.
+                    begin()
+                    claim = claim.becomes(DeliveryState.CLAIMED, self._policy.clock())
+                    entry = await self._outcome_without_sending(request, slot, claim)
+                    if entry is None:
+                        found = await self._ledger.write(request.message.id, claim, after=found)
+                        entry = await self._send(request, slot, claim)
+            except LimitedError as exc:
+                entry = self._policy.limited(request, claim, seconds=exc.seconds)
             if entry.state is not DeliveryState.DEFERRED:
                 return entry, found
             deferrals.append(entry)
@@ -219,7 +227,7 @@ class Deliverer:
         return self._policy.may_repeat(honours_idempotency_keys=honours_keys)
 
     async def _outcome_without_sending(
-        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
+        self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry
     ) -> LedgerEntry | None:
         """Return the entry of a request that must not be sent now, or None if it is to be sent.
 
@@ -230,26 +238,24 @@ class Deliverer:
             return claim.becomes(DeliveryState.EXPIRED, now, provider=None)
         if suppression := await self._suppressions.suppression_of(request.message):
             return self._policy.suppressed(request, claim, suppression)
-        if not client.try_acquire():
-            return self._policy.deferral(request, claim, not_before=client.retry_at)
+        if not slot.try_acquire():
+            return self._policy.deferral(request, claim, not_before=now + slot.retry_in)
         return None
 
-    async def _send(
-        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
-    ) -> LedgerEntry:
+    async def _send(self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry) -> LedgerEntry:
         try:
-            provider_message_id = await client.send(request.message)
+            provider_message_id = await slot.send()
         except ProviderError as exc:
             error = AttemptError(
                 attempt=request.attempt,
                 code=exc.code,
                 detail=str(exc),
-                provider=client.name,
+                provider=slot.provider,
                 status_code=exc.status_code,
                 at=self._policy.clock(),
             )
             telemetry.report_failed_attempt(request, error)
-            may_repeat = self._may_repeat(client.name)
+            may_repeat = self._may_repeat(slot.provider)
             return self._policy.after_failure(request, claim, exc, error, may_repeat=may_repeat)
         now = self._policy.clock()
         return claim.becomes(DeliveryState.SENT, now, provider_message_id=provider_message_id)

@@ -96,6 +96,15 @@ class DeliveryPolicy:
         due = next_deferral_at(request.deferral_count, not_before=not_before, now=now, random=self.random)
         return claim.becomes(DeliveryState.DEFERRED, now, error=error, due=min(due, request.expires_at))
 
+    def limited(self, request: DeliveryRequest, claim: LedgerEntry, *, seconds: float) -> LedgerEntry:
+        """Return the entry of a message that has to wait for its limits for some time.
+
+        The times of different messages are already apart from each other, and in their order.
+        """
+        now = self.clock()
+        due = min(now + timedelta(seconds=seconds), request.expires_at)
+        return claim.becomes(DeliveryState.DEFERRED, now, due=due, provider=None)
+
     def suppressed(
         self, request: DeliveryRequest, claim: LedgerEntry, suppression: SuppressionChange
     ) -> LedgerEntry:

@@ -99,8 +99,6 @@ async def test_no_second_has_more_than_the_limit_while_processes_come_and_go(
         await asyncio.wait([*tasks, *abandoned])
 
     assert most_in_a_second(used) <= 1.1 * rate
-    # A machine that is busy may miss some slots.
-    assert len(used) > 0.5 * rate * (max(used) - min(used))
 
 
 async def test_the_limit_of_an_address_is_independent_of_its_characters(

@@ -417,6 +417,15 @@ def postponement(postponed: Sequence[LedgerEntry]) -> LedgerEntry:
     return next(released, None) or min(postponed, key=lambda entry: entry.due or entry.at)
 
 
+def limited(request: DeliveryRequest, claim: LedgerEntry, seconds: float) -> LedgerEntry:
+    """Return the entry of a message that has to wait for its limits for some time.
+
+    The times of different messages are already apart from each other, and in their order.
+    """
+    due = min(claim.at + timedelta(seconds=seconds), request.expires_at)
+    return claim.becomes(DeliveryState.DEFERRED, claim.at, due=due, provider=None)
+
+
 def all_errors(request: DeliveryRequest, entry: LedgerEntry) -> list[AttemptError]:
     """Return the errors of all attempts up to an entry, oldest first."""
     return [*request.errors, *([entry.error] if entry.error else [])]

@@ -1,19 +1,25 @@
 """Assembles the sender, which communicates only with NATS and with the providers."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
 
+from services.sender.attachment_limits import AttachmentLimits
 from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
+from services.sender.gate import Gate
 from services.sender.limits import Limiter
+from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
+from services.sender.schedule import Limit, Schedules
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared.bus.client import connect
@@ -43,16 +49,19 @@ def create_app(settings: SenderSettings) -> FastAPI:
             await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
+            pauses = Pauses(bus, publisher)
             deliverer = Deliverer(
                 Ledger(bus, publisher),
                 SuppressionList(bus, publisher),
                 EventPublisher(publisher),
-                await _create_providers(settings, adapters, stack),
+                await _create_providers(settings, adapters, stack, Schedules(bus, publisher), pauses),
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
 
             app.include_router(health_router(worker.unready_reason))
+            following = asyncio.create_task(pauses.run())
+            stack.callback(following.cancel)
             worker.start()
             stack.push_async_callback(worker.stop)
             yield
@@ -61,23 +70,43 @@ def create_app(settings: SenderSettings) -> FastAPI:
 
 
 async def _create_providers(
-    settings: SenderSettings, adapters: Mapping[str, Adapter[Any]], stack: AsyncExitStack
+    settings: SenderSettings,
+    adapters: Mapping[str, Adapter[Any]],
+    stack: AsyncExitStack,
+    schedules: Schedules,
+    pauses: Pauses,
 ) -> ProviderSelection:
     fetch = await stack.enter_async_context(fetching(allow_private=settings.allow_private_attachments))
+    attachment_limits = AttachmentLimits()
+    by_sender = _create_gates(settings, schedules)
     clients = {}
     for name, adapter in adapters.items():
         provider = PROVIDERS[name]
         http_client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
-        limiter = Limiter(settings.limits_of(provider.channel))
+        rate = settings.rate_of(provider.channel)
+        gate = Gate(Limit(f"provider:{name}", rate), schedules) if rate else None
         clients[name] = ProviderClient(
-            provider, adapter, http_client, breaker=_create_breaker(settings), limiter=limiter, fetch=fetch
+            provider,
+            adapter,
+            http_client,
+            breaker=_create_breaker(settings),
+            limiter=Limiter(settings.concurrency_of(provider.channel), gate, by_sender),
+            pauses=pauses,
+            fetch=fetch,
+            attachment_limits=attachment_limits,
         )
     return create_selection(settings, clients)
 
 
+def _create_gates(settings: SenderSettings, schedules: Schedules) -> Mapping[str, Sequence[Gate]]:
+    """Return the limits of each sending address."""
+    gates: dict[str, list[Gate]] = defaultdict(list)
+    for name, limit in settings.sender_limits.items():
+        gate = Gate(Limit(name, limit.rate, limit.per_day), schedules)
+        for sender in limit.senders:
+            gates[sender].append(gate)
+    return gates
+
+
 def _create_breaker(settings: SenderSettings) -> CircuitBreaker:
-    return CircuitBreaker(
-        failures=settings.breaker_failures,
-        pause=timedelta(seconds=settings.breaker_pause),
-        clock=lambda: datetime.now(UTC),
-    )
+    return CircuitBreaker(failures=settings.breaker_failures, pause=timedelta(seconds=settings.breaker_pause))

@@ -14,7 +14,8 @@ from tenacity import retry, retry_if_exception_type, wait_random
 
 from services.sender import telemetry
 from services.sender.event_publisher import EventPublisher
-from services.sender.provider_client import ATTEMPT_TIMEOUT, ProviderClient
+from services.sender.gate import LimitedError
+from services.sender.provider_client import ATTEMPT_TIMEOUT, Slot
 from services.sender.provider_selection import ProviderSelection
 from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
@@ -35,6 +36,7 @@ from shared.lifecycle import (
     Record,
     Wait,
     candidates,
+    limited,
     postponement,
     refusal,
 )
@@ -169,17 +171,20 @@ class Deliverer:
         for client in candidates(self._providers.clients_for(request.message), asked):
             if postponed and self._is_stopping:
                 break  # there is no time for another attempt
-            async with client.slot():
-                # Nothing that was checked before waiting for the slot can be relied on.
-                begin()
-                now = self._clock()
-                claim = LedgerEntry.of(
-                    request, DeliveryState.CLAIMED, now, provider=client.name, in_doubt_at=in_doubt_at
-                )
-                entry = await self._outcome_without_sending(request, client, claim)
-                if entry is None:
-                    found = await self._ledger.write(request.message.id, claim, after=found)
-                    entry = await self._send(request, client, claim, facts)
+            claim = LedgerEntry.of(
+                request, DeliveryState.CLAIMED, self._clock(), provider=client.name, in_doubt_at=in_doubt_at
+            )
+            try:
+                async with client.slot(request) as slot:
+                    # Nothing that was checked before waiting for the slot can be relied on.
+                    begin()
+                    claim = claim.becomes(DeliveryState.CLAIMED, self._clock())
+                    entry = await self._outcome_without_sending(request, slot, claim)
+                    if entry is None:
+                        found = await self._ledger.write(request.message.id, claim, after=found)
+                        entry = await self._send(request, slot, claim, facts)
+            except LimitedError as exc:
+                entry = limited(request, claim, exc.seconds)
             if not entry.is_postponed:
                 return entry, found
             postponed.append(entry)
@@ -189,7 +194,7 @@ class Deliverer:
         return postponement(postponed), found
 
     async def _outcome_without_sending(
-        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry
+        self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry
     ) -> LedgerEntry | None:
         """Return the entry of a request that must not be sent now, or None if it is to be sent.
 
@@ -198,15 +203,16 @@ class Deliverer:
         suppression = await self._suppressions.suppression_of(request.message)
         if entry := refusal(request, claim, suppression):
             return entry
-        if not client.try_acquire():
-            return self._policy.deferral(request, claim, self._clock(), not_before=client.retry_at)
+        if not slot.try_acquire():
+            now = self._clock()
+            return self._policy.deferral(request, claim, now, not_before=now + slot.retry_in)
         return None
 
     async def _send(
-        self, request: DeliveryRequest, client: ProviderClient, claim: LedgerEntry, facts: Facts
+        self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry, facts: Facts
     ) -> LedgerEntry:
         try:
-            provider_message_id = await client.send(request.message)
+            provider_message_id = await slot.send()
         except ProviderError as exc:
             entry = self._policy.after_failure(request, claim, exc, self._clock(), facts)
             telemetry.report_failed_attempt(request, entry)

@@ -1,27 +1,197 @@
-"""Keeps the requests to a provider within its limits."""
+"""Decides which message may be sent next through a provider, and when."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
 
-from aiolimiter import AsyncLimiter
+from services.sender.circuit_breaker import CircuitBreaker, Permission
+from services.sender.fair_queue import FairQueue, Place
+from services.sender.gate import LONGEST_WAIT, Gate, LimitedError
+from shared.channels import MessageType
+from shared.message import DeliveryRequest, Message
+from shared.segments import segments_of
 
-from services.sender.settings import Limits
+_PROBE_PAUSE = timedelta(seconds=30)
+
+_RESERVATION = 1.0
+"""Seconds after which slots are reserved again if NATS has not answered. An answer is noticed at once."""
+
+GatesBySender = Mapping[str, Sequence[Gate]]
+"""The limits of a number, an e-mail address or all addresses of an `@domain`, in lower case."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A message that waits to be admitted.
+
+    Attributes:
+        gates: its limits, and how many slots of each it takes.
+        admitted: its result is the permission that a paused sending address needs.
+        seconds_left: the time until the message can be admitted.
+    """
+
+    place: Place
+    gates: Sequence[tuple[Gate, int]]
+    admitted: asyncio.Future[Permission | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    seconds_left: float = 0
 
 
 class Limiter:
-    """Admits requests within `limits`."""
+    """Admits messages in a fair order, as soon as there is a place for them and their limits allow it.
 
-    def __init__(self, limits: Limits) -> None:
-        self._slots = asyncio.Semaphore(limits.concurrency)
-        rate = limits.rate
-        # Up to one message per second is admitted singly; a higher rate is admitted in bursts of one second.
-        self._rate_limiter = AsyncLimiter(max(rate, 1), max(rate, 1) / rate) if rate else None
+    A message holds no place while it waits for a limit, or for the end of a pause of its sending address.
+
+    Args:
+        concurrency: the number of places.
+        gate: the limit of the requests to the provider, if there is one.
+        by_sender: the limits of the sending addresses.
+        clock: returns seconds that always increase.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        gate: Gate | None = None,
+        by_sender: GatesBySender | None = None,
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._clock = clock
+        self._free = concurrency
+        self._gate = gate
+        self._by_sender = by_sender or {}
+        self._queue: FairQueue[_Waiting] = FairQueue()
+        self._paused: dict[str, CircuitBreaker] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        gates = {gate} if gate else set()
+        for each in gates.union(*self._by_sender.values()):
+            each.on_change.append(self._admit)
+
+    @property
+    def paused_senders(self) -> int:
+        """The number of sending addresses that are paused."""
+        return sum(not breaker.can_acquire for breaker in self._paused.values())
+
+    def pause(self, sender: str, seconds: float) -> None:
+        """Admit no message of a sending address for some time, and after that a single one at first."""
+        breaker = self._paused.get(sender)
+        if breaker is None:
+            breaker = CircuitBreaker(failures=1, pause=_PROBE_PAUSE, clock=self._clock)
+            self._paused[sender] = breaker
+        breaker.open(self._clock() + seconds)
+        self._admit()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait until a request may be made, and count it as in progress until the context exits."""
-        async with self._slots:
-            if self._rate_limiter:
-                await self._rate_limiter.acquire()
-            yield
+    async def slot(self, request: DeliveryRequest) -> AsyncIterator[Permission | None]:
+        """Wait until a message may be sent, and hold its place until the context exits.
+
+        Yields:
+            The permission to use its sending address, if that was paused.
+
+        Raises:
+            LimitedError: it takes longer than a message may wait in the process.
+        """
+        permission = await self._until_admitted(request)
+        try:
+            yield permission
+        finally:
+            self._leave(permission)
+
+    async def _until_admitted(self, request: DeliveryRequest) -> Permission | None:
+        waiting = _Waiting(Place.of(request), [])
+        try:
+            waiting.gates = self._enter(request)
+            self._queue.push(waiting.place, waiting)
+            self._admit()
+            return await waiting.admitted
+        except asyncio.CancelledError:
+            # It may have been admitted just before. Otherwise, `_admit` drops it.
+            if waiting.admitted.done() and not (waiting.admitted.cancelled() or waiting.admitted.exception()):
+                self._leave(waiting.admitted.result())
+            raise
+        finally:
+            for gate, units in waiting.gates:
+                gate.leave(units, waiting.place.priority)
+
+    def _enter(self, request: DeliveryRequest) -> list[tuple[Gate, int]]:
+        entered: list[tuple[Gate, int]] = []
+        priority = request.message.priority
+        try:
+            for gate, units in self._gates_of(request.message):
+                gate.enter(units, priority)
+                entered.append((gate, units))
+        except LimitedError:
+            for gate, units in entered:
+                gate.leave(units, priority)
+            raise
+        return entered
+
+    def _gates_of(self, message: Message) -> list[tuple[Gate, int]]:
+        sender = message.from_key.casefold()
+        domain = "@" + sender.rpartition("@")[2]
+        of_sender = [*self._by_sender.get(sender, ()), *self._by_sender.get(domain, ())]
+        units = _units_of(message) if of_sender else 1
+        gates = [(gate, gate.units(units)) for gate in of_sender]
+        return [(self._gate, 1), *gates] if self._gate else gates
+
+    def _admit(self) -> None:
+        """Admit all messages that can be, and come back when the next one can."""
+        times: list[float] = []
+
+        def leaves(waiting: _Waiting) -> bool:
+            waiting.seconds_left = 0 if waiting.admitted.cancelled() else self._seconds_left(waiting)
+            if 0 < waiting.seconds_left <= LONGEST_WAIT:
+                times.append(waiting.seconds_left)
+                return False
+            return True
+
+        while self._free and (waiting := self._queue.pop(leaves)):
+            if waiting.admitted.cancelled():
+                continue
+            if waiting.seconds_left:
+                waiting.admitted.set_exception(LimitedError(waiting.seconds_left))
+            else:
+                self._begin(waiting)
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(min(times), self._admit) if times else None
+
+    def _seconds_left(self, waiting: _Waiting) -> float:
+        breaker = self._paused.get(waiting.place.sender)
+        pause = breaker.seconds_left if breaker else 0
+        # No slot of one limit is reserved as long as another one does not let the message pass.
+        missing = (gate.seconds_left() for gate, units in waiting.gates if not gate.has(units))
+        if blocked := max([pause, *missing]):
+            return blocked
+        after = 0.0
+        for gate, units in waiting.gates:
+            if not gate.has(units):
+                # For the time of the slots that the message already has; earlier ones could not be used.
+                gate.reserve(units, after=after)
+                return _RESERVATION
+            after = max(after, gate.first)
+        return max((gate.seconds_left() for gate, _ in waiting.gates), default=0)
+
+    def _begin(self, waiting: _Waiting) -> None:
+        for gate, units in waiting.gates:
+            gate.take(units)
+        breaker = self._paused.get(waiting.place.sender)
+        self._free -= 1
+        waiting.admitted.set_result(breaker.try_acquire() if breaker else None)
+
+    def _leave(self, permission: Permission | None) -> None:
+        if permission:
+            permission.release()
+            self._paused = {sender: each for sender, each in self._paused.items() if each.is_open}
+        self._free += 1
+        self._admit()
+
+
+def _units_of(message: Message) -> int:
+    """Return how much of the limits of its sending address a message takes: its segments, or 1."""
+    return segments_of(message.body).count if message.type is MessageType.SMS else 1

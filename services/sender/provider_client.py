@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
 import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
+from services.sender.attachment_limits import AttachmentLimits
 from services.sender.attachments import Fetch
-from services.sender.circuit_breaker import CircuitBreaker
+from services.sender.circuit_breaker import CircuitBreaker, Permission
+from services.sender.gate import LimitedError
 from services.sender.limits import Limiter
+from services.sender.pauses import Pauses
 from shared.channels import Channel
-from shared.message import Message
+from shared.message import DeliveryRequest, Message
 from shared.observability import metrics
 from shared.providers import http
 from shared.providers.base import (
@@ -32,7 +36,10 @@ from shared.providers.base import (
 _log = structlog.get_logger()
 
 ATTEMPT_TIMEOUT = 22.0
-"""Seconds that an attempt may take with attachments and quick retries; the claim on it lasts longer."""
+"""Seconds that an attempt may take with quick retries; the claim on it lasts longer."""
+
+_DEFAULT_PAUSE = timedelta(seconds=1)
+"""If a provider asks us to wait and does not say for how long, or for less than this."""
 
 
 class ProviderClient:
@@ -42,12 +49,14 @@ class ProviderClient:
         provider: the provider.
         adapter: builds its requests and reads its responses.
         http_client: makes the requests.
-        breaker: opens while the provider fails or rejects our credentials.
+        breaker: opens while the provider fails, rejects our credentials, or asks us to wait.
         limiter: limits the requests.
+        pauses: tells all processes that the provider asks us to wait.
         fetch: fetches the attachments, if the provider accepts files.
+        attachment_limits: limits what is fetched at the same time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         provider: Provider[Any],
         adapter: Adapter[Any],
@@ -55,7 +64,9 @@ class ProviderClient:
         *,
         breaker: CircuitBreaker,
         limiter: Limiter,
+        pauses: Pauses,
         fetch: Fetch,
+        attachment_limits: AttachmentLimits | None = None,
     ) -> None:
         self.name = provider.name
         self.channel: Channel = provider.channel
@@ -63,10 +74,18 @@ class ProviderClient:
         self._http_client = http_client
         self._breaker = breaker
         self._limiter = limiter
+        self._pauses = pauses
         self._fetch = fetch
+        self._attachment_limits = attachment_limits or AttachmentLimits()
         self._is_paused = False
         self._attempts: set[asyncio.Timeout] = set()
+        self._throttled_until = 0.0
+        pauses.listen(self.name, self._observe_pause)
         metrics.SENT.labels(self.name, "sent")  # so that it is 0 rather than missing
+        metrics.THROTTLED.labels(self.name, "provider").set_function(
+            lambda: breaker.clock() < self._throttled_until
+        )
+        metrics.THROTTLED.labels(self.name, "sender").set_function(lambda: limiter.paused_senders)
         self._show_state()
 
     @property
@@ -84,42 +103,62 @@ class ProviderClient:
         return not self._breaker.is_open
 
     @property
-    def retry_at(self) -> datetime:
-        """The earliest time at which a message may be sent."""
-        return self._breaker.retry_at
+    def retry_in(self) -> timedelta:
+        """The time before which no message may be sent."""
+        return timedelta(seconds=self._breaker.seconds_left)
 
-    def try_acquire(self) -> bool:
-        """Acquire the permission to send a message, unless the circuit breaker is open."""
+    def try_acquire(self) -> Permission | None:
+        """Acquire the permission to send a message, or return None while the circuit breaker is open."""
         return self._breaker.try_acquire()
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait until the limits admit a request, and hold its place until the context exits."""
-        return self._limiter.slot()
-
-    async def send(self, message: Message) -> str:
-        """Send a message and return the provider's message id.
+    @asynccontextmanager
+    async def slot(self, request: DeliveryRequest) -> AsyncIterator["Slot"]:
+        """Fetch the attachments of a message, wait until its limits admit it, and hold its place.
 
         Raises:
-            ProviderError: the provider did not accept the message, or it is not known whether it did.
+            LimitedError: it takes longer than a message may wait in the process.
         """
-        asked_at: float | None = None
+        await self._pauses.until_known()
+        message = request.message
+        async with AsyncExitStack() as stack:
+            if self._adapter.takes_files and message.attachments:
+                # The files stay in memory until the message has its place, so their number is limited, too.
+                async with self._attachment_limits.place(request.caller, message.attachments):
+                    files = await self._fetch_files(message) if self.is_available else None
+                    of_sender = await stack.enter_async_context(self._admission(request))
+            else:
+                files = ()
+                of_sender = await stack.enter_async_context(self._admission(request))
+            slot = Slot(self, message, files, of_sender)
+            stack.callback(slot.release)
+            yield slot
+
+    @asynccontextmanager
+    async def _admission(self, request: DeliveryRequest) -> AsyncIterator[Permission | None]:
+        try:
+            async with self._limiter.slot(request) as of_sender:
+                yield of_sender
+        except LimitedError:
+            metrics.DEFERRALS.labels(self.name, "limited").inc()
+            raise
+
+    async def send(self, message: Message, files: Sequence[File], permissions: "Permissions") -> str:
+        """Send a message and return the provider's message id; see `Slot.send`."""
+        asked_at = perf_counter()
         try:
             async with self._attempt_deadline():
-                files = await self._fetch_files(message)
-                asked_at = perf_counter()
                 provider_message_id = await self._request(message, files)
         except TimeoutError as exc:
-            error = _timeout_error(was_asked=asked_at is not None)
-            self._record_error(error, was_asked=asked_at is not None)
+            error = UnknownOutcomeError("timeout", "no answer in time")
+            self._record_error(error, message, permissions)
             raise error from exc
         except ProviderError as exc:
-            self._record_error(exc, was_asked=asked_at is not None)
+            self._record_error(exc, message, permissions)
             raise
         finally:
-            if asked_at is not None:
-                metrics.SEND_SECONDS.labels(self.name).observe(perf_counter() - asked_at)
-        self._record_answer()
-        self._count_attempt("sent")
+            metrics.SEND_SECONDS.labels(self.name).observe(perf_counter() - asked_at)
+        self._record_answer(permissions)
+        self.count_attempt("sent")
         return provider_message_id
 
     def finish_within(self, seconds: float) -> None:
@@ -137,15 +176,13 @@ class ProviderClient:
             finally:
                 self._attempts.discard(attempt)
 
-    async def _fetch_files(self, message: Message) -> Sequence[File]:
-        if not (self._adapter.takes_files and message.attachments):
-            return ()
+    async def _fetch_files(self, message: Message) -> Sequence[File] | ProviderError:
         try:
             return await self._fetch(message.attachments)
-        except (ProviderError, TimeoutError):
-            raise
-        except Exception as exc:
-            raise TemporaryError("attachment_unexpected", repr(exc)) from exc
+        except ProviderError as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - it becomes the outcome of the attempt
+            return TemporaryError("attachment_unexpected", repr(exc))
 
     async def _request(self, message: Message, files: Sequence[File]) -> str:
         try:
@@ -165,20 +202,25 @@ class ProviderClient:
     async def _request_with_quick_retries(self, message: Message, files: Sequence[File]) -> str:
         return await http.send(self._http_client, self._adapter, message, files)
 
-    def _record_error(self, error: ProviderError, *, was_asked: bool) -> None:
-        if was_asked:  # otherwise an attachment failed, which says nothing about the provider
-            match error:
-                case RejectedError():
-                    self._record_answer()  # the provider works; it rejects this one message
-                case CredentialsError():
-                    self._pause(error)
-                case _:
-                    self._breaker.record_failure()
-        self._count_attempt(error.code)
+    def _record_error(self, error: ProviderError, message: Message, permissions: "Permissions") -> None:
+        if error.throttled or error.retry_after is not None:
+            self._throttle(error, message)
+        match error:
+            case RejectedError():
+                self._record_answer(permissions)  # the provider works; it rejects this one message
+            case CredentialsError():
+                self._pause(error)
+            case _ if error.throttled:
+                permissions.provider.record_success()  # it works as well, if it is not paused
+            case _:
+                permissions.provider.record_failure()
+        self.count_attempt(error.code)
 
-    def _record_answer(self) -> None:
-        self._breaker.record_success()
-        if self._is_paused:
+    def _record_answer(self, permissions: "Permissions") -> None:
+        permissions.provider.record_success()
+        if permissions.sender:
+            permissions.sender.record_success()
+        if self._is_paused and not self._breaker.is_open:
             self._is_paused = False
             _log.info("provider_resumed", provider=self.name)
 
@@ -187,7 +229,27 @@ class ProviderClient:
         self._is_paused = True
         _log.error("provider_paused", provider=self.name, code=error.code, detail=str(error))
 
-    def _count_attempt(self, outcome: str) -> None:
+    def _throttle(self, error: ProviderError, message: Message) -> None:
+        """Do not ask the provider, or not with this sending address, for as long as it wants us to wait."""
+        seconds = max(error.retry_after or _DEFAULT_PAUSE, _DEFAULT_PAUSE).total_seconds()
+        sender = message.from_key.casefold() if error.sender_only else None
+        _log.warning(
+            "provider_throttled", provider=self.name, sender=sender, seconds=seconds, code=error.code
+        )
+        self._pauses.record(self.name, sender, seconds)
+
+    def _observe_pause(self, sender: str | None, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        if sender is not None:
+            self._limiter.pause(sender, seconds)
+            return
+        until = self._breaker.clock() + seconds
+        self._throttled_until = max(until, self._throttled_until)
+        self._breaker.open(until)
+        self._show_state()
+
+    def count_attempt(self, outcome: str) -> None:
         metrics.SENT.labels(self.name, outcome).inc()
         self._show_state()
 
@@ -196,7 +258,77 @@ class ProviderClient:
         metrics.PROVIDER_PAUSED.labels(self.name).set(self._is_paused)
 
 
-def _timeout_error(*, was_asked: bool) -> ProviderError:
-    if was_asked:
-        return UnknownOutcomeError("timeout", "no answer in time")
-    return TemporaryError("attachment_timeout", "the attachments were not fetched in time")
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """The permissions to ask a provider to send a message.
+
+    Attributes:
+        provider: of the provider's circuit breaker.
+        sender: of the sending address, if the provider has paused that.
+    """
+
+    provider: Permission
+    sender: Permission | None
+
+
+class Slot:
+    """The place of one message at a provider.
+
+    Args:
+        client: sends the message.
+        message: the message.
+        files: its attachments, if the provider accepts files, or the reason why they are missing. None if
+            they were not fetched because the provider is not available.
+        of_sender: the permission of the sending address, if it needs one.
+    """
+
+    def __init__(
+        self,
+        client: ProviderClient,
+        message: Message,
+        files: Sequence[File] | ProviderError | None,
+        of_sender: Permission | None,
+    ) -> None:
+        self._client = client
+        self._message = message
+        self._files = files
+        self._of_sender = of_sender
+        self._permission: Permission | None = None
+
+    @property
+    def provider(self) -> str:
+        return self._client.name
+
+    @property
+    def retry_in(self) -> timedelta:
+        """The time before which the provider may not be asked."""
+        return self._client.retry_in
+
+    def try_acquire(self) -> bool:
+        """Acquire the permission to send the message, unless the circuit breaker is open.
+
+        It is given back when the place is left, unless the attempt had an outcome.
+        """
+        if self._files is not None:
+            self._permission = self._client.try_acquire()
+        return self._permission is not None
+
+    async def send(self) -> str:
+        """Send the message and return the provider's message id, after `try_acquire` has succeeded.
+
+        Raises:
+            ProviderError: the provider did not accept the message, or it is not known whether it did. Or the
+                attachments could not be fetched.
+        """
+        if self._permission is None or self._files is None:
+            raise RuntimeError("there is no permission to send")
+        if isinstance(self._files, ProviderError):
+            self._client.count_attempt(self._files.code)
+            raise self._files
+        permissions = Permissions(self._permission, self._of_sender)
+        return await self._client.send(self._message, self._files, permissions)
+
+    def release(self) -> None:
+        """Give the permission back."""
+        if self._permission:
+            self._permission.release()

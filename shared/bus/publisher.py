@@ -210,12 +210,10 @@ class _BatchQueue:
         return [result_of[outgoing] for outgoing in batch]
 
     async def _store_each(self, batch: list[Outgoing]) -> list[int | BaseException]:
-        return await asyncio.gather(
-            *(self._bus.unless_lost(self._store_one(outgoing)) for outgoing in batch), return_exceptions=True
-        )
+        return await asyncio.gather(*map(self._store_one, batch), return_exceptions=True)
 
     async def _store_one(self, outgoing: Outgoing) -> int:
-        return await self._request(outgoing, outgoing.all_headers())
+        return await self._bus.unless_lost(self._request(outgoing, outgoing.all_headers()))
 
     async def _store_batch(self, batch: list[Outgoing]) -> int:
         """Store all messages or none; return the sequence of the last one."""

@@ -8,6 +8,7 @@ a time. That process sends the messages of a conversation in order, and those of
 concurrently.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -52,6 +53,9 @@ LEDGER_GRACE = KEY_RETENTION + timedelta(hours=6)
 A replayed request that is older is not sent, because its message has expired. The time is longer than
 `KEY_RETENTION`, because a request that is repeated with its key begins the validity of its message again.
 """
+
+LIMITS_BUCKET = "LIMITS"
+"""The limits and pauses of sending that all sender processes share."""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
@@ -220,6 +224,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         ),
         bucket(DELIVERIES_BUCKET),
         bucket(IDEMPOTENCY_BUCKET),
+        bucket(LIMITS_BUCKET),
     )
 
 
@@ -259,3 +264,21 @@ def dead_letter_resolved_subject(channel: Channel | None) -> str:
 
 def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
     return f"suppression.{channel}.{key}"
+
+
+def limit_key(name: str) -> str:
+    """Return the key of a limit's schedule."""
+    return f"limit.{_token(name)}"
+
+
+def pause_key(provider: str, sender: str | None) -> str:
+    """Return the key of the pause of a provider, or of one sending address at this provider."""
+    return f"pause.{provider}.{_token(sender)}" if sender else f"pause.{provider}"
+
+
+PAUSES_SUBJECT = f"$KV.{LIMITS_BUCKET}.pause.>"
+
+
+def _token(text: str) -> str:
+    """Encode a text with the characters that a key may contain, such as `=2B12016661234` for a number."""
+    return re.sub(rb"[^A-Za-z0-9_-]", lambda found: b"=%02X" % ord(found[0]), text.encode()).decode()

@@ -77,7 +77,7 @@ RETRIES = Counter(
 )
 DEFERRALS = Counter(
     "messaging_deferrals_total",
-    "Messages deferred without using up an attempt, by code: breaker_open, or the provider's error",
+    "Messages deferred without using up an attempt, by code: breaker_open, limited, or the provider's error",
     ["provider", "code"],
 )
 EXPIRED = Counter("messaging_expired_total", "Messages not sent because they had expired", ["channel"])
@@ -90,6 +90,11 @@ PROVIDER_PAUSED = Gauge(
     "messaging_provider_paused",
     "1 while the provider is paused because it rejects our credentials, otherwise 0",
     ["provider"],
+)
+THROTTLED = Gauge(
+    "messaging_throttled",
+    "Pauses that the provider has asked for, of all messages (provider) or of a sending address (sender)",
+    ["provider", "scope"],
 )
 
 DEAD_LETTERS = Counter(

@@ -38,7 +38,9 @@ class ProviderError(ServiceError):
         code: short and stable, such as `http_503`.
         status_code: of the HTTP response, if there was one.
         retry_after: how long the provider asks us to wait.
-        throttled: whether the provider accepts nothing more for now, which is not the message's fault.
+        throttled: whether the provider did not process the request because there are too many. The same
+            request may be made later.
+        sender_only: whether that is about messages from the same sending address, as opposed to all messages.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class ProviderError(ServiceError):
         status_code: int | None = None,
         retry_after: timedelta | None = None,
         throttled: bool = False,
+        sender_only: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.status_code = status_code
         self.retry_after = retry_after
         self.throttled = throttled
+        self.sender_only = sender_only
 
 
 class NotReachedError(ProviderError):

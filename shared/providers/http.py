@@ -44,6 +44,7 @@ _KEEP_ALIVE = 50.0
 """Seconds; less than the 60 after which many load balancers close a connection that is not used."""
 
 _UNAVAILABLE = 503
+_TOO_MANY = 429
 _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _SUCCESS = range(200, 300)
@@ -193,7 +194,15 @@ def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
     if status in _TEMPORARY or status not in _CONCLUSIVE:
         is_refused = status in _TEMPORARY or (status == _UNAVAILABLE and adapter.honours_idempotency_keys)
         kind = TemporaryError if is_refused else UnknownOutcomeError
-        return kind(code, detail, status_code=status, retry_after=_retry_after(answer.headers))
+        retry_after = _retry_after(answer.headers)
+        is_busy = status == _UNAVAILABLE and is_refused and retry_after is not None
+        return kind(
+            code,
+            detail,
+            status_code=status,
+            retry_after=retry_after,
+            throttled=status == _TOO_MANY or is_busy,
+        )
     if status in _CREDENTIALS:
         return CredentialsError(code, detail, status_code=status)
     return RejectedError(code, detail, status_code=status)

@@ -417,6 +417,22 @@ async def test_a_provider_is_paused_until_it_accepts_our_credentials(
         await eventually(lambda: paused("0.0"))
 
 
+async def test_a_pause_is_shown_and_ended_early(stack: Stack, terminal: Terminal) -> None:
+    async def is_shown() -> bool:
+        return '"provider":"generic_sms"' in await terminal.run("limits")
+
+    await stack.sms.behave(status=429, retry_after=600)
+    await stack.send()
+    await eventually(is_shown)
+    await stack.sms.recover()
+    await terminal.run("end-pause", PROVIDER="generic_sms")
+    sender = stack.processes["sender"]
+    await sender.end()
+    sender.start()
+    sent = await stack.send()
+    await stack.message_becomes(sent["id"], "sent")
+
+
 async def test_following_a_message(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
     await stack.sms.behave(status=500, times=1)
     message = (await stack.send())["id"]

@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 from dev.local_stack.processes import Command
 from dev.local_stack.readiness import NotReadyError, answers_jetstream
 from dev.local_stack.servers import HOST, NatsServer
+from services.sender.pauses import Pauses
+from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
 from shared.bus.concurrent import Begin, ConcurrentReader
 from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
@@ -32,6 +34,7 @@ from shared.bus.topology import (
     DELIVERIES_BUCKET,
     IDEMPOTENCY_BUCKET,
     INGEST_CONSUMERS,
+    LIMITS_BUCKET,
     Consumer,
     Stream,
     dead_letter_resolved_subject,
@@ -102,7 +105,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
 }
 """The services that may publish to each subject."""
 
-BUCKETS = {IDEMPOTENCY_BUCKET: {GATEWAY}, DELIVERIES_BUCKET: {SENDER, GATEWAY}}
+BUCKETS = {IDEMPOTENCY_BUCKET: {GATEWAY}, DELIVERIES_BUCKET: {SENDER, GATEWAY}, LIMITS_BUCKET: {SENDER}}
 
 ADMINISTRATION = (
     "$JS.API.INFO",
@@ -111,7 +114,7 @@ ADMINISTRATION = (
     *(f"$JS.API.STREAM.{verb}.NEW" for verb in ("CREATE", "RESTORE")),
     *(
         f"$JS.API.STREAM.{verb}.{stream}"
-        for stream in (*Stream, f"KV_{IDEMPOTENCY_BUCKET}", f"KV_{DELIVERIES_BUCKET}")
+        for stream in (*Stream, *(f"KV_{name}" for name in BUCKETS))
         for verb in ("UPDATE", "DELETE", "PURGE", "INFO", "SNAPSHOT", "MSG.GET", "MSG.DELETE")
     ),
     *(f"$JS.API.CONSUMER.CREATE.{stream}.mine" for stream in Stream),
@@ -425,6 +428,28 @@ async def test_senders_learn_of_each_other(server: ConfiguredNats) -> None:
             task.cancel()
         await asyncio.wait(running)
     assert await published_by(server, f"presence.sender.{Channel.SMS}") == {SENDER}
+
+
+async def test_senders_share_limits_and_pauses(server: ConfiguredNats) -> None:
+    async with working(server, SENDER) as (bus, publisher), working(server, SENDER) as (other_bus, _):
+        limit, schedules = Limit("a@example.com", rate=1), Schedules(bus, publisher)
+        for _ in range(2):
+            assert len(await schedules.reserve(limit, wanted=1, needed=1)) == 1
+
+        heard: list[str | None] = []
+        pauses, other = Pauses(bus, publisher), Pauses(other_bus, publisher)
+        other.listen("twilio", lambda sender, _: heard.append(sender))
+        running = asyncio.create_task(other.run())
+        await other.until_known()
+        pauses.record("twilio", None, 60)
+        pauses.record("twilio", messages.ALICE, 60)
+
+        async def are_heard() -> bool:
+            return set(heard) == {None, messages.ALICE}
+
+        await eventually(are_heard)
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -12,6 +12,8 @@ from shared.providers.base import (
     HttpRequest,
     ProviderError,
     RejectedError,
+    TemporaryError,
+    UnknownOutcomeError,
 )
 from shared.providers.twilio import codes
 from shared.providers.twilio.settings import TwilioSettings
@@ -44,10 +46,20 @@ class TwilioAdapter(Adapter[TwilioSettings]):
 
         Codes that begin with 20 concern the account or the request as such. With any other code, a 401 or 403
         rejects only this message, and others may be accepted. 20404 means that the account does not exist.
+        While the queue of a number is full, other numbers are not affected.
         """
         code = answer.field("code")
         if not (isinstance(code, int) and code in codes.ALL):
             return error
+        if code in codes.BUSY_NUMBERS and not isinstance(error, UnknownOutcomeError):
+            return TemporaryError(
+                codes.name_of(code),
+                str(error),
+                status_code=error.status_code,
+                retry_after=error.retry_after,
+                throttled=True,
+                sender_only=True,
+            )
         if not isinstance(error, RejectedError | CredentialsError):
             return error
         kind: type[ProviderError] = type(error)

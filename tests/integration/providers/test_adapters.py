@@ -267,6 +267,9 @@ TWILIO_CODES: list[tuple[int, int, type[ProviderError], str]] = [
     (403, 20403, CredentialsError, "twilio_20403"),
     (404, 20404, CredentialsError, "twilio_20404"),
     (429, 20429, TemporaryError, "http_429"),
+    (400, 21611, TemporaryError, "twilio_21611"),
+    (429, 30001, TemporaryError, "twilio_30001"),
+    (500, 21611, UnknownOutcomeError, "http_500"),
     (500, 20500, UnknownOutcomeError, "http_500"),
     (400, 7, RejectedError, "http_400"),
 ]
@@ -312,6 +315,44 @@ async def test_the_request_is_that_of_the_provider(row: Row, provider: StandIn, 
         assert parse_qs(request.body.decode(), keep_blank_values=True) == row.form
     else:
         assert json.loads(request.body) == row.json
+
+
+@pytest.mark.parametrize(
+    ("answer", "with_keys", "without_keys"),
+    [
+        (Answer(429), True, True),
+        (Answer(503, headers={"Retry-After": "7"}), True, False),
+        (Answer(503), False, False),
+        (Answer(500, headers={"Retry-After": "7"}), False, False),
+        (Answer(408), False, False),
+    ],
+)
+async def test_a_provider_throttles_us_if_it_has_not_processed_a_request_for_now(
+    row: Row,
+    provider: StandIn,
+    send_row: Send,
+    answer: Answer,
+    *,
+    with_keys: bool,
+    without_keys: bool,
+) -> None:
+    provider.answer = lambda _: answer
+    with pytest.raises(ProviderError) as caught:
+        await send_row()
+    expected = with_keys if row.provider.adapter.honours_idempotency_keys else without_keys
+    assert (caught.value.throttled, caught.value.sender_only) == (expected, False)
+    assert caught.value.retry_after == (timedelta(seconds=7) if answer.headers else None)
+
+
+@pytest.mark.parametrize(("status", "code", "sender_only"), [(429, 20429, False), (400, 21611, True)])
+async def test_the_full_queue_of_a_number_at_twilio_is_about_that_number(
+    provider: StandIn, client: HttpClient, status: int, code: int, *, sender_only: bool
+) -> None:
+    row = ROWS["twilio"]
+    provider.answer = lambda _: Answer(status, body=json.dumps({"code": code}).encode())
+    with pytest.raises(TemporaryError) as caught:
+        await send(client, row.create_adapter(provider.url), row.message, row.files)
+    assert (caught.value.throttled, caught.value.sender_only) == (True, sender_only)
 
 
 @pytest.mark.parametrize("failure", FAILURES)

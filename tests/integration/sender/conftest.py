@@ -1,5 +1,6 @@
 """A sender in the test's own event loop, between a real NATS and mock providers over HTTP."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,9 +17,9 @@ from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
+from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from services.sender.settings import Limits
 from services.sender.worker import Worker
 from shared.bus import lines
 from shared.bus.client import Bus
@@ -150,13 +151,16 @@ def sender(harness: Harness) -> SenderFactory:
     ) -> AsyncIterator[Worker]:
         first = create_adapter(provider, sms_provider_url=url or harness.provider.url)
         async with make_client(timeout=timeout) as http_client, fetching() as fetch:
+            pauses = Pauses(harness.bus, harness.publisher)
+            following = asyncio.create_task(pauses.run())
             clients = [
                 ProviderClient(
                     each,
                     adapter,
                     http_client,
                     breaker=_create_breaker(failures, pause),
-                    limiter=Limiter(Limits(concurrency=32)),
+                    limiter=Limiter(32),
+                    pauses=pauses,
                     fetch=fetch,
                 )
                 for each, adapter in ((provider, first), *then)
@@ -174,9 +178,10 @@ def sender(harness: Harness) -> SenderFactory:
                 yield worker
             finally:
                 await worker.stop()
+                following.cancel()
 
     return run
 
 
 def _create_breaker(failures: int, pause: float) -> CircuitBreaker:
-    return CircuitBreaker(failures=failures, pause=timedelta(seconds=pause), clock=messages.now)
+    return CircuitBreaker(failures=failures, pause=timedelta(seconds=pause))

@@ -94,7 +94,7 @@ async def test_messages_keep_their_place_during_an_outage_of_the_provider(
     harness: Harness, sender: SenderFactory
 ) -> None:
     """The two senders probe the provider many times, but few messages move between them."""
-    await harness.provider.behave(status=429)
+    await harness.provider.behave(status=503)
     requests = await accept_many(harness, 30, 4)
     async with sender(failures=1, pause=0.2), sender(failures=1, pause=0.2):
         await asyncio.sleep(4)

@@ -20,7 +20,6 @@ from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from services.sender.settings import Limits
 from shared import lifecycle
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
@@ -53,6 +52,7 @@ from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
 from tests.jetstream import JetStream, Stored
+from tests.pauses import LocalPauses
 from tests.virtual_time import VirtualTimeLoop
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -216,8 +216,9 @@ class Process:
             Provider(name="in-memory", channel=Channel.SMS, settings=Settings, adapter=adapter),
             adapter(Settings()),
             _HttpClient(self),
-            breaker=CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.now),
-            limiter=Limiter(Limits(concurrency=8)),
+            breaker=CircuitBreaker(failures=3, pause=timedelta(seconds=30), clock=world.loop.time),
+            limiter=Limiter(8, clock=world.loop.time),
+            pauses=LocalPauses(),
             fetch=_fetch_nothing,
         )
         publisher = _Publisher(self)
@@ -250,7 +251,7 @@ class Process:
             )
         except NoProviderError:
             # The message waits in the process until the provider may be asked again.
-            outcome = HandBack(max(self.client.retry_at - self.world.now(), timedelta(seconds=1)))
+            outcome = HandBack(max(self.client.retry_in, timedelta(seconds=1)))
         except UnavailableError:
             outcome = HandBack()
         self.world.settle(stored, outcome)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from services.sender.attachment_limits import AttachmentLimits
 from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
-from services.sender.settings import Limits
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import (
@@ -29,6 +29,7 @@ from shared.providers.base import (
 from shared.providers.http import HttpClient
 from shared.settings import Settings
 from tests import messages
+from tests.pauses import LocalPauses
 
 UNREACHABLE = NotReachedError("not_reached", "refused")
 
@@ -95,52 +96,48 @@ def client_of(
     provider: StubProvider,
     *,
     failures: int = 2,
-    limits: Limits = Limits(10),  # noqa: B008 - immutable
+    concurrency: int = 10,
+    pause: timedelta = timedelta(minutes=1),
     adapter: StubAdapter | None = None,
+    attachment_limits: AttachmentLimits | None = None,
 ) -> ProviderClient:
     return ProviderClient(
         STUB,
         adapter or StubAdapter(Settings()),
         provider,
-        breaker=CircuitBreaker(failures=failures, pause=timedelta(minutes=1), clock=messages.now),
-        limiter=Limiter(limits),
+        breaker=CircuitBreaker(failures=failures, pause=pause),
+        limiter=Limiter(concurrency),
+        pauses=LocalPauses(),
         fetch=fetch,
+        attachment_limits=attachment_limits,
     )
+
+
+async def send(client: ProviderClient, of: Message | None = None) -> str:
+    """Send a message as the deliverer does, even if the circuit breaker is open."""
+    async with client.slot(messages.request(of)) as slot:
+        assert slot.try_acquire()
+        return await slot.send()
 
 
 async def test_the_number_of_requests_in_progress_is_limited() -> None:
     provider = StubProvider()
-    client = client_of(provider, limits=Limits(concurrency=3))
-
-    async def send() -> None:
-        async with client.slot():
-            await client.send(messages.message())
-
-    await asyncio.gather(*(send() for _ in range(20)))
+    client = client_of(provider, concurrency=3)
+    await asyncio.gather(*(send(client) for _ in range(20)))
     assert (provider.requests, provider.max_in_progress) == (20, 3)
-
-
-async def test_the_rate_is_limited() -> None:
-    client = client_of(StubProvider(), limits=Limits(concurrency=10, rate=0.001))
-    async with client.slot():
-        pass
-    second = asyncio.ensure_future(client.slot().__aenter__())
-    done, _ = await asyncio.wait({second}, timeout=0.05)
-    assert not done
-    second.cancel()
 
 
 async def test_a_failed_connection_is_retried_at_once() -> None:
     provider = StubProvider(UNREACHABLE, UNREACHABLE)
     message = messages.message()
-    assert await client_of(provider).send(message) == str(message.id)
+    assert await send(client_of(provider), message) == str(message.id)
     assert provider.requests == 3
 
 
 async def test_a_failed_connection_is_retried_twice() -> None:
     provider = StubProvider(*[UNREACHABLE] * 3)
     with pytest.raises(ProviderError):
-        await client_of(provider).send(messages.message())
+        await send(client_of(provider))
     assert provider.requests == 3
 
 
@@ -148,7 +145,7 @@ async def test_a_failed_connection_is_retried_twice() -> None:
 async def test_an_answer_is_not_requested_again(status: int, error: type[ProviderError]) -> None:
     provider = StubProvider(status)
     with pytest.raises(error):
-        await client_of(provider).send(messages.message())
+        await send(client_of(provider))
     assert provider.requests == 1
 
 
@@ -158,39 +155,41 @@ async def test_failures_open_the_breaker_and_rejections_of_a_message_do_not() ->
     for client, times in ((rejecting, 5), (failing, 2)):
         for _ in range(times):
             with pytest.raises(ProviderError):
-                await client.send(messages.message())
-    assert rejecting.try_acquire()
-    assert not failing.try_acquire()
+                await send(client)
+    assert rejecting.is_available
+    assert not failing.is_available
 
 
 async def test_rejected_credentials_open_the_breaker_at_once() -> None:
     client = client_of(StubProvider(401), failures=100)
     with pytest.raises(CredentialsError):
-        await client.send(messages.message())
+        await send(client)
     assert not client.is_available
-    assert not client.try_acquire()
-    assert client.retry_at > messages.now()
+    async with client.slot(messages.request()) as slot:
+        assert not slot.try_acquire()
+    assert client.retry_in > timedelta(0)
 
 
 async def test_a_provider_counts_as_paused_until_it_accepts_or_rejects_a_message() -> None:
     shown = []
-    client = client_of(StubProvider(401, 503, 400, 401), failures=100)
+    provider = StubProvider(401, 500, 400, 401)
+    client = client_of(provider, failures=100, pause=timedelta(0))
     for _ in range(5):
         with suppress(ProviderError):
-            await client.send(messages.message())
+            await send(client)
         shown.append(REGISTRY.get_sample_value("messaging_provider_paused", {"provider": "stub"}))
     assert shown == [1, 1, 0, 1, 0]
 
 
 async def test_an_unexpected_error_of_an_adapter_is_an_unknown_outcome() -> None:
     with pytest.raises(UnknownOutcomeError, match="KeyError"):
-        await client_of(StubProvider()).send(messages.message(body="odd"))
+        await send(client_of(StubProvider()), messages.message(body="odd"))
 
 
 async def test_attachments_are_fetched_once_for_a_provider_that_takes_files() -> None:
     provider, adapter = StubProvider(UNREACHABLE), StubAdapter(Settings())
     client = client_of(provider, adapter=adapter)
-    await client.send(messages.message(attachments=["https://example.com/a.txt"]))
+    await send(client, messages.message(attachments=["https://example.com/a.txt"]))
     assert (provider.requests, adapter.files) == (2, [FILE])
 
 
@@ -209,18 +208,91 @@ async def test_a_failed_attachment_says_nothing_about_the_provider(
     client = client_of(provider, failures=2)
     for _ in range(2):
         with pytest.raises(error) as caught:
-            await client.send(messages.message(attachments=[url]))
+            await send(client, messages.message(attachments=[url]))
         assert caught.value.code == code
     assert provider.requests == 0
-    assert client.try_acquire()
+    assert client.is_healthy
 
 
-async def test_an_interrupted_attachment_leaves_nothing_in_doubt() -> None:
-    provider = StubProvider()
-    client = client_of(provider)
-    sending = asyncio.ensure_future(client.send(messages.message(attachments=["slow"])))
+async def test_attachments_that_never_come_take_no_place_at_the_provider() -> None:
+    client = client_of(StubProvider(), concurrency=1)
+    slow = [asyncio.ensure_future(send(client, messages.message(attachments=["slow"]))) for _ in range(50)]
     await asyncio.sleep(0)
-    client.finish_within(0)
+    await send(client)
+    await cancel(slow)
+
+
+@pytest.mark.parametrize("callers", [["a"] * 8, [None] * 8], ids=["one key", "no keys"])
+async def test_a_host_and_a_caller_leave_places_for_the_attachments_of_others(
+    callers: Sequence[str | None],
+) -> None:
+    client = client_of(StubProvider(), attachment_limits=AttachmentLimits(in_all=3, each=2))
+    message = messages.message(attachments=["slow"])
+    slow = [asyncio.ensure_future(hold_slot(client, message, caller)) for caller in callers]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(hold_slot(client, messages.message(attachments=["https://b.example/x"]), "b"), 5)
+    await cancel(slow)
+
+
+async def hold_slot(client: ProviderClient, message: Message, caller: str | None) -> None:
+    async with client.slot(messages.request(message, caller=caller)):
+        pass
+
+
+async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_no_attachments_are_fetched_while_the_provider_is_not_available() -> None:
+    client = client_of(StubProvider(401))
+    with pytest.raises(CredentialsError):
+        await send(client)
+    async with client.slot(messages.request(messages.message(attachments=["slow"]))) as slot:
+        assert not slot.try_acquire()
+
+
+async def test_a_probe_is_given_back_if_something_else_fails() -> None:
+    client = client_of(StubProvider(401), pause=timedelta(0))
+    with pytest.raises(CredentialsError):
+        await send(client)
+    with pytest.raises(KeyError):
+        await fail_after_acquiring(client)
+    assert client.is_available
+
+
+async def fail_after_acquiring(client: ProviderClient) -> None:
+    async with client.slot(messages.request()) as slot:
+        assert slot.try_acquire()
+        raise KeyError
+
+
+class Throttling(StubAdapter):
+    """Says that a 429 is about the sending address."""
+
+    def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:  # noqa: ARG002 - as its base
+        error.sender_only = error.throttled
+        return error
+
+
+async def test_a_provider_that_asks_us_to_wait_is_not_asked_by_requests_that_are_not_under_way() -> None:
+    provider = StubProvider(429)
+    client = client_of(provider)
     with pytest.raises(TemporaryError) as caught:
-        await sending
-    assert (caught.value.code, provider.requests) == ("attachment_timeout", 0)
+        await send(client)
+    assert caught.value.throttled
+    assert not client.is_available
+    assert REGISTRY.get_sample_value("messaging_throttled", {"provider": "stub", "scope": "provider"}) == 1
+
+
+async def test_only_the_address_waits_that_a_provider_is_busy_with() -> None:
+    provider = StubProvider(429)
+    client = client_of(provider, adapter=Throttling(Settings()), concurrency=1)
+    with pytest.raises(TemporaryError):
+        await send(client)
+    waiting = asyncio.ensure_future(send(client))
+    await send(client, messages.message(from_="+12025550100"))
+    assert (provider.requests, waiting.done(), client.is_healthy) == (2, False, True)
+    assert REGISTRY.get_sample_value("messaging_throttled", {"provider": "stub", "scope": "sender"}) == 1
+    await cancel([waiting])

@@ -9,7 +9,7 @@ from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from services.sender.settings import Limits, SenderSettings
+from services.sender.settings import SenderSettings
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import File
@@ -18,6 +18,7 @@ from shared.providers.http import HttpClient
 from shared.providers.registry import create_adapter
 from shared.settings import SettingsError, read
 from tests import messages
+from tests.pauses import LocalPauses
 
 
 class Unused(HttpClient):
@@ -26,7 +27,7 @@ class Unused(HttpClient):
 
 
 def closed_breaker() -> CircuitBreaker:
-    return CircuitBreaker(failures=1, pause=timedelta(minutes=1), clock=messages.now)
+    return CircuitBreaker(failures=1, pause=timedelta(minutes=1))
 
 
 def client_of(name: str, breaker: CircuitBreaker | None = None) -> ProviderClient:
@@ -36,7 +37,8 @@ def client_of(name: str, breaker: CircuitBreaker | None = None) -> ProviderClien
         create_adapter(GENERIC_SMS),
         Unused(),
         breaker=breaker or closed_breaker(),
-        limiter=Limiter(Limits(1)),
+        limiter=Limiter(1),
+        pauses=LocalPauses(),
         fetch=never,
     )
 
@@ -89,7 +91,9 @@ def test_the_most_specific_route_applies(message: Message, provider: str) -> Non
 
 
 def test_a_channel_is_available_while_one_of_its_providers_is() -> None:
-    first, second, special = (closed_breaker() for _ in range(3))
+    now = [0.0]
+    first, special = closed_breaker(), closed_breaker()
+    second = CircuitBreaker(failures=1, pause=timedelta(minutes=1), clock=lambda: now[0])
     selection = ProviderSelection(
         {Channel.SMS: [client_of("first", first), client_of("second", second)]},
         {"12345": [client_of("special", special)]},
@@ -98,6 +102,6 @@ def test_a_channel_is_available_while_one_of_its_providers_is() -> None:
         assert selection.is_any_available(Channel.SMS)
         breaker.open()
     assert not selection.is_any_available(Channel.SMS)
-    second.record_success()
+    now[0] = 60
     assert selection.is_any_available(Channel.SMS)
     assert not selection.is_any_available(Channel.EMAIL)

@@ -1,6 +1,6 @@
 import pytest
 
-from services.sender.settings import SenderSettings
+from services.sender.settings import SenderLimit, SenderSettings
 from shared.channels import Channel
 from shared.settings import SettingsError, read
 
@@ -14,13 +14,49 @@ def test_every_channel_has_its_settings(channel: Channel) -> None:
     read_settings = settings(**{f"{channel}_provider_concurrency": "7", f"{channel}_provider_rate": "2.5"})
 
     assert read_settings.providers_of(channel) == (channel.rules.default_provider,)
-    limits = read_settings.limits_of(channel)
-    assert (limits.concurrency, limits.rate) == (7, 2.5)
+    assert (read_settings.concurrency_of(channel), read_settings.rate_of(channel)) == (7, 2.5)
 
 
 @pytest.mark.parametrize("channel", Channel)
 def test_the_rate_is_not_limited_by_default(channel: Channel) -> None:
-    assert settings().limits_of(channel).rate is None
+    assert settings().rate_of(channel) is None
+    assert settings().sender_limits == {}
+
+
+def test_limits_are_lists_on_one_line() -> None:
+    read_settings = settings(
+        sender_limits="+1 201 666 1234=1/s, 2000/day;"
+        "campaign-a : +12025550100,+12025550101 = 240/min; @Example.COM=0.5/s;shop@example.com=100/day;"
+    )
+
+    assert read_settings.sender_limits == {
+        "+12016661234": SenderLimit(("+12016661234",), rate=1, per_day=2_000),
+        "campaign-a": SenderLimit(("+12025550100", "+12025550101"), rate=4),
+        "@example.com": SenderLimit(("@example.com",), rate=0.5),
+        "shop@example.com": SenderLimit(("shop@example.com",), per_day=100),
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "fault"),
+    [
+        ("+12016661234", "12016661234 has no limit, such as 1/s or 2000/day"),
+        ("+12016661234=", "12016661234 has no limit, such as 1/s or 2000/day"),
+        ("+12016661234=1", "'1' is not a limit, such as 1/s, 240/min or 2000/day"),
+        ("+12016661234=1/h", "'1/h' is not a limit"),
+        ("+12016661234=0/s", "'0/s' is not a limit"),
+        ("+12016661234=0.5/day", "'0.5/day' is not a limit"),
+        ("2016661234=1/s", "'2016661234' is not a phone number in E.164"),
+        ("a:=1/s", "'' is not a phone number in E.164"),
+        (":+12016661234=1/s", "':.*' has no name before the colon"),
+        ("+12016661234,+12016661235=1/s", "'.*' needs a name, as in pool:"),
+        ("a:+12016661234=1/s;a:+12016661235=2/s", "a has more than one limit"),
+        ("+12016661234=1/s;+1 201 6661234=9/day", "12016661234 has more than one limit"),
+    ],
+)
+def test_invalid_limits_are_rejected(limits: str, fault: str) -> None:
+    with pytest.raises(SettingsError, match=f"^SENDER_LIMITS: .?{fault}"):
+        settings(sender_limits=limits)
 
 
 def test_providers_and_routes_are_lists_on_one_line() -> None:

@@ -1,0 +1,123 @@
+"""The pauses that providers have asked for, which all sender processes observe.
+
+A pause is stored in a key-value bucket, so that processes that start later know it. The others receive it
+directly, as subscribers of the bucket's subjects, within milliseconds.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from time import time
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from pydantic import ValidationError
+
+from shared.bus.client import Bus
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import LIMITS_BUCKET, PAUSES_SUBJECT, pause_key
+from shared.errors import BusUnavailableError
+from shared.message import FrozenModel
+
+_log = structlog.get_logger()
+
+_STREAM = f"KV_{LIMITS_BUCKET}"
+_BATCH = 1_000
+_RETRY = 1.0
+_CONNECTION_ERRORS = (nats.errors.Error, OSError, TimeoutError, BusUnavailableError)
+
+Listener = Callable[[str | None, float], None]
+"""Is called with a sending address, or None for the provider itself, and the seconds of its pause."""
+
+
+class Pause(FrozenModel):
+    """A time in which a provider is not asked to send messages.
+
+    Attributes:
+        provider: the provider.
+        sender: the sending address that the pause is about; None for all of them.
+        until: the end, in seconds since the epoch.
+    """
+
+    provider: str
+    sender: str | None = None
+    until: float
+
+
+class Pauses:
+    """The pauses of all providers; `clock` returns seconds since the epoch."""
+
+    def __init__(self, bus: Bus, publisher: Publisher, *, clock: Callable[[], float] = time) -> None:
+        self._bus = bus
+        self._publisher = publisher
+        self._clock = clock
+        self._listeners: dict[str, Listener] = {}
+        self._known = asyncio.Event()
+        self._storing: set[asyncio.Task[None]] = set()
+
+    def listen(self, provider: str, listener: Listener) -> None:
+        """Call a function for each pause of a provider."""
+        self._listeners[provider] = listener
+
+    async def until_known(self) -> None:
+        """Wait until this process knows all pauses, which it does as long as it is connected to NATS."""
+        await self._known.wait()
+
+    def record(self, provider: str, sender: str | None, seconds: float) -> None:
+        """Pause a provider, or a sending address at this provider, in all processes."""
+        pause = Pause(provider=provider, sender=sender, until=self._clock() + seconds)
+        self._apply(pause)
+        storing = asyncio.create_task(self._store(pause))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+
+    async def run(self) -> None:
+        """Follow the pauses of all processes until the task is cancelled."""
+        while True:
+            try:
+                await self._bus.until_connected()
+                await self._follow()
+            except _CONNECTION_ERRORS as exc:
+                if self._bus.is_connected:  # otherwise the connection has already logged the outage
+                    _log.warning("pauses_unknown", error=repr(exc))
+            await asyncio.sleep(_RETRY)
+
+    async def _follow(self) -> None:
+        subscription = await self._bus.client.subscribe(PAUSES_SUBJECT, cb=self._hear)
+        try:
+            await self._read()
+            self._known.set()
+            await self._bus.until_lost()
+        finally:
+            self._known.clear()
+            with suppress(*_CONNECTION_ERRORS):
+                await subscription.unsubscribe()
+
+    async def _read(self) -> None:
+        first, is_complete = 1, False
+        while not is_complete:
+            answer = await self._bus.next_messages(_STREAM, first, count=_BATCH, subject=PAUSES_SUBJECT)
+            for message in answer.messages:
+                self._take(message.payload)
+                first = message.sequence + 1
+            is_complete = answer.is_complete
+
+    async def _hear(self, msg: Msg) -> None:
+        self._take(msg.data)
+
+    def _take(self, payload: bytes) -> None:
+        with suppress(ValidationError):
+            self._apply(Pause.model_validate_json(payload))
+
+    def _apply(self, pause: Pause) -> None:
+        if listener := self._listeners.get(pause.provider):
+            listener(pause.sender, pause.until - self._clock())
+
+    async def _store(self, pause: Pause) -> None:
+        # A process that records a shorter pause at the same time may replace this one. That matters only to
+        # processes that start later: the others observe the longer one.
+        subject = f"$KV.{LIMITS_BUCKET}.{pause_key(pause.provider, pause.sender)}"
+        payload = pause.model_dump_json().encode()
+        with suppress(BusUnavailableError):  # the other processes find out by themselves
+            await self._publisher.publish(_STREAM, Outgoing(subject, None, payload))

@@ -1,0 +1,164 @@
+"""Limits and pauses that hold over several processes, which share a real NATS."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from mock_providers.registry import SMS
+from services.sender.gate import Gate
+from services.sender.limits import Limiter
+from services.sender.pauses import Pauses
+from services.sender.schedule import Limit, Schedules
+from shared.bus.client import Bus, connect
+from shared.bus.publisher import Publisher, publishing
+from shared.bus.topology import LIMITS_BUCKET
+from tests import messages, providers
+from tests.integration.sender.conftest import Harness, SenderFactory
+from tests.waiting import eventually
+
+NOW = 1_800_000_000.0
+
+
+class RecordingGate(Gate):
+    """Records the times of the slots that were used."""
+
+    def __init__(self, limit: Limit, schedules: Schedules, used: list[float]) -> None:
+        super().__init__(limit, schedules)
+        self._used = used
+
+    def take(self, units: int) -> None:
+        self._used.append(self.first)
+        super().take(units)
+
+
+def most_in_a_second(times: Sequence[float]) -> int:
+    ordered = sorted(times)
+    return max(bisect_left(ordered, start + 0.9999) - index for index, start in enumerate(ordered))
+
+
+@asynccontextmanager
+async def process(url: str) -> AsyncIterator[tuple[Bus, Publisher]]:
+    """Connect as another sender process."""
+    async with connect(url, name="test") as bus, publishing(bus) as publisher:
+        await bus.until_connected()
+        yield bus, publisher
+
+
+async def send(limiter: Limiter) -> None:
+    async with limiter.slot(messages.request()):
+        pass
+
+
+@pytest.mark.parametrize("rate", [10, 100])
+async def test_slots_are_evenly_spaced_whoever_reserves_them(nats_url: str, rate: int) -> None:
+    limit, granted = Limit("x", rate=rate), list[float]()
+
+    async def reserve_some(bus: Bus, publisher: Publisher) -> None:
+        schedules = Schedules(bus, publisher, clock=lambda: NOW)
+        for number in range(20):
+            granted.extend(await schedules.reserve(limit, wanted=1 + number % 3, needed=1))
+
+    async with process(nats_url) as first, process(nats_url) as second, process(nats_url) as third:
+        await asyncio.gather(*(reserve_some(*each) for each in (first, second, third)))
+
+    expected = [NOW + number / rate for number in range(len(granted))]
+    assert sorted(granted) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("rate", [10, 100])
+async def test_no_second_has_more_than_the_limit_while_processes_come_and_go(
+    nats_url: str, rate: int
+) -> None:
+    used: list[float] = []
+
+    def start(bus: Bus, publisher: Publisher) -> list[asyncio.Task[None]]:
+        limiter = Limiter(100, RecordingGate(Limit("x", rate), Schedules(bus, publisher), used))
+        return [asyncio.create_task(send(limiter)) for _ in range(10 * rate)]
+
+    async def are_used() -> bool:
+        return len(used) > wanted
+
+    async with process(nats_url) as first, process(nats_url) as second, process(nats_url) as third:
+        tasks = start(*first)
+        wanted = rate
+        await eventually(are_used)
+        abandoned = start(*second)
+        wanted = 2 * rate
+        await eventually(are_used)
+        for task in abandoned:
+            task.cancel()
+        tasks += start(*third)
+        wanted = 3 * rate
+        await eventually(are_used)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait([*tasks, *abandoned])
+
+    assert most_in_a_second(used) <= 1.1 * rate
+
+
+async def test_the_limit_of_an_address_is_independent_of_its_characters(
+    bus: Bus, publisher: Publisher
+) -> None:
+    schedules = Schedules(bus, publisher, clock=lambda: NOW)
+    for name in ("+12016661234", "@example.com", "ann.o'x@example.com", "Brand & Co.", "Größe", "a b>*"):
+        limit = Limit(name, rate=1)
+        assert await schedules.reserve(limit, wanted=1, needed=1) == [NOW]
+        assert await schedules.reserve(limit, wanted=1, needed=1) == [NOW + 1]
+
+
+async def test_without_limits_nothing_is_stored(bus: Bus, harness: Harness, sender: SenderFactory) -> None:
+    request = await harness.accept()
+    async with sender():
+        await harness.wait_for_status(request, "sent")
+    assert (await bus.jetstream.stream_info(f"KV_{LIMITS_BUCKET}")).state.last_seq == 0
+
+
+async def test_every_process_observes_a_pause_even_one_that_starts_later(nats_url: str) -> None:
+    async with process(nats_url) as first, process(nats_url) as second, process(nats_url) as third:
+        recording = Pauses(*first)
+        recording.listen("twilio", lambda *_: None)
+        async with following(Pauses(*second)) as heard:
+            recording.record("twilio", None, 600)
+            recording.record("twilio", messages.ALICE, 60)
+
+            async def are_heard() -> bool:
+                return len(heard) == 2
+
+            await eventually(are_heard)
+            assert heard == {None: pytest.approx(600, abs=30), messages.ALICE: pytest.approx(60, abs=30)}
+        async with following(Pauses(*third)) as heard:
+            assert heard.keys() == {None, messages.ALICE}
+
+
+@asynccontextmanager
+async def following(pauses: Pauses) -> AsyncIterator[dict[str | None, float]]:
+    """Follow the pauses of a provider, and yield the seconds of each, as soon as they are known."""
+    heard: dict[str | None, float] = {}
+    pauses.listen("twilio", heard.__setitem__)
+    running = asyncio.create_task(pauses.run())
+    await pauses.until_known()
+    yield heard
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_nobody_asks_a_provider_during_its_pause(harness: Harness, sender: SenderFactory) -> None:
+    async def is_paused() -> bool:
+        labels = {"provider": "generic_sms", "scope": "provider"}
+        return REGISTRY.get_sample_value("messaging_throttled", labels) == 1
+
+    await harness.provider.behave(status=429, retry_after=600)
+    async with sender(), sender():
+        await harness.accept()
+        await eventually(is_paused)
+        await harness.provider.recover()
+        others = [await harness.accept(messages.request(messages.message())) for _ in range(20)]
+        async with providers.running(SMS) as other, sender(url=other.url):
+            pass  # a process that starts during the pause
+    assert (await harness.provider.stats())["requests"] == 1
+    assert all([await harness.statuses(request) == [] for request in others])

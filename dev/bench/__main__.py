@@ -1,9 +1,10 @@
-"""Measure the services, which run as processes with real servers, and compare each figure with its limit.
+"""Measure the services, which run as processes with real servers.
 
     python -m dev.bench [--quick] [name…]
 
-A figure and its limit are measured in turn, so that other load on the machine affects both. What matters is
-their ratio. No result fails the run: the exit status is 1 only if something did not work.
+All figures are measured in the same run, beside the limits that they are to be compared with. CPU times
+depend little on other load on the machine; rates and latencies depend on it a lot. No result fails the run:
+the exit status is 1 only if something did not work. docs/performance.md explains the figures.
 """
 
 import argparse
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import httpx
 
-from dev.bench import gateway, ingest, latency, memory, sender
+from dev.bench import costs, kannel, latency, memory, retention, throughput
 from dev.bench.errors import BenchError
-from dev.bench.report import Row, describe_environment, table
+from dev.bench.report import Table, describe_environment, document
 from dev.bench.size import FULL, QUICK, Size
 from dev.bench.stack import running_stack, server_versions
 from dev.local_stack.errors import NotStartedError, StackError
@@ -27,21 +28,20 @@ from shared.errors import ServiceError
 from shared.observability.logging import configure
 from shared.settings import Settings
 
-_MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
-    "gateway": gateway.measure,
-    "ingest": ingest.measure,
-    "sender": sender.measure,
+_MEASURES: dict[str, Callable[..., Awaitable[list[Table]]]] = {
+    "costs": costs.measure,
+    "kannel": kannel.measure,
+    "throughput": throughput.measure,
     "latency": latency.measure,
     "memory": memory.measure,
+    "retention": retention.measure,
 }
 _INTERRUPTED = 130
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="dev.bench", description="Measure the services, and compare each figure with its limit."
-    )
-    parser.add_argument("--quick", action="store_true", help="measure one short round of each")
+    parser = argparse.ArgumentParser(prog="dev.bench", description="Measure the services.")
+    parser.add_argument("--quick", action="store_true", help="measure less of each, in about a minute")
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - _MEASURES.keys():
@@ -66,11 +66,11 @@ async def _run(names: Sequence[str], size: Size) -> str:
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as stack:
             environment = describe_environment(await server_versions(stack))
-            rows = []
+            tables = []
             for name in names:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                rows += await _MEASURES[name](stack, size)
-    return f"\n{environment}\n\n{table(rows)}\n\nmeasured in {time.monotonic() - started:.0f} s"
+                tables += await _MEASURES[name](stack, size)
+    return f"{document(environment, tables)}\n\nmeasured in {time.monotonic() - started:.0f} s"
 
 
 def _stop_on_sigterm() -> None:

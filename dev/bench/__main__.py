@@ -52,7 +52,8 @@ def main() -> int:
         print(asyncio.run(_run(names, QUICK if arguments.quick else FULL)))
     except (BenchError, StackError, ServiceError, httpx.HTTPError, TimeoutError, OSError) as exc:
         details = exc.last_lines if isinstance(exc, NotStartedError) else ()
-        print(f"bench: {exc!r}", *details, sep="\n", file=sys.stderr)
+        reason = exc if isinstance(exc, BenchError) else repr(exc)
+        print(f"bench: {reason}", *details, sep="\n", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED

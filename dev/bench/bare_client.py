@@ -20,7 +20,7 @@ from shared.providers.base import HttpRequest
 from shared.providers.http import make_client
 
 _TIMEOUT = 10
-_TIME_LIMIT = 60
+_TIME_LIMIT = 300
 _SUCCESS = range(200, 300)
 
 Post = Callable[[HttpRequest], Awaitable[int]]

@@ -19,7 +19,7 @@ _CLIENTS = 16
 """Requests in progress; httpx becomes slower with each further one."""
 _PROVIDER_MS = 20
 _POLL_INTERVAL = 0.25
-_TIMEOUT = 120
+_TIMEOUT = 300
 
 _SENT = "SELECT count(*) FROM message_events WHERE status = 'sent'"
 _RECEIVED = "SELECT count(*) FROM messages WHERE direction = 'inbound'"

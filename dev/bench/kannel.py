@@ -18,7 +18,7 @@ from dev.local_stack.readiness import NotReadyError, answers_http
 
 _PROGRAMS = ("bearerbox", "smsbox")
 _PROVIDER_MS = 20
-_TIMEOUT = 60
+_TIMEOUT = 300
 
 _CONFIGURATION = """\
 group = core

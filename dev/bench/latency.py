@@ -16,7 +16,7 @@ from dev.bench.waiting import until
 
 _INTERVAL = 0.05
 _POLL_INTERVAL = 0.005
-_TIMEOUT = 10
+_TIMEOUT = 60
 _WARM_UP = 20
 
 T = TypeVar("T")

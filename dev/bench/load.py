@@ -28,7 +28,7 @@ _CONVERSATIONS = 500
 _SUCCESS = b"HTTP/1.1 2"
 _LENGTH = b"content-length:"
 _HEAD_END = b"\r\n\r\n"
-_TIME_LIMIT = 120
+_TIME_LIMIT = 300
 _UNIQUE = "00000000-unique-00000000"
 
 

@@ -31,7 +31,7 @@ _CHUNK = 2_000
 _FEW = 5
 """The share of the messages, as a divisor, that is stored before memory is measured for the first time."""
 _REST = 2
-_TIMEOUT = 30
+_TIMEOUT = 120
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _COLUMNS = (
     "stream",

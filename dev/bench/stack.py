@@ -27,7 +27,7 @@ from shared.message import DeliveryRequest
 
 _ROOT = Path(__file__).resolve().parents[2]
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
-_TIMEOUT = 30
+_TIMEOUT = 120
 _SERVICES = ("gateway", "ingest", "sender")
 _MODULES = {
     "gateway": "services.gateway",
@@ -198,7 +198,7 @@ async def running_stack(folder: Path) -> AsyncIterator[Stack]:
             await server.start()
         bus = await exits.enter_async_context(connect(nats.url, name="dev.bench"))
         await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
-        http = await exits.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+        http = await exits.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
         stack = Stack(folder, postgres, nats, bus, http)
         exits.push_async_callback(stack.stop_all)
         await stack.run("alembic", "upgrade", "head")

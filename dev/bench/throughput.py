@@ -22,7 +22,7 @@ _HIGHEST_RATE = 1_500
 _WARM_UP = 3
 """Seconds, and as many times the latency: readers of shards start slowly."""
 
-_TIMEOUT = 30
+_TIMEOUT = 120
 _COLUMNS = ("provider takes", "senders", "messages/s", "0.8 · concurrency / latency", "CPUs used by senders")
 
 

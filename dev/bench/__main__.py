@@ -20,7 +20,7 @@ import httpx
 
 from dev.bench import costs, kannel, latency, memory, retention, throughput
 from dev.bench.errors import BenchError
-from dev.bench.report import Table, describe_environment, document
+from dev.bench.report import Table, describe_environment
 from dev.bench.size import FULL, QUICK, Size
 from dev.bench.stack import running_stack, server_versions
 from dev.local_stack.errors import NotStartedError, StackError
@@ -49,7 +49,7 @@ def main() -> int:
     names = [name for name in _MEASURES if name in arguments.names or not arguments.names]
     configure(Settings(log_level="ERROR"), service="dev.bench")
     try:
-        print(asyncio.run(_run(names, QUICK if arguments.quick else FULL)))
+        asyncio.run(_run(names, QUICK if arguments.quick else FULL))
     except (BenchError, StackError, ServiceError, httpx.HTTPError, TimeoutError, OSError) as exc:
         details = exc.last_lines if isinstance(exc, NotStartedError) else ()
         reason = exc if isinstance(exc, BenchError) else repr(exc)
@@ -60,18 +60,18 @@ def main() -> int:
     return 0
 
 
-async def _run(names: Sequence[str], size: Size) -> str:
-    """Measure, and return the report."""
+async def _run(names: Sequence[str], size: Size) -> None:
+    """Measure, and print each table as soon as it is complete."""
     _stop_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as stack:
-            environment = describe_environment(await server_versions(stack))
-            tables = []
+            print(describe_environment(await server_versions(stack)), flush=True)
             for name in names:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                tables += await _MEASURES[name](stack, size)
-    return f"{document(environment, tables)}\n\nmeasured in {time.monotonic() - started:.0f} s"
+                for table in await _MEASURES[name](stack, size):
+                    print(f"\n{table.markdown()}", flush=True)
+    print(f"\nmeasured in {time.monotonic() - started:.0f} s")
 
 
 def _stop_on_sigterm() -> None:

@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -21,13 +21,11 @@ class Table:
     Attributes:
         title: the subject and the unit.
         columns: the names of the columns; the first one names the rows.
-        notes: a sentence or two below the table.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    notes: str = ""
 
     def markdown(self) -> str:
         lines = [
@@ -35,28 +33,22 @@ class Table:
             _line(["---", *("--:" for _ in self.columns[1:])]),
             *(_line([_text(cell) for cell in row]) for row in self.rows),
         ]
-        return "\n".join([f"**{self.title}**", "", *lines, *(["", self.notes] if self.notes else [])])
+        return "\n".join([f"**{self.title}**", "", *lines])
 
 
-def costs_table(
-    title: str, columns: Sequence[str], costs: Mapping[str, Mapping[str, float]], notes: str = ""
-) -> Table:
+def costs_table(title: str, columns: Sequence[str], costs: Mapping[str, Mapping[str, float]]) -> Table:
     """Create a table with a row for each measurement, its figure for each process, and their sum."""
     rows = [
         [name, *(by_process.get(column) for column in columns), sum(by_process.values())]
         for name, by_process in costs.items()
     ]
-    return Table(title, ["", *columns, "total"], rows, notes)
+    return Table(title, ["", *columns, "total"], rows)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the percentile of the values by the nearest rank; `share` is between 0 and 1."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-
-def document(environment: str, tables: Iterable[Table]) -> str:
-    return "\n\n".join([environment, *(table.markdown() for table in tables)])
 
 
 def describe_environment(servers: Sequence[str]) -> str:

@@ -1,17 +1,10 @@
-from dev.bench.report import Table, costs_table, document, percentile
+from dev.bench.report import Table, costs_table, percentile
 
 
 def test_a_table_is_markdown_that_a_document_can_show() -> None:
-    table = Table("Sizes, µs", ["", "a", "b"], [["one", 1_234.5, None], ["two", 0.25, "3.50"]], "A note.")
+    table = Table("Sizes, µs", ["", "a", "b"], [["one", 1_234.5, None], ["two", 0.25, "3.50"]])
     assert table.markdown() == (
-        "**Sizes, µs**\n"
-        "\n"
-        "|  | a | b |\n"
-        "| --- | --: | --: |\n"
-        "| one | 1,234 |  |\n"
-        "| two | 0.2 | 3.50 |\n"
-        "\n"
-        "A note."
+        "**Sizes, µs**\n\n|  | a | b |\n| --- | --: | --: |\n| one | 1,234 |  |\n| two | 0.2 | 3.50 |"
     )
 
 
@@ -31,7 +24,3 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile(values, 0.5) == 51
     assert percentile(values, 0.99) == 100
     assert percentile([7.0], 0.99) == 7
-
-
-def test_the_document_begins_with_the_environment() -> None:
-    assert document("A machine", [Table("T", ["a"], [])]).startswith("A machine\n\n**T**\n")

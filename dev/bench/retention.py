@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
 from uuid import uuid4
 
 import psutil
@@ -19,15 +18,14 @@ from nats.js.errors import NotFoundError
 from dev.bench.report import Cell, Table
 from dev.bench.samples import send_request
 from dev.bench.size import Size
-from dev.bench.stack import Stack
+from dev.bench.stack import Stack, publish_all
 from dev.bench.waiting import until
 from dev.local_stack.ports import free_port
 from dev.local_stack.servers import NatsServer
 from shared.bus.client import Bus, connect
-from shared.bus.publisher import Outgoing, publishing
+from shared.bus.publisher import Outgoing
 
 _DAY = 86_400
-_CHUNK = 2_000
 _FEW = 5
 """The share of the messages, as a divisor, that is stored before memory is measured for the first time."""
 _REST = 2
@@ -169,10 +167,7 @@ async def _another_server(stack: Stack) -> AsyncIterator[tuple[NatsServer, Bus]]
 
 
 async def _copy(bus: Bus, stream: str, entries: Sequence[Entry], count: int) -> None:
-    copies = (entry.copy() for _ in range(count) for entry in entries)
-    async with publishing(bus) as publisher:
-        while chunk := list(islice(copies, _CHUNK)):
-            await asyncio.gather(*(publisher.publish(stream, outgoing) for outgoing in chunk))
+    await publish_all(bus, stream, (entry.copy() for _ in range(count) for entry in entries))
 
 
 async def _memory_at_rest(server: NatsServer, bus: Bus) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import asyncpg
@@ -28,6 +29,7 @@ from shared.message import DeliveryRequest
 _ROOT = Path(__file__).resolve().parents[2]
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 _TIMEOUT = 120
+_CHUNK = 1_000
 _SERVICES = ("gateway", "ingest", "sender")
 _MODULES = {
     "gateway": "services.gateway",
@@ -139,20 +141,7 @@ class Stack:
 
     async def fill(self, events: Iterable[Event[DeliveryRequest]]) -> None:
         """Publish the events as the gateway would."""
-        async with publishing(self.bus) as publisher, asyncio.timeout(_TIMEOUT):
-            await asyncio.gather(
-                *(
-                    publisher.publish(
-                        Stream.OUTBOUND,
-                        Outgoing(
-                            outbound_subject(event.data.message.channel, event.data.message.conversation_key),
-                            event.id,
-                            event.encode(),
-                        ),
-                    )
-                    for event in events
-                )
-            )
+        await publish_all(self.bus, Stream.OUTBOUND, map(_outgoing, events))
 
     async def empty(self) -> None:
         """Purge the streams; the services may be running."""
@@ -185,6 +174,19 @@ class Stack:
         port = {"HEALTH_PORT": str(self.port(name))} if name.partition("-")[0] in _MODULES else {}
         environment = {**self._environment, **port, **(variables or {})}
         return Command(name=name, argv=tuple(argv), environment=environment, folder=folder, log=log)
+
+
+async def publish_all(bus: Bus, stream: str, messages: Iterable[Outgoing]) -> None:
+    """Publish any number of messages, not so many at a time that they would wait for too long."""
+    messages = iter(messages)
+    async with publishing(bus) as publisher:
+        while chunk := list(islice(messages, _CHUNK)):
+            await asyncio.gather(*(publisher.publish(stream, outgoing) for outgoing in chunk))
+
+
+def _outgoing(event: Event[DeliveryRequest]) -> Outgoing:
+    message = event.data.message
+    return Outgoing(outbound_subject(message.channel, message.conversation_key), event.id, event.encode())
 
 
 @asynccontextmanager

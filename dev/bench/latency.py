@@ -36,7 +36,7 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
         _row("webhook → GET finds the message", [taken for taken, _ in received]),
         _row("a GET of the message alone", [limit for _, limit in received]),
     ]
-    return [Table("Latency when idle (20 messages/s), ms", ["", "p50", "p99"], rows)]
+    return [Table("Latency when idle (at most 20 messages/s), ms", ["", "p50", "p99"], rows)]
 
 
 def _row(name: str, seconds: list[float]) -> list[str]:
@@ -44,12 +44,15 @@ def _row(name: str, seconds: list[float]) -> list[str]:
 
 
 async def _trickle(stack: Stack, act: Callable[[Stack, int], Awaitable[T]], count: int) -> list[T]:
-    """Call `act` at regular intervals; return its results without those of the first, warm-up calls."""
-    calls = []
+    """Call `act` once per interval; return its results without those of the first, warm-up calls.
+
+    There is one call at a time, because on a busy machine they would only slow each other down.
+    """
+    results = []
     for number in range(_WARM_UP + count):
-        calls.append(asyncio.ensure_future(act(stack, number)))
-        await asyncio.sleep(_INTERVAL)
-    return (await asyncio.gather(*calls))[_WARM_UP:]
+        result, _ = await asyncio.gather(act(stack, number), asyncio.sleep(_INTERVAL))
+        results.append(result)
+    return results[_WARM_UP:]
 
 
 async def _send(stack: Stack, number: int) -> tuple[str, float, float]:

@@ -52,7 +52,7 @@ async def _send(stack: Stack, names: list[str], latency: int, aim: float, second
     warm_up = _WARM_UP * (1 + latency / 1_000)
     await stack.set_latency(latency)
     rate = min(_HIGHEST_RATE, aim / _AIM)
-    await stack.fill(accepted_events(int(rate * (2 * warm_up + seconds))))
+    await stack.fill(accepted_events(int(rate * (1.5 * warm_up + seconds))))
     await stack.start(*names)
 
     async def has_started() -> bool:

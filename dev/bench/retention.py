@@ -26,8 +26,8 @@ from shared.bus.client import Bus, connect
 from shared.bus.publisher import Outgoing
 
 _DAY = 86_400
-_FEW = 5
-"""The share of the messages, as a divisor, that is stored before memory is measured for the first time."""
+_FIRST = 20_000
+"""Messages that are stored before memory is measured for the first time: so many fill the server's caches."""
 _REST = 2
 _TIMEOUT = 120
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -100,12 +100,11 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
 async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], count: int) -> Share:
     async with _another_server(stack) as (server, bus):
         # What the server takes for itself and for its caches must not count.
-        few = count // _FEW
-        await _copy(bus, stream, entries, few)
+        await _copy(bus, stream, entries, _FIRST)
         before = await _memory_at_rest(server, bus)
-        await _copy(bus, stream, entries, count - few)
+        await _copy(bus, stream, entries, count - _FIRST)
         # A stream with few subjects needs less than what two measurements differ by.
-        memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - few))
+        memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - _FIRST))
         info = await bus.jetstream.stream_info(stream)
         days = (info.config.max_age or 0) / _DAY
         return Share(

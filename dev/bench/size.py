@@ -52,5 +52,5 @@ QUICK = Size(
     latencies=(300,),
     send_seconds=3,
     latency_seconds=3,
-    retained=20_000,
+    retained=40_000,
 )

@@ -38,8 +38,8 @@ setup: ## Install all packages and tools; the other targets install what they ne
 	@$(tools)
 
 ##@ Measure
-bench: ## Measure throughput, latency and memory against their limits
-	@$(tools) && .venv/bin/python -m dev.bench
+bench: ## Measure CPU time per message, throughput, latency and memory [QUICK=1]
+	@$(tools) && .venv/bin/python -m dev.bench $${QUICK:+--quick}
 chaos: ## Inject faults under load and account for every message
 	@$(tools) && .venv/bin/python -m dev.chaos
 

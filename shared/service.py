@@ -74,16 +74,18 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
     return router
 
 
-def serve(app: FastAPI, *, host: str, port: int, program: str) -> None:
+def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | None = None) -> None:
     """Serve the app until SIGTERM or SIGINT.
 
+    With `own_port`, the app is served at that port of the loopback interface too, and other processes that
+    have one as well may share `port`. The system distributes the connections.
+
     Raises:
-        SystemExit: the address cannot be used; the exit message says why.
+        SystemExit: an address cannot be used; the exit message says why.
     """
-    try:
-        listener = socket.create_server((host, port), backlog=2_048)
-    except OSError as exc:
-        sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")
+    listeners = [_listen(host, port, program, is_shared=own_port is not None)]
+    if own_port is not None:
+        listeners.append(_listen("127.0.0.1", own_port, program))
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -95,4 +97,11 @@ def serve(app: FastAPI, *, host: str, port: int, program: str) -> None:
     # saves a quarter of the CPU time.
     gc.collect()
     gc.freeze()
-    uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=listeners)
+
+
+def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2_048, reuse_port=is_shared)
+    except OSError as exc:
+        sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")

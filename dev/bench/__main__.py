@@ -1,9 +1,10 @@
-"""Measure the services, which run as processes with real servers, and compare each figure with its limit.
+"""Measure the services, which run as processes with real servers.
 
     python -m dev.bench [--quick] [name…]
 
-A figure and its limit are measured in turn, so that other load on the machine affects both. What matters is
-their ratio. No result fails the run: the exit status is 1 only if something did not work.
+All figures are measured in the same run, beside the limits that they are to be compared with. CPU times
+depend little on other load on the machine; rates and latencies depend on it a lot. No result fails the run:
+the exit status is 1 only if something did not work. docs/performance.md explains the figures.
 """
 
 import argparse
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import httpx
 
-from dev.bench import gateway, ingest, latency, memory, sender
+from dev.bench import costs, kannel, latency, memory, retention, throughput
 from dev.bench.errors import BenchError
-from dev.bench.report import Row, describe_environment, table
+from dev.bench.report import Table, describe_environment
 from dev.bench.size import FULL, QUICK, Size
 from dev.bench.stack import running_stack, server_versions
 from dev.local_stack.errors import NotStartedError, StackError
@@ -27,21 +28,20 @@ from shared.errors import ServiceError
 from shared.observability.logging import configure
 from shared.settings import Settings
 
-_MEASURES: dict[str, Callable[..., Awaitable[list[Row]]]] = {
-    "gateway": gateway.measure,
-    "ingest": ingest.measure,
-    "sender": sender.measure,
+_MEASURES: dict[str, Callable[..., Awaitable[list[Table]]]] = {
+    "costs": costs.measure,
+    "kannel": kannel.measure,
+    "throughput": throughput.measure,
     "latency": latency.measure,
     "memory": memory.measure,
+    "retention": retention.measure,
 }
 _INTERRUPTED = 130
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="dev.bench", description="Measure the services, and compare each figure with its limit."
-    )
-    parser.add_argument("--quick", action="store_true", help="measure one short round of each")
+    parser = argparse.ArgumentParser(prog="dev.bench", description="Measure the services.")
+    parser.add_argument("--quick", action="store_true", help="measure less of each, in about a minute")
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - _MEASURES.keys():
@@ -49,28 +49,29 @@ def main() -> int:
     names = [name for name in _MEASURES if name in arguments.names or not arguments.names]
     configure(Settings(log_level="ERROR"), service="dev.bench")
     try:
-        print(asyncio.run(_run(names, QUICK if arguments.quick else FULL)))
+        asyncio.run(_run(names, QUICK if arguments.quick else FULL))
     except (BenchError, StackError, ServiceError, httpx.HTTPError, TimeoutError, OSError) as exc:
         details = exc.last_lines if isinstance(exc, NotStartedError) else ()
-        print(f"bench: {exc!r}", *details, sep="\n", file=sys.stderr)
+        reason = exc if isinstance(exc, BenchError) else repr(exc)
+        print(f"bench: {reason}", *details, sep="\n", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
     return 0
 
 
-async def _run(names: Sequence[str], size: Size) -> str:
-    """Measure, and return the report."""
+async def _run(names: Sequence[str], size: Size) -> None:
+    """Measure, and print each table as soon as it is complete."""
     _stop_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as stack:
-            environment = describe_environment(await server_versions(stack))
-            rows = []
+            print(describe_environment(await server_versions(stack)), flush=True)
             for name in names:
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                rows += await _MEASURES[name](stack, size)
-    return f"\n{environment}\n\n{table(rows)}\n\nmeasured in {time.monotonic() - started:.0f} s"
+                for table in await _MEASURES[name](stack, size):
+                    print(f"\n{table.markdown()}", flush=True)
+    print(f"\nmeasured in {time.monotonic() - started:.0f} s")
 
 
 def _stop_on_sigterm() -> None:

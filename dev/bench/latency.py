@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import TypeVar
 from uuid import uuid4
 
 import httpx
 
-from dev.bench.report import Row, percentile
+from dev.bench.report import Table, percentile
 from dev.bench.samples import send_request, webhook
 from dev.bench.size import Size
 from dev.bench.stack import Stack
@@ -17,47 +16,43 @@ from dev.bench.waiting import until
 
 _INTERVAL = 0.05
 _POLL_INTERVAL = 0.005
-_TIMEOUT = 10
+_TIMEOUT = 60
 _WARM_UP = 20
-_PERCENTILES = (0.5, 0.99)
 
 T = TypeVar("T")
 
 
-async def measure(stack: Stack, size: Size) -> list[Row]:
-    await stack.start("mocks", "gateway", "ingest", "sender")
-    (await stack.http.delete(stack.url("mocks", "/mock/messages"))).raise_for_status()
+async def measure(stack: Stack, size: Size) -> list[Table]:
+    await stack.start("gateway", "ingest", "sender")
+    await stack.set_latency(0)
     count = int(size.latency_seconds / _INTERVAL)
     sent = await _trickle(stack, _send, count)
     arrived = await _arrivals(stack, [id_ for id_, _, _ in sent])
-    delivered = [(arrived[id_] - posted_at, limit) for id_, posted_at, limit in sent]
     received = await _trickle(stack, _receive, count)
-    return [
-        *_rows("from POST to provider, ms", delivered, "limit: a POST to the provider"),
-        *_rows("from webhook to visible, ms", received, "limit: a GET of the message"),
+    await stack.stop("gateway", "ingest", "sender")
+    rows = [
+        _row("POST → request to the provider", [arrived[id_] - posted_at for id_, posted_at, _ in sent]),
+        _row("a POST to the provider alone", [limit for _, _, limit in sent]),
+        _row("webhook → GET finds the message", [taken for taken, _ in received]),
+        _row("a GET of the message alone", [limit for _, limit in received]),
     ]
+    return [Table("Latency when idle (at most 20 messages/s), ms", ["", "p50", "p99"], rows)]
 
 
-def _rows(name: str, times: list[tuple[float, float]], aim: str) -> list[Row]:
-    taken, limits = zip(*times, strict=True)
-    return [
-        Row(
-            f"{name}, p{round(100 * share)}",
-            1_000 * percentile(taken, share),
-            1_000 * percentile(limits, share),
-            aim,
-        )
-        for share in _PERCENTILES
-    ]
+def _row(name: str, seconds: list[float]) -> list[str]:
+    return [name, *(f"{1_000 * percentile(seconds, share):.1f}" for share in (0.5, 0.99))]
 
 
 async def _trickle(stack: Stack, act: Callable[[Stack, int], Awaitable[T]], count: int) -> list[T]:
-    """Call `act` at regular intervals; return its results without those of the first, warm-up calls."""
-    calls = []
+    """Call `act` once per interval; return its results without those of the first, warm-up calls.
+
+    There is one call at a time, because on a busy machine they would only slow each other down.
+    """
+    results = []
     for number in range(_WARM_UP + count):
-        calls.append(asyncio.ensure_future(act(stack, number)))
-        await asyncio.sleep(_INTERVAL)
-    return (await asyncio.gather(*calls))[_WARM_UP:]
+        result, _ = await asyncio.gather(act(stack, number), asyncio.sleep(_INTERVAL))
+        results.append(result)
+    return results[_WARM_UP:]
 
 
 async def _send(stack: Stack, number: int) -> tuple[str, float, float]:
@@ -68,24 +63,22 @@ async def _send(stack: Stack, number: int) -> tuple[str, float, float]:
         provider took.
     """
     payload = send_request(number)
-    headers = {"Idempotency-Key": str(uuid4())}
-    limit, _ = await _timed(stack.http.post(stack.url("mocks", "/messages"), json=payload, headers=headers))
+    limit, _ = await _timed(stack.http.post(stack.url("provider", "/messages"), json=payload))
     posted_at = time.time()
     response = await stack.http.post(stack.url("gateway", "/api/messages/sms"), json=payload)
     return response.raise_for_status().json()["id"], posted_at, limit
 
 
 async def _arrivals(stack: Stack, ids: list[str]) -> dict[str, float]:
-    """Return when the provider accepted each message, in seconds since the epoch.
+    """Return when the provider received each message, in seconds since the epoch.
 
     The provider is a process on this machine, so both ends use the same clock.
     """
     arrived: dict[str, float] = {}
 
     async def all_have_arrived() -> bool:
-        answer = await stack.http.get(stack.url("mocks", "/mock/messages"))
-        for item in answer.raise_for_status().json()["items"]:
-            arrived[item["idempotency_key"]] = datetime.fromisoformat(item["accepted_at"]).timestamp()
+        answer = await stack.http.get(stack.url("provider", "/arrivals"))
+        arrived.update(answer.raise_for_status().json())
         return arrived.keys() >= set(ids)
 
     await until(all_have_arrived, seconds=_TIMEOUT, every=0.2)

@@ -1,9 +1,10 @@
 """A load generator that runs as its own process, with a minimal HTTP client.
 
-    python -m dev.bench.load <port> <path> <requests> <connections>
+    python -m dev.bench.load <kind> <port> <requests> [rate]
 
-Each connection sends its next request as soon as it has the response to the last one. The client implements
-no more of HTTP than it needs, so that the server is the bottleneck; its own CPU usage is in its output.
+Without a rate, each connection sends its next request as soon as it has the response to the last one. With a
+rate, in requests per second, requests begin at regular intervals as long as a connection is free. The client
+implements no more of HTTP than it needs; its own CPU usage is in its output.
 """
 
 import asyncio
@@ -12,17 +13,23 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from itertools import count, islice
 from typing import cast
+from urllib.parse import urlencode
+from uuid import uuid4
 
 import uvloop
 
-from dev.bench.samples import CONVERSATIONS, send_request
+from dev.bench.samples import send_request, webhook
 
-_ACCEPTED = b"HTTP/1.1 202"
+CONNECTIONS = 64
+
+_CONVERSATIONS = 500
+_SUCCESS = b"HTTP/1.1 2"
 _LENGTH = b"content-length:"
 _HEAD_END = b"\r\n\r\n"
-_TIME_LIMIT = 30
+_TIME_LIMIT = 300
+_UNIQUE = "00000000-unique-00000000"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Load:
     """The result of the requests.
 
     Attributes:
-        refused: requests that were not answered with 202.
+        refused: requests that were not answered with a 2xx.
         busy: CPU time of the load generator, as a share of the elapsed time.
     """
 
@@ -39,21 +46,16 @@ class Load:
     seconds: float
     busy: float
 
-    @property
-    def rate(self) -> float:
-        return self.requests / self.seconds
-
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, requests: Iterator[bytes]) -> None:
+    def __init__(self, idle: "asyncio.Queue[_Connection | Exception]") -> None:
         self.refused = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._requests = requests
+        self._idle = idle
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports have no base class
-        self._send_next()
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's transports have no base class
+        self._idle.put_nowait(self)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -64,39 +66,65 @@ class _Connection(asyncio.Protocol):
         length = int(head[head.index(_LENGTH) + len(_LENGTH) :].split(b"\r\n", 1)[0])
         if len(self._received) < head_end + len(_HEAD_END) + length:
             return
-        self.refused += not self._received.startswith(_ACCEPTED)
+        self.refused += not self._received.startswith(_SUCCESS)
         self._received = b""
-        self._send_next()
+        self._idle.put_nowait(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(exc or ConnectionError("the server closed a connection"))
-
-    def _send_next(self) -> None:
-        if request := next(self._requests, None):
-            self._transport.write(request)
-        elif not self.done.done():
-            self.done.set_result(None)
-            self._transport.close()
+        self._idle.put_nowait(exc or ConnectionError("the server closed a connection"))
 
 
-async def _run(port: int, path: str, count: int, connections: int) -> Load:
-    requests = islice(cycle([_request(path, number) for number in range(CONVERSATIONS)]), count)
+async def _run(port: int, requests: Iterator[bytes], rate: float | None) -> Load:
     loop = asyncio.get_running_loop()
-    started, busy = time.perf_counter(), time.process_time()
-    opened = [
-        (await loop.create_connection(lambda: _Connection(requests), "127.0.0.1", port))[1]
-        for _ in range(connections)
-    ]
+    idle: asyncio.Queue[_Connection | Exception] = asyncio.Queue()
+    for _ in range(CONNECTIONS):
+        await loop.create_connection(lambda: _Connection(idle), "127.0.0.1", port)
+    started, busy, sent = loop.time(), time.process_time(), 0
     async with asyncio.timeout(_TIME_LIMIT):
-        await asyncio.gather(*(connection.done for connection in opened))
-    seconds = time.perf_counter() - started
-    refused = sum(connection.refused for connection in opened)
-    return Load(count, refused, seconds, (time.process_time() - busy) / seconds)
+        for sent, request in enumerate(requests, start=1):
+            if rate and (wait := started + sent / rate - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            (await _next(idle)).transport.write(request)
+        connections = [await _next(idle) for _ in range(CONNECTIONS)]
+    seconds = loop.time() - started
+    refused = sum(connection.refused for connection in connections)
+    return Load(sent, refused, seconds, (time.process_time() - busy) / seconds)
 
 
-def _request(path: str, number: int) -> bytes:
-    body = json.dumps(send_request(number)).encode()
+async def _next(idle: "asyncio.Queue[_Connection | Exception]") -> _Connection:
+    connection = await idle.get()
+    if isinstance(connection, Exception):
+        raise connection
+    return connection
+
+
+def _requests(kind: str) -> Iterator[bytes]:
+    """Yield requests without end. Webhooks differ in the provider's message id."""
+    run = uuid4().hex[:8]
+    templates = [_template(kind, number) for number in range(_CONVERSATIONS)]
+    for number in count():
+        unique = f"{run}-unique-{number:08}".encode()
+        yield templates[number % _CONVERSATIONS].replace(_UNIQUE.encode(), unique)
+
+
+def _template(kind: str, number: int) -> bytes:
+    match kind:
+        case "bare":
+            return _post("/messages", send_request(number))
+        case "send":
+            return _post("/api/messages/sms", send_request(number))
+        case "webhook":
+            return _post("/api/webhooks/sms", webhook(number, _UNIQUE))
+        case "kannel":
+            sms = send_request(number)
+            query = {"username": "bench", "password": "bench", "from": sms["from"], "to": sms["to"]}
+            target = f"/cgi-bin/sendsms?{urlencode({**query, 'text': sms['body']})}"
+            return f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+    raise ValueError(kind)
+
+
+def _post(path: str, payload: object) -> bytes:
+    body = json.dumps(payload).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -105,8 +133,9 @@ def _request(path: str, number: int) -> bytes:
 
 
 def main() -> None:
-    port, path, count, connections = sys.argv[1:]
-    load = uvloop.run(_run(int(port), path, int(count), int(connections)))
+    kind, port, number, *rate = sys.argv[1:]
+    requests = islice(_requests(kind), int(number))
+    load = uvloop.run(_run(int(port), requests, float(rate[0]) if rate else None))
     print(json.dumps(asdict(load)))
 
 

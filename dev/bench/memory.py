@@ -1,49 +1,34 @@
-"""Measures how much memory each service uses after a burst of messages has gone through all of them."""
+"""Measures the memory of the services, and the disk space in PostgreSQL, that a burst of messages takes."""
 
-import asyncio
-import sys
-from pathlib import Path
+import psutil
 
-from dev.bench.report import Row
+from dev.bench.costs import send_all
+from dev.bench.report import Table
 from dev.bench.size import Size
 from dev.bench.stack import Stack
-from dev.bench.waiting import until
-from shared.bus.topology import Stream
 
 _SERVICES = ("gateway", "ingest", "sender")
-_CONNECTIONS = 16
-_TIMEOUT = 30
+_MIB = 1024 * 1024
+_DISK = """
+    SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+"""
 
 
-async def measure(stack: Stack, size: Size) -> list[Row]:
-    if sys.platform != "linux":
-        return []
-    await stack.start("bare", "mocks", *_SERVICES)
-    for name, path in (("bare", "/messages"), ("gateway", "/api/messages/sms")):
-        await stack.run("dev.bench.load", str(stack.ports[name]), path, str(size.burst), str(_CONNECTIONS))
-    await until(lambda: _is_idle(stack), seconds=_TIMEOUT, every=0.2)
+async def measure(stack: Stack, size: Size) -> list[Table]:
+    await stack.start("bare", *_SERVICES)
+    await stack.set_latency(0)
+    await stack.load("bare", size.messages)
+    before = await stack.query(_DISK)
+    await send_all(stack, size.messages)
+    disk = (await stack.query(_DISK) - before) / size.messages
+    names = (*_SERVICES, "bare")
+    figures = [psutil.Process(stack.pids(name)[0]).memory_info().rss / _MIB for name in names]
+    await stack.stop(*names)
+    title = f"Memory of a process after {size.messages:,} messages (RSS), MiB"
     return [
-        Row(
-            f"memory of {service}, MiB {kind}",
-            _memory(stack, service, kind),
-            _memory(stack, "bare", kind),
-            aim,
-        )
-        for service in _SERVICES
-        for kind, aim in (("RSS", "limit: a bare endpoint"), ("PSS", ""))
+        Table(title, ["", *_SERVICES, "bare FastAPI endpoint"], [["RSS", *figures]]),
+        Table(
+            "Disk in PostgreSQL, bytes", ["", "bytes"], [["a message that was sent, with its history", disk]]
+        ),
     ]
-
-
-async def _is_idle(stack: Stack) -> bool:
-    """Return whether no more events are being published, and all of them are stored."""
-    before = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages
-    await asyncio.sleep(0.5)
-    after = (await stack.bus.jetstream.stream_info(Stream.EVENTS)).state.messages
-    return after == before and await stack.left(Stream.EVENTS, "ingest-events") == 0
-
-
-def _memory(stack: Stack, service: str, kind: str) -> float:
-    """Return the memory of the process in MiB, summed over its mappings by the kernel (`man 5 proc`)."""
-    rollup = Path(f"/proc/{stack.pid(service)}/smaps_rollup").read_text(encoding="ascii")
-    fields = dict(line.split(":", 1) for line in rollup.splitlines()[1:])
-    return int(fields[kind.capitalize()].split()[0]) / 1_024

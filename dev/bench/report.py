@@ -1,49 +1,48 @@
-"""The report: a table of the figures and their limits, which were measured in the same run."""
+"""The report: tables in Markdown, so that docs/performance.md can show them as they are."""
 
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from statistics import median
 
-_PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "pydantic", "httpx", "nats-py", "asyncpg")
-_HEAD = ("", "figure", "limit", "ratio", "aim")
-_PRECISE_BELOW = 100
+_PACKAGES = ("fastapi", "uvicorn", "uvloop", "pydantic", "aiohttp", "httpx", "nats-py", "asyncpg")
+_PRECISE_BELOW = 10
+
+Cell = str | float | None
+"""A text, a number, or nothing."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table.
+class Table:
+    """A table of figures.
 
     Attributes:
-        limit: the value that the figure is compared with, measured in turn with it, if there is one.
-        aim: the target, in words.
+        title: the subject and the unit.
+        columns: the names of the columns; the first one names the rows.
     """
 
-    name: str
-    figure: float
-    limit: float | None = None
-    aim: str = ""
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
 
-    @property
-    def cells(self) -> tuple[str, ...]:
-        if self.limit is None:
-            return self.name, _number(self.figure), "", "", self.aim
-        return (
-            self.name,
-            _number(self.figure),
-            _number(self.limit),
-            f"{self.figure / self.limit:.2f}",
-            self.aim,
-        )
+    def markdown(self) -> str:
+        lines = [
+            _line(self.columns),
+            _line(["---", *("--:" for _ in self.columns[1:])]),
+            *(_line([_text(cell) for cell in row]) for row in self.rows),
+        ]
+        return "\n".join([f"**{self.title}**", "", *lines])
 
 
-def of_rounds(name: str, rounds: Iterable[tuple[float, float]], aim: str) -> Row:
-    """Create the row of several rounds, each a figure and its limit, from their medians."""
-    figures, limits = zip(*rounds, strict=True)
-    return Row(name, median(figures), median(limits), aim)
+def costs_table(title: str, columns: Sequence[str], costs: Mapping[str, Mapping[str, float]]) -> Table:
+    """Create a table with a row for each measurement, its figure for each process, and their sum."""
+    rows = [
+        [name, *(by_process.get(column) for column in columns), sum(by_process.values())]
+        for name, by_process in costs.items()
+    ]
+    return Table(title, ["", *columns, "total"], rows)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -52,27 +51,24 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def table(rows: Iterable[Row]) -> str:
-    lines = [_HEAD, *(row.cells for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
-    return "\n".join(_line(line, widths) for line in lines)
-
-
 def describe_environment(servers: Sequence[str]) -> str:
     """Describe the machine and the versions; `servers` are names with versions."""
     packages = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
-    busy = f"load {os.getloadavg()[0]:.1f} before the start"
     return (
-        f"{os.cpu_count()} processors ({platform.machine()}, {busy}), Python {platform.python_version()}"
-        f" on {sys.platform}, {', '.join(servers)}\n{packages}"
+        f"{os.cpu_count()} processors ({platform.machine()}), load {os.getloadavg()[0]:.1f} before the start,"
+        f" Python {platform.python_version()} on {sys.platform}, {', '.join(servers)}, {packages}"
     )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    name, *numbers, aim = cells
-    aligned = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=False)]
-    return "  ".join([name.ljust(widths[0]), *aligned, aim]).rstrip()
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.1f}" if value < _PRECISE_BELOW else f"{value:,.0f}"
+def _text(cell: Cell) -> str:
+    match cell:
+        case None:
+            return ""
+        case str():
+            return cell
+        case _:
+            return f"{cell:,.1f}" if abs(cell) < _PRECISE_BELOW and cell % 1 else f"{cell:,.0f}"

@@ -10,7 +10,7 @@ from shared.events import Event, message_accepted
 from shared.ids import new_message_id
 from shared.message import DeliveryRequest, Message
 
-CONVERSATIONS = 500
+CONVERSATIONS = 10_000
 
 _OURS = "+12016661234"
 _BODY = "Your order has been shipped and will be with you tomorrow between 9 and 12. Reply STOP to end this."

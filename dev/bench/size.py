@@ -6,27 +6,51 @@ class Size:
     """The extent of the measurements.
 
     Attributes:
-        rounds: number of rounds; each measures a limit and a figure.
-        requests: requests to the gateway in a round.
-        ingested: messages for ingest in a round.
-        send_seconds: seconds for which the sender is measured in a round.
-        posted: requests for the limit of the sender in a round.
-        latency_seconds: seconds for which latency is measured, at a constant rate.
-        burst: messages that go through all services before their memory is read.
+        messages: messages at full load, for each cost.
+        rates: further rates in messages per second at which costs are measured.
+        steady_seconds: seconds at each of these rates.
+        limit_requests: requests for each limit.
+        copied: rows for the limit of PostgreSQL.
+        senders: numbers of sender processes.
+        latencies: latencies of the provider in milliseconds.
+        send_seconds: seconds for which throughput is measured.
+        latency_seconds: seconds for which latency is measured.
+        retained: messages of which the memory in nats-server is measured.
     """
 
-    rounds: int
-    requests: int
-    ingested: int
+    messages: int
+    rates: tuple[float, ...]
+    steady_seconds: float
+    limit_requests: int
+    copied: int
+    senders: tuple[int, ...]
+    latencies: tuple[int, ...]
     send_seconds: float
-    posted: int
     latency_seconds: float
-    burst: int
+    retained: int
 
 
 FULL = Size(
-    rounds=3, requests=4_000, ingested=20_000, send_seconds=6, posted=3_000, latency_seconds=10, burst=2_000
+    messages=6_000,
+    rates=(500, 150),
+    steady_seconds=10,
+    limit_requests=3_000,
+    copied=20_000,
+    senders=(1, 2, 4),
+    latencies=(20, 300, 2_000),
+    send_seconds=6,
+    latency_seconds=10,
+    retained=100_000,
 )
 QUICK = Size(
-    rounds=1, requests=1_500, ingested=6_000, send_seconds=3, posted=1_000, latency_seconds=3, burst=500
+    messages=1_500,
+    rates=(150,),
+    steady_seconds=3,
+    limit_requests=1_000,
+    copied=10_000,
+    senders=(1, 2),
+    latencies=(300,),
+    send_seconds=3,
+    latency_seconds=3,
+    retained=40_000,
 )

@@ -104,17 +104,20 @@ def _services(
     if not (settings.sms_provider_url and settings.email_provider_url):
         yield _mocks(configuration, addresses, environment)
     for name, port in addresses.health_ports.items():
-        health = {"HEALTH_HOST": HOST, "HEALTH_PORT": str(port)}
+        service = _service_of(name)
+        variable = "GATEWAY_HEALTH_PORT" if service == "gateway" else "HEALTH_PORT"
+        health = {"HEALTH_HOST": HOST, variable: str(port)}
         yield _service(
-            _python(configuration, name, {**environment, **health}, f"services.{_service_of(name)}"),
+            _python(configuration, name, {**environment, **health}, f"services.{service}"),
             f"http://{HOST}:{port}/readyz",
-            Stage.WORKERS,
+            Stage.GATEWAY if service == "gateway" else Stage.WORKERS,
         )
-    yield _service(
-        _python(configuration, "gateway", environment, "services.gateway"),
-        f"{addresses.gateway_url}/readyz",
-        Stage.GATEWAY,
-    )
+    if settings.gateways == 1:
+        yield _service(
+            _python(configuration, "gateway", environment, "services.gateway"),
+            f"{addresses.gateway_url}/readyz",
+            Stage.GATEWAY,
+        )
 
 
 def _mocks(configuration: Configuration, addresses: Addresses, environment: Mapping[str, str]) -> Program:
@@ -169,6 +172,8 @@ def _health_ports(configuration: Configuration) -> dict[str, int]:
         for service, first, count in (
             ("ingest", settings.ingest_health_port, settings.ingests),
             ("sender", settings.sender_health_port, settings.senders),
+            # A single gateway has its health endpoints only at the port of the API.
+            ("gateway", settings.gateway_health_port, settings.gateways if settings.gateways > 1 else 0),
         )
         for number, name in enumerate(_names(service, count))
     }

@@ -55,6 +55,13 @@ class LocalServer(ABC):
     @abstractmethod
     def url(self) -> str: ...
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server, once it was started."""
+        if self._child is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._child.pid
+
     @abstractmethod
     async def prepare(self) -> None:
         """Prepare the folder for the command. Raises StackError."""

@@ -32,8 +32,11 @@ class LocalStackSettings(BaseSettings):
         sms_provider_url: the generic SMS provider to use; without it, a mock is started.
         email_provider_url: the generic e-mail provider to use; without it, a mock is started.
         data_dir: folder of the data and the logs, relative to the folder of the project.
+        gateways: number of gateway processes, which share the port.
         ingests: number of ingest processes.
         senders: number of sender processes.
+        gateway_health_port: port of the first of several gateway processes, for it alone; the next ones use
+            the ports after it. A single process has only `gateway_port`.
         ingest_health_port: port of the first ingest process; the next ones use the ports after it.
         sender_health_port: port of the first sender process; the next ones use the ports after it.
     """
@@ -51,8 +54,10 @@ class LocalStackSettings(BaseSettings):
     email_provider_url: str | None = None
     email_provider_port: Port = 8002
     data_dir: Path = Path(".data")
+    gateways: Processes = 1
     ingests: Processes = 1
     senders: Processes = 1
+    gateway_health_port: Port = 8301
     ingest_health_port: Port = 8101
     sender_health_port: Port = 8201
 

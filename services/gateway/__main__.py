@@ -10,7 +10,13 @@ def main() -> None:
     settings = load(GatewaySettings, program="gateway", check=create_verifiers)
     configure(settings, service="gateway")
     app = create_app(settings, create_verifiers())
-    serve(app, host=settings.gateway_host, port=settings.gateway_port, program="gateway")
+    serve(
+        app,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        own_port=settings.gateway_health_port,
+        program="gateway",
+    )
 
 
 if __name__ == "__main__":

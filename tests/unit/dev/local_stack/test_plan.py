@@ -6,7 +6,7 @@ import pytest
 from dev.local_stack.configuration import configure
 from dev.local_stack.plan import Addresses, addresses_of, listeners_of, make_plan
 from dev.local_stack.processes import Command
-from dev.local_stack.programs import Plan
+from dev.local_stack.programs import Plan, Stage
 from dev.local_stack.welcome import introduction, welcome
 
 ROOT = Path("/somewhere")
@@ -85,8 +85,27 @@ def test_each_process_has_its_own_health_port() -> None:
     assert sender.environment["HEALTH_PORT"] == "9101"
 
 
+def test_several_gateways_share_a_port_and_each_has_one_of_its_own() -> None:
+    plan, addresses = planned({"GATEWAYS": "2", "GATEWAY_PORT": "9000", "GATEWAY_HEALTH_PORT": "9100"})
+    gateways = {name: port for name, port in addresses.health_ports.items() if name.startswith("gateway")}
+    assert gateways == {"gateway-1": 9100, "gateway-2": 9101}
+    assert addresses.gateway_url == "http://127.0.0.1:9000"
+    for name, port in gateways.items():
+        gateway = command(plan, name)
+        assert gateway.argv[1:] == ("-m", "services.gateway")
+        assert gateway.environment["GATEWAY_PORT"] == "9000"
+        assert gateway.environment["GATEWAY_HEALTH_PORT"] == str(port)
+    programs = [program for program in plan.services if program.command.name in gateways]
+    assert [program.address for program in programs] == [
+        "http://127.0.0.1:9100/readyz",
+        "http://127.0.0.1:9101/readyz",
+    ]
+    assert {program.stage for program in programs} == {Stage.GATEWAY}
+
+
 def test_all_ports_have_to_be_free() -> None:
-    listeners = list(listeners_of(configure({"INGESTS": "2", "INGEST_HEALTH_PORT": "9000"}, ROOT)))
+    settings = {"INGESTS": "2", "INGEST_HEALTH_PORT": "9000", "GATEWAYS": "2"}
+    listeners = list(listeners_of(configure(settings, ROOT)))
     assert [(listener.variable, listener.port) for listener in listeners] == [
         ("POSTGRES_PORT", 5432),
         ("NATS_PORT", 4222),
@@ -96,6 +115,8 @@ def test_all_ports_have_to_be_free() -> None:
         ("INGEST_HEALTH_PORT", 9000),
         ("INGEST_HEALTH_PORT", 9001),
         ("SENDER_HEALTH_PORT", 8201),
+        ("GATEWAY_HEALTH_PORT", 8301),
+        ("GATEWAY_HEALTH_PORT", 8302),
     ]
 
 

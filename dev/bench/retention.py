@@ -1,0 +1,179 @@
+"""Measures the memory and the disk that nats-server needs for each message that it retains.
+
+One message is sent, and what it leaves in the streams is copied many times to another nats-server. Each copy
+has an id and a conversation of its own. This is the worst case, because the server keeps an index of subjects
+in memory.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import psutil
+from nats.js.errors import NotFoundError
+
+from dev.bench.report import Cell, Table
+from dev.bench.samples import send_request
+from dev.bench.size import Size
+from dev.bench.stack import Stack, publish_all
+from dev.bench.waiting import until
+from dev.local_stack.ports import free_port
+from dev.local_stack.servers import NatsServer
+from shared.bus.client import Bus, connect
+from shared.bus.publisher import Outgoing
+
+_DAY = 86_400
+_FIRST = 20_000
+"""Messages that are stored before memory is measured for the first time: so many fill the server's caches."""
+_REST = 2
+_TIMEOUT = 120
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_COLUMNS = (
+    "stream",
+    "entries",
+    "memory, bytes",
+    "disk, bytes",
+    "memory for 1,000,000 a day, MB",
+    "disk for 1,000,000 a day, GB",
+)
+_SUMS = ("entries", "memory", "disk", "memory_retained", "disk_retained")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a message takes in a stream.
+
+    Attributes:
+        entries: messages in the stream.
+        memory, disk: bytes.
+        memory_retained, disk_retained: bytes for one message a day, over the retention of the stream.
+    """
+
+    stream: str
+    entries: int
+    memory: float
+    disk: float
+    memory_retained: float
+    disk_retained: float
+
+    @property
+    def cells(self) -> list[Cell]:
+        # Bytes for one message are megabytes for a million.
+        return [
+            self.stream,
+            self.entries,
+            self.memory,
+            self.disk,
+            self.memory_retained,
+            self.disk_retained / 1_000,
+        ]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a message leaves in a stream; the ids in it are replaced in each copy."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+
+    def copy(self) -> Outgoing:
+        new_id = str(uuid4())
+        subject = self.subject.replace(self.message_id, new_id)
+        subject = _UUID.sub(lambda found: new_id if found[0] == new_id else str(uuid4()), subject)
+        payload = self.payload.replace(self.message_id.encode(), new_id.encode())
+        # Without an id for deduplication, of which the server forgets all after ten minutes.
+        return Outgoing(subject, None, payload)
+
+
+async def measure(stack: Stack, size: Size) -> list[Table]:
+    entries = await _entries_of_one_message(stack)
+    rows = [await _measure_stream(stack, stream, left, size.retained) for stream, left in entries.items()]
+    total = Share("total", *(sum(getattr(row, name) for row in rows) for name in _SUMS))
+    title = f"nats-server at rest: what a message takes, from {size.retained:,} with distinct conversations"
+    return [Table(title, _COLUMNS, [row.cells for row in (*rows, total)])]
+
+
+async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], count: int) -> Share:
+    async with _another_server(stack) as (server, bus):
+        # What the server takes for itself and for its caches must not count.
+        await _copy(bus, stream, entries, _FIRST)
+        before = await _memory_at_rest(server, bus)
+        await _copy(bus, stream, entries, count - _FIRST)
+        # A stream with few subjects needs less than what two measurements differ by.
+        memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - _FIRST))
+        info = await bus.jetstream.stream_info(stream)
+        days = (info.config.max_age or 0) / _DAY
+        return Share(
+            stream,
+            len(entries),
+            memory,
+            info.state.bytes / count,
+            memory * days,
+            info.state.bytes / count * days,
+        )
+
+
+async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
+    """Send a message, and return what it has left in each stream."""
+    await stack.set_latency(0)
+    await stack.start("gateway", "sender")
+    before = {str(info.config.name): info.state.last_seq for info in await stack.bus.jetstream.streams_info()}
+    response = await stack.http.post(stack.url("gateway", "/api/messages/sms"), json=send_request(0))
+    message_id = response.raise_for_status().json()["id"]
+
+    async def is_sent() -> bool:
+        answer = await stack.http.get(stack.url("provider", "/arrivals"))
+        return message_id in answer.json()
+
+    await until(is_sent, seconds=_TIMEOUT, every=0.05)
+    await stack.stop("gateway", "sender")  # which record the result first
+    found = {name: await _read(stack, name, first + 1, message_id) for name, first in before.items()}
+    return {name: entries for name, entries in found.items() if entries}
+
+
+async def _read(stack: Stack, stream: str, first: int, message_id: str) -> list[Entry]:
+    """Return the entries of a stream about a message, beginning with a sequence."""
+    last = (await stack.bus.jetstream.stream_info(stream)).state.last_seq
+    entries = []
+    for sequence in range(first, last + 1):
+        try:
+            message = await stack.bus.jetstream.get_msg(stream, sequence)
+        except NotFoundError:
+            continue  # a later entry has replaced it
+        entry = Entry(str(message.subject), message.data or b"", message_id)
+        if message_id in entry.subject or message_id.encode() in entry.payload:
+            entries.append(entry)
+    return entries
+
+
+@asynccontextmanager
+async def _another_server(stack: Stack) -> AsyncIterator[tuple[NatsServer, Bus]]:
+    """Run another server, which does not sync to disk, with the same streams."""
+    server = NatsServer(
+        stack.folder / f"nats-{uuid4().hex}", free_port(), log=stack.folder / "nats-2.log", durable=False
+    )
+    await server.start()
+    try:
+        await stack.run("shared.bus.provision", NATS_URL=server.url)
+        async with connect(server.url, name="dev.bench") as bus:
+            await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
+            yield server, bus
+    finally:
+        await server.kill()
+
+
+async def _copy(bus: Bus, stream: str, entries: Sequence[Entry], count: int) -> None:
+    await publish_all(bus, stream, (entry.copy() for _ in range(count) for entry in entries))
+
+
+async def _memory_at_rest(server: NatsServer, bus: Bus) -> int:
+    """Restart the server, which ends with the garbage of what it has done, and return its memory (RSS)."""
+    await server.stop()
+    await server.start()
+    await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
+    await asyncio.sleep(_REST)
+    return int(psutil.Process(server.pid).memory_info().rss)

@@ -40,7 +40,7 @@ ATTEMPT_TIMEOUT = 22.0
 """Seconds that an attempt may take with quick retries; the claim on it lasts longer."""
 
 _QUICK_RETRY_PAUSE = (0.05, 0.25)
-"""The least and the greatest pause before a request that did not reach the provider is repeated, in seconds."""
+"""The shortest and the longest pause before a request that did not reach the provider is repeated."""
 
 _DEFAULT_PAUSE = timedelta(seconds=1)
 """If a provider asks us to wait and does not say for how long, or for less than this."""

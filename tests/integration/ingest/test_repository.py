@@ -70,7 +70,7 @@ LATE_EXPIRY = status_changed(message(0).id, Status.EXPIRED)
 async def test_a_message_that_has_ended_does_not_expire(
     engine: AsyncEngine, end: Event[StatusReport], *, is_one_batch: bool
 ) -> None:
-    ended = [accepted(message(0)), status_changed(message(0).id, Status.RETRYING), end]
+    ended: list[Event[Any]] = [accepted(message(0)), status_changed(message(0).id, Status.RETRYING), end]
     if is_one_batch:
         await store(engine, [LATE_EXPIRY, *ended])
     else:

@@ -131,7 +131,7 @@ class Course:
 
     def step(self) -> None:
         """Let one thing happen."""
-        [event] = self.chance.choices(list(_EVENTS), _EVENTS.values())
+        [event] = self.chance.choices(list(_EVENTS), list(_EVENTS.values()))
         event(self)
 
     def start(self) -> None:

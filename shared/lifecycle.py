@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from pydantic import AwareDatetime, Field
 
@@ -457,12 +457,12 @@ class NotCancelableError(ServiceError):
     """The message is being sent, may have been sent, or is in a final status.
 
     Attributes:
-        code: of the problem.
+        in_doubt: whether a provider was asked earlier, and may have the message.
     """
 
-    def __init__(self, code: Literal["not_cancelable", "outcome_unknown"], detail: str) -> None:
+    def __init__(self, detail: str, *, in_doubt: bool = False) -> None:
         super().__init__(detail)
-        self.code: Literal["not_cancelable", "outcome_unknown"] = code
+        self.in_doubt = in_doubt
 
 
 _NOT_STARTED = {Status.ACCEPTED, Status.SCHEDULED, Status.RETRYING}
@@ -492,7 +492,7 @@ def cancellation(entry: LedgerEntry | None, status: Status, generation: int, now
         raise _too_late("being sent" if entry.state is DeliveryState.CLAIMED else entry.state)
     elif entry.in_doubt_at:
         detail = "An earlier attempt got no response, so the provider may already have the message"
-        raise NotCancelableError("outcome_unknown", detail)
+        raise NotCancelableError(detail, in_doubt=True)
     else:
         step = entry.next_step
     return LedgerEntry(step=step, state=DeliveryState.CANCELED, at=now)
@@ -505,4 +505,4 @@ def _was_replayed(entry: LedgerEntry, generation: int) -> bool:
 
 
 def _too_late(status: str) -> NotCancelableError:
-    return NotCancelableError("not_cancelable", f"The message can no longer be cancelled: it is {status}")
+    return NotCancelableError(f"The message can no longer be cancelled: it is {status}")

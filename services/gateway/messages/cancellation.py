@@ -54,7 +54,9 @@ class CancellationService:
             try:
                 entry = cancellation(present, message.status, _generation_of(message), self.clock())
             except NotCancelableError as exc:
-                raise ConflictError(exc.code, str(exc)) from exc
+                raise ConflictError(
+                    "outcome_unknown" if exc.in_doubt else "not_cancelable", str(exc)
+                ) from exc
             if entry is present:
                 return entry
             try:

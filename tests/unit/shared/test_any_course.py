@@ -1,8 +1,8 @@
 """The rules of delivery keep their promises in any course of events.
 
 Several processes deliver one message, step by step and in random order. Each of them may be held up, or die.
-Requests to providers may be lost, or arrive late; the streams may be read again; and the gateway may cancel
-or replay the message. As there is no I/O, hundreds of thousands of steps take seconds.
+Requests to providers may be lost, or arrive late; the streams may be read again; the gateway may cancel or
+replay the message. As there is no I/O, hundreds of thousands of steps take seconds.
 """
 
 from collections import Counter

@@ -16,7 +16,7 @@ from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
-from services.sender.limits import Limiter
+from services.sender.limits import GatesBySender, Limiter
 from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
@@ -148,6 +148,7 @@ def sender(harness: Harness) -> SenderFactory:
         timeout: float = 5.0,  # noqa: ASYNC109 - of HTTP requests
         failures: int = 100,
         pause: float = 0.3,
+        gates: GatesBySender | None = None,
     ) -> AsyncIterator[Worker]:
         first = create_adapter(provider, sms_provider_url=url or harness.provider.url)
         async with make_client(timeout=timeout) as http_client, fetching() as fetch:
@@ -159,7 +160,7 @@ def sender(harness: Harness) -> SenderFactory:
                     adapter,
                     http_client,
                     breaker=_create_breaker(failures, pause),
-                    limiter=Limiter(32),
+                    limiter=Limiter(32, by_sender=gates),
                     pauses=pauses,
                     fetch=fetch,
                 )

@@ -111,6 +111,23 @@ async def test_the_limit_of_an_address_is_independent_of_its_characters(
         assert await schedules.reserve(limit, wanted=1, needed=1) == [NOW + 1]
 
 
+async def test_what_is_beyond_the_limit_of_a_day_is_scheduled_for_the_next_and_uses_up_no_attempt(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    schedules = Schedules(harness.bus, harness.publisher, clock=lambda: NOW)
+    gate = Gate(Limit("alice", per_day=1), schedules, clock=lambda: NOW)
+    async with sender(gates={messages.ALICE: [gate]}):
+        first = await harness.accept()
+        await harness.wait_for_status(first, "sent")
+        second = await harness.accept(messages.request(messages.message(to="+18045550000")))
+        await harness.wait_for_status(second, "scheduled")
+        other = await harness.accept(messages.request(messages.message(from_="+12025550100")))
+        await harness.wait_for_status(other, "sent")
+    [report] = await harness.reports(second)
+    assert (report["attempt"], report["error"]) == (1, None)
+    assert (await harness.provider.stats())["requests"] == 2
+
+
 async def test_without_limits_nothing_is_stored(bus: Bus, harness: Harness, sender: SenderFactory) -> None:
     request = await harness.accept()
     async with sender():

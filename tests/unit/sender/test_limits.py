@@ -116,6 +116,17 @@ def test_an_address_with_a_limit_gets_its_share_of_a_limited_provider(world: Wor
     assert bodies.count("limited") >= 8
 
 
+def test_an_address_with_a_limit_gets_its_share_although_other_processes_use_up_the_provider(
+    world: World,
+) -> None:
+    for _ in range(4):
+        world.send(world.limiter(gate=world.gate(10)), *[request("free", OTHER) for _ in range(100)])
+    limiter = world.limiter(gate=world.gate(10), of_sender=world.gate(1, name="y"))
+    world.send(limiter, *[request("limited") for _ in range(20)])
+    world.loop.let_pass(10)
+    assert [body for body, _ in world.admitted].count("limited") >= 7
+
+
 def test_two_processes_share_a_limit_and_one_that_dies_wastes_little(world: World) -> None:
     first, second = (world.limiter(gate=world.gate(10)) for _ in range(2))
     tasks = world.send(first, *[request("first") for _ in range(50)])
@@ -152,7 +163,7 @@ def test_bulk_messages_that_wait_do_not_defer_a_transactional_one(world: World) 
     limiter = world.limiter(of_sender=world.gate(1))
     world.send(limiter, *[request("bulk", priority=Priority.BULK) for _ in range(64)])
     world.loop.let_pass(0.5)
-    world.send(limiter, request("transactional"))
+    world.send(limiter, request("bulk", priority=Priority.BULK), request("transactional"))
     world.loop.let_pass(1)
     assert [body for body, _ in world.admitted] == ["bulk", "transactional"]
 
@@ -191,6 +202,22 @@ def test_messages_of_a_long_pause_are_deferred(world: World) -> None:
 
 async def pause(limiter: Limiter, seconds: float) -> None:
     limiter.pause(messages.ALICE, seconds)
+
+
+def test_a_message_that_is_cancelled_just_when_it_is_admitted_leaves_its_place_to_others(
+    world: World,
+) -> None:
+    async def leave_and_cancel() -> None:
+        async with limiter.slot(request("first")):
+            [second] = world.send(limiter, request("second"))
+            world.send(limiter, request("third"))
+            await asyncio.sleep(1)
+        second.cancel()
+
+    limiter = world.limiter(concurrency=1)
+    world.loop.create_task(leave_and_cancel())
+    world.loop.let_pass(2)
+    assert [body for body, _ in world.admitted] == ["third"]
 
 
 def test_a_cancelled_message_leaves_its_place_to_others(world: World) -> None:

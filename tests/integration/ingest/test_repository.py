@@ -18,7 +18,7 @@ from shared.db import tables
 from shared.db.engine import make_engine
 from shared.errors import BadMessageError, DatabaseUnavailableError
 from shared.events import Event
-from shared.message import Message
+from shared.message import Message, Priority
 from tests.events import NOON, accepted, delivered, message, of_all_kinds, received
 from tests.integration.ingest.database import all_rows, count
 from tests.waiting import eventually
@@ -41,6 +41,14 @@ async def test_storing_again_changes_no_row(engine: AsyncEngine) -> None:
         await store(engine, [event])
 
     assert await all_rows(engine) == before
+
+
+async def test_the_priority_of_a_message_is_stored(engine: AsyncEngine) -> None:
+    await store(engine, [accepted(message(1, priority=Priority.BULK)), received(2)])
+
+    async with engine.connect() as connection:
+        query = text("SELECT priority FROM messages ORDER BY direction DESC")
+        assert list(await connection.scalars(query)) == ["bulk", "transactional"]
 
 
 async def test_fifty_first_messages_at_once_create_one_conversation(engine: AsyncEngine) -> None:

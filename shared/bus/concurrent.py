@@ -146,6 +146,7 @@ class ConcurrentReader:
         self._requested = 0
         self._requested_at = 0.0
         self._pin: str | None = None
+        self._has_caught_up = False
         self._must_restart = False
         self._error: str | None = None
 
@@ -206,6 +207,7 @@ class ConcurrentReader:
                 await self._request_more(client, inbox)
                 await self._wait_for_room()
             await self._until_requests_end()
+            await self._catch_up(client, inbox)
         finally:
             lost.cancel()
             await self._unsubscribe(subscription)
@@ -239,17 +241,19 @@ class ConcurrentReader:
             return
         free = self._free
         is_little = free < min(self._capacity, _BATCH) // 4
-        if free <= 0 or (is_little and now < self._requested_at + _LINGER):
-            return
-        request: dict[str, object] = {"batch": free, "expires": int(_REQUEST_EXPIRES * 1e9)}
+        if free > 0 and not (is_little and now < self._requested_at + _LINGER):
+            await self._request(client, inbox, free)
+
+    async def _request(self, client: Client, inbox: str, count: int) -> None:
+        request: dict[str, object] = {"batch": count, "expires": int(_REQUEST_EXPIRES * 1e9)}
         if self._consumer.is_pinned:
             request["group"] = PIN_GROUP
             if self._pin:
                 request["id"] = self._pin
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.name}"
         await client.publish(subject, json.dumps(request).encode(), reply=inbox)
-        self._requested = free
-        self._requested_at = now
+        self._requested = count
+        self._requested_at = asyncio.get_running_loop().time()
 
     async def _wait_for_room(self) -> None:
         is_full = self._free <= 0
@@ -273,6 +277,16 @@ class ConcurrentReader:
                     self._room.clear()
                     await self._room.wait()
 
+    async def _catch_up(self, client: Client, inbox: str) -> None:
+        """Before messages are returned, receive those that an earlier reader has returned.
+
+        The server delivers returned messages first, in the order in which they were returned. Those of this
+        reader would otherwise come after later ones of the same conversations.
+        """
+        while not (self._has_caught_up or self._must_restart) and self._consumer.is_pinned and self._held:
+            await self._request(client, inbox, _BATCH)
+            await self._until_requests_end()
+
     async def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
         if msg.reply:
@@ -287,6 +301,7 @@ class ConcurrentReader:
         if status in {_TIMED_OUT, _NO_MESSAGES}:
             left = int(headers.get("Nats-Pending-Messages", self._requested))
             self._requested = max(0, self._requested - left)
+            self._has_caught_up = True  # there was nothing more to deliver
         elif status == _WRONG_PIN:
             self._pin = None
             self._restart()
@@ -306,6 +321,7 @@ class ConcurrentReader:
 
     def _start(self, msg: Msg) -> None:
         message = stream_message(msg, self._consumer)
+        self._has_caught_up |= message.deliveries == 1
         if held := self._held.get(message.origin.sequence):
             held.reply = msg.reply  # the server has not heard of it for too long; it is still in progress
             return

@@ -372,8 +372,7 @@ async def fill(server: ConfiguredNats) -> None:
     subjects = [(stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects]
     for channel in Channel:
         for key in conversations.values():
-            for priority in Priority:
-                subjects.append((Stream.OUTBOUND, outbound_subject(channel, key, priority)))
+            subjects += [(Stream.OUTBOUND, outbound_subject(channel, key, each)) for each in Priority]
             subjects.append((Stream.DELAYED, delayed_due_subject(channel, key, MESSAGE)))
     async with connect(server.url_for(ADMIN), name=ADMIN) as bus, publishing(bus) as publisher:
         await bus.until_connected()

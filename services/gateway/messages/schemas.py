@@ -69,8 +69,8 @@ class SendRequest(BaseModel):
     )
     priority: Priority | None = Field(
         default=None,
-        description="Transactional messages, which is the default, do not wait for bulk ones. The messages of "
-        "a conversation are sent in order among those of the same priority",
+        description="Transactional messages, the default, do not wait for bulk ones. The messages of a "
+        "conversation are sent in order among those of the same priority",
     )
 
     @model_validator(mode="after")

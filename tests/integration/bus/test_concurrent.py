@@ -3,6 +3,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -509,6 +510,37 @@ async def test_a_reader_that_stops_returns_thousands_of_messages_in_order(
     for name in range(100):
         prefix = f"{name}:"
         assert [each for each in rest.done if each.startswith(prefix)] == numbered(str(name), 30)
+
+
+async def test_messages_keep_their_order_if_readers_stop_soon_after_each_other(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reader has read only the first of the messages that the first reader returned."""
+    monkeypatch.setattr(concurrent, "PATIENCE", 0.1)
+    await publish(publisher, *numbered("a", 40))
+    recorder, is_read = Recorder(), asyncio.Event()
+
+    async def wait(_: StreamMessage, __: Begin) -> Outcome:
+        is_read.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for growth in (0.01, 60.0):
+        monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", growth)
+        is_read.clear()
+        reader, task = start(bus, wait, capacity=64)
+        await is_read.wait()
+        if growth < 1:
+            await eventually(partial(is_held, bus, 40))
+        reader.stop()
+        await task
+    async with reading(bus, recorder):
+        await recorder.until_done(40)
+    assert recorder.done == numbered("a", 40)
+
+
+async def is_held(bus: Bus, count: int) -> bool:
+    return await unprocessed(bus.jetstream) == (0, count, 0)
 
 
 async def test_a_message_that_is_delivered_again_while_it_is_in_progress_is_processed_once(

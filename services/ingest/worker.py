@@ -47,7 +47,8 @@ class Worker:
 
     def start(self) -> None:
         self._running = [asyncio.create_task(loop.run()) for loop in self._loops]
-        self._watch = asyncio.create_task(watch_lag(self._streams, (*INGEST_CONSUMERS, ADVISORY_CONSUMER)))
+        consumers = (*INGEST_CONSUMERS, ADVISORY_CONSUMER)
+        self._watch = asyncio.create_task(watch_lag(self._streams, lambda: consumers))
 
     async def stop(self) -> None:
         """Finish the batches in progress within 8 seconds; the others are delivered again."""

@@ -1,6 +1,8 @@
 """Runs the sender's consumers: its share of the shards of new messages, and the deliveries that are due."""
 
 import asyncio
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
@@ -13,29 +15,34 @@ from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.membership import Membership, State
 from shared.bus.streams import Streams
-from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, sender_shards
+from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, shard_named
 from shared.channels import Channel
-from shared.errors import BadMessageError
+from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import decode
 from shared.message import DeliveryRequest
 from shared.observability import tracing
 
 _log = structlog.get_logger()
 
-_CAPACITY = 256
-"""Messages of a consumer that are being sent, or wait for a slot, at the same time."""
+_CAPACITY = 4_096
+"""Messages of a consumer in this process. Their number only bounds the memory; the limits of the providers
+decide how many are sent at the same time."""
 
 _DRAIN_SECONDS = 8
 _ATTEMPT_SECONDS = 4
 """The rest of the drain is for recording the results of the attempts."""
 
 _ASSIGNMENT_INTERVAL = 1.0
+_DISCOVERY_INTERVAL = 2.0
+
+_CONVERSATION = re.compile(rb'"conversation_key":\s*"([0-9a-f-]{36})"')
 
 
 class Worker:
     """Passes the messages of the consumers to `deliverer` until it is stopped."""
 
     def __init__(self, bus: Bus, deliverer: Deliverer, dead_letters: DeadLetterPublisher) -> None:
+        self._bus = bus
         self._deliverer = deliverer
         self._streams = Streams(bus)
         processor = Processor(deliverer, dead_letters)
@@ -44,16 +51,36 @@ class Worker:
     def start(self) -> None:
         for channel in self._channels:
             channel.start()
-        consumers = [consumer for channel in self._channels for consumer in channel.consumers]
-        self._watch = asyncio.create_task(watch_lag(self._streams, consumers))
+        self._background = [
+            asyncio.create_task(self._discover_shards()),
+            asyncio.create_task(watch_lag(self._streams, lambda: self._consumers)),
+        ]
+
+    @property
+    def _consumers(self) -> list[Consumer]:
+        return [consumer for channel in self._channels for consumer in channel.consumers]
+
+    async def _discover_shards(self) -> None:
+        """Follow the shards that are provisioned, whose number may change at any time."""
+        while True:
+            await self._bus.until_connected()
+            with suppress(BusUnavailableError):
+                names = await self._streams.consumers_of(Stream.OUTBOUND)
+                for channel in self._channels:
+                    channel.set_shards(names)
+            await asyncio.sleep(_DISCOVERY_INTERVAL)
 
     async def unready_reason(self) -> str | None:
         """Return why messages cannot be sent, or None if they can."""
-        return await self._streams.unready_reason(self._channels[0].consumers[0])
+        if reason := await self._streams.unready_reason(self._channels[0].delayed):
+            return reason
+        are_provisioned = all(channel.shards for channel in self._channels)
+        return None if are_provisioned else "NATS: the shards are not provisioned"
 
     async def stop(self) -> None:
         """Finish the deliveries in progress within 8 seconds, and return the others."""
-        self._watch.cancel()
+        for task in self._background:
+            task.cancel()
         stopping = [asyncio.create_task(channel.stop()) for channel in self._channels]
         _, busy = await asyncio.wait(stopping, timeout=PATIENCE)
         if busy:
@@ -74,8 +101,8 @@ class _ChannelWorker:
         self._deliverer = deliverer
         self._processor = processor
         self._membership = Membership(bus, f"sender.{channel}")
-        self._shards = {shard.name: shard for shard in sender_shards(channel)}
-        self._delayed = sender_delayed(channel)
+        self.delayed = sender_delayed(channel)
+        self.shards: dict[str, Consumer] = {}
         self._readers: dict[Consumer, ConcurrentReader] = {}
         self._running: dict[Consumer, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -83,7 +110,14 @@ class _ChannelWorker:
 
     @property
     def consumers(self) -> list[Consumer]:
-        return [self._delayed, *self._shards.values()]
+        return [self.delayed, *self.shards.values()]
+
+    def set_shards(self, names: Sequence[str]) -> None:
+        """Read the shards of the channel among these consumers from now on, and no others."""
+        shards = [shard for name in sorted(names) if (shard := shard_named(name, self._channel))]
+        if shards != [*self.shards.values()]:
+            self.shards = {shard.name: shard for shard in shards}
+            self._membership.changed.set()
 
     def start(self) -> None:
         self._background = [
@@ -125,14 +159,14 @@ class _ChannelWorker:
         return State.TRYING if self._deliverer.can_send(self._channel) else State.UNABLE
 
     def _assign(self) -> None:
-        share = self._membership.share_of([*self._shards])
-        for name, shard in self._shards.items():
-            if name not in share:
-                if reader := self._readers.get(shard):
-                    reader.stop()
-            elif not self._membership.is_held_by_others(name):
-                self._read(shard)
-        self._read(self._delayed)
+        share = self._membership.share_of([*self.shards])
+        for consumer, reader in self._readers.items():
+            if consumer is not self.delayed and consumer.name not in share:
+                reader.stop()
+        for name in share:
+            if not self._membership.is_held_by_others(name):
+                self._read(self.shards[name])
+        self._read(self.delayed)
 
     def _read(self, consumer: Consumer) -> None:
         if consumer in self._running:
@@ -187,7 +221,9 @@ def _keeps_place(message: StreamMessage) -> bool:
 
 
 def _conversation_of(message: StreamMessage) -> str:
-    return message.origin.subject
+    """Return the key of a message's conversation without decoding the message, which may be invalid."""
+    found = _CONVERSATION.search(message.payload)
+    return found[1].decode() if found else message.origin.subject
 
 
 def _decode_request(payload: bytes) -> DeliveryRequest:

@@ -7,11 +7,11 @@ reader that stops returns messages to the server.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from random import uniform
-from typing import Any
 
 import nats.errors
 import structlog
@@ -40,9 +40,11 @@ _ANSWER_TIMEOUT = 3.0
 _LINGER = 0.05
 """The least number of seconds between two requests for few messages."""
 
-_LINE_FACTOR = 4
-"""Messages that wait for others with the same key may exceed the capacity by this factor, so that a key with
-many messages leaves room for others."""
+_BATCH = 256
+"""Messages that are requested at once: more of them would delay everything else in the process."""
+
+_GROWTH_INTERVAL = 0.25
+"""Seconds after which more messages are read, even if none of those that were read before is finished."""
 
 _SUSPECT_DELIVERIES = 6
 """A message that was delivered so often may be one that crashes the process. It is processed alone."""
@@ -54,9 +56,15 @@ _IDLE_PAUSE = (0.5, 1.5)
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
-_HEARTBEAT = ACK_WAIT.total_seconds() / 4
+_HEARTBEAT = 0.4 * ACK_WAIT.total_seconds()
+_HEARTBEAT_CHECK = 0.5
+_HEARTBEAT_BURST = 500
+"""Heartbeats at each check. Even if all messages of a full reader are due at the same time, the last one is
+still sent in time."""
+
 _CANCEL_SECONDS = 1.0
 _UNPIN_TIMEOUT = 2.0
+_ACK, _NAK, _IN_PROGRESS = b"+ACK", b"-NAK", b"+WPI"
 _CONNECTION_ERRORS = (nats.errors.Error, TimeoutError, OSError, BusUnavailableError)
 
 _HEARTBEAT_STATUS, _NO_MESSAGES, _TIMED_OUT, _WRONG_PIN = "100", "404", "408", "423"
@@ -75,21 +83,25 @@ class _RequestError(Exception):
     """The server rejected a request for messages."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Held:
-    """A message in this process.
+    """A message in this process. There may be thousands of them, so that each should be small.
 
     Attributes:
+        reply: the subject to which it is acknowledged.
+        alive_at: when the server last learnt that this process has the message, by the clock of the loop.
+        task: processes it; None while it waits for others with the same key.
         begun: whether processing must not be interrupted.
         settled: whether it was acknowledged, or returned with a delay.
-        is_old: whether it was there already when the last heartbeats were sent.
     """
 
-    msg: Msg
     message: StreamMessage
+    reply: str
+    key: str | None
+    alive_at: float
+    task: asyncio.Task[None] | None = None
     begun: bool = False
     settled: bool = False
-    is_old: bool = False
 
 
 class ConcurrentReader:
@@ -100,7 +112,8 @@ class ConcurrentReader:
         consumer: the consumer; a pinned one serves only one process at a time.
         process: processes one message. It may raise UnavailableError, and is then called again after a pause,
             as soon as messages can be processed.
-        capacity: how many messages are processed at the same time.
+        capacity: how many messages are in this process at the same time, those that wait for others with the
+            same key included. It bounds the memory only: `process` limits how many are sent concurrently.
         key_of: returns the key of a message; those with the same one are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
     """
@@ -123,20 +136,24 @@ class ConcurrentReader:
         self._max_capacity = capacity
         # A message that crashes the process takes as few others with it as possible: the first is read alone.
         self._capacity = 1
-        self._held: dict[asyncio.Task[None], _Held] = {}
-        self._last_of_key: dict[str, asyncio.Task[None]] = {}
-        self._in_line = 0
+        self._held: dict[int, _Held] = {}  # by sequence
+        self._lines: dict[str, list[_Held]] = {}  # of each key in progress, the messages that wait for it
+        self._running = 0
         self._unsettled: list[_Held] = []
         self._alone = asyncio.Lock()
 
+        self._client: Client | None = None
         self._requested = 0
         self._requested_at = 0.0
         self._pin: str | None = None
+        self._has_caught_up = False
         self._must_restart = False
         self._error: str | None = None
 
         self._room = asyncio.Event()
         self._able = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._stopping = asyncio.Event()
         self._close_at = 0.0
         self._is_closed = False
@@ -164,7 +181,7 @@ class ConcurrentReader:
             await self._finish()
         finally:
             # If this task is cancelled, messages in progress are abandoned: another process can have them.
-            await self._cancel([*self._held])
+            await self._cancel([held.task for held in self._held.values() if held.task])
             heartbeat.cancel()
             await self._return_unsettled()
             await self._unpin()
@@ -178,7 +195,7 @@ class ConcurrentReader:
             await self._pause(uniform(*_IDLE_PAUSE))
         if self._stopping.is_set():
             return
-        client = self._bus.client
+        self._client = client = self._bus.client
         inbox = client.new_inbox()
         self._requested, self._must_restart, self._error = 0, False, None
         subscription = await client.subscribe(inbox, cb=self._receive)
@@ -190,6 +207,7 @@ class ConcurrentReader:
                 await self._request_more(client, inbox)
                 await self._wait_for_room()
             await self._until_requests_end()
+            await self._catch_up(client, inbox)
         finally:
             lost.cancel()
             await self._unsubscribe(subscription)
@@ -210,34 +228,42 @@ class ConcurrentReader:
     @property
     def _free(self) -> int:
         """How many more messages may be requested."""
-        held = len(self._held)
-        room = min(self._capacity - held + self._in_line, _LINE_FACTOR * self._max_capacity - held)
-        return room - self._requested
+        return min(self._capacity - len(self._held), _BATCH)
+
+    def _grow(self) -> None:
+        self._capacity = min(2 * self._capacity, self._max_capacity)
 
     async def _request_more(self, client: Client, inbox: str) -> None:
         now = asyncio.get_running_loop().time()
-        if self._requested and now > self._requested_at + _ANSWER_TIMEOUT:
-            self._restart("no answer")
+        if self._requested:
+            if now > self._requested_at + _ANSWER_TIMEOUT:
+                self._restart("no answer")
             return
         free = self._free
-        is_little = free < self._capacity // 4
-        if free <= 0 or (is_little and (self._requested or now < self._requested_at + _LINGER)):
-            return
-        request: dict[str, object] = {"batch": free, "expires": int(_REQUEST_EXPIRES * 1e9)}
+        is_little = free < min(self._capacity, _BATCH) // 4
+        if free > 0 and not (is_little and now < self._requested_at + _LINGER):
+            await self._request(client, inbox, free)
+
+    async def _request(self, client: Client, inbox: str, count: int) -> None:
+        request: dict[str, object] = {"batch": count, "expires": int(_REQUEST_EXPIRES * 1e9)}
         if self._consumer.is_pinned:
             request["group"] = PIN_GROUP
             if self._pin:
                 request["id"] = self._pin
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.name}"
         await client.publish(subject, json.dumps(request).encode(), reply=inbox)
-        self._requested += free
-        self._requested_at = now
+        self._requested = count
+        self._requested_at = asyncio.get_running_loop().time()
 
     async def _wait_for_room(self) -> None:
-        is_lingering = self._free > 0 and not self._requested
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER if is_lingering else 1.0):
+        is_full = self._free <= 0
+        seconds = _GROWTH_INTERVAL if is_full else 1.0 if self._requested else _LINGER
+        try:
+            async with asyncio.timeout(seconds):
                 await self._room.wait()
+        except TimeoutError:
+            if is_full:
+                self._grow()
 
     async def _until_requests_end(self) -> None:
         """Wait until the server has ended all requests.
@@ -250,6 +276,16 @@ class ConcurrentReader:
                 while self._requested and not self._must_restart:
                     self._room.clear()
                     await self._room.wait()
+
+    async def _catch_up(self, client: Client, inbox: str) -> None:
+        """Before messages are returned, receive those that an earlier reader has returned.
+
+        The server delivers returned messages first, in the order in which they were returned. Those of this
+        reader would otherwise come after later ones of the same conversations.
+        """
+        while not (self._has_caught_up or self._must_restart) and self._consumer.is_pinned and self._held:
+            await self._request(client, inbox, _BATCH)
+            await self._until_requests_end()
 
     async def _receive(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -265,6 +301,7 @@ class ConcurrentReader:
         if status in {_TIMED_OUT, _NO_MESSAGES}:
             left = int(headers.get("Nats-Pending-Messages", self._requested))
             self._requested = max(0, self._requested - left)
+            self._has_caught_up = True  # there was nothing more to deliver
         elif status == _WRONG_PIN:
             self._pin = None
             self._restart()
@@ -283,28 +320,50 @@ class ConcurrentReader:
     # --- Processing ---
 
     def _start(self, msg: Msg) -> None:
-        held = _Held(msg, stream_message(msg, self._consumer))
-        key = self._key_of(held.message)
-        before = self._last_of_key.get(key) if key else None
-        task = asyncio.create_task(self._handle(held, before))
-        self._held[task] = held
-        if key:
-            self._last_of_key[key] = task
-        task.add_done_callback(lambda done: self._forget(done, key))
+        message = stream_message(msg, self._consumer)
+        self._has_caught_up |= message.deliveries == 1
+        if held := self._held.get(message.origin.sequence):
+            held.reply = msg.reply  # the server has not heard of it for too long; it is still in progress
+            return
+        now = asyncio.get_running_loop().time()
+        held = _Held(message, msg.reply, self._key_of(message), alive_at=now)
+        self._held[message.origin.sequence] = held
+        line = self._lines.get(held.key) if held.key else None
+        if line is not None:
+            line.append(held)
+            return
+        if held.key:
+            self._lines[held.key] = []
+        self._launch(held)
 
-    def _forget(self, task: asyncio.Task[None], key: str | None) -> None:
-        held = self._held.pop(task)
+    def _launch(self, held: _Held) -> None:
+        self._running += 1
+        self._idle.clear()
+        held.task = asyncio.create_task(self._handle(held))
+        held.task.add_done_callback(lambda _: self._forget(held))
+
+    def _forget(self, held: _Held) -> None:
+        del self._held[held.message.origin.sequence]
+        self._running -= 1
         if not held.settled:
             self._unsettled.append(held)
-        if key and self._last_of_key.get(key) is task:
-            del self._last_of_key[key]
-        self._capacity = min(2 * self._capacity, self._max_capacity)
+        if held.key:
+            self._continue_line(held.key, may_go_on=held.settled and not self._is_closed)
+        if not self._running:
+            self._idle.set()
+        self._grow()
         self._room.set()
 
-    async def _handle(self, held: _Held, before: asyncio.Task[None] | None) -> None:
+    def _continue_line(self, key: str, *, may_go_on: bool) -> None:
+        """Process the next message with a key, unless the previous one and this one have to be returned."""
+        line = self._lines[key]
+        if not line:
+            del self._lines[key]
+        elif may_go_on:
+            self._launch(line.pop(0))
+
+    async def _handle(self, held: _Held) -> None:
         """Process a message until it is settled, or until the reader stops."""
-        if before is not None:
-            await self._wait_in_line(before)
         retry = _FIRST_RETRY
         while not self._is_closed:
             try:
@@ -320,23 +379,16 @@ class ConcurrentReader:
             except Exception:  # noqa: BLE001 - after any error the message is delivered again
                 # If that never helps, it becomes a dead letter in the end.
                 _log.exception("handler_failed", consumer=self._consumer.name)
-                await self._settle(held, held.msg.nak(_ERROR_PAUSE))
+                await self._settle(held, _NAK + b' {"delay": %d}' % int(_ERROR_PAUSE * 1e9))
                 return
             else:
                 if isinstance(outcome, Done):
-                    await self._settle(held, held.msg.ack())
+                    await self._settle(held, _ACK)
                     return
                 held.begun = False
                 await self._pause(outcome.delay.total_seconds())
             if self._stopping.is_set():
                 return
-
-    async def _wait_in_line(self, before: asyncio.Task[None]) -> None:
-        self._in_line += 1
-        try:
-            await asyncio.wait({before})
-        finally:
-            self._in_line -= 1
 
     async def _until_able(self) -> None:
         """Wait until messages can be processed, or the reader stops."""
@@ -364,10 +416,14 @@ class ConcurrentReader:
             )
             return await self._process(held.message, begin)
 
-    async def _settle(self, held: _Held, acknowledging: Coroutine[Any, Any, None]) -> None:
+    async def _settle(self, held: _Held, answer: bytes) -> None:
         held.settled = True
         with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the handler knows that it is done
-            await acknowledging
+            await self._reply(held, answer)
+
+    async def _reply(self, held: _Held, answer: bytes) -> None:
+        assert self._client is not None  # noqa: S101 - a message was received through it
+        await self._client.publish(held.reply, answer)
 
     def _warn(self, error: UnavailableError) -> None:
         """Log that messages cannot be processed, but not for each of them."""
@@ -377,27 +433,29 @@ class ConcurrentReader:
             _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(error))
 
     async def _send_heartbeats(self) -> None:
-        """Report to the server at intervals that the messages are being processed."""
+        """Report to the server at intervals that the messages are still in this process."""
         while True:
-            await asyncio.sleep(_HEARTBEAT)
-            for held in list(self._held.values()):
-                if held.is_old and not held.settled:  # few messages take that long
+            await asyncio.sleep(_HEARTBEAT_CHECK)
+            if not self._bus.is_connected:
+                continue
+            now = asyncio.get_running_loop().time()
+            due = (held for held in [*self._held.values()] if held.alive_at < now - _HEARTBEAT)
+            for held in islice(due, _HEARTBEAT_BURST):
+                held.alive_at = now
+                if not held.settled:
                     with suppress(*_CONNECTION_ERRORS):
-                        await held.msg.in_progress()
-                held.is_old = True
+                        await self._reply(held, _IN_PROGRESS)
 
     # --- Stopping ---
 
     async def _finish(self) -> None:
         """Give the messages time, then finish those that were begun, and leave the others."""
-        await self._wait_for_held(self._close_at - asyncio.get_running_loop().time())
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._close_at):
+                await self._idle.wait()
         self._is_closed = True
-        await self._cancel([task for task, held in self._held.items() if not held.begun])
-        await self._wait_for_held()
-
-    async def _wait_for_held(self, seconds: float | None = None) -> None:
-        if self._held:
-            await asyncio.wait([*self._held], timeout=None if seconds is None else max(seconds, 0))
+        await self._cancel([held.task for held in self._held.values() if held.task and not held.begun])
+        await self._idle.wait()
 
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -411,10 +469,10 @@ class ConcurrentReader:
         returned.sort(key=lambda held: held.message.origin.sequence)
         with suppress(*_CONNECTION_ERRORS):
             for held in returned[:-1]:
-                await held.msg.nak()
+                await self._reply(held, _NAK)
             for held in returned[-1:]:
                 # The server confirms the last one. Only then may the consumer serve another process.
-                await self._bus.client.request(held.msg.reply, Msg.Ack.Nak, timeout=_UNPIN_TIMEOUT)
+                await self._bus.client.request(held.reply, _NAK, timeout=_UNPIN_TIMEOUT)
 
     async def _unpin(self) -> None:
         """Let the consumer serve another process immediately."""

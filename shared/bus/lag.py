@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared.bus.streams import Lag, Streams
 from shared.bus.topology import Consumer
@@ -13,10 +13,20 @@ _INTERVAL = 5
 """Seconds."""
 
 
-async def watch_lag(streams: Streams, consumers: Sequence[Consumer]) -> None:
-    """Keep the metrics up to date until the task is cancelled."""
+async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]]) -> None:
+    """Keep the metrics up to date until the task is cancelled.
+
+    Args:
+        streams: measures the lag.
+        consumers: returns the consumers to measure; the metrics of all others are removed.
+    """
+    exported: set[Consumer] = set()
     while True:
-        for consumer in consumers:
+        current = consumers()
+        for consumer in exported.difference(current):
+            _remove(consumer)
+        exported = set(current)
+        for consumer in current:
             _export(consumer, await _measure(streams, consumer))
         await asyncio.sleep(_INTERVAL)
 
@@ -33,3 +43,8 @@ def _export(consumer: Consumer, lag: Lag | None) -> None:
     labels = (consumer.stream, consumer.name)
     CONSUMER_PENDING.labels(*labels).set(math.nan if lag is None else lag.pending)
     CONSUMER_ACK_PENDING.labels(*labels).set(math.nan if lag is None else lag.ack_pending)
+
+
+def _remove(consumer: Consumer) -> None:
+    for metric in (CONSUMER_PENDING, CONSUMER_ACK_PENDING):
+        metric.remove(consumer.stream, consumer.name)

@@ -2,13 +2,13 @@
 
     python -m shared.bus.provision
 
-It can be run at any time and any number of times. It deletes nothing except the consumers of version 0.1 that
-others have replaced.
+It can be run at any time and any number of times. It deletes nothing except the sender's consumers of new
+messages that others have replaced: those of version 0.1, and the shards of another number of shards.
 """
 
 import asyncio
-import re
 import sys
+from collections.abc import Sequence
 
 import nats
 import nats.errors
@@ -18,8 +18,8 @@ from nats.js.errors import APIError, NotFoundError
 from pydantic import Field
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
-from shared.bus.topology import CONSUMERS, Stream, sender_shards, streams
-from shared.channels import Channel
+from shared.bus.topology import DEFAULT_SHARDS, Consumer, Stream, consumers, streams
+from shared.ids import PARTITIONS
 from shared.settings import BusSettings, load
 
 _CONNECT_ATTEMPTS = 5
@@ -28,8 +28,8 @@ _TIMEOUT = 30
 _REPLICAS_EXCEED_STREAM = 10_126
 _SETTLE_SECONDS = 10
 
-_LANE = re.compile(r"sender-(sms|email)-\d\d")
-"""The names of the consumers from which the sender read new messages until version 0.1."""
+_OF_SENDER = "sender-"
+"""The beginning of the names of the consumers from which the sender reads."""
 
 
 class ProvisionSettings(BusSettings):
@@ -38,23 +38,39 @@ class ProvisionSettings(BusSettings):
     Attributes:
         stream_replicas: the number of copies of each stream in a cluster.
         stream_max_bytes: the size at which each stream rejects messages; -1 for no limit.
+        sender_shards: the number of shards for each channel and priority.
     """
 
     stream_replicas: int = Field(default=1, ge=1, le=5)
     stream_max_bytes: int = Field(default=-1, ge=-1)
+    sender_shards: int = Field(default=DEFAULT_SHARDS, ge=1, le=PARTITIONS)
 
 
-async def provision(jetstream: JetStreamContext, *, replicas: int = 1, max_bytes: int = -1) -> None:
+async def provision(
+    jetstream: JetStreamContext, *, replicas: int = 1, max_bytes: int = -1, shards: int = DEFAULT_SHARDS
+) -> None:
     """Create or update the declared topology on the server.
+
+    Args:
+        jetstream: the server.
+        replicas: the number of copies of each stream in a cluster, from 1 to 5.
+        max_bytes: the size at which each stream rejects messages; -1 for no limit.
+        shards: the number of shards for each channel and priority.
 
     Raises:
         nats.js.errors.APIError: the server rejects a part of it.
     """
     for stream in streams(replicas=replicas, max_bytes=max_bytes):
         await _put_stream(jetstream, stream)
-    for consumer in CONSUMERS:
+    declared = consumers(shards)
+    replaced = await _replaced_by(jetstream, declared)
+    last = (await jetstream.stream_info(Stream.OUTBOUND)).state.last_seq
+    for consumer in declared:
         await _put_consumer(jetstream, consumer.stream, consumer.config(replicas))
-    await _replace_lanes(jetstream)
+        if replaced and consumer.is_pinned:
+            await _advance(jetstream, consumer, replaced, last)
+    for old in replaced:
+        await jetstream.delete_consumer(Stream.OUTBOUND, old.name)
 
 
 async def _put_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -82,35 +98,50 @@ async def _put_consumer(jetstream: JetStreamContext, stream: str, config: Consum
     await jetstream.add_consumer(stream, config)
 
 
-async def _replace_lanes(jetstream: JetStreamContext) -> None:
-    """Let the shards begin where the lanes of version 0.1 have stopped, and delete the lanes.
+async def _replaced_by(jetstream: JetStreamContext, declared: Sequence[Consumer]) -> list[ConsumerInfo]:
+    """Return the sender's consumers of new messages that are not declared any more."""
+    kept = {consumer.name for consumer in declared}
+    found: list[ConsumerInfo] = []
+    while page := await jetstream.consumers_info(Stream.OUTBOUND, offset=len(found)):
+        found += page
+    return [info for info in found if info.name.startswith(_OF_SENDER) and info.name not in kept]
 
-    The lanes could be updated to shards in place, but each would keep its own position, and skip the messages
-    that others of its partitions' lanes have not read.
+
+async def _advance(
+    jetstream: JetStreamContext, shard: Consumer, replaced: Sequence[ConsumerInfo], last: int
+) -> None:
+    """Let a shard begin where the slowest of the consumers that it replaces has stopped.
+
+    The others could be updated in place, but each would keep its own position, and skip the messages of its
+    new partitions that their former consumers have not read.
     """
-    last = (await jetstream.stream_info(Stream.OUTBOUND)).state.last_seq
-    lanes = [info for info in await jetstream.consumers_info(Stream.OUTBOUND) if _LANE.fullmatch(info.name)]
-    for shard in (shard for channel in Channel for shard in sender_shards(channel)):
-        replaced = [lane for lane in lanes if _filters(lane) & set(shard.filter_subjects)]
-        # If some are missing, an earlier run was interrupted while it deleted them.
-        if not set(shard.filter_subjects) <= set().union(*map(_filters, replaced)):
-            continue
-        begin = min(_position(lane, last) for lane in replaced) + 1
-        info = await jetstream.consumer_info(shard.stream, shard.name)
-        if info.delivered is None or info.delivered.stream_seq < begin - 1:
-            await jetstream.reset_consumer(shard.stream, shard.name, begin)
-    for lane in lanes:
-        await jetstream.delete_consumer(Stream.OUTBOUND, lane.name)
+    begin = last + 1
+    for subject in shard.filter_subjects:
+        # If none of them reads this subject, an earlier run may have been interrupted after it had deleted
+        # the consumer that did.
+        done = min((_position(each, last) for each in replaced if subject in _filters(each)), default=0)
+        begin = min(begin, await _next(jetstream, subject, done + 1) or begin)
+    info = await jetstream.consumer_info(shard.stream, shard.name)
+    if info.delivered is None or info.delivered.stream_seq < begin - 1:
+        await jetstream.reset_consumer(shard.stream, shard.name, begin)
+
+
+async def _next(jetstream: JetStreamContext, subject: str, sequence: int) -> int | None:
+    """Return the sequence of the first message with a subject from `sequence` on, or None."""
+    try:
+        return (await jetstream.get_msg(Stream.OUTBOUND, seq=sequence, subject=subject, next=True)).seq
+    except NotFoundError:
+        return None
 
 
 def _filters(consumer: ConsumerInfo) -> set[str]:
     return set(consumer.config.filter_subjects or [])
 
 
-def _position(lane: ConsumerInfo, last: int) -> int:
-    """Return the sequence up to which all messages of a lane are done, where `last` is that of the stream."""
-    is_done = not (lane.num_pending or lane.num_ack_pending)
-    return last if is_done or lane.ack_floor is None else lane.ack_floor.stream_seq
+def _position(consumer: ConsumerInfo, last: int) -> int:
+    """Return the sequence up to which a consumer is done, where `last` is that of the stream."""
+    is_done = not (consumer.num_pending or consumer.num_ack_pending)
+    return last if is_done or consumer.ack_floor is None else consumer.ack_floor.stream_seq
 
 
 async def main() -> None:
@@ -134,6 +165,7 @@ async def main() -> None:
             client.jetstream(timeout=_TIMEOUT),
             replicas=settings.stream_replicas,
             max_bytes=settings.stream_max_bytes,
+            shards=settings.sender_shards,
         )
     except (nats.errors.Error, APIError, TimeoutError) as exc:
         sys.exit(f"provision: {exc}")

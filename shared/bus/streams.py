@@ -1,5 +1,6 @@
 """Requests to JetStream about its streams and consumers."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,15 @@ class Streams:
         except BusUnavailableError as exc:
             return f"NATS: {exc}"
         return None if lag is not None else "NATS: the streams are not provisioned"
+
+    async def consumers_of(self, stream: str) -> list[str]:
+        """Return the names of the consumers of a stream, of which the server lists up to 1,024."""
+        with _translating():
+            answer = await self._bus.client.request(f"$JS.API.CONSUMER.NAMES.{stream}", b"{}")
+        names = json.loads(answer.data)
+        if error := names.get("error"):
+            raise BusUnavailableError(str(error))
+        return names.get("consumers") or []
 
     async def message(self, stream: str, sequence: int) -> Stored | None:
         """Return a message, or None if the stream no longer contains it."""

@@ -3,12 +3,14 @@
 All streams retain messages until a limit is reached, so that acknowledged messages can be replayed. A full
 stream rejects new messages (`discard: new`), instead of dropping messages that have not been read.
 
-The sender reads OUTBOUND through shards. A shard is a consumer of some partitions that serves one process at
-a time. That process sends the messages of a conversation in order, and those of different conversations
-concurrently.
+The sender reads OUTBOUND through shards. A shard is a consumer of some partitions of one priority that serves
+one process at a time. That process sends the messages of a conversation in order, and those of different
+conversations concurrently. The number of shards is chosen when they are provisioned; the senders read those
+that they find on the server.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -17,6 +19,7 @@ from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
 from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
+from shared.message import Priority
 from shared.status import Status
 
 
@@ -30,8 +33,8 @@ class Stream(StrEnum):
     ADVISORIES = "ADVISORIES"
 
 
-SHARDS = 8
-"""Per channel: at most so many processes share the new messages. It divides the number of partitions."""
+DEFAULT_SHARDS = 8
+"""Per channel and priority: at most so many processes share the messages."""
 
 PIN_GROUP = "sender"
 
@@ -124,18 +127,44 @@ INGEST_CONSUMERS = (
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
 
-def sender_shards(channel: Channel) -> tuple[Consumer, ...]:
-    """Return the consumers of new messages, each of which one sender process reads at a time."""
+def sender_shards(channel: Channel, count: int = DEFAULT_SHARDS) -> tuple[Consumer, ...]:
+    """Return the consumers of new messages, each of which one sender process reads at a time.
+
+    Args:
+        channel: the channel of the messages.
+        count: how many shards there are for each priority, from 1 to the number of partitions.
+    """
     return tuple(
         Consumer(
             Stream.OUTBOUND,
-            f"sender-{channel}-shard-{shard:02}",
-            tuple(f"outbound.{channel}.{partition}.*" for partition in range(shard, PARTITIONS, SHARDS)),
+            # The name contains the total, so that shards of different numberings cannot be confused.
+            f"sender-{channel}-{priority}-{shard:02}-of-{count:02}",
+            tuple(_subjects_of(channel, priority, range(shard, PARTITIONS, count))),
             max_ack_pending=10_000,
             is_pinned=True,
         )
-        for shard in range(SHARDS)
+        for priority in Priority
+        for shard in range(count)
     )
+
+
+def _subjects_of(channel: Channel, priority: Priority, partitions: Iterable[int]) -> Iterable[str]:
+    for partition in partitions:
+        yield f"outbound.{channel}.{priority}.{partition}.*"
+        if priority is Priority.TRANSACTIONAL:
+            # Messages from version 0.1, and replays of their dead letters.
+            yield f"outbound.{channel}.{partition}.*"
+
+
+_SHARD = re.compile(rf"sender-(\w+)-({'|'.join(Priority)})-\d\d-of-\d\d")
+
+
+def shard_named(name: str, channel: Channel) -> Consumer | None:
+    """Return the shard of a channel with this name, without its subjects; None if the name is another one."""
+    found = _SHARD.fullmatch(name)
+    if found is None or found[1] != channel:
+        return None
+    return Consumer(Stream.OUTBOUND, name, is_pinned=True)
 
 
 def sender_delayed(channel: Channel) -> Consumer:
@@ -144,12 +173,18 @@ def sender_delayed(channel: Channel) -> Consumer:
     return Consumer(Stream.DELAYED, name, (f"delayed.due.{channel}.>",), max_ack_pending=10_000)
 
 
-CONSUMERS = (
-    *INGEST_CONSUMERS,
-    ADVISORY_CONSUMER,
-    *(shard for channel in Channel for shard in sender_shards(channel)),
-    *(sender_delayed(channel) for channel in Channel),
-)
+def consumers(shards: int = DEFAULT_SHARDS) -> tuple[Consumer, ...]:
+    """Return all consumers, with this number of shards for each channel and priority."""
+    return (
+        *INGEST_CONSUMERS,
+        ADVISORY_CONSUMER,
+        *(shard for channel in Channel for shard in sender_shards(channel, shards)),
+        *(sender_delayed(channel) for channel in Channel),
+    )
+
+
+CONSUMERS = consumers()
+"""All consumers, with the default number of shards."""
 
 
 def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
@@ -211,7 +246,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
 
     return (
         log(Stream.INBOUND, "inbound.message.*.*.*", "inbound.receipt.*.*"),
-        log(Stream.OUTBOUND, "outbound.*.*.*"),
+        log(Stream.OUTBOUND, "outbound.>"),
         schedules(Stream.DELAYED, "delayed.wait.*", "delayed.due.*.*.*.*"),
         log(Stream.EVENTS, "events.*.*"),
         log(Stream.DEADLETTER, "deadletter.*.*", retention=timedelta(days=90)),
@@ -236,8 +271,15 @@ def inbound_receipt_subject(channel: Channel, provider: str) -> str:
     return f"inbound.receipt.{channel}.{provider}"
 
 
-def outbound_subject(channel: Channel, conversation: ConversationKey) -> str:
-    return f"outbound.{channel}.{partition_of(conversation)}.{conversation}"
+def outbound_subject(
+    channel: Channel, conversation: ConversationKey, priority: Priority = Priority.TRANSACTIONAL
+) -> str:
+    """Return the subject of a message to be sent.
+
+    The server keeps every subject in memory. The subject therefore ends with only two digits of the
+    conversation's key, by which the messages of a conversation can still be found.
+    """
+    return f"outbound.{channel}.{priority}.{partition_of(conversation)}.{str(conversation)[:2]}"
 
 
 def delayed_wait_subject(message_id: MessageId) -> str:

@@ -30,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import Resolution
+from shared.message import Priority
 from shared.status import Status
 from shared.suppressions import SuppressionState
 
@@ -157,6 +158,7 @@ class Message(Base):
     send_at: Mapped[datetime | None]
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
+    priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 

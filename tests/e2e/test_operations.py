@@ -52,7 +52,7 @@ async def other_nats(tmp_path: Path) -> AsyncIterator[infrastructure.Server]:
 
 
 def shard_of(conversation: str) -> str:
-    subject = f"outbound.sms.{partition_of(ConversationKey(UUID(conversation)))}.*"
+    subject = f"outbound.sms.transactional.{partition_of(ConversationKey(UUID(conversation)))}.*"
     [shard] = [shard for shard in sender_shards(Channel.SMS) if subject in shard.filter_subjects]
     return shard.name
 
@@ -157,7 +157,11 @@ REPLAYS = [
     ),
     (
         "republish",
-        {"STREAM": "OUTBOUND", "SUBJECT": "outbound.*.*.{conversation}"},
+        {
+            "STREAM": "OUTBOUND",
+            "SUBJECT": "outbound.*.*.*.{conversation:.2}",
+            "CONVERSATION": "{conversation}",
+        },
         "DELETE FROM messages WHERE direction = 'outbound'",
     ),
     (
@@ -305,8 +309,9 @@ async def test_a_restored_server_without_its_ledger_must_be_kept_from_sending(
 
 
 async def conversation_of(jetstream: JetStreamContext, sequence: int = 1) -> str:
-    subject = (await jetstream.get_msg("OUTBOUND", sequence)).subject
-    return str(subject).rpartition(".")[2]
+    message = await jetstream.get_msg("OUTBOUND", sequence)
+    key: str = json.loads(message.data or b"")["data"]["message"]["conversation_key"]
+    return key
 
 
 async def test_a_single_server_grows_to_a_cluster(tmp_path: Path, stack: Stack, terminal: Terminal) -> None:
@@ -339,6 +344,27 @@ async def succeeds(run: Callable[[], Awaitable[str]]) -> bool:
     except AssertionError:
         return False
     return True
+
+
+async def test_the_messages_of_a_conversation_are_shown(stack: Stack, terminal: Terminal) -> None:
+    sent = [await stack.send(to=to, body=to) for to in ("+18045550001", "+18045550002", "+18045550001")]
+    shown = await terminal.run("conversation", CONVERSATION=sent[0]["conversation_key"])
+    assert [event["subject"] for event in objects_in(shown)] == [sent[0]["id"], sent[2]["id"]]
+
+
+async def test_the_number_of_shards_is_changed_while_messages_are_sent(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+) -> None:
+    sent = [(await stack.send(body=f"before {number}"))["id"] for number in range(5)]
+    changing = asyncio.create_task(terminal.run("shards"))
+    while not changing.done():
+        sent.append((await stack.send(body=f"meanwhile {len(sent)}"))["id"])
+    await changing
+    sent.append((await stack.send(body="after"))["id"])
+    await terminal.run("drained")
+    assert await accepted_by(stack) == sent
+    names = [info.name for info in await jetstream.consumers_info("OUTBOUND")]
+    assert len([name for name in names if name.startswith("sender-sms-transactional")]) == 16
 
 
 async def test_purging_old_messages(stack: Stack, terminal: Terminal, jetstream: JetStreamContext) -> None:

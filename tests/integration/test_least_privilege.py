@@ -59,6 +59,7 @@ from shared.ids import (
     partition_of,
     suppression_key,
 )
+from shared.message import Priority
 from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
@@ -87,7 +88,11 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         inbound_message_subject(Channel.SMS, CONVERSATION): {GATEWAY},
         inbound_receipt_subject(Channel.EMAIL, "xillio"): {GATEWAY},
     },
-    Stream.OUTBOUND: {outbound_subject(Channel.SMS, CONVERSATION): {GATEWAY}},
+    Stream.OUTBOUND: {
+        outbound_subject(Channel.SMS, CONVERSATION): {GATEWAY},
+        outbound_subject(Channel.EMAIL, CONVERSATION, Priority.BULK): {GATEWAY},
+        f"outbound.sms.0.{CONVERSATION}": {GATEWAY},  # the subjects of version 0.1
+    },
     Stream.DELAYED: {
         delayed_wait_subject(MESSAGE): {SENDER},
         delayed_due_subject(Channel.EMAIL, CONVERSATION, MESSAGE): {GATEWAY},
@@ -101,7 +106,9 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     Stream.SUPPRESSIONS: {
         suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
     },
-    Stream.ADVISORIES: {"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-shard-00": set()},
+    Stream.ADVISORIES: {
+        "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-bulk-00-of-08": set()
+    },
 }
 """The services that may publish to each subject."""
 
@@ -368,7 +375,7 @@ async def fill(server: ConfiguredNats) -> None:
     subjects = [(stream, subject) for stream, subjects in SUBJECTS.items() for subject in subjects]
     for channel in Channel:
         for key in conversations.values():
-            subjects.append((Stream.OUTBOUND, outbound_subject(channel, key)))
+            subjects += [(Stream.OUTBOUND, outbound_subject(channel, key, each)) for each in Priority]
             subjects.append((Stream.DELAYED, delayed_due_subject(channel, key, MESSAGE)))
     async with connect(server.url_for(ADMIN), name=ADMIN) as bus, publishing(bus) as publisher:
         await bus.until_connected()
@@ -405,6 +412,14 @@ async def test_a_service_measures_the_lag_of_its_consumers(server: ConfiguredNat
     async with working(server, service) as (bus, _):
         for consumer in READ_BY[service]:
             assert await Streams(bus).lag(consumer) is not None
+
+
+async def test_a_sender_finds_its_shards(server: ConfiguredNats) -> None:
+    async with working(server, SENDER) as (bus, _):
+        found = await Streams(bus).consumers_of(Stream.OUTBOUND)
+    assert {shard.name for channel in Channel for shard in sender_shards(channel)} <= set(found)
+    assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.OUTBOUND}") == {SENDER}
+    assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.INBOUND}") == set()
 
 
 async def test_ingest_reads_the_messages_of_advisories(server: ConfiguredNats) -> None:

@@ -81,7 +81,7 @@ class DeadLetterService:
         now = self.clock()
         request = replay(failed, self.validity, now)
         message, event = request.message, message_accepted(request, time=now)
-        subject = outbound_subject(message.channel, message.conversation_key)
+        subject = outbound_subject(message.channel, message.conversation_key, message.priority)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
         return request.generation
 

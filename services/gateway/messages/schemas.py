@@ -20,7 +20,7 @@ from pydantic import (
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address, is_sender_id
 from shared.channels import Channel, Direction, MessageType
-from shared.message import Message
+from shared.message import Message, Priority
 from shared.segments import Encoding, segments_of
 from shared.status import Status
 from shared.validation import (
@@ -66,6 +66,11 @@ class SendRequest(BaseModel):
     )
     send_at: Moment | None = Field(
         default=None, description="The message is not sent before this time, which may be up to 7 days ahead"
+    )
+    priority: Priority | None = Field(
+        default=None,
+        description="Transactional messages, the default, do not wait for bulk ones. The messages of a "
+        "conversation are sent in order among those of the same priority",
     )
 
     @model_validator(mode="after")
@@ -160,6 +165,7 @@ class MessageResponse(BaseModel):
     send_at: AwareDatetime | None = Field(
         description="The time before which the message is not sent, if one was requested", examples=[None]
     )
+    priority: Priority = Field(examples=[Priority.TRANSACTIONAL])
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property

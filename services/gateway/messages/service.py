@@ -24,7 +24,7 @@ from shared.bus.topology import SEND_WINDOW, Stream, inbound_message_subject, ou
 from shared.channels import Direction, MessageType
 from shared.events import Event, message_accepted
 from shared.ids import MessageId, RequestId, new_message_id, request_id
-from shared.message import DeliveryRequest, IncomingMessage, Message
+from shared.message import DeliveryRequest, IncomingMessage, Message, Priority
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
 from shared.validation import Fault
@@ -86,7 +86,7 @@ class MessageService:
                 _label(event.data.message)
             elif refusal:
                 raise refusal
-            subject = outbound_subject(message.channel, message.conversation_key)
+            subject = outbound_subject(message.channel, message.conversation_key, message.priority)
             await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, caller=caller)
@@ -149,6 +149,7 @@ def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Mes
             "body": body.body or "",
             "attachments": body.attachments or [],
             "timestamp": body.timestamp or now,
+            "priority": body.priority or Priority.TRANSACTIONAL,
         },
     )
 

@@ -3,6 +3,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.topology import (
+    ACK_WAIT,
     INGEST_CONSUMERS,
     MAX_DELIVER,
     PIN_GROUP,
@@ -77,6 +79,12 @@ async def publish(publisher: Publisher, *texts: str) -> None:
         conversation = each.partition(":")[0]
         subject = f"outbound.sms.3.{conversation}"
         await publisher.publish(Stream.OUTBOUND, Outgoing(subject, None, each.encode()))
+
+
+async def publish_many(publisher: Publisher, texts: list[str]) -> None:
+    """Publish messages as `publish` does, in batches."""
+    for start in range(0, len(texts), 200):
+        await asyncio.gather(*(publish(publisher, each) for each in texts[start : start + 200]))
 
 
 def numbered(conversation: str, count: int) -> list[str]:
@@ -162,42 +170,54 @@ async def test_conversations_are_processed_concurrently_and_each_in_order(
     assert recorder.concurrent == 12
 
 
-async def test_no_more_messages_are_processed_or_read_than_the_capacity(
+async def test_no_more_messages_are_read_than_the_capacity(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(40)))
     recorder = Recorder(holds=lambda _: True)
     async with reading(bus, recorder, capacity=6):
-        await recorder.until_begun(1)
-        assert await unprocessed(jetstream) == (39, 1, 0)  # the first is read alone
+        await recorder.until_begun(6)
+        assert await unprocessed(jetstream) == (34, 6, 0)
         recorder.may_go_on.set()
         await recorder.until_done(40)
     assert recorder.concurrent == 6
 
 
-async def test_the_first_message_is_read_alone(
-    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+async def test_the_first_message_is_read_alone_for_a_moment(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If it crashes the process, it takes no others with it."""
+    monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", 1.0)
     await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(10)))
     recorder = Recorder(holds=lambda _: True)
     async with reading(bus, recorder):
         await recorder.until_begun(1)
-        await asyncio.sleep(0.3)
         assert await unprocessed(jetstream) == (9, 1, 0)
+        await recorder.until_begun(10)
         recorder.may_go_on.set()
 
 
-async def test_a_conversation_with_many_messages_leaves_room_for_others(
-    bus: Bus, publisher: Publisher
+async def test_thousands_of_messages_that_wait_leave_room_for_others(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await publish(publisher, *numbered("first", 3), *numbered("busy", 12), "other:0")
-    recorder = Recorder(holds=lambda text: text == "busy:0")
-    async with reading(bus, recorder, capacity=4):
-        await recorder.until_done(4)
-        assert recorder.done == [*numbered("first", 3), "other:0"]
+    """A conversation cannot go on, and neither can the messages to a provider."""
+    monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", 0.01)
+    busy = [*numbered("busy", 1_000), *(f"slow{number}:0" for number in range(1_000))]
+    await publish_many(publisher, busy)
+    recorder = Recorder(holds=lambda text: text == "busy:0" or text.startswith("slow"))
+
+    async def all_are_held() -> bool:
+        return await unprocessed(jetstream) == (0, 2_000, 0)
+
+    async with reading(bus, recorder, capacity=4_096):
+        await eventually(all_are_held)
+        await publish(publisher, "stranger:0")
+        await recorder.until_done(1, within=1)
+        assert recorder.done == ["stranger:0"]
         recorder.may_go_on.set()
-        await recorder.until_done(16)
-    assert recorder.done[4:] == numbered("busy", 12)
+        await recorder.until_done(2_001)
+    assert [text for text in recorder.done if text.startswith("busy")] == numbered("busy", 1_000)
+    assert set(recorder.deliveries.values()) == {1}
 
 
 # --- Messages that cannot be processed yet ---
@@ -373,6 +393,7 @@ async def test_heartbeats_keep_a_message_that_takes_long(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrent, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(concurrent, "_HEARTBEAT_CHECK", 0.1)
     await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=1.0))
     await publish(publisher, "a:0", "a:1")
     recorder = Recorder(seconds=1.5)
@@ -463,6 +484,86 @@ async def test_a_reader_that_stops_returns_in_order_what_it_cannot_finish_in_tim
         assert everything == numbered(name, 20)
 
 
+async def test_a_reader_that_stops_returns_thousands_of_messages_in_order(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", 0.01)
+    monkeypatch.setattr(concurrent, "PATIENCE", 0.1)
+    texts = [f"{name}:{number}" for number in range(30) for name in range(100)]
+    await publish_many(publisher, texts)
+    waiting: set[str] = set()
+
+    async def wait(message: StreamMessage, _: Begin) -> Outcome:
+        waiting.add(text(message))
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def conversations_are_read() -> bool:
+        return len(waiting) == 100
+
+    reader, task = start(bus, wait, capacity=4_096)
+    await eventually(conversations_are_read)
+    reader.stop()
+    await task
+    rest = Recorder()
+    async with reading(bus, rest, capacity=4_096):
+        await rest.until_done(3_000)
+    for name in range(100):
+        prefix = f"{name}:"
+        assert [each for each in rest.done if each.startswith(prefix)] == numbered(str(name), 30)
+
+
+async def test_messages_keep_their_order_if_readers_stop_soon_after_each_other(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reader has read only the first of the messages that the first reader returned."""
+    monkeypatch.setattr(concurrent, "PATIENCE", 0.1)
+    await publish(publisher, *numbered("a", 40))
+    recorder, is_read = Recorder(), asyncio.Event()
+
+    async def wait(_: StreamMessage, __: Begin) -> Outcome:
+        is_read.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for growth in (0.01, 60.0):
+        monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", growth)
+        is_read.clear()
+        reader, task = start(bus, wait, capacity=64)
+        await is_read.wait()
+        if growth < 1:
+            await eventually(partial(is_held, bus, 40))
+        reader.stop()
+        await task
+    async with reading(bus, recorder):
+        await recorder.until_done(40)
+    assert recorder.done == numbered("a", 40)
+
+
+async def is_held(bus: Bus, count: int) -> bool:
+    return await unprocessed(bus.jetstream) == (0, count, 0)
+
+
+async def test_a_message_that_is_delivered_again_while_it_is_in_progress_is_processed_once(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has not heard of it for too long, as after an outage."""
+    monkeypatch.setattr(concurrent, "_HEARTBEAT", 60)
+    await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=0.2))
+    await publish(publisher, "a:0", "a:1")
+    recorder = Recorder(holds=lambda _: True)
+
+    async def was_redelivered() -> bool:
+        return bool((await jetstream.consumer_info(SHARD.stream, SHARD.name)).num_redelivered)
+
+    async with reading(bus, recorder):
+        await eventually(was_redelivered)
+        recorder.may_go_on.set()
+        await recorder.until_done(2)
+        await is_settled(jetstream)
+    assert recorder.done == ["a:0", "a:1"]
+
+
 async def test_a_reader_that_is_cancelled_abandons_its_messages_to_another_one(
     bus: Bus, publisher: Publisher
 ) -> None:
@@ -512,7 +613,7 @@ async def test_a_pinned_consumer_serves_one_of_two_readers_until_that_one_stops(
     assert first.done == ["a:0", *numbered("b", 50), *numbered("c", 50)]
 
 
-async def test_a_pinned_consumer_serves_another_reader_when_the_first_one_hangs(
+async def test_a_pinned_consumer_serves_another_reader_when_the_first_one_hangs_or_dies(
     bus: Bus, other_bus: Bus, publisher: Publisher
 ) -> None:
     request = json.dumps({"batch": 1, "expires": int(60e9), "group": PIN_GROUP}).encode()
@@ -527,7 +628,8 @@ async def test_a_pinned_consumer_serves_another_reader_when_the_first_one_hangs(
         await asyncio.sleep(1)
         assert recorder.done == []
         await recorder.until_done(3, within=6)
-    assert recorder.done == numbered("b", 3)
+        await recorder.until_done(4, within=ACK_WAIT.total_seconds())
+    assert recorder.done == [*numbered("b", 3), "a:0"]
 
 
 async def test_a_reader_that_loses_its_pin_gets_another_one(bus: Bus, publisher: Publisher) -> None:

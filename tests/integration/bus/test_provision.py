@@ -1,5 +1,6 @@
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
@@ -7,11 +8,13 @@ from nats.js.api import ConsumerConfig, StreamConfig, SubjectTransform
 
 from shared.bus.client import Bus
 from shared.bus.concurrent import Begin, ConcurrentReader
-from shared.bus.consumer import Done, Outcome, StreamMessage
+from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.provision import provision
+from shared.bus.streams import Streams
 from shared.bus.topology import (
     ACK_WAIT,
     CONSUMERS,
+    DEFAULT_SHARDS,
     MAX_DELIVER,
     PIN_GROUP,
     Stream,
@@ -20,6 +23,7 @@ from shared.bus.topology import (
 )
 from shared.channels import Channel
 from shared.ids import PARTITIONS, partition_of
+from shared.message import Priority
 from tests import messages
 from tests.waiting import eventually
 
@@ -77,8 +81,14 @@ async def lanes(jetstream: JetStreamContext) -> None:
 
 
 async def publish_to(jetstream: JetStreamContext, *partitions: int) -> None:
+    """Publish messages as version 0.1 did."""
     for partition in partitions:
         await jetstream.publish(f"outbound.sms.{partition}.x", b"x")
+
+
+async def publish_new(jetstream: JetStreamContext, *tokens: str) -> None:
+    for token in tokens:
+        await jetstream.publish(f"outbound.sms.{token}.0a", b"x")
 
 
 async def read_by(jetstream: JetStreamContext, name: str, count: int) -> list[int]:
@@ -93,7 +103,7 @@ async def read_by(jetstream: JetStreamContext, name: str, count: int) -> list[in
     return sequences
 
 
-async def unread_by_shards(bus: Bus) -> list[int]:
+async def unread_by_shards(bus: Bus, count: int = DEFAULT_SHARDS) -> list[int]:
     """Return the sequences of the messages that the shards of text messages deliver."""
     sequences: list[int] = []
 
@@ -105,7 +115,7 @@ async def unread_by_shards(bus: Bus) -> list[int]:
         infos = [await bus.jetstream.consumer_info(each.stream, each.name) for each in shards]
         return not any(info.num_pending or info.num_ack_pending for info in infos)
 
-    shards = sender_shards(Channel.SMS)
+    shards = sender_shards(Channel.SMS, count)
     readers = [ConcurrentReader(bus, shard, collect, capacity=10) for shard in shards]
     running = [asyncio.create_task(reader.run()) for reader in readers]
     await eventually(all_read)
@@ -113,6 +123,30 @@ async def unread_by_shards(bus: Bus) -> list[int]:
         reader.stop()
     await asyncio.gather(*running)
     return sorted(sequences)
+
+
+async def read_by_shard(bus: Bus, name: str, count: int) -> None:
+    """Read and acknowledge messages of a shard, and let it serve another reader."""
+    [shard] = [shard for shard in sender_shards(Channel.SMS) if shard.name == name]
+    sequences: list[int] = []
+
+    async def collect(message: StreamMessage, _: Begin) -> Outcome:
+        sequences.append(message.origin.sequence)
+        return Done() if len(sequences) <= count else HandBack(timedelta(minutes=1))
+
+    async def are_read() -> bool:
+        return len(sequences) >= count
+
+    reader = ConcurrentReader(bus, shard, collect, capacity=1)
+    running = asyncio.create_task(reader.run())
+    await eventually(are_read)
+    reader.stop()
+    await running
+
+
+async def shards_of_sms(bus: Bus) -> set[str]:
+    names = await Streams(bus).consumers_of(Stream.OUTBOUND)
+    return {name for name in names if name.startswith("sender-sms-")}
 
 
 async def lanes_left(jetstream: JetStreamContext) -> set[str]:
@@ -132,8 +166,8 @@ async def test_shards_begin_where_the_lanes_of_version_0_1_have_stopped(
     await provision(jetstream)
 
     assert await lanes_left(jetstream) == set()
-    # Lane 11 has message 8 left, after its second; lane 4 has message 9 left, after its third.
-    assert await unread_by_shards(bus) == [4, 5, 6, 7, 8, 9]
+    # Lane 11 has message 8 left, and lane 4 has message 9.
+    assert await unread_by_shards(bus) == [8, 9]
 
 
 @pytest.mark.usefixtures("lanes")
@@ -144,6 +178,37 @@ async def test_shards_skip_everything_that_lanes_have_read(bus: Bus, jetstream: 
     await provision(jetstream)
     await publish_to(jetstream, 3, 63)
     assert await unread_by_shards(bus) == [4, 5]
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_shards_skip_no_new_message_that_lanes_do_not_read(
+    bus: Bus, jetstream: JetStreamContext
+) -> None:
+    """An earlier run may have been interrupted, and the gateways may have been upgraded since."""
+    stream = await jetstream.stream_info(Stream.OUTBOUND)
+    await jetstream.update_stream(stream.config.evolve(subjects=["outbound.>"]))
+    await publish_to(jetstream, 3, 3)
+    await publish_new(jetstream, "transactional.3", "bulk.3")
+    await publish_to(jetstream, 3)
+    await read_by(jetstream, "sender-sms-03", 3)
+    await provision(jetstream)
+    assert await unread_by_shards(bus) == [3, 4, 5]  # 5 again, but not 1 and 2
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 64])
+async def test_shards_of_another_number_begin_where_the_slowest_of_the_former_ones_has_stopped(
+    bus: Bus, jetstream: JetStreamContext, count: int
+) -> None:
+    await publish_new(jetstream, *(f"{priority}.3" for priority in Priority for _ in range(3)))
+    await publish_new(jetstream, "transactional.4", "transactional.11", "transactional.3")
+    await read_by_shard(bus, "sender-sms-transactional-03-of-08", 2)
+    await read_by_shard(bus, "sender-sms-bulk-03-of-08", 1)
+    await provision(jetstream, shards=count)
+
+    assert await shards_of_sms(bus) == {shard.name for shard in sender_shards(Channel.SMS, count)}
+    assert await unread_by_shards(bus, count) == [3, 5, 6, 7, 8, 9]
+    await provision(jetstream, shards=count)
+    assert await unread_by_shards(bus, count) == []
 
 
 @pytest.mark.usefixtures("lanes")

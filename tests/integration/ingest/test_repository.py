@@ -18,7 +18,7 @@ from shared.db import tables
 from shared.db.engine import make_engine
 from shared.errors import BadMessageError, DatabaseUnavailableError
 from shared.events import Event
-from shared.message import Message, StatusReport
+from shared.message import Message, Priority, StatusReport
 from shared.status import Status
 from tests.events import NOON, accepted, delivered, message, of_all_kinds, received, status_changed
 from tests.integration.ingest.database import all_rows, count
@@ -163,6 +163,8 @@ async def test_texts_and_times_are_stored_unchanged(engine: AsyncEngine) -> None
 
 def chosen_value(field: str) -> Any:  # noqa: ANN401 - the type of the field
     """Return a value that a field of a message may have, but does not have by default."""
+    if field == "priority":
+        return Priority.BULK
     return NOON if AwareDatetime in get_args(Message.model_fields[field].annotation) else f"some {field}"
 
 

@@ -81,6 +81,12 @@ async def test_inserting_existing_messages_changes_no_conversation(connection: A
     assert await conversations(connection) == before
 
 
+async def test_the_previous_release_inserts_messages_without_a_priority(connection: AsyncConnection) -> None:
+    await connection.execute(insert(Message), [message(await new_conversation(connection))])
+
+    assert await connection.scalar(text("SELECT priority FROM messages")) == "transactional"
+
+
 async def test_deleted_messages_are_no_longer_counted(connection: AsyncConnection) -> None:
     first, second = [await new_conversation(connection) for _ in range(2)]
     rows = [message(first, hour) for hour in range(4)] + [message(second, 9)]

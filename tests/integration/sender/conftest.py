@@ -56,7 +56,7 @@ class Harness:
         """Publish a message as the gateway does when it has accepted one."""
         event = messages.accepted(request)
         message = event.data.message
-        subject = outbound_subject(message.channel, message.conversation_key)
+        subject = outbound_subject(message.channel, message.conversation_key, message.priority)
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
         return event.data
 

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from random import Random
 
-from shared.bus.topology import CONSUMERS
-from shared.message import DeliveryRequest
+from shared.bus.provision import provision
+from shared.bus.publisher import Outgoing
+from shared.bus.streams import Streams
+from shared.bus.topology import CONSUMERS, Stream
+from shared.ids import partition_of
+from shared.message import DeliveryRequest, Priority
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory
 from tests.waiting import eventually
@@ -108,3 +112,53 @@ async def test_messages_keep_their_place_during_an_outage_of_the_provider(
     assert {each[-1] for each in statuses} == {"sent"}
     assert statuses.count(["sent"]) > 60
     assert await harness.dead_letters() == []
+
+
+async def test_senders_follow_another_number_of_shards(harness: Harness, sender: SenderFactory) -> None:
+    await harness.provider.behave(latency_ms=100)
+    accepting = asyncio.create_task(accept_many(harness, 60, 30))
+    async with sender(), sender():
+        for count in (3, 16, 1, 8):
+            await until_sent(harness, (await harness.provider.stats())["accepted"] + 100)
+            await provision(harness.bus.jetstream, shards=count)
+        await until_sent(harness, 1_800)
+        await accepting
+        await eventually(harness.is_idle)
+    in_order = list(range(30))
+    assert {to: numbers for to, numbers in (await sent(harness)).items() if numbers != in_order} == {}
+    assert (await harness.provider.stats())["requests"] == 1_800
+    assert await harness.dead_letters() == []
+
+
+async def test_senders_wait_until_shards_are_provisioned(harness: Harness, sender: SenderFactory) -> None:
+    jetstream, streams = harness.bus.jetstream, Streams(harness.bus)
+    shards = [name for name in await streams.consumers_of(Stream.OUTBOUND) if name.startswith("sender-")]
+    for name in shards:
+        await jetstream.delete_consumer(Stream.OUTBOUND, name)
+    request = await harness.accept()
+    async with sender() as worker:
+
+        async def is_ready() -> bool:
+            return await worker.unready_reason() is None
+
+        assert await worker.unready_reason() == "NATS: the shards are not provisioned"
+        await provision(jetstream)
+        await eventually(is_ready)
+        await harness.wait_for_status(request, "sent")
+
+
+async def test_messages_of_every_priority_and_of_version_0_1_are_sent(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    requests = [
+        await harness.accept(messages.request(messages.message(priority=priority))) for priority in Priority
+    ]
+    old = messages.accepted()
+    key = old.data.message.conversation_key
+    subject = f"outbound.sms.{partition_of(key)}.{key}"
+    await harness.publisher.publish(Stream.OUTBOUND, Outgoing(subject, old.id, old.encode()))
+    async with sender():
+        for request in (*requests, old.data):
+            await harness.wait_for_status(request, "sent")
+        await eventually(harness.is_idle)
+    assert (await harness.provider.stats())["requests"] == 3

@@ -70,6 +70,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "error": _error("30003"),
         "created_at": "2024-11-01T14:00:00Z",
         "send_at": None,
+        "priority": "transactional",
         "segments": None,
         "encoding": None,
     }

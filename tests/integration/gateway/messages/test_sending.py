@@ -72,6 +72,7 @@ async def test_an_sms_is_accepted_and_published(
         "provider_message_id": None,
         "error": None,
         "send_at": None,
+        "priority": "transactional",
         "segments": 1,
         "encoding": "GSM-7",
     }

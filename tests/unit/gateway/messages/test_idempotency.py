@@ -11,6 +11,7 @@ from pydantic import Field
 from services.gateway.http.errors import InvalidRequestError
 from services.gateway.messages.idempotency import KEY_PATTERN, fingerprint, parse_key
 from services.gateway.messages.schemas import EmailRequest, SendRequest, SmsRequest
+from shared.message import Priority
 from shared.validation import Subject, context_of
 from tests.unit.gateway.requests import EMAIL, SMS
 
@@ -74,6 +75,7 @@ def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
         ({"attachments": []}, True),
         ({"timestamp": "2024-11-01T15:00:00+01:00"}, True),
         ({"send_at": None}, True),
+        ({"priority": None}, True),
         ({"body": "another text"}, False),
         ({"type": "mms"}, False),
         ({"from": "+12016660000"}, False),
@@ -82,6 +84,7 @@ def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
         ({"timestamp": None}, False),
         ({"timestamp": "2024-11-01T14:00:01Z"}, False),
         ({"send_at": "2026-11-01T14:00:00Z"}, False),
+        ({"priority": Priority.BULK}, False),
     ],
 )
 def test_the_fingerprint_is_that_of_the_normalised_request(changes: dict[str, Any], *, is_same: bool) -> None:

@@ -39,6 +39,28 @@ def email(**changes: Any) -> Message:  # noqa: ANN401 - any field
     return message(EmailRequest, {**EMAIL, **changes})
 
 
+@pytest.mark.parametrize(("path", "payload"), [(SEND_SMS, SMS), (SEND_EMAIL, EMAIL)])
+@pytest.mark.parametrize(
+    ("requested", "priority"),
+    [({}, "transactional"), ({"priority": "transactional"}, "transactional"), ({"priority": "bulk"}, "bulk")],
+)
+async def test_a_message_is_published_with_its_priority(
+    client: httpx.AsyncClient,
+    server: JetStream,
+    path: str,
+    payload: dict[str, str],
+    requested: dict[str, str],
+    priority: str,
+) -> None:
+    response = await client.post(path, json={**payload, **requested})
+    assert response.status_code == 202
+    assert response.json()["priority"] == priority
+    [stored] = server.messages(Stream.OUTBOUND)
+    assert stored.subject.split(".")[2] == priority
+    [event] = events(server, Stream.OUTBOUND)
+    assert event.data.message.priority == priority
+
+
 @pytest.mark.parametrize(
     "spelling", ["+18045551234", "(804) 555-1234", "804.555.1234", "1 804 555 1234", "tel:+1-804-555-1234"]
 )
@@ -187,6 +209,7 @@ async def test_a_message_is_published_with_its_conversation(
         "error": None,
         "created_at": "2026-01-02T03:04:05.678901Z",
         "send_at": None,
+        "priority": "transactional",
         "segments": 1,
         "encoding": "GSM-7",
     }

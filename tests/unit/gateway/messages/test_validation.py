@@ -82,6 +82,8 @@ INVALID_SMS_FIELDS: list[tuple[str, object]] = [
     ("send_at", "2024-11-01T14:00:00"),
     ("send_at", "tomorrow"),
     ("send_at", 1_730_469_600),
+    ("priority", "urgent"),
+    ("priority", ["bulk"]),
     ("colour", "blue"),
 ]
 INVALID_EMAIL_FIELDS: list[tuple[str, object]] = [

@@ -1,0 +1,25 @@
+"""The priority of messages.
+
+Revision ID: 0002
+Revises: 0001
+Create Date: 2026-11-25 21:40:00+00:00
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0002"
+down_revision: str | None = "0001"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    # Because of the default, existing rows are not rewritten, and the previous release can insert messages. A
+    # check constraint would read the whole table while nobody else may use it.
+    priority = sa.Column("priority", sa.Text(), server_default="transactional", nullable=False)
+    op.add_column("messages", priority)
+
+
+def downgrade() -> None:
+    op.drop_column("messages", "priority")

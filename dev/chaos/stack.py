@@ -27,6 +27,7 @@ from dev.local_stack.readiness import (
     answers_jetstream,
     answers_sql,
     until,
+    until_ready,
 )
 from dev.local_stack.servers import HOST, NatsServer, PostgresServer
 
@@ -95,18 +96,26 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, ports: Ports, child: Child, http: httpx.AsyncClient, outside: Outside | None
+        self,
+        folder: Path,
+        ports: Ports,
+        child: Child,
+        http: httpx.AsyncClient,
+        outside: Outside | None,
+        environment: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.http = http
+        self.ports = ports
         self.disturbed: set[str] = set()
         self.servers = outside.cluster.url if outside else _nats(folder, ports.nats).url
         self.cluster = outside.cluster if outside else None
         self.gateway_url = f"http://{HOST}:{ports.gateway}"
         self.provider_urls = {"sms": f"http://{HOST}:{ports.sms}", "email": f"http://{HOST}:{ports.email}"}
         self.database_url = (outside.postgres if outside else _postgres(folder, ports.postgres)).url
-        self._ports = ports
         self._child = child
+        self._environment = environment
+        self._additional: list[Child] = []
 
     def find(self, name: str) -> psutil.Process | None:
         """Return the process of a program, or None if the program is not running."""
@@ -134,6 +143,14 @@ class Stack:
             return int(process.memory_info().rss) if process else 0
         return 0
 
+    def cpu_seconds(self, name: str) -> float:
+        """Return the CPU time that a program has used since it was started, or 0 if it is not running."""
+        process = self.find(name)
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times() if process else None
+            return float(times.user + times.system) if times else 0
+        return 0
+
     async def until_back(self, name: str, *, instead_of: int | None = None) -> None:
         """Wait until a program answers again.
 
@@ -155,6 +172,43 @@ class Stack:
             await until(answers, _BACK_SECONDS)
         except NotReadyError as exc:
             raise ChaosError(f"{name} was not back within {_BACK_SECONDS} s: {exc}") from exc
+
+    async def start_sender(self, *, nats_port: int | None = None) -> Child:
+        """Start a sender in addition to those of the supervisor, and wait until it is ready.
+
+        Args:
+            nats_port: the port of NATS, if it is not the usual one.
+
+        Raises:
+            StackError: it did not become ready.
+        """
+        port = free_port()
+        environment = {
+            **self._environment,
+            "NATS_URL": f"nats://{HOST}:{nats_port}" if nats_port else self.servers,
+            "SMS_PROVIDER_URL": self.provider_urls["sms"],
+            "EMAIL_PROVIDER_URL": self.provider_urls["email"],
+            "HEALTH_HOST": HOST,
+            "HEALTH_PORT": str(port),
+            "LOG_FORMAT": "text",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = Command(
+            name="sender",
+            argv=(sys.executable, "-m", "services.sender"),
+            environment=environment,
+            folder=self.folder,
+            log=self.folder / "services.log",
+            grace=30,
+        )
+        child = Child(command)
+        self._additional.append(child)
+        await until_ready(child, partial(answers_http, f"http://{HOST}:{port}/readyz"), _START_SECONDS)
+        return child
+
+    async def stop_additional(self) -> None:
+        """Stop the senders that were started in addition."""
+        await asyncio.gather(*(child.stop() for child in self._additional))
 
     def configuration_of(self, server: str) -> Path:
         """Return the configuration file, without which NATS or PostgreSQL does not start."""
@@ -178,7 +232,7 @@ class Stack:
 
     def _health_port(self, name: str) -> int:
         service, _, number = name.partition("-")
-        first = self._ports.ingest if service == "ingest" else self._ports.sender
+        first = self.ports.ingest if service == "ingest" else self.ports.sender
         return first + int(number) - 1
 
     def _probe(self, name: str) -> Probe:
@@ -237,8 +291,10 @@ async def running_stack(
     child = Child(command)
     try:
         await _until_up(child, log)
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
-            yield Stack(folder, ports, child, http, outside)
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as http, AsyncExitStack() as exits:
+            stack = Stack(folder, ports, child, http, outside, environment)
+            exits.push_async_callback(stack.stop_additional)
+            yield stack
     finally:
         await child.stop()
 

@@ -113,7 +113,7 @@ async def _random_fault(scene: Scene) -> str:
             await faults.restart(stack, name, Signals.SIGTERM)
             return f"terminated {name}"
         case "hang":
-            name = random.choice([NATS, POSTGRES, *INGESTS])
+            name = random.choice([NATS, POSTGRES, *INGESTS, *SENDERS])
             async with faults.hanging(stack, name):
                 await asyncio.sleep(seconds)
             return f"{name} hung for {seconds:.1f} s"

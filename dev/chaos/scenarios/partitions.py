@@ -77,14 +77,14 @@ SCENARIOS = (
     ),
     Scenario(
         name="split-brain",
-        about="one of two senders loses NATS, but not the providers, for longer than its claims last",
+        about="one of two senders loses NATS, but not the providers, while it sends",
         play=_cut_off(short=8, full=_FOR_LONG),
         check=order.check,
         settings={"SENDERS": "1"},
     ),
     Scenario(
         name="split-no-keys",
-        about="the same for less than a claim lasts; the providers do not know idempotency keys",
+        about="the same, and the providers do not know idempotency keys",
         play=_cut_off(short=8, full=_FOR_A_WHILE),
         check=order.check,
         settings={**TWILIO_AND_SENDGRID, "SENDERS": "1"},
@@ -93,7 +93,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="split-in-doubt",
-        about="the same for longer than a claim lasts; messages in doubt are not sent again",
+        about="the same for longer than a claim lasts: messages in doubt are not sent again",
         play=_cut_off(short=8, full=_FOR_LONG),
         check=order.check,
         settings={**TWILIO_AND_SENDGRID, "SENDERS": "1", "ON_AMBIGUOUS": "fail"},

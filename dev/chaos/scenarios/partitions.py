@@ -46,6 +46,25 @@ def _cut_off(*, short: float, full: float) -> Play:
     return play
 
 
+async def _cut_off_briefly(scene: Scene) -> None:
+    """Cut one of two senders off repeatedly: the other one believes that it is dead, but its pins last."""
+    stack = scene.stack
+    async with (
+        proxying(stack.ports.nats) as proxy,
+        shares.watching(stack) as held,
+        faults.misbehaving(stack, latency_ms=_LATENCY),
+    ):
+        sender = await stack.start_sender(nats_port=proxy.port)
+        await held.until_divided(2)
+        for _ in range(int(scene.pick(short=2, full=8))):
+            await asyncio.sleep(scene.random.uniform(1, 3))
+            proxy.cut()
+            await asyncio.sleep(scene.random.uniform(2.2, 2.8))
+            proxy.heal()
+        await held.until_divided(2)
+        await sender.stop()
+
+
 async def _suspend(scene: Scene) -> None:
     """Stop senders for longer than their presence and their pins last, and than their claims do."""
     stack = scene.stack
@@ -81,6 +100,16 @@ SCENARIOS = (
         play=_cut_off(short=8, full=_FOR_LONG),
         check=order.check,
         settings={"SENDERS": "1"},
+    ),
+    Scenario(
+        name="split-briefly",
+        about="the same for so short a time that its requests to NATS are still answered: nothing fails",
+        play=_cut_off_briefly,
+        check=order.check_exact,
+        settings={"SENDERS": "1"},
+        rate=60,
+        may_repeat=False,
+        in_short=False,
     ),
     Scenario(
         name="split-no-keys",

@@ -17,7 +17,12 @@ _HANDED_OVER_SECONDS = ACK_WAIT.total_seconds() / 2
 """A message that takes less time was not left to be delivered again."""
 
 _BUSY = 700
-"""Latency of the providers in milliseconds: many messages wait for the one before them."""
+"""Latency of the providers in milliseconds."""
+
+
+def _slots(number: int) -> dict[str, str]:
+    """Return settings with which messages wait in the senders, and are handed over unsent."""
+    return {"SMS_PROVIDER_CONCURRENCY": str(number), "EMAIL_PROVIDER_CONCURRENCY": str(number)}
 
 
 async def _calm(scene: Scene) -> None:
@@ -114,6 +119,7 @@ SCENARIOS = (
         play=_restart_in_turn,
         check=_check_order_and_waits,
         disturbs=frozenset(SENDERS),
+        settings=_slots(6),
         rate=60,
         may_repeat=False,
         in_short=False,
@@ -123,7 +129,7 @@ SCENARIOS = (
         about="one sender becomes four, and one again: messages are handed over in order",
         play=_scale,
         check=_check_order_and_waits,
-        settings={"SENDERS": "1"},
+        settings={"SENDERS": "1", **_slots(16)},
         rate=60,
         may_repeat=False,
     ),

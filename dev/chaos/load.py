@@ -25,7 +25,7 @@ _REPEAT_EVERY = 10
 """One in this many messages is requested again although it was accepted."""
 
 _BURST_CLIENTS = 24
-_BURST_CONVERSATIONS = 500
+_BURST_CONVERSATIONS = 20 * _BURST_CLIENTS
 _BURST_FROM = 1_000
 _RESPONSE_TIMEOUT = 10.0
 """Seconds after which a client stops waiting: twice the time that the API may take."""
@@ -119,6 +119,7 @@ class Load:
         self._tag = tag
         self._accepted: dict[str, str] = {}
         self._stopping = asyncio.Event()
+        self._bursts = 0
         self._send_interval = _CLIENTS * len(CHANNELS) / (rate * 3 / 4)
         self._receive_interval = _PROVIDERS * len(CHANNELS) / (rate / 4)
 
@@ -135,18 +136,26 @@ class Load:
                     group.create_task(self._receive(channel, number))
             group.create_task(self._read())
 
-    async def burst(self, channel: str, count: int) -> None:
-        """Send `count` messages as fast as they are accepted."""
-        numbers = iter(range(count))
+    async def burst(self, channel: str, count: int, *, conversations: int = _BURST_CONVERSATIONS) -> None:
+        """Send `count` messages as fast as they are accepted.
 
-        async def client() -> None:
-            for number in numbers:
+        Args:
+            channel: the channel.
+            count: the number of messages.
+            conversations: the number of their conversations, a multiple of the number of clients: each client
+                has its own, in which it sends the next message when the one before it was accepted.
+        """
+        first = self._bursts
+        self._bursts += count
+
+        async def client(offset: int) -> None:
+            for number in range(first + offset, first + count, _BURST_CLIENTS):
                 name = f"{self._tag}-{channel}-burst-{number}"
-                await self._send_one(channel, name, _BURST_FROM + number % _BURST_CONVERSATIONS, number)
+                await self._send_one(channel, name, _BURST_FROM + number % conversations, number)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(_BURST_CLIENTS):
-                group.create_task(client())
+            for offset in range(_BURST_CLIENTS):
+                group.create_task(client(offset))
 
     async def _send(self, channel: str, client: int) -> None:
         async for number in self._beat(self._send_interval):

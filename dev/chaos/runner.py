@@ -20,8 +20,9 @@ from dev.chaos import account
 from dev.chaos.account import Findings, Line
 from dev.chaos.errors import ChaosError
 from dev.chaos.load import Record, running_load
+from dev.chaos.outside import running_outside
 from dev.chaos.scene import Scenario, Scene
-from dev.chaos.stack import Stack, running_outside, running_stack
+from dev.chaos.stack import Stack, running_stack
 from dev.local_stack.errors import StackError
 
 ABORTING = (

@@ -9,17 +9,17 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 
-from dev.chaos.cluster import Cluster, running_cluster
 from dev.chaos.errors import ChaosError
-from dev.local_stack.ports import free_port, is_free
-from dev.local_stack.processes import Child, Command, run_to_end
+from dev.chaos.outside import ROOT, Outside
+from dev.chaos.ports import Ports, free_ports
+from dev.local_stack.ports import free_port
+from dev.local_stack.processes import Child, Command
 from dev.local_stack.readiness import (
     NotReadyError,
     Probe,
@@ -30,8 +30,6 @@ from dev.local_stack.readiness import (
     until_ready,
 )
 from dev.local_stack.servers import HOST, NatsServer, PostgresServer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 GATEWAY = "gateway"
 INGESTS = ("ingest-1", "ingest-2")
@@ -55,35 +53,6 @@ _SETTINGS = {
 _START_SECONDS = 120
 _BACK_SECONDS = 60
 _IS_UP = "Everything is up."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """The ports of the processes. Those of ingest and the sender are of the first process of each."""
-
-    gateway: int
-    sms: int
-    email: int
-    nats: int
-    postgres: int
-    ingest: int
-    sender: int
-
-
-@dataclass(frozen=True)
-class Outside:
-    """Servers that are not run by the supervisor."""
-
-    postgres: PostgresServer
-    cluster: Cluster
-
-    @property
-    def settings(self) -> Mapping[str, str]:
-        return {
-            "DATABASE_URL": self.postgres.url.replace("postgresql://", "postgresql+asyncpg://", 1),
-            "NATS_URL": self.cluster.url,
-            "STREAM_REPLICAS": str(len(self.cluster.nodes)),
-        }
 
 
 class Stack:
@@ -262,7 +231,7 @@ async def running_stack(
     Raises:
         ChaosError: a process did not start.
     """
-    ports = _free_ports()
+    ports = free_ports(ingests=len(INGESTS), senders=len(SENDERS))
     environment = {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **_SETTINGS,
@@ -314,49 +283,3 @@ def _postgres(folder: Path, port: int) -> PostgresServer:
 
 def _nats(folder: Path, port: int) -> NatsServer:
     return NatsServer(folder / ".data" / NATS, port, log=folder / "unused.log")
-
-
-def _free_ports() -> Ports:
-    taken: set[int] = set()
-    found = []
-    for count in (1, 1, 1, 1, 1, len(INGESTS), len(SENDERS)):
-        first = _free_row(count, taken)
-        taken.update(range(first, first + count))
-        found.append(first)
-    gateway, sms, email, nats, postgres, ingest, sender = found
-    return Ports(
-        gateway=gateway, sms=sms, email=email, nats=nats, postgres=postgres, ingest=ingest, sender=sender
-    )
-
-
-def _free_row(count: int, taken: set[int]) -> int:
-    """Return the first of `count` consecutive free ports."""
-    while True:
-        first = free_port(taken)
-        row = range(first, first + count)
-        if taken.isdisjoint(row) and all(map(is_free, row)):
-            return first
-
-
-@asynccontextmanager
-async def running_outside(folder: Path) -> AsyncIterator[Outside]:
-    """Run a migrated PostgreSQL and a cluster of three nats-servers for the block.
-
-    Raises:
-        ChaosError: the migrations failed.
-    """
-    async with AsyncExitStack() as exits:
-        postgres = PostgresServer(folder / POSTGRES, free_port(), log=folder / "postgres.log")
-        exits.push_async_callback(postgres.stop)
-        await postgres.start()
-        outside = Outside(postgres, await exits.enter_async_context(running_cluster(folder)))
-        migrate = Command(
-            name="migrate",
-            argv=(sys.executable, "-m", "alembic", "upgrade", "head"),
-            environment={**os.environ, **outside.settings},
-            folder=ROOT,
-        )
-        status, last_lines = await run_to_end(migrate, lambda _: None)
-        if status != 0:
-            raise ChaosError("\n".join(["the migrations failed", *last_lines]))
-        yield outside

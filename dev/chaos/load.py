@@ -25,7 +25,7 @@ _REPEAT_EVERY = 10
 """One in this many messages is requested again although it was accepted."""
 
 _BURST_CLIENTS = 24
-_BURST_CONVERSATIONS = 20 * _BURST_CLIENTS
+_BURST_CONVERSATIONS = 500
 _BURST_FROM = 1_000
 _RESPONSE_TIMEOUT = 10.0
 """Seconds after which a client stops waiting: twice the time that the API may take."""
@@ -137,24 +137,26 @@ class Load:
             group.create_task(self._read())
 
     async def burst(self, channel: str, count: int, *, conversations: int = _BURST_CONVERSATIONS) -> None:
-        """Send `count` messages as fast as they are accepted.
+        """Send `count` messages as fast as they are accepted, each conversation in order.
 
         Args:
             channel: the channel.
             count: the number of messages.
-            conversations: the number of their conversations, a multiple of the number of clients: each client
-                has its own, in which it sends the next message when the one before it was accepted.
+            conversations: the number of their conversations, which are the same in every burst.
         """
+        clients = min(conversations, _BURST_CLIENTS)
         first = self._bursts
         self._bursts += count
 
         async def client(offset: int) -> None:
-            for number in range(first + offset, first + count, _BURST_CLIENTS):
-                name = f"{self._tag}-{channel}-burst-{number}"
-                await self._send_one(channel, name, _BURST_FROM + number % conversations, number)
+            for number in range(first, first + count):
+                conversation = number % conversations
+                if conversation % clients == offset:
+                    name = f"{self._tag}-{channel}-burst-{number}"
+                    await self._send_one(channel, name, _BURST_FROM + conversation, number)
 
         async with asyncio.TaskGroup() as group:
-            for offset in range(_BURST_CLIENTS):
+            for offset in range(clients):
                 group.create_task(client(offset))
 
     async def _send(self, channel: str, client: int) -> None:

@@ -16,10 +16,10 @@ _END_SECONDS = 10
 _HANDED_OVER_SECONDS = ACK_WAIT.total_seconds()
 """A message that reaches its provider sooner was not left to be delivered again."""
 
-_BUSY = 500
+_BUSY = 800
 """Latency of the providers in milliseconds."""
 
-_HOT_CONVERSATIONS = 24
+_HOT_CONVERSATIONS = 8
 _LINE = 4
 """Messages that wait in each of these conversations when a sender starts or stops."""
 

@@ -20,8 +20,10 @@ _CLAIMED_UNTIL = CLAIM_LEASE.total_seconds()
 """Seconds during which nobody else touches a message that the dead process was sending."""
 
 _SUSPENSE = 5.0
-_WAITING = 240
-_SLOTS = {"SMS_PROVIDER_CONCURRENCY": "4"}
+"""Seconds after a kill in which the others send everything that they have already."""
+
+_WAITING = 96
+_SLOTS = {"SMS_PROVIDER_CONCURRENCY": "1"}
 """Settings with which most messages in a sender wait for a slot."""
 
 _MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
@@ -57,7 +59,7 @@ async def _kill_each(scene: Scene) -> None:
 
 async def _kill_one(scene: Scene) -> None:
     """Kill a sender in which many messages wait for a slot, and some are being sent."""
-    async with faults.misbehaving(scene.stack, channels=["sms"], latency_ms=500):
+    async with faults.misbehaving(scene.stack, channels=["sms"], latency_ms=1_000):
         await scene.load.burst("sms", _WAITING)
         name = scene.random.choice(SENDERS)
         scene.kills.append(datetime.now(UTC))

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -271,6 +272,38 @@ async def test_messages_wait_in_their_place_until_they_can_be_processed(
         await recorder.until_done(120)
     assert refusals
     assert set(recorder.deliveries.values()) == {1}
+
+
+async def test_the_answer_to_a_request_is_received_even_if_messages_cannot_be_processed_by_then(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that unsubscribed would lose it until the messages are delivered again, after later ones."""
+    is_able, recorder, asked = [True], Recorder(), list[None]()
+    subscribe, subscriptions = bus.client.subscribe, list[str]()
+
+    def count(subject: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as in nats-py
+        if not subject.endswith(".*"):  # the client's own one, for the answers to its requests
+            subscriptions.append(subject)
+        return subscribe(subject, *args, **options)
+
+    def may_read() -> bool:
+        asked.append(None)
+        return is_able[0]
+
+    async def was_asked_twice() -> bool:
+        return len(asked) > 1
+
+    monkeypatch.setattr(bus.client, "subscribe", count)
+    async with reading(bus, recorder, may_read=may_read):
+        await publish(publisher, "a:0")
+        await recorder.until_done(1)
+        is_able[0] = False
+        asked.clear()
+        await eventually(was_asked_twice)
+        is_able[0] = True
+        await publish(publisher, "a:1")
+        await recorder.until_done(2)
+        assert len(subscriptions) == 1
 
 
 async def test_nothing_is_read_while_messages_cannot_be_processed(

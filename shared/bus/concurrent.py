@@ -79,6 +79,7 @@ class _Held:
     """A message in this process.
 
     Attributes:
+        key: messages with the same one are processed in order.
         begun: whether processing must not be interrupted.
         settled: whether it was acknowledged, or returned with a delay.
         is_old: whether it was there already when the last heartbeats were sent.
@@ -86,6 +87,7 @@ class _Held:
 
     msg: Msg
     message: StreamMessage
+    key: str | None
     begun: bool = False
     settled: bool = False
     is_old: bool = False
@@ -126,6 +128,7 @@ class ConcurrentReader:
         self._last_of_key: dict[str, asyncio.Task[None]] = {}
         self._in_line = 0
         self._unsettled: list[_Held] = []
+        self._left_keys: set[str | None] = set()
         self._alone = asyncio.Lock()
 
         self._requested = 0
@@ -284,19 +287,22 @@ class ConcurrentReader:
     # --- Processing ---
 
     def _start(self, msg: Msg) -> None:
-        held = _Held(msg, stream_message(msg, self._consumer))
-        key = self._key_of(held.message)
+        message = stream_message(msg, self._consumer)
+        key = self._key_of(message)
+        held = _Held(msg, message, key)
         before = self._last_of_key.get(key) if key else None
         task = asyncio.create_task(self._handle(held, before))
         self._held[task] = held
         if key:
             self._last_of_key[key] = task
-        task.add_done_callback(lambda done: self._forget(done, key))
+        task.add_done_callback(self._forget)
 
-    def _forget(self, task: asyncio.Task[None], key: str | None) -> None:
+    def _forget(self, task: asyncio.Task[None]) -> None:
         held = self._held.pop(task)
+        key = held.key
         if not held.settled:
             self._unsettled.append(held)
+            self._left_keys.add(key)
         if key and self._last_of_key.get(key) is task:
             del self._last_of_key[key]
         self._capacity = min(2 * self._capacity, self._max_capacity)
@@ -306,6 +312,8 @@ class ConcurrentReader:
         """Process a message until it is settled, or until the reader stops."""
         if before is not None:
             await self._wait_in_line(before)
+            if self._stopping.is_set() and held.key in self._left_keys:
+                return  # it must not overtake the one before it, which is going to be returned
         retry = _FIRST_RETRY
         while not self._is_closed:
             try:

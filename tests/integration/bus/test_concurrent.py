@@ -496,6 +496,36 @@ async def test_a_reader_that_stops_returns_in_order_what_it_cannot_finish_in_tim
         assert everything == numbered(name, 20)
 
 
+async def test_a_message_does_not_overtake_the_one_before_it_when_the_reader_stops(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    refused, recorder, second = list[str](), Recorder(), Recorder()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if text(message) != "a:0":
+            return await recorder(message, begin)
+        refused.append(text(message))
+        raise BusUnavailableError("not available")
+
+    async def is_refused() -> bool:
+        return bool(refused)
+
+    async def are_delivered() -> bool:
+        return (await unprocessed(jetstream))[:2] == (0, 3)
+
+    async with reading(bus, process):
+        await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(20)))
+        await recorder.until_done(20)  # so that the reader takes more than one message
+        recorder.begun.clear()
+        await publish(publisher, *numbered("a", 3))
+        await eventually(is_refused)
+        await eventually(are_delivered)
+    assert recorder.begun == []
+    async with reading(bus, second):
+        await second.until_done(3)
+    assert second.done == numbered("a", 3)
+
+
 async def test_a_reader_that_is_cancelled_abandons_its_messages_to_another_one(
     bus: Bus, publisher: Publisher
 ) -> None:

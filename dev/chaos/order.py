@@ -4,6 +4,8 @@ from dev.chaos.account import Findings
 from dev.chaos.load import CHANNELS, Item, by_conversation
 from dev.chaos.scene import Scene
 
+_SHOWN = 5
+
 
 def check_exact(scene: Scene, findings: Findings) -> None:
     """Expect that every conversation was sent in the order of acceptance, without any exception."""
@@ -23,6 +25,7 @@ def check(scene: Scene, findings: Findings) -> None:
 def _check(scene: Scene, findings: Findings) -> int:
     """Check the order, and return the number of messages to which it does not apply."""
     conversations = compared = ignored = 0
+    wrong = []
     for channel in CHANNELS:
         place = {sent.name: number for number, sent in reversed([*enumerate(findings.sent.get(channel, ()))])}
         sent = [item for item in scene.load.record.sends if item.channel == channel and item.name in place]
@@ -32,7 +35,9 @@ def _check(scene: Scene, findings: Findings) -> int:
         for conversation in by_conversation(items):
             conversations += 1
             places = [place[item.name] for item in conversation]
-            scene.expect(places == sorted(places), f"{conversation[0].place[0]} was sent out of order")
+            if places != sorted(places):
+                wrong.append(conversation[0].place[0])
+    scene.expect(not wrong, f"{len(wrong)} conversations were sent out of order: {', '.join(wrong[:_SHOWN])}")
     scene.notes.append(
         f"{compared} messages of {conversations} conversations were compared with the order of acceptance,"
         f" {ignored} were not"

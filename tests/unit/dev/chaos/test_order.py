@@ -45,7 +45,7 @@ def test_messages_in_the_order_of_acceptance_are_accepted() -> None:
 def test_a_message_that_overtakes_another_is_found(sent: tuple[str, ...]) -> None:
     scene = scene_of("a", "b", "c")
     order.check(scene, findings_of(*sent))
-    assert scene.violations == ["sms-1 was sent out of order"]
+    assert scene.violations == ["1 conversations were sent out of order: sms-1"]
 
 
 def test_a_message_that_was_retried_may_be_overtaken_unless_nothing_has_failed() -> None:
@@ -64,4 +64,4 @@ def test_only_messages_that_were_accepted_around_a_fault_may_be_overtaken() -> N
     order.check(scene, findings_of("b", "c", "a"))
     assert scene.violations == []
     order.check(scene, findings_of("a", "c", "b"))
-    assert scene.violations == ["sms-1 was sent out of order"]
+    assert scene.violations == ["1 conversations were sent out of order: sms-1"]

@@ -2,8 +2,9 @@
 
     python -m dev.chaos [--short] [--runs N] [--seed N] [scenario…]
 
-The exit status is 1 if an accepted message is missing, if a provider accepted a message twice, if a response
-took longer than 5 seconds, or if a stream is no longer read.
+The exit status is 1 if an accepted message is missing, if a provider accepted a message twice, if a
+conversation was sent out of order while nothing failed, if a response took longer than 5 seconds, or if a
+stream is no longer read.
 """
 
 import argparse

@@ -27,6 +27,10 @@ _STATUS = """
     SELECT DISTINCT ON (message_id) message_id, status FROM message_history
     WHERE message_id = ANY($1) ORDER BY message_id, generation DESC, precedence DESC, occurred_at
 """
+_MOVED = """
+    SELECT DISTINCT message_id FROM message_history
+    WHERE message_id = ANY($1) AND status IN ('retrying', 'scheduled')
+"""
 _MISCOUNTED = """
     SELECT count(*) FROM conversations AS c
     WHERE message_count <> (SELECT count(*) FROM messages AS m WHERE m.conversation_id = c.id)
@@ -65,6 +69,7 @@ class Findings:
         sent: the messages that the provider of each channel has accepted, in order.
         stored: ids of the messages in the database.
         status: the status of each message there, by its id.
+        moved: ids of the messages that were retried or deferred.
         failures: the reasons of the dead letters that belong to messages, by message id.
         dead_letters: the reasons of all dead letters, by their ids.
         dead_letters_of_messages: ids of the dead letters that belong to messages.
@@ -75,6 +80,7 @@ class Findings:
     sent: Mapping[str, Sequence[SentMessage]] = field(default_factory=dict)
     stored: frozenset[str] = frozenset()
     status: Mapping[str, str] = field(default_factory=dict)
+    moved: frozenset[str] = frozenset()
     failures: Mapping[str, str] = field(default_factory=dict)
     dead_letters: Mapping[str, str] = field(default_factory=dict)
     dead_letters_of_messages: frozenset[str] = frozenset()
@@ -150,6 +156,15 @@ async def repeated_keys(stack: Stack) -> int:
     return sum(int(response.raise_for_status().json()["repeated_keys"]) for response in responses)
 
 
+async def accepted_by_providers(stack: Stack) -> Mapping[str, int]:
+    """Count the messages that the provider of each channel has accepted, since it was started."""
+    counts = {}
+    for channel, url in stack.provider_urls.items():
+        response = await stack.http.get(f"{url}/mock/stats")
+        counts[channel] = int(response.raise_for_status().json()["accepted"])
+    return counts
+
+
 async def dead_letters(stack: Stack) -> frozenset[str]:
     """Return the ids of all dead letters in the database."""
     connection = await asyncpg.connect(stack.database_url, timeout=5)
@@ -223,6 +238,7 @@ async def _find(stack: Stack, record: Record, backlog: Mapping[str, int]) -> Fin
     try:
         stored = await connection.fetch("SELECT id FROM messages WHERE id = ANY($1)", ids)
         status = await connection.fetch(_STATUS, ids)
+        moved = await connection.fetch(_MOVED, ids)
         rows = await connection.fetch("SELECT id, message_id, reason FROM dead_letters")
         miscounted = await connection.fetchval(_MISCOUNTED)
     finally:
@@ -231,6 +247,7 @@ async def _find(stack: Stack, record: Record, backlog: Mapping[str, int]) -> Fin
         sent={channel: await _sent(stack, channel) for channel in CHANNELS},
         stored=frozenset(str(row["id"]) for row in stored),
         status={str(row["message_id"]): row["status"] for row in status},
+        moved=frozenset(str(row["message_id"]) for row in moved),
         failures={str(row["message_id"]): row["reason"] for row in rows if row["message_id"]},
         dead_letters={str(row["id"]): row["reason"] for row in rows},
         dead_letters_of_messages=frozenset(str(row["id"]) for row in rows if row["message_id"]),

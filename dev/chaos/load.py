@@ -119,6 +119,7 @@ class Load:
         self._tag = tag
         self._accepted: dict[str, str] = {}
         self._stopping = asyncio.Event()
+        self._bursts = 0
         self._send_interval = _CLIENTS * len(CHANNELS) / (rate * 3 / 4)
         self._receive_interval = _PROVIDERS * len(CHANNELS) / (rate / 4)
 
@@ -135,18 +136,28 @@ class Load:
                     group.create_task(self._receive(channel, number))
             group.create_task(self._read())
 
-    async def burst(self, channel: str, count: int) -> None:
-        """Send `count` messages as fast as they are accepted."""
-        numbers = iter(range(count))
+    async def burst(self, channel: str, count: int, *, conversations: int = _BURST_CONVERSATIONS) -> None:
+        """Send `count` messages as fast as they are accepted, each conversation in order.
 
-        async def client() -> None:
-            for number in numbers:
-                name = f"{self._tag}-{channel}-burst-{number}"
-                await self._send_one(channel, name, _BURST_FROM + number % _BURST_CONVERSATIONS, number)
+        Args:
+            channel: the channel.
+            count: the number of messages.
+            conversations: the number of their conversations, which are the same in every burst.
+        """
+        clients = min(conversations, _BURST_CLIENTS)
+        first = self._bursts
+        self._bursts += count
+
+        async def client(offset: int) -> None:
+            for number in range(first, first + count):
+                conversation = number % conversations
+                if conversation % clients == offset:
+                    name = f"{self._tag}-{channel}-burst-{number}"
+                    await self._send_one(channel, name, _BURST_FROM + conversation, number)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(_BURST_CLIENTS):
-                group.create_task(client())
+            for offset in range(clients):
+                group.create_task(client(offset))
 
     async def _send(self, channel: str, client: int) -> None:
         async for number in self._beat(self._send_interval):

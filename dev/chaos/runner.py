@@ -20,8 +20,9 @@ from dev.chaos import account
 from dev.chaos.account import Findings, Line
 from dev.chaos.errors import ChaosError
 from dev.chaos.load import Record, running_load
+from dev.chaos.outside import running_outside
 from dev.chaos.scene import Scenario, Scene
-from dev.chaos.stack import Stack, running_outside, running_stack
+from dev.chaos.stack import Stack, running_stack
 from dev.local_stack.errors import StackError
 
 ABORTING = (
@@ -37,6 +38,8 @@ ABORTING = (
 
 _LONGEST_RESPONSE = 5.0
 _SHOWN = 5
+_IN_DOUBT = "ambiguous"
+"""The reason of a dead letter if it is not known whether the provider has the message."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class Runner:
         repeated = await account.repeated_keys(stack) - repeated_before
         lines = account.lines(load.record, findings)
         violations = [*scene.violations, *_violations(load.record, findings, lines)]
+        failures = account.failures(load.record, findings)
+        allowed = {_IN_DOUBT} if scenario.may_doubt else set()
+        if failures.keys() - allowed:
+            violations.append(f"messages were dead-lettered: {dict(failures)}")
         unexplained = (
             findings.dead_letters.keys()
             - dead_letters_before
@@ -115,7 +122,7 @@ class Runner:
         return Result(
             scenario=scenario.name,
             lines=lines,
-            failures=dict(account.failures(load.record, findings)),
+            failures=dict(failures),
             repeated=repeated,
             slowest=max((answer.seconds for answer in load.record.answers), default=0),
             seconds=time.monotonic() - started,
@@ -192,8 +199,6 @@ def _violations_of(line: Line) -> Iterator[str]:
         yield f"{line.name}: sent more than once: {_names([item.name for item in line.duplicates])}"
     if line.requested > line.accepted:
         yield f"{line.name}: {line.requested - line.accepted} were never accepted"
-    if line.dead_lettered:
-        yield f"{line.name}: {line.dead_lettered} were dead-lettered"
     if line.expired:
         yield f"{line.name}: {line.expired} expired"
 

@@ -2,12 +2,22 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from random import Random
 from statistics import median
 
 from dev.chaos.account import Findings
 from dev.chaos.load import Answer, Load
 from dev.chaos.stack import Stack
+
+WARM_UP = 1.0
+"""Seconds before a fault, so that it finds the services at work."""
+
+_IN_PROGRESS = timedelta(seconds=5)
+"""A message that was accepted so long before a fault has been sent."""
+
+_IN_FLIGHT = timedelta(seconds=2)
+"""A process gets no more messages so long after a fault: its requests for messages have expired."""
 
 
 @dataclass
@@ -20,6 +30,8 @@ class Scene:
         notes: remarks for the report.
         violations: the expectations that were not met.
         dead_letters: the reasons of the expected dead letters, by their ids.
+        kills: when senders were killed.
+        disorder: the times between which accepted messages may be sent out of order.
     """
 
     stack: Stack
@@ -29,6 +41,8 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     dead_letters: dict[str, str] = field(default_factory=dict)
+    kills: list[datetime] = field(default_factory=list)
+    disorder: list[tuple[datetime, datetime]] = field(default_factory=list)
 
     def expect(self, condition: bool, violation: str) -> None:  # noqa: FBT001 - reads like assert
         if not condition:
@@ -37,6 +51,11 @@ class Scene:
     def pick(self, *, short: float, full: float) -> float:
         """Return the value for the short or the full form."""
         return short if self.is_short else full
+
+    def excuse_disorder(self) -> None:
+        """Note that a fault happens now, and that messages in progress may be sent out of order."""
+        now = datetime.now(UTC)
+        self.disorder.append((now - _IN_PROGRESS, now + _IN_FLIGHT))
 
     def note_latency(self, when: str, answers: list[Answer]) -> None:
         seconds = [answer.seconds for answer in answers]
@@ -65,6 +84,8 @@ class Scenario:
         settle_seconds: how long it may take until every message has reached a final status.
         in_short: whether the scenario is part of the short form.
         may_repeat: whether requests to providers may be repeated with the same idempotency key.
+        may_doubt: whether messages may become dead letters because it is not known whether their provider has
+            them.
         cluster: whether NATS is a cluster of three servers.
     """
 
@@ -78,4 +99,5 @@ class Scenario:
     settle_seconds: float = 120
     in_short: bool = True
     may_repeat: bool = True
+    may_doubt: bool = False
     cluster: bool = False

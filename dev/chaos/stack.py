@@ -9,17 +9,17 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
 
-from dev.chaos.cluster import Cluster, running_cluster
 from dev.chaos.errors import ChaosError
-from dev.local_stack.ports import free_port, is_free
-from dev.local_stack.processes import Child, Command, run_to_end
+from dev.chaos.outside import ROOT, Outside
+from dev.chaos.ports import Ports, free_ports
+from dev.local_stack.ports import free_port
+from dev.local_stack.processes import Child, Command
 from dev.local_stack.readiness import (
     NotReadyError,
     Probe,
@@ -27,10 +27,9 @@ from dev.local_stack.readiness import (
     answers_jetstream,
     answers_sql,
     until,
+    until_ready,
 )
 from dev.local_stack.servers import HOST, NatsServer, PostgresServer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 GATEWAY = "gateway"
 INGESTS = ("ingest-1", "ingest-2")
@@ -56,35 +55,6 @@ _BACK_SECONDS = 60
 _IS_UP = "Everything is up."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ports:
-    """The ports of the processes. Those of ingest and the sender are of the first process of each."""
-
-    gateway: int
-    sms: int
-    email: int
-    nats: int
-    postgres: int
-    ingest: int
-    sender: int
-
-
-@dataclass(frozen=True)
-class Outside:
-    """Servers that are not run by the supervisor."""
-
-    postgres: PostgresServer
-    cluster: Cluster
-
-    @property
-    def settings(self) -> Mapping[str, str]:
-        return {
-            "DATABASE_URL": self.postgres.url.replace("postgresql://", "postgresql+asyncpg://", 1),
-            "NATS_URL": self.cluster.url,
-            "STREAM_REPLICAS": str(len(self.cluster.nodes)),
-        }
-
-
 class Stack:
     """The running processes.
 
@@ -95,18 +65,26 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, ports: Ports, child: Child, http: httpx.AsyncClient, outside: Outside | None
+        self,
+        folder: Path,
+        ports: Ports,
+        child: Child,
+        http: httpx.AsyncClient,
+        outside: Outside | None,
+        environment: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.http = http
+        self.ports = ports
         self.disturbed: set[str] = set()
         self.servers = outside.cluster.url if outside else _nats(folder, ports.nats).url
         self.cluster = outside.cluster if outside else None
         self.gateway_url = f"http://{HOST}:{ports.gateway}"
         self.provider_urls = {"sms": f"http://{HOST}:{ports.sms}", "email": f"http://{HOST}:{ports.email}"}
         self.database_url = (outside.postgres if outside else _postgres(folder, ports.postgres)).url
-        self._ports = ports
         self._child = child
+        self._environment = environment
+        self._additional: list[Child] = []
 
     def find(self, name: str) -> psutil.Process | None:
         """Return the process of a program, or None if the program is not running."""
@@ -134,6 +112,14 @@ class Stack:
             return int(process.memory_info().rss) if process else 0
         return 0
 
+    def cpu_seconds(self, name: str) -> float:
+        """Return the CPU time that a program has used since it was started, or 0 if it is not running."""
+        process = self.find(name)
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times() if process else None
+            return float(times.user + times.system) if times else 0
+        return 0
+
     async def until_back(self, name: str, *, instead_of: int | None = None) -> None:
         """Wait until a program answers again.
 
@@ -155,6 +141,43 @@ class Stack:
             await until(answers, _BACK_SECONDS)
         except NotReadyError as exc:
             raise ChaosError(f"{name} was not back within {_BACK_SECONDS} s: {exc}") from exc
+
+    async def start_sender(self, *, nats_port: int | None = None) -> Child:
+        """Start a sender in addition to those of the supervisor, and wait until it is ready.
+
+        Args:
+            nats_port: the port of NATS, if it is not the usual one.
+
+        Raises:
+            StackError: it did not become ready.
+        """
+        port = free_port()
+        environment = {
+            **self._environment,
+            "NATS_URL": f"nats://{HOST}:{nats_port}" if nats_port else self.servers,
+            "SMS_PROVIDER_URL": self.provider_urls["sms"],
+            "EMAIL_PROVIDER_URL": self.provider_urls["email"],
+            "HEALTH_HOST": HOST,
+            "HEALTH_PORT": str(port),
+            "LOG_FORMAT": "text",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = Command(
+            name="sender",
+            argv=(sys.executable, "-m", "services.sender"),
+            environment=environment,
+            folder=self.folder,
+            log=self.folder / "services.log",
+            grace=30,
+        )
+        child = Child(command)
+        self._additional.append(child)
+        await until_ready(child, partial(answers_http, f"http://{HOST}:{port}/readyz"), _START_SECONDS)
+        return child
+
+    async def stop_additional(self) -> None:
+        """Stop the senders that were started in addition."""
+        await asyncio.gather(*(child.stop() for child in self._additional))
 
     def configuration_of(self, server: str) -> Path:
         """Return the configuration file, without which NATS or PostgreSQL does not start."""
@@ -178,7 +201,7 @@ class Stack:
 
     def _health_port(self, name: str) -> int:
         service, _, number = name.partition("-")
-        first = self._ports.ingest if service == "ingest" else self._ports.sender
+        first = self.ports.ingest if service == "ingest" else self.ports.sender
         return first + int(number) - 1
 
     def _probe(self, name: str) -> Probe:
@@ -208,7 +231,7 @@ async def running_stack(
     Raises:
         ChaosError: a process did not start.
     """
-    ports = _free_ports()
+    ports = free_ports(ingests=len(INGESTS), senders=len(SENDERS))
     environment = {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **_SETTINGS,
@@ -237,8 +260,10 @@ async def running_stack(
     child = Child(command)
     try:
         await _until_up(child, log)
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
-            yield Stack(folder, ports, child, http, outside)
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as http, AsyncExitStack() as exits:
+            stack = Stack(folder, ports, child, http, outside, environment)
+            exits.push_async_callback(stack.stop_additional)
+            yield stack
     finally:
         await child.stop()
 
@@ -258,49 +283,3 @@ def _postgres(folder: Path, port: int) -> PostgresServer:
 
 def _nats(folder: Path, port: int) -> NatsServer:
     return NatsServer(folder / ".data" / NATS, port, log=folder / "unused.log")
-
-
-def _free_ports() -> Ports:
-    taken: set[int] = set()
-    found = []
-    for count in (1, 1, 1, 1, 1, len(INGESTS), len(SENDERS)):
-        first = _free_row(count, taken)
-        taken.update(range(first, first + count))
-        found.append(first)
-    gateway, sms, email, nats, postgres, ingest, sender = found
-    return Ports(
-        gateway=gateway, sms=sms, email=email, nats=nats, postgres=postgres, ingest=ingest, sender=sender
-    )
-
-
-def _free_row(count: int, taken: set[int]) -> int:
-    """Return the first of `count` consecutive free ports."""
-    while True:
-        first = free_port(taken)
-        row = range(first, first + count)
-        if taken.isdisjoint(row) and all(map(is_free, row)):
-            return first
-
-
-@asynccontextmanager
-async def running_outside(folder: Path) -> AsyncIterator[Outside]:
-    """Run a migrated PostgreSQL and a cluster of three nats-servers for the block.
-
-    Raises:
-        ChaosError: the migrations failed.
-    """
-    async with AsyncExitStack() as exits:
-        postgres = PostgresServer(folder / POSTGRES, free_port(), log=folder / "postgres.log")
-        exits.push_async_callback(postgres.stop)
-        await postgres.start()
-        outside = Outside(postgres, await exits.enter_async_context(running_cluster(folder)))
-        migrate = Command(
-            name="migrate",
-            argv=(sys.executable, "-m", "alembic", "upgrade", "head"),
-            environment={**os.environ, **outside.settings},
-            folder=ROOT,
-        )
-        status, last_lines = await run_to_end(migrate, lambda _: None)
-        if status != 0:
-            raise ChaosError("\n".join(["the migrations failed", *last_lines]))
-        yield outside

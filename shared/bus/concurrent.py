@@ -33,7 +33,6 @@ _REQUEST_EXPIRES = 1.0
 """Seconds after which the server ends a request for messages. It has to be less than `PATIENCE`: the server
 changes the order of returned messages while it still has a request that it cannot satisfy."""
 
-_EXPIRES_GRACE = 0.5
 _ANSWER_TIMEOUT = 3.0
 """Seconds after which a request that the server has not ended is considered lost."""
 
@@ -88,6 +87,7 @@ class _Held:
     """A message in this process. There may be thousands of them, so that each should be small.
 
     Attributes:
+        key: messages with the same one are processed in order.
         reply: the subject to which it is acknowledged.
         alive_at: when the server last learnt that this process has the message, by the clock of the loop.
         task: processes it; None while it waits for others with the same key.
@@ -191,8 +191,6 @@ class ConcurrentReader:
     async def _read(self) -> None:
         """Read until there is a reason to begin with a new subscription, or to stop."""
         await self._until_connected_or_stopped()
-        while not (self._stopping.is_set() or self._look()):
-            await self._pause(uniform(*_IDLE_PAUSE))
         if self._stopping.is_set():
             return
         self._client = client = self._bus.client
@@ -202,7 +200,11 @@ class ConcurrentReader:
         lost = asyncio.create_task(self._bus.until_lost())
         lost.add_done_callback(lambda _: self._restart())
         try:
-            while not (self._must_restart or self._stopping.is_set()) and self._look():
+            while not (self._must_restart or self._stopping.is_set()):
+                if not self._look():
+                    # The subscription stays: the answer to a request may still be on its way.
+                    await self._pause(uniform(*_IDLE_PAUSE))
+                    continue
                 self._room.clear()
                 await self._request_more(client, inbox)
                 await self._wait_for_room()
@@ -272,7 +274,7 @@ class ConcurrentReader:
         """
         time = asyncio.get_running_loop().time
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._requested_at + _REQUEST_EXPIRES + _EXPIRES_GRACE - time()):
+            async with asyncio.timeout(self._requested_at + _ANSWER_TIMEOUT - time()):
                 while self._requested and not self._must_restart:
                     self._room.clear()
                     await self._room.wait()

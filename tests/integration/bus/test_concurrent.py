@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -293,6 +294,38 @@ async def test_messages_wait_in_their_place_until_they_can_be_processed(
     assert set(recorder.deliveries.values()) == {1}
 
 
+async def test_the_answer_to_a_request_is_received_even_if_messages_cannot_be_processed_by_then(
+    bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that unsubscribed would lose it until the messages are delivered again, after later ones."""
+    is_able, recorder, asked = [True], Recorder(), list[None]()
+    subscribe, subscriptions = bus.client.subscribe, list[str]()
+
+    def count(subject: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as in nats-py
+        if not subject.endswith(".*"):  # the client's own one, for the answers to its requests
+            subscriptions.append(subject)
+        return subscribe(subject, *args, **options)
+
+    def may_read() -> bool:
+        asked.append(None)
+        return is_able[0]
+
+    async def was_asked_twice() -> bool:
+        return len(asked) > 1
+
+    monkeypatch.setattr(bus.client, "subscribe", count)
+    async with reading(bus, recorder, may_read=may_read):
+        await publish(publisher, "a:0")
+        await recorder.until_done(1)
+        is_able[0] = False
+        asked.clear()
+        await eventually(was_asked_twice)
+        is_able[0] = True
+        await publish(publisher, "a:1")
+        await recorder.until_done(2)
+        assert len(subscriptions) == 1
+
+
 async def test_nothing_is_read_while_messages_cannot_be_processed(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
@@ -562,6 +595,36 @@ async def test_a_message_that_is_delivered_again_while_it_is_in_progress_is_proc
         await recorder.until_done(2)
         await is_settled(jetstream)
     assert recorder.done == ["a:0", "a:1"]
+
+
+async def test_a_message_does_not_overtake_the_one_before_it_when_the_reader_stops(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    refused, recorder, second = list[str](), Recorder(), Recorder()
+
+    async def process(message: StreamMessage, begin: Begin) -> Outcome:
+        if text(message) != "a:0":
+            return await recorder(message, begin)
+        refused.append(text(message))
+        raise BusUnavailableError("not available")
+
+    async def is_refused() -> bool:
+        return bool(refused)
+
+    async def are_delivered() -> bool:
+        return (await unprocessed(jetstream))[:2] == (0, 3)
+
+    async with reading(bus, process):
+        await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(20)))
+        await recorder.until_done(20)  # so that the reader takes more than one message
+        recorder.begun.clear()
+        await publish(publisher, *numbered("a", 3))
+        await eventually(is_refused)
+        await eventually(are_delivered)
+    assert recorder.begun == []
+    async with reading(bus, second):
+        await second.until_done(3)
+    assert second.done == numbered("a", 3)
 
 
 async def test_a_reader_that_is_cancelled_abandons_its_messages_to_another_one(

@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 
 from dev.chaos import faults
 from dev.chaos.account import Findings, id_of_unreadable
-from dev.chaos.scene import Scene
+from dev.chaos.scene import Scenario, Scene
 from shared.addresses import Address
 from shared.channels import MessageType
 from shared.events import message_received
@@ -40,7 +40,7 @@ def _poisons() -> Iterator[tuple[bytes, str]]:
     yield _event("messaging.message.accepted.v99", {}), "unknown_type"
 
 
-async def play(scene: Scene) -> None:
+async def _play(scene: Scene) -> None:
     """Publish every payload to every stream, under load."""
     async with faults.connected(scene.stack) as client:
         jetstream = client.jetstream()
@@ -53,7 +53,7 @@ async def play(scene: Scene) -> None:
     await asyncio.sleep(2)  # the load continues after the poison
 
 
-def check(scene: Scene, findings: Findings) -> None:
+def _check(scene: Scene, findings: Findings) -> None:
     for id_, expected in scene.dead_letters.items():
         found = findings.dead_letters.get(id_)
         scene.expect(found == expected, f"dead letter {id_} has the reason {found}, not {expected}")
@@ -100,3 +100,12 @@ def _not_storable() -> bytes:
         raw=None,
     )
     return message_received(incoming).encode()
+
+
+SCENARIO = Scenario(
+    name="poison",
+    about="every stream gets garbage, invalid events and events of an unknown version",
+    play=_play,
+    check=_check,
+    may_repeat=False,
+)

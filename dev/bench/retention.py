@@ -1,8 +1,8 @@
 """Measures the memory and the disk that nats-server needs for each message that it retains.
 
-One message is sent, and what it leaves in the streams is copied many times to another nats-server. Each copy
-has an id and a conversation of its own. This is the worst case, because the server keeps an index of subjects
-in memory.
+One message is sent with an idempotency key, and what it leaves in the streams is copied many times to another
+nats-server. Each copy has ids of its own. This is the worst case, because the server keeps an index of
+subjects in memory.
 """
 
 import asyncio
@@ -74,11 +74,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a message leaves in a stream; the ids in it are replaced in each copy."""
+    """What a message leaves in a stream; the ids in it are replaced in each copy.
+
+    Attributes:
+        ttl: how long the server keeps it, in seconds, if not as long as the stream keeps others.
+    """
 
     subject: str
     payload: bytes
     message_id: str
+    ttl: int | None = None
 
     def copy(self) -> Outgoing:
         new_id = str(uuid4())
@@ -86,7 +91,7 @@ class Entry:
         subject = _UUID.sub(lambda found: new_id if found[0] == new_id else str(uuid4()), subject)
         payload = self.payload.replace(self.message_id.encode(), new_id.encode())
         # Without an id for deduplication, of which the server forgets all after ten minutes.
-        return Outgoing(subject, None, payload)
+        return Outgoing(subject, None, payload, {"Nats-TTL": f"{self.ttl}s"} if self.ttl else {})
 
 
 async def measure(stack: Stack, size: Size) -> list[Table]:
@@ -106,7 +111,7 @@ async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], c
         # A stream with few subjects needs less than what two measurements differ by.
         memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - _FIRST))
         info = await bus.jetstream.stream_info(stream)
-        days = (info.config.max_age or 0) / _DAY
+        days = (entries[0].ttl or info.config.max_age or 0) / _DAY
         return Share(
             stream,
             len(entries),
@@ -122,7 +127,11 @@ async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
     await stack.set_latency(0)
     await stack.start("gateway", "sender")
     before = {str(info.config.name): info.state.last_seq for info in await stack.bus.jetstream.streams_info()}
-    response = await stack.http.post(stack.url("gateway", "/api/messages/sms"), json=send_request(0))
+    response = await stack.http.post(
+        stack.url("gateway", "/api/messages/sms"),
+        json=send_request(0),
+        headers={"Idempotency-Key": str(uuid4())},
+    )
     message_id = response.raise_for_status().json()["id"]
 
     async def is_sent() -> bool:
@@ -144,7 +153,10 @@ async def _read(stack: Stack, stream: str, first: int, message_id: str) -> list[
             message = await stack.bus.jetstream.get_msg(stream, sequence)
         except NotFoundError:
             continue  # a later entry has replaced it
-        entry = Entry(str(message.subject), message.data or b"", message_id)
+        ttl = (message.headers or {}).get("Nats-TTL")
+        entry = Entry(
+            str(message.subject), message.data or b"", message_id, int(ttl.removesuffix("s")) if ttl else None
+        )
         if message_id in entry.subject or message_id.encode() in entry.payload:
             entries.append(entry)
     return entries

@@ -97,6 +97,7 @@ def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | N
     # saves a quarter of the CPU time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
     uvicorn.Server(config).run(sockets=listeners)
 
 

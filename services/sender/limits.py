@@ -1,8 +1,7 @@
 """Decides which message may be sent next through a provider, and when."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
@@ -86,39 +85,31 @@ class Limiter:
         breaker.open(self._clock() + seconds)
         self._admit()
 
-    @asynccontextmanager
-    async def slot(self, request: DeliveryRequest) -> AsyncIterator[Permission | None]:
-        """Wait until a message may be sent, and hold its place until the context exits.
+    async def enter(self, request: DeliveryRequest) -> Permission | None:
+        """Wait until a message may be sent, and take a place for it, which has to be left with `leave`.
 
-        Yields:
+        Returns:
             The permission to use its sending address, if that was paused.
 
         Raises:
             LimitedError: it takes longer than a message may wait in the process.
         """
-        permission = await self._until_admitted(request)
-        try:
-            yield permission
-        finally:
-            self._leave(permission)
-
-    async def _until_admitted(self, request: DeliveryRequest) -> Permission | None:
         waiting = _Waiting(Place.of(request), [])
         try:
-            waiting.gates = self._enter(request)
+            waiting.gates = self._enter_gates(request)
             self._queue.push(waiting.place, waiting)
             self._admit()
             return await waiting.admitted
         except asyncio.CancelledError:
             # It may have been admitted just before. Otherwise, `_admit` drops it.
             if waiting.admitted.done() and not (waiting.admitted.cancelled() or waiting.admitted.exception()):
-                self._leave(waiting.admitted.result())
+                self.leave(waiting.admitted.result())
             raise
         finally:
             for gate, units in waiting.gates:
                 gate.leave(units, waiting.place.priority)
 
-    def _enter(self, request: DeliveryRequest) -> list[tuple[Gate, int]]:
+    def _enter_gates(self, request: DeliveryRequest) -> list[tuple[Gate, int]]:
         entered: list[tuple[Gate, int]] = []
         priority = request.message.priority
         try:
@@ -184,7 +175,8 @@ class Limiter:
         self._free -= 1
         waiting.admitted.set_result(breaker.try_acquire() if breaker else None)
 
-    def _leave(self, permission: Permission | None) -> None:
+    def leave(self, permission: Permission | None) -> None:
+        """Leave a place, with the permission that came with it."""
         if permission:
             permission.release()
             self._paused = {sender: each for sender, each in self._paused.items() if each.is_open}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import uniform
@@ -123,28 +123,28 @@ class ProviderClient:
             LimitedError: it takes longer than a message may wait in the process.
         """
         await self._pauses.until_known()
-        message = request.message
-        async with AsyncExitStack() as stack:
-            if self._adapter.takes_files and message.attachments:
-                # The files stay in memory until the message has its place, so their number is limited, too.
-                async with self._attachment_limits.place(request.caller, message.attachments):
-                    files = await self._fetch_files(message) if self.is_available else None
-                    of_sender = await stack.enter_async_context(self._admission(request))
-            else:
-                files = ()
-                of_sender = await stack.enter_async_context(self._admission(request))
-            slot = Slot(self, message, files, of_sender)
-            stack.callback(slot.release)
-            yield slot
-
-    @asynccontextmanager
-    async def _admission(self, request: DeliveryRequest) -> AsyncIterator[Permission | None]:
         try:
-            async with self._limiter.slot(request) as of_sender:
-                yield of_sender
+            files, of_sender = await self._enter(request)
         except LimitedError:
             metrics.DEFERRALS.labels(self.name, "limited").inc()
             raise
+        slot = Slot(self, request.message, files, of_sender)
+        try:
+            yield slot
+        finally:
+            slot.release()
+            self._limiter.leave(of_sender)
+
+    async def _enter(
+        self, request: DeliveryRequest
+    ) -> tuple[Sequence[File] | ProviderError | None, Permission | None]:
+        message = request.message
+        if not (self._adapter.takes_files and message.attachments):
+            return (), await self._limiter.enter(request)
+        # The files stay in memory until the message has its place, so their number is limited, too.
+        async with self._attachment_limits.place(request.caller, message.attachments):
+            files = await self._fetch_files(message) if self.is_available else None
+            return files, await self._limiter.enter(request)
 
     async def send(self, message: Message, files: Sequence[File], permissions: "Permissions") -> str:
         """Send a message and return the provider's message id; see `Slot.send`."""

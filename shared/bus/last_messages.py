@@ -14,13 +14,16 @@ _REQUESTS_IN_FLIGHT = 2
 """One is answered while the next is sent."""
 
 
+_Caller = asyncio.Future[StoredMessage | None]
+
+
 class LastMessages:
     """The last message of each subject of a stream."""
 
     def __init__(self, bus: Bus, stream: str) -> None:
         self._bus = bus
         self._stream = stream
-        self._waiting: dict[str, asyncio.Future[StoredMessage | None]] = {}
+        self._waiting: dict[str, list[_Caller]] = {}
         self._reading = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -31,15 +34,14 @@ class LastMessages:
             BusUnavailableError: NATS does not answer.
         """
         # A subject that is waiting has not been requested yet, so its answer will be new enough.
-        found = self._waiting.get(subject)
-        if found is None:
-            found = self._waiting[subject] = asyncio.get_running_loop().create_future()
+        found: _Caller = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(subject, []).append(found)
         if self._reading < _REQUESTS_IN_FLIGHT:
             self._reading += 1
             task = asyncio.create_task(self._read_waiting())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(found)
+        return await found
 
     async def _read_waiting(self) -> None:
         try:
@@ -50,19 +52,21 @@ class LastMessages:
         finally:
             self._reading -= 1  # at once, so that no caller counts on a reader that does not look again
 
-    async def _answer(self, batch: Mapping[str, asyncio.Future[StoredMessage | None]]) -> None:
+    async def _answer(self, batch: Mapping[str, Sequence[_Caller]]) -> None:
+        waiting = [(subject, caller) for subject, callers in batch.items() for caller in callers]
         try:
             found = await self._read(list(batch))
         except Exception as exc:  # noqa: BLE001 - it is raised where the messages are awaited
-            for future in batch.values():
-                future.set_exception(exc)
-                future.exception()  # its callers may have been cancelled
+            for _, caller in waiting:
+                if not caller.done():
+                    caller.set_exception(exc)
         else:
-            for subject, future in batch.items():
-                future.set_result(found.get(subject))
+            for subject, caller in waiting:
+                if not caller.done():
+                    caller.set_result(found.get(subject))
         finally:
-            for future in batch.values():
-                future.cancel()  # if this task is cancelled
+            for _, caller in waiting:
+                caller.cancel()  # if this task is cancelled
 
     async def _read(self, subjects: Sequence[str]) -> Mapping[str, StoredMessage]:
         found: dict[str, StoredMessage] = {}

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
@@ -156,7 +156,9 @@ def _messaging(name: str, kind: str, stream: str) -> Attributes:
     }
 
 
-@contextmanager
+_NO_SPAN = nullcontext()
+
+
 def _span(
     name: str,
     kind: SpanKind,
@@ -164,11 +166,20 @@ def _span(
     *,
     parent: Mapping[str, str] | None = None,
     linked: Iterable[Mapping[str, str]] = (),
+) -> AbstractContextManager[None]:
+    return _NO_SPAN if _tracer is None else _started_span(_tracer, name, kind, attributes, parent, linked)
+
+
+@contextmanager
+def _started_span(
+    tracer: trace.Tracer,
+    name: str,
+    kind: SpanKind,
+    attributes: Attributes,
+    parent: Mapping[str, str] | None,
+    linked: Iterable[Mapping[str, str]],
 ) -> Iterator[None]:
-    if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(
+    with tracer.start_as_current_span(
         name,
         context=None if parent is None else _context(parent),
         kind=kind,

@@ -49,8 +49,7 @@ async def process(url: str) -> AsyncIterator[tuple[Bus, Publisher]]:
 
 
 async def send(limiter: Limiter) -> None:
-    async with limiter.slot(messages.request()):
-        pass
+    limiter.leave(await limiter.enter(messages.request()))
 
 
 @pytest.mark.parametrize("rate", [10, 100])

@@ -47,11 +47,15 @@ class World:
 
     async def _send(self, limiter: Limiter, request: DeliveryRequest, seconds: float) -> None:
         try:
-            async with limiter.slot(request):
-                self.admitted.append((request.message.body, round(self.loop.time(), 3)))
-                await asyncio.sleep(seconds)
+            permission = await limiter.enter(request)
         except LimitedError as exc:
             self.limited.append(exc.seconds)
+            return
+        try:
+            self.admitted.append((request.message.body, round(self.loop.time(), 3)))
+            await asyncio.sleep(seconds)
+        finally:
+            limiter.leave(permission)
 
     @property
     def times(self) -> list[float]:
@@ -208,10 +212,11 @@ def test_a_message_that_is_cancelled_just_when_it_is_admitted_leaves_its_place_t
     world: World,
 ) -> None:
     async def leave_and_cancel() -> None:
-        async with limiter.slot(request("first")):
-            [second] = world.send(limiter, request("second"))
-            world.send(limiter, request("third"))
-            await asyncio.sleep(1)
+        permission = await limiter.enter(request("first"))
+        [second] = world.send(limiter, request("second"))
+        world.send(limiter, request("third"))
+        await asyncio.sleep(1)
+        limiter.leave(permission)
         second.cancel()
 
     limiter = world.limiter(concurrency=1)

@@ -90,6 +90,7 @@ def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | N
         app,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # nothing depends on the address of a client
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=30,
     )

@@ -75,7 +75,7 @@ class Harness:
 
     async def reports(self, request: DeliveryRequest) -> list[dict[str, Any]]:
         """Read the status reports on a message."""
-        data = [event["data"] for event in await self.stored(Stream.EVENTS)]
+        data = {event["id"]: event["data"] for event in await self.stored(Stream.EVENTS)}.values()
         return [report for report in data if report["message_id"] == str(request.message.id)]
 
     async def statuses(self, request: DeliveryRequest) -> list[str]:

@@ -40,7 +40,7 @@ async def test_a_message_is_sent_once_after_three_500s(harness: Harness, sender:
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_retry_after_is_honoured(harness: Harness, sender: SenderFactory, times: int) -> None:
-    await harness.provider.behave(status=429, retry_after=2, times=times)
+    await harness.provider.behave(status=408, retry_after=2, times=times)
     request = await harness.accept()
     async with sender():
         await harness.wait_for_status(request, "sent")
@@ -52,6 +52,22 @@ async def test_retry_after_is_honoured(harness: Harness, sender: SenderFactory, 
         assert datetime.fromisoformat(retry["next_attempt_at"]) >= rejected_at + timedelta(seconds=2)
     last = datetime.fromisoformat(retries[-1]["next_attempt_at"])
     assert datetime.fromisoformat(accepted["accepted_at"]) >= last
+
+
+async def test_a_provider_that_asks_us_to_wait_uses_up_no_attempt(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=429, retry_after=1, times=2)
+    began_at = messages.now()
+    request = await harness.accept()
+    async with sender():
+        await harness.wait_for_status(request, "sent")
+    assert [(report["status"], report["attempt"]) for report in await harness.reports(request)] == [
+        ("sent", 1)
+    ]
+    assert (await harness.provider.stats())["requests"] == 3
+    [accepted] = await harness.provider.messages()
+    assert datetime.fromisoformat(accepted["accepted_at"]) >= began_at + timedelta(seconds=2)
 
 
 @pytest.mark.parametrize("behaviour", [{"status": 400}, {"status": 404}, {"html": True}])

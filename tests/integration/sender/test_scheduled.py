@@ -239,14 +239,14 @@ async def test_after_an_unanswered_attempt_it_is_too_late(harness: Harness, send
     request = await harness.accept()
     async with sender():
         await harness.wait_for_status(request, "retrying")
-        await harness.provider.behave(status=429, retry_after=60)
+        await harness.provider.behave(status=408, retry_after=60)
         await eventually(has_failed_twice)
     with pytest.raises(ConflictError, match="no response"):
         await cancel(harness, request)
 
 
 async def test_after_an_expired_claim_it_is_too_late(harness: Harness, sender: SenderFactory) -> None:
-    await harness.provider.behave(status=429, retry_after=60)
+    await harness.provider.behave(status=408, retry_after=60)
     request = messages.request()
     await claim_of_a_dead_process(harness, request)
     await harness.accept(request)

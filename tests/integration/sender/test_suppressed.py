@@ -44,7 +44,7 @@ async def test_a_message_accepted_before_the_opt_out_fails_without_a_request(
 
 
 async def test_a_retry_after_the_opt_out_is_not_sent(harness: Harness, sender: SenderFactory) -> None:
-    await harness.provider.behave(status=503, retry_after=1, times=1)
+    await harness.provider.behave(status=408, retry_after=1, times=1)
     request = await harness.accept()
     async with sender():
         await harness.wait_for_status(request, "retrying")

@@ -34,7 +34,7 @@ class Message(FrozenModel):
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
         send_at: the time before which the message must not be sent; only for outbound messages.
-        priority: bulk messages are sent only when no transactional ones are waiting.
+        priority: bulk messages give way to transactional ones that are ready to be sent.
         email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
         in_reply_to: Message-ID of the e-mail that this one replies to.
         provider: the provider that delivered the message to us; only for inbound messages.

@@ -35,7 +35,7 @@ def new_message_id() -> MessageId:
 
 
 def request_id(client: str, key: str) -> RequestId:
-    """Return the id of the request of a client (the name of its API key) with an idempotency key."""
+    """Return the id of a client's request with an idempotency key; `client` is the name of its API key."""
     return RequestId(uuid5(_IDEMPOTENT_REQUESTS, f"{client}\n{key}"))
 
 

@@ -1,7 +1,7 @@
 """The ledger: a record of what was done with each message, which makes redeliveries and replays harmless.
 
-There is one entry for each message, changed by compare-and-set only. It contains the step that was claimed
-most recently, and its outcome.
+There is one entry for each message, changed only by compare-and-set. It contains the step that was claimed
+most recently and its outcome.
 """
 
 from datetime import timedelta
@@ -41,7 +41,7 @@ class Ledger:
 
 
 def _time_to_live(entry: LedgerEntry) -> timedelta | None:
-    """Return how long an entry has to be kept, or None if that does not follow from it."""
+    """Return how long an entry has to be kept, or None if the entry does not determine it."""
     if entry.expires_at is None:
         return None
     return max(entry.expires_at - entry.at, timedelta(0)) + LEDGER_GRACE

@@ -1,6 +1,6 @@
-"""The life cycle of a message that is sent: the rules, as functions of values and without I/O.
+"""The life cycle of an outbound message: its rules, as functions of values and without I/O.
 
-The ledger has one entry for each message, with the step that was claimed most recently, and its outcome. The
+The ledger has one entry for each message, with the step that was claimed most recently and its outcome. The
 sender, the cancellation and the replay of dead letters read that entry, let these rules decide, and write the
 entry that follows by compare-and-set.
 """
@@ -29,7 +29,7 @@ from shared.suppressions import SuppressionChange
 DEFERRAL_DELAYS: tuple[timedelta, ...] = tuple(
     timedelta(seconds=seconds) for seconds in (5, 15, 30, 60, 120, 300)
 )
-"""Between one deferral of a message and the next; the last delay repeats."""
+"""The delays between the deferrals of a message; the last one repeats."""
 
 _JITTER = 0.2
 
@@ -40,7 +40,7 @@ class DeliveryState(StrEnum):
     Attributes:
         CLAIMED: the outcome is not known yet.
         RELEASED: the provider asked us to wait; the message keeps its place, and its step is taken again.
-        DEFERRED: the attempt was not used up, and is due later.
+        DEFERRED: the attempt was not used up and is due later.
     """
 
     CLAIMED = "claimed"
@@ -67,11 +67,11 @@ class LedgerEntry(FrozenModel):
 
     Attributes:
         at: when the step had this outcome.
-        provider: the provider that was asked.
-        in_doubt_at: the provider that was asked earlier, did not answer, and may have the message.
-        error: of the attempt, if it failed.
+        provider: the provider of this step.
+        in_doubt_at: the provider of an earlier attempt without a response, which may have the message.
+        error: the error of the attempt, if it failed.
         due: when the next step is to be taken; for `RETRYING` and `DEFERRED`.
-        errors, expires_at: of the request that led to the step.
+        errors, expires_at: those of the request that led to the step.
     """
 
     step: Step
@@ -106,7 +106,7 @@ class LedgerEntry(FrozenModel):
 
     @property
     def may_be_at(self) -> str | None:
-        """The provider that may have the message: it was asked, and its response is not known."""
+        """The provider that may have the message because its response to a request is not known."""
         return self.provider if self.state is DeliveryState.CLAIMED else self.in_doubt_at
 
     @property
@@ -115,10 +115,10 @@ class LedgerEntry(FrozenModel):
         return self.state in _POSTPONED
 
     def overrides(self, recorded: Self) -> bool:
-        """Return whether this outcome replaces another one of the same step, which was recorded meanwhile.
+        """Return whether this outcome replaces another one of the same step that was recorded meanwhile.
 
-        After the claim of a slow process has expired, another process takes the step again, and finds out
-        everything by itself, with one exception: that the provider has accepted the message.
+        After the claim of a slow process has expired, another process takes the step again. It finds out
+        everything by itself, except that the provider has accepted the message.
         """
         is_same_step = recorded.step == self.step
         return is_same_step and self.state is DeliveryState.SENT and recorded.state in _UNCERTAIN
@@ -129,9 +129,9 @@ class Facts:
     """The circumstances in which a process takes a step.
 
     Attributes:
-        lease: a claim that has no outcome after this time belongs to a process that died.
+        lease: the time after which a claim without an outcome belongs to a process that died.
         connected_for: how long NATS has been available to this process without interruption.
-        honouring_keys: the providers to which a repeated request with the same key is no second message.
+        honouring_keys: the providers that honour idempotency keys.
         keeps_place: whether the message can wait in its place. Otherwise, it is deferred.
     """
 
@@ -155,7 +155,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish the recorded entry; the process that recorded it may have died before it did."""
+    """Publish the recorded entry; the process that recorded it may have died before publishing it."""
 
     request: DeliveryRequest
     entry: LedgerEntry
@@ -163,7 +163,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Record and publish an entry, without asking a provider."""
+    """Record and publish an entry without making a request to a provider."""
 
     request: DeliveryRequest
     entry: LedgerEntry
@@ -171,18 +171,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Claim the step and try the providers, of which one may have the message already."""
+    """Claim the step and try the providers; the one named by `in_doubt_at` may already have the message."""
 
     request: DeliveryRequest
     in_doubt_at: str | None
 
 
 Decision = Ignore | Wait | Publish | Record | Attempt
-"""The next thing to do with a request; its own request may be newer than the one that was read."""
+"""The action for a request. The request in it may be newer than the one that was read."""
 
 
 class OnAmbiguous(StrEnum):
-    """The treatment of a message that a provider without idempotency keys may or may not have accepted."""
+    """The treatment of a message that a provider without idempotency keys may have accepted."""
 
     RESEND = "resend"
     FAIL = "fail"
@@ -190,13 +190,14 @@ class OnAmbiguous(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryPolicy:
-    """Decides what to do with a request, and what follows from the answer of a provider.
+    """Decides what to do with a request, and what follows from a provider's response.
 
     Attributes:
-        delays: between the attempts.
-        on_ambiguous: for providers that do not honour idempotency keys.
-        grace: after NATS was unavailable, how long the claims of other processes are respected however old
-            they are: those processes may be about to record their results.
+        delays: the delays between attempts.
+        on_ambiguous: the treatment of unknown outcomes at providers that do not honour idempotency keys.
+        grace: how long after an outage of NATS all claims of other processes are respected, however old:
+            those processes may be about to record their results.
+        random: the source of the jitter.
     """
 
     delays: Sequence[timedelta]
@@ -207,7 +208,7 @@ class DeliveryPolicy:
     def decide(
         self, entry: LedgerEntry | None, request: DeliveryRequest, now: datetime, facts: Facts
     ) -> Decision:
-        """Return the next thing to do with a request.
+        """Return the action for a request.
 
         Args:
             entry: the entry of its message in the ledger, if there is one.
@@ -239,8 +240,7 @@ class DeliveryPolicy:
         state, is_replay = entry.state, request.generation > entry.step.generation
         if state is DeliveryState.CANCELED or (state is DeliveryState.SENT and is_replay):
             # The process that cancelled the message may have died before it published the cancellation. A
-            # replay of a message that was sent or cancelled sends nothing, but its generation has to end as
-            # well.
+            # replay of a sent or cancelled message sends nothing, but its generation has to end as well.
             return Publish(request, entry)
         if request.step < entry.step:
             return Ignore()
@@ -250,8 +250,8 @@ class DeliveryPolicy:
             case DeliveryState.RELEASED:
                 return None
             case DeliveryState.CLAIMED:
-                # After an outage of NATS, the other process also needs time to record the result that it has
-                # been holding since.
+                # After an outage of NATS, the other process also needs time to record the result that it
+                # could not record during the outage.
                 free_at = max(entry.at + facts.lease, now + self.grace - facts.connected_for)
                 return Wait(free_at) if free_at > now else None
         return Publish(request, entry)
@@ -304,7 +304,7 @@ class DeliveryPolicy:
         return claim.becomes(DeliveryState.DEFERRED, now, error=error, due=min(due, request.expires_at))
 
     def _may_repeat(self, provider: str | None, facts: Facts) -> bool:
-        """Return whether a message may be sent again that the provider may already have."""
+        """Return whether a message that the provider may already have may be sent again."""
         return provider in facts.honouring_keys or self.on_ambiguous is OnAmbiguous.RESEND
 
     def _next_attempt_at(
@@ -327,8 +327,8 @@ class DeliveryPolicy:
 def _catch_up(entry: LedgerEntry, request: DeliveryRequest) -> DeliveryRequest:
     """Return the request of an entry in place of an older one, unless its generation has ended.
 
-    DELAYED keeps one step of each message. A step that is scheduled late, by a process that was held up,
-    replaces the step that the message has reached by then, and therefore has to stand in for it.
+    DELAYED keeps one step of each message. A step that a stalled process schedules late replaces the step
+    that the message has reached by then, and therefore has to stand in for it.
     """
     if request.step >= entry.step or entry.state.ends_generation or entry.expires_at is None:
         return request
@@ -349,8 +349,8 @@ def _is_wanted_again(entry: LedgerEntry, request: DeliveryRequest) -> bool:
 def _is_early(request: DeliveryRequest, now: datetime) -> bool:
     """Return whether a scheduled message has to be deferred until its time.
 
-    Only its first request is compared with the clock. Later ones arrive when they are due, by the clock of
-    NATS.
+    Only its first request is compared with the local clock. NATS delivers later ones when they are due by its
+    own clock.
     """
     send_at = request.message.send_at
     is_first_request = (request.attempt, request.deferral_count) == (1, 0)
@@ -358,7 +358,7 @@ def _is_early(request: DeliveryRequest, now: datetime) -> bool:
 
 
 def _ambiguous(request: DeliveryRequest, provider: str, now: datetime) -> LedgerEntry:
-    """Return the entry of a message that the provider may have, and that must not be sent again."""
+    """Return the entry of a message that the provider may have and that must not be sent again."""
     error = AttemptError(
         attempt=request.attempt,
         code="ambiguous",
@@ -380,10 +380,10 @@ P = TypeVar("P", bound=_Provider)
 
 
 def candidates(preferred: Sequence[P], in_doubt_at: P | None) -> Sequence[P]:
-    """Return the providers that may send a message, in order.
+    """Return the providers that may send a message, in the order in which to try them.
 
-    A message that a provider may already have goes to that provider first, which may recognise it, and to no
-    other if it honours idempotency keys.
+    If a provider may already have the message, it is tried first, because it may recognise the message. If it
+    honours idempotency keys, no other provider is tried.
     """
     if in_doubt_at is None:
         return preferred
@@ -395,7 +395,7 @@ def candidates(preferred: Sequence[P], in_doubt_at: P | None) -> Sequence[P]:
 def refusal(
     request: DeliveryRequest, claim: LedgerEntry, suppression: SuppressionChange | None
 ) -> LedgerEntry | None:
-    """Return the entry of a message that must not be sent any more, or None if it may be sent.
+    """Return the entry of a message that must no longer be sent, or None if it may be sent.
 
     Args:
         request: the request.
@@ -412,15 +412,15 @@ def refusal(
 
 
 def postponement(postponed: Sequence[LedgerEntry]) -> LedgerEntry:
-    """Return the entry of a step that each provider has postponed: released if one asked us to wait."""
+    """Return the entry of a step that all providers postponed: a release, or else the earliest deferral."""
     released = (entry for entry in postponed if entry.state is DeliveryState.RELEASED)
     return next(released, None) or min(postponed, key=lambda entry: entry.due or entry.at)
 
 
 def limited(request: DeliveryRequest, claim: LedgerEntry, seconds: float) -> LedgerEntry:
-    """Return the entry of a message that has to wait for its limits for some time.
+    """Return the entry of a message that has to wait `seconds` for its limits.
 
-    The times of different messages are already apart from each other, and in their order.
+    There is no jitter, because the times of different messages are already spread out, and in order.
     """
     due = min(claim.at + timedelta(seconds=seconds), request.expires_at)
     return claim.becomes(DeliveryState.DEFERRED, claim.at, due=due, provider=None)
@@ -432,7 +432,7 @@ def all_errors(request: DeliveryRequest, entry: LedgerEntry) -> list[AttemptErro
 
 
 def next_request(request: DeliveryRequest, entry: LedgerEntry) -> DeliveryRequest:
-    """Return the request of the next attempt, or of the same attempt after another deferral."""
+    """Return the request of the next attempt, or of the same attempt after a deferral."""
     errors = request.errors if entry.state is DeliveryState.DEFERRED else all_errors(request, entry)
     return request.model_copy(update={**entry.next_step._asdict(), "errors": errors})
 
@@ -442,7 +442,7 @@ def replay(failed: DeliveryRequest, validity: timedelta, now: datetime) -> Deliv
 
     Args:
         failed: the request of its dead letter.
-        validity: how long the message may then be sent.
+        validity: how long the message may be sent after that.
         now: the time.
     """
     return DeliveryRequest(
@@ -457,7 +457,7 @@ class NotCancelableError(ServiceError):
     """The message is being sent, may have been sent, or is in a final status.
 
     Attributes:
-        in_doubt: whether a provider was asked earlier, and may have the message.
+        in_doubt: whether an earlier attempt got no response, so that a provider may have the message.
     """
 
     def __init__(self, detail: str, *, in_doubt: bool = False) -> None:
@@ -470,12 +470,12 @@ _WAITING = {DeliveryState.RELEASED, DeliveryState.RETRYING, DeliveryState.DEFERR
 
 
 def cancellation(entry: LedgerEntry | None, status: Status, generation: int, now: datetime) -> LedgerEntry:
-    """Return the entry that takes the next step of a message in place of the sender, and cancels it.
+    """Return the entry that claims the next step of a message in place of the sender, and cancels it.
 
     Args:
-        entry: the current entry, which is returned if the message is cancelled already.
-        status: of the message, according to the reports on it.
-        generation: the same.
+        entry: the current entry, which is returned if the message is already cancelled.
+        status: the status of the message, according to the reports on it.
+        generation: its replay generation, according to the same reports.
         now: the time.
 
     Raises:
@@ -484,7 +484,7 @@ def cancellation(entry: LedgerEntry | None, status: Status, generation: int, now
     if entry is not None and entry.state is DeliveryState.CANCELED:
         return entry
     if entry is None or _was_replayed(entry, generation):
-        # The sender has not seen the message yet, or handled it so long ago that the ledger has forgotten it.
+        # Either the sender has not read the message yet, or the ledger has forgotten it.
         if status not in _NOT_STARTED:
             raise _too_late(status)
         step = Step(generation, 1, 0)
@@ -499,7 +499,7 @@ def cancellation(entry: LedgerEntry | None, status: Status, generation: int, now
 
 
 def _was_replayed(entry: LedgerEntry, generation: int) -> bool:
-    """Return whether the message certainly failed, and has a later generation that no sender has seen yet."""
+    """Return whether the message certainly failed, and has a later generation that no sender has read yet."""
     certainly_failed = entry.state in {DeliveryState.FAILED, DeliveryState.EXPIRED} and not entry.in_doubt_at
     return certainly_failed and entry.step.generation < generation
 

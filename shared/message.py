@@ -20,7 +20,7 @@ class FrozenModel(BaseModel):
 
 
 class Priority(StrEnum):
-    """The precedence of a message over the others that wait to be sent."""
+    """The precedence of a message over others that are waiting to be sent."""
 
     TRANSACTIONAL = "transactional"
     BULK = "bulk"
@@ -34,7 +34,7 @@ class Message(FrozenModel):
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
         send_at: the time before which the message must not be sent; only for outbound messages.
-        priority: bulk messages are sent after the transactional ones that are waiting.
+        priority: bulk messages give way to transactional ones that are ready to be sent.
         email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
         in_reply_to: Message-ID of the e-mail that this one replies to.
         provider: the provider that delivered the message to us; only for inbound messages.
@@ -116,7 +116,7 @@ class DeliveryRequest(FrozenModel):
         attempt: number of the attempt that is due, from 1.
         deferral_count: how often this attempt was deferred without being used up.
         errors: those of the previous attempts, oldest first.
-        caller: the name of the API key with which the message was accepted, if it has one.
+        caller: the name of the API key with which the message was accepted; None if an earlier version did.
     """
 
     message: Message

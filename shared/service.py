@@ -77,8 +77,8 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
 def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | None = None) -> None:
     """Serve the app until SIGTERM or SIGINT.
 
-    With `own_port`, the app is served at that port of the loopback interface too, and other processes that
-    have one as well may share `port`. The system distributes the connections.
+    With `own_port`, the app is also served at that port of the loopback interface, and other processes that
+    have an own port can share `port`. The operating system distributes the connections.
 
     Raises:
         SystemExit: an address cannot be used; the exit message says why.
@@ -90,7 +90,7 @@ def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | N
         app,
         log_config=None,
         access_log=False,
-        proxy_headers=False,  # nothing depends on the address of a client
+        proxy_headers=False,  # nothing depends on the client's address
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_keep_alive=30,
     )

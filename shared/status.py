@@ -1,6 +1,6 @@
 """The statuses of a message, their order, and the steps of its delivery.
 
-A report on a message has a replay generation (0, and one higher after each replay of its dead letter), a
+A report on a message has a replay generation (0, increased by one with each replay of its dead letter), a
 status with a precedence, and an attempt. The highest (generation, precedence, attempt) wins, so that a status
 only moves forward and the order of arrival does not matter; of several equal reports, the earliest wins.
 
@@ -48,8 +48,8 @@ class Step(NamedTuple):
     """A step in the delivery of a message; each step is greater than the one before.
 
     Attributes:
-        generation: 0, and one higher after each replay of the message's dead letter.
-        attempt: number of the attempt, from 1.
+        generation: 0, increased by one with each replay of the message's dead letter.
+        attempt: the number of the attempt, from 1.
         deferral_count: how often this attempt was deferred without being used up.
     """
 

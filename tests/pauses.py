@@ -4,7 +4,7 @@ from services.sender.pauses import Listener, Pauses
 
 
 class LocalPauses(Pauses):
-    """Applies the pauses that it records, and knows no others."""
+    """Applies the pauses that it records, and no others."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, Listener] = {}

@@ -2,8 +2,8 @@
 
     python -m dev.bench [--quick] [name…]
 
-All figures are measured in the same run, beside the limits that they are to be compared with. CPU times
-depend little on other load on the machine; rates and latencies depend on it a lot. No result fails the run:
+All figures are measured in the same run as the limits with which they should be compared. Other load on the
+machine raises CPU times by half or more, and affects rates and latencies even more. No figure fails the run:
 the exit status is 1 only if something did not work. docs/performance.md explains the figures.
 """
 
@@ -41,7 +41,7 @@ _INTERRUPTED = 130
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.bench", description="Measure the services.")
-    parser.add_argument("--quick", action="store_true", help="measure less of each, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="measure less of each, in less time")
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - _MEASURES.keys():

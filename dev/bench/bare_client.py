@@ -1,8 +1,8 @@
-"""The limit of the sender: an HTTP client alone, posting to a provider.
+"""Measure the limit of the sender: an HTTP client alone that posts to a provider.
 
     python -m dev.bench.bare_client <httpx | aiohttp> <url> <requests> <concurrency>
 
-It prints the CPU time of a request in microseconds. The client on aiohttp is that of the sender.
+It prints the CPU time per request in microseconds. The aiohttp client is the sender's own.
 """
 
 import asyncio

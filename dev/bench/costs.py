@@ -1,4 +1,4 @@
-"""Measures the CPU time per message: to accept it, to send it, and to receive it; and what limits each."""
+"""Measures the CPU time to accept, send and receive a message, and the lower limits of these times."""
 
 import asyncio
 from time import perf_counter
@@ -16,7 +16,7 @@ from services.ingest.projection import message_row
 _COLUMNS = ("nats-server", "PostgreSQL", "gateway", "ingest", "sender")
 _WARM_UP = 300
 _CLIENTS = 16
-"""Requests in progress; httpx becomes slower with each further one."""
+"""Requests in progress; httpx becomes slower with each additional one."""
 _PROVIDER_MS = 20
 _POLL_INTERVAL = 0.25
 _TIMEOUT = 300
@@ -55,7 +55,7 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
 
 
 async def _limits(stack: Stack, size: Size) -> dict[str, float]:
-    """Return what each service would take if it did nothing but its input and output."""
+    """Return the CPU time that each service would take if it did nothing but its input and output."""
     await stack.start("bare")
     await stack.load("bare", _WARM_UP)
     meter = Meter({"bare": stack.pids("bare")})
@@ -114,7 +114,7 @@ async def _through(
 
 
 async def _idle(stack: Stack, seconds: float) -> dict[str, float]:
-    """Return the milliseconds of CPU time per second while no message is on its way."""
+    """Return the milliseconds of CPU time per second while no messages are in progress."""
     meter, started = stack.meter(), perf_counter()
     await asyncio.sleep(seconds)
     elapsed = perf_counter() - started

@@ -7,13 +7,13 @@ import psutil
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process so far, in user and in system mode, with that of all its children.
+    """Return the CPU time of a process so far, in user and system mode, including its children.
 
     Linux counts in hundredths of a second.
     """
     process = psutil.Process(pid)
     seconds = 0.0
-    # Children that have ended count for the one that started them: PostgreSQL ends its own all the time.
+    # The time of children that have ended counts for their parent: PostgreSQL starts and ends children often.
     for member in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             seconds += sum(member.cpu_times()[:4])
@@ -21,7 +21,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Meter:
-    """Measures the CPU time of groups of processes from now on.
+    """Measures the CPU time of groups of processes from its creation on.
 
     Args:
         pids: the processes of each group, by its name.
@@ -35,7 +35,7 @@ class Meter:
         return {name: seconds - self._started[name] for name, seconds in self._read().items()}
 
     def per_message(self, count: int) -> dict[str, float]:
-        """Return the microseconds of each group for one of `count` messages."""
+        """Return the microseconds of each group per message, for `count` messages."""
         return {name: seconds * 1_000_000 / count for name, seconds in self.seconds().items()}
 
     def _read(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Measures the CPU time per message of Kannel, where Debian's package is installed.
+"""Measures the CPU time per message of Kannel, if the Debian package is installed.
 
-Kannel is a gateway in C that has neither conversations nor an API to read messages. It stores the queue in a
-file, and passes the messages to the same provider over HTTP.
+Kannel is a gateway in C that has neither conversations nor an API to read messages. It stores its queue in
+a file, and sends the messages to the same provider over HTTP.
 """
 
 import asyncio

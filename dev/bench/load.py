@@ -99,7 +99,7 @@ async def _next(idle: "asyncio.Queue[_Connection | Exception]") -> _Connection:
 
 
 def _requests(kind: str) -> Iterator[bytes]:
-    """Yield requests without end. Webhooks differ in the provider's message id."""
+    """Yield requests endlessly. Webhooks differ in the provider's message id."""
     run = uuid4().hex[:8]
     templates = [_template(kind, number) for number in range(_CONVERSATIONS)]
     for number in count():

@@ -1,4 +1,4 @@
-"""Measures the memory of the services, and the disk space in PostgreSQL, that a burst of messages takes."""
+"""Measures the memory of the services, and the disk space in PostgreSQL, after a burst of messages."""
 
 import psutil
 

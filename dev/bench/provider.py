@@ -1,11 +1,11 @@
-"""A provider that does nothing but wait, so that it costs as little as possible.
+"""Run a provider that does nothing but wait, so that it costs as little as possible.
 
     python -m dev.bench.provider <port>
 
-It accepts every request after its latency. `PUT /latency/<milliseconds>` sets the latency and forgets what
-was counted, `GET /stats` returns the counts, and `GET /arrivals` the time of each request by its idempotency
-key.
-The protocol implements no more of HTTP than the clients here need.
+It accepts every request after its latency. `PUT /latency/<milliseconds>` sets the latency and resets the
+counts, `GET /stats` returns the counts, and `GET /arrivals` returns the time of each request by its
+idempotency key.
+It implements no more of HTTP than the clients here need.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ _KEY = b"idempotency-key:"
 
 @dataclass
 class Stats:
-    """What the provider has counted.
+    """The counts of the provider.
 
     Attributes:
         accepted: requests that were answered.
-        waited: seconds that those took.
-        in_progress: requests that wait for their answer.
+        waited: seconds that they took.
+        in_progress: requests that wait for their response.
         busy: `in_progress`, integrated over time, in seconds.
     """
 
@@ -54,7 +54,7 @@ class Provider:
         self._changed_at = time.perf_counter()
 
     def change(self, difference: int) -> float:
-        """Change the number of requests in progress, and return the time."""
+        """Change the number of requests in progress, and return the current time."""
         now = time.perf_counter()
         self.stats.busy += self.stats.in_progress * (now - self._changed_at)
         self.stats.in_progress += difference

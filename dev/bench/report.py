@@ -20,7 +20,7 @@ class Table:
 
     Attributes:
         title: the subject and the unit.
-        columns: the names of the columns; the first one names the rows.
+        columns: the headings; the first one is that of the row names.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Table:
 
 
 def costs_table(title: str, columns: Sequence[str], costs: Mapping[str, Mapping[str, float]]) -> Table:
-    """Create a table with a row for each measurement, its figure for each process, and their sum."""
+    """Create a table with a row per measurement, which has a figure for each process and their sum."""
     rows = [
         [name, *(by_process.get(column) for column in columns), sum(by_process.values())]
         for name, by_process in costs.items()

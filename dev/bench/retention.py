@@ -1,8 +1,8 @@
-"""Measures the memory and the disk that nats-server needs for each message that it retains.
+"""Measures the memory and the disk space that nats-server needs for each message that it retains.
 
-One message is sent with an idempotency key, and what it leaves in the streams is copied many times to another
-nats-server. Each copy has ids of its own. This is the worst case, because the server keeps an index of
-subjects in memory.
+One message is sent with an idempotency key, and its entries in the streams are copied many times to another
+nats-server. Each copy has its own ids. This is the worst case, because the server keeps an index of subjects
+in memory.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from shared.bus.publisher import Outgoing
 
 _DAY = 86_400
 _FIRST = 20_000
-"""Messages that are stored before memory is measured for the first time: so many fill the server's caches."""
+"""Messages that are stored before memory is first measured: this many fill the server's caches."""
 _REST = 2
 _TIMEOUT = 120
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -44,12 +44,12 @@ _SUMS = ("entries", "memory", "disk", "memory_retained", "disk_retained")
 
 @dataclass(frozen=True)
 class Share:
-    """What a message takes in a stream.
+    """The space that a message takes in a stream.
 
     Attributes:
         entries: messages in the stream.
         memory, disk: bytes.
-        memory_retained, disk_retained: bytes for one message a day, over the retention of the stream.
+        memory_retained, disk_retained: bytes for one message a day, over the retention of its entries.
     """
 
     stream: str
@@ -74,10 +74,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a message leaves in a stream; the ids in it are replaced in each copy.
+    """The entry of a message in a stream; its ids are replaced in each copy.
 
     Attributes:
-        ttl: how long the server keeps it, in seconds, if not as long as the stream keeps others.
+        ttl: how long the server keeps it, in seconds; None for as long as the stream keeps messages.
     """
 
     subject: str
@@ -90,7 +90,7 @@ class Entry:
         subject = self.subject.replace(self.message_id, new_id)
         subject = _UUID.sub(lambda found: new_id if found[0] == new_id else str(uuid4()), subject)
         payload = self.payload.replace(self.message_id.encode(), new_id.encode())
-        # Without an id for deduplication, of which the server forgets all after ten minutes.
+        # There is no id for deduplication: the server forgets all of these after ten minutes.
         return Outgoing(subject, None, payload, {"Nats-TTL": f"{self.ttl}s"} if self.ttl else {})
 
 
@@ -104,11 +104,11 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
 
 async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], count: int) -> Share:
     async with _another_server(stack) as (server, bus):
-        # What the server takes for itself and for its caches must not count.
+        # The memory of the server itself and of its caches must not count.
         await _copy(bus, stream, entries, _FIRST)
         before = await _memory_at_rest(server, bus)
         await _copy(bus, stream, entries, count - _FIRST)
-        # A stream with few subjects needs less than what two measurements differ by.
+        # A stream with few subjects needs less than the difference between two measurements.
         memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - _FIRST))
         info = await bus.jetstream.stream_info(stream)
         days = (entries[0].ttl or info.config.max_age or 0) / _DAY
@@ -123,7 +123,7 @@ async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], c
 
 
 async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
-    """Send a message, and return what it has left in each stream."""
+    """Send a message, and return its entries in each stream."""
     await stack.set_latency(0)
     await stack.start("gateway", "sender")
     before = {str(info.config.name): info.state.last_seq for info in await stack.bus.jetstream.streams_info()}
@@ -139,13 +139,13 @@ async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
         return message_id in answer.json()
 
     await until(is_sent, seconds=_TIMEOUT, every=0.05)
-    await stack.stop("gateway", "sender")  # which record the result first
+    await stack.stop("gateway", "sender")  # they record the result before they stop
     found = {name: await _read(stack, name, first + 1, message_id) for name, first in before.items()}
     return {name: entries for name, entries in found.items() if entries}
 
 
 async def _read(stack: Stack, stream: str, first: int, message_id: str) -> list[Entry]:
-    """Return the entries of a stream about a message, beginning with a sequence."""
+    """Return the entries of a message in a stream, from a sequence on."""
     last = (await stack.bus.jetstream.stream_info(stream)).state.last_seq
     entries = []
     for sequence in range(first, last + 1):
@@ -183,7 +183,7 @@ async def _copy(bus: Bus, stream: str, entries: Sequence[Entry], count: int) -> 
 
 
 async def _memory_at_rest(server: NatsServer, bus: Bus) -> int:
-    """Restart the server, which ends with the garbage of what it has done, and return its memory (RSS)."""
+    """Restart the server, so that it holds no garbage, and return its memory (RSS)."""
     await server.stop()
     await server.start()
     await asyncio.wait_for(bus.until_connected(), _TIMEOUT)

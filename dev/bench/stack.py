@@ -47,7 +47,7 @@ class Stack:
     The processes of a service have the names `sender`, `sender-2`, `sender-3` and so on.
 
     Attributes:
-        folder: for files of measurements.
+        folder: the folder for files of the measurements.
         http: a client for requests that are not measured.
     """
 
@@ -126,7 +126,7 @@ class Stack:
         """Make `count` requests; see `dev.bench.load`.
 
         Raises:
-            BenchError: some were refused.
+            BenchError: some requests were refused.
         """
         port = port or self.port("bare" if kind == "bare" else "gateway")
         arguments = [kind, str(port), str(count), *([str(rate)] if rate else [])]
@@ -136,7 +136,7 @@ class Stack:
         return load
 
     async def set_latency(self, milliseconds: int) -> None:
-        """Set the latency of the provider, and forget what it has counted."""
+        """Set the latency of the provider, and reset its counts."""
         (await self.http.put(self.url("provider", f"/latency/{milliseconds}"))).raise_for_status()
 
     async def fill(self, events: Iterable[Event[DeliveryRequest]]) -> None:
@@ -177,7 +177,7 @@ class Stack:
 
 
 async def publish_all(bus: Bus, stream: str, messages: Iterable[Outgoing]) -> None:
-    """Publish any number of messages, not so many at a time that they would wait for too long."""
+    """Publish any number of messages, in portions that do not have to wait for too long."""
     messages = iter(messages)
     async with publishing(bus) as publisher:
         while chunk := list(islice(messages, _CHUNK)):

@@ -1,4 +1,4 @@
-"""Measures how many messages senders pass to a provider that takes its time, beside what they may reach."""
+"""Measures the rate at which senders deliver a backlog to a slow provider, beside the target rate."""
 
 import asyncio
 import json
@@ -17,10 +17,10 @@ from services.sender.settings import SenderSettings
 _CONCURRENCY: int = SenderSettings.model_fields["sms_provider_concurrency"].default
 _AIM = 0.8
 _HIGHEST_RATE = 1_500
-"""Messages per second. Enough messages are published that no shard runs out of them at this rate."""
+"""Messages per second. Enough messages are published to keep every shard supplied at this rate."""
 
 _WARM_UP = 3
-"""Seconds, and as many times the latency: readers of shards start slowly."""
+"""The seconds of the warm-up, and the number of latencies added to them: readers of shards start slowly."""
 
 _TIMEOUT = 120
 _COLUMNS = ("provider takes", "senders", "messages/s", "0.8 · concurrency / latency", "CPUs used by senders")
@@ -48,7 +48,7 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
 
 
 async def _send(stack: Stack, names: list[str], latency: int, aim: float, seconds: float) -> _Throughput:
-    """Let the senders work on waiting messages, and measure their rate once they are warmed up."""
+    """Let the senders work through a backlog, and measure their rate once they have warmed up."""
     warm_up = _WARM_UP * (1 + latency / 1_000)
     await stack.set_latency(latency)
     rate = min(_HIGHEST_RATE, aim / _AIM)
@@ -71,7 +71,7 @@ async def _send(stack: Stack, names: list[str], latency: int, aim: float, second
         time.perf_counter() - started,
         meter.seconds()["sender"],
     )
-    # By Little's law: the answers alone would come in waves, which a few seconds may miss.
+    # This is Little's law. The responses themselves come in waves, which a few seconds may miss.
     mean_latency = (after.waited - before.waited) / (after.accepted - before.accepted)
     rate = (after.busy - before.busy) / elapsed / mean_latency
     return _Throughput(rate, used / elapsed)

@@ -73,7 +73,7 @@ class Findings:
         failures: the reasons of the dead letters that belong to messages, by message id.
         dead_letters: the reasons of all dead letters, by their ids.
         dead_letters_of_messages: ids of the dead letters that belong to messages.
-        backlog: the consumers that have not finished, and the schedules, each with a number of messages.
+        backlog: the consumers that have not finished, and the schedules, each with its number of messages.
         miscounted: number of conversations whose count of messages is wrong.
     """
 
@@ -157,7 +157,7 @@ async def repeated_keys(stack: Stack) -> int:
 
 
 async def accepted_by_providers(stack: Stack) -> Mapping[str, int]:
-    """Count the messages that the provider of each channel has accepted, since it was started."""
+    """Count the messages that the provider of each channel has accepted since it was started."""
     counts = {}
     for channel, url in stack.provider_urls.items():
         response = await stack.http.get(f"{url}/mock/stats")

@@ -142,7 +142,7 @@ class Load:
         Args:
             channel: the channel.
             count: the number of messages.
-            conversations: the number of their conversations, which are the same in every burst.
+            conversations: the number of conversations, which are the same in every burst.
         """
         clients = min(conversations, _BURST_CLIENTS)
         first = self._bursts

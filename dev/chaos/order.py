@@ -14,10 +14,10 @@ def check_exact(scene: Scene, findings: Findings) -> None:
 
 
 def check(scene: Scene, findings: Findings) -> None:
-    """Expect that every conversation was sent in the order of acceptance, as far as that can be promised.
+    """Expect that every conversation was sent in the order of acceptance, as far as that is guaranteed.
 
     A message that was retried or deferred has given up its place. One that was accepted around the time of a
-    fault may have been in a process that could not send it: it is delivered again after those behind it.
+    fault may have been in a process that could not send it, and is delivered again after those behind it.
     """
     _check(scene, findings)
 

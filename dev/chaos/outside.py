@@ -1,4 +1,4 @@
-"""Servers that the supervisor does not run: a PostgreSQL, and a cluster of nats-servers."""
+"""Servers that the supervisor does not run: PostgreSQL and a cluster of nats-servers."""
 
 import os
 import sys

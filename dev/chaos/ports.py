@@ -7,7 +7,7 @@ from dev.local_stack.ports import free_port, is_free
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The ports of the processes. Those of ingest and the sender are of the first process of each."""
+    """The ports of the processes; for ingest and the sender, those of their first processes."""
 
     gateway: int
     sms: int

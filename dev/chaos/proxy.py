@@ -12,11 +12,11 @@ _CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to a port of this machine.
+    """Forwards connections to a port of this machine.
 
-    While it is cut, connections stay open and are accepted, but neither data nor the end of a connection
-    passes. They pass when it is healed, however late: data that one side sent before it closed its connection
-    still reaches the other side.
+    While it is cut, connections stay open and new ones are accepted, but neither data nor the end of a
+    connection is forwarded. Both are forwarded once it is healed, however late: data that one side sent
+    before it closed its connection still reaches the other side.
 
     Args:
         port: the port that the proxy listens on.

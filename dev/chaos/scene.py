@@ -14,10 +14,10 @@ WARM_UP = 1.0
 """Seconds before a fault, so that it finds the services at work."""
 
 _IN_PROGRESS = timedelta(seconds=5)
-"""A message that was accepted so long before a fault has been sent."""
+"""A message that was accepted at least this long before a fault has already been sent."""
 
 _IN_FLIGHT = timedelta(seconds=2)
-"""A process gets no more messages so long after a fault: its requests for messages have expired."""
+"""A process gets no more messages this long after a fault: its requests for messages have expired."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Scenario:
         settle_seconds: how long it may take until every message has reached a final status.
         in_short: whether the scenario is part of the short form.
         may_repeat: whether requests to providers may be repeated with the same idempotency key.
-        may_doubt: whether messages may become dead letters because it is not known whether their provider has
+        may_doubt: whether messages may become dead letters because it is unknown whether their provider has
             them.
         cluster: whether NATS is a cluster of three servers.
     """

@@ -1,4 +1,4 @@
-"""The division of the shards among the senders, as the senders announce it."""
+"""The assignment of shards to senders, as the senders announce it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -31,7 +31,7 @@ class Shares:
         self._last[channel, announcement.member] = (announcement, now)
 
     async def until_divided(self, members: int) -> float:
-        """Wait until this number of senders hold all shards, each its equal share.
+        """Wait until this number of senders hold all shards, each of them an equal share.
 
         Returns:
             The seconds that it took.
@@ -59,7 +59,7 @@ class Shares:
         )
 
     def _current(self, channel: str) -> Iterable[Announcement]:
-        """Return the announcements of the senders that are there."""
+        """Return the announcements of the senders that have neither left nor fallen silent."""
         since = asyncio.get_running_loop().time() - _SILENT_SECONDS
         return [
             announcement

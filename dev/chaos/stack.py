@@ -113,7 +113,7 @@ class Stack:
         return 0
 
     def cpu_seconds(self, name: str) -> float:
-        """Return the CPU time that a program has used since it was started, or 0 if it is not running."""
+        """Return the CPU time that a program has used since it started, or 0 if it is not running."""
         process = self.find(name)
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times() if process else None
@@ -176,7 +176,7 @@ class Stack:
         return child
 
     async def stop_additional(self) -> None:
-        """Stop the senders that were started in addition."""
+        """Stop the additional senders."""
         await asyncio.gather(*(child.stop() for child in self._additional))
 
     def configuration_of(self, server: str) -> Path:

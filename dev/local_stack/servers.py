@@ -57,7 +57,7 @@ class LocalServer(ABC):
 
     @property
     def pid(self) -> int:
-        """The process id of the server, once it was started."""
+        """The process id of the server, once it has started."""
         if self._child is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._child.pid

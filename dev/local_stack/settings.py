@@ -35,8 +35,8 @@ class LocalStackSettings(BaseSettings):
         gateways: number of gateway processes, which share the port.
         ingests: number of ingest processes.
         senders: number of sender processes.
-        gateway_health_port: port of the first of several gateway processes, for it alone; the next ones use
-            the ports after it. A single process has only `gateway_port`.
+        gateway_health_port: own port of the first of several gateway processes; the next ones use the ports
+            after it. A single process has only `gateway_port`.
         ingest_health_port: port of the first ingest process; the next ones use the ports after it.
         sender_health_port: port of the first sender process; the next ones use the ports after it.
     """

@@ -1,4 +1,4 @@
-"""The priority of messages.
+"""Add the priority of messages.
 
 Revision ID: 0002
 Revises: 0001
@@ -15,8 +15,8 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    # Because of the default, existing rows are not rewritten, and the previous release can insert messages. A
-    # check constraint would read the whole table while nobody else may use it.
+    # With the constant default, existing rows are not rewritten, and the previous release can still insert
+    # messages. Adding a check constraint would scan the whole table under an exclusive lock.
     priority = sa.Column("priority", sa.Text(), server_default="transactional", nullable=False)
     op.add_column("messages", priority)
 

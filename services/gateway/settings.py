@@ -18,8 +18,8 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:
-        gateway_health_port: a port of this process alone, for its health endpoints and metrics. With it,
-            several processes on a machine may share `gateway_port`.
+        gateway_health_port: a port for this process only, with its health endpoints and metrics. If it is
+            set, several processes on a machine can share `gateway_port`.
         api_keys: the clients' keys, as `name:key,…`.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.

@@ -26,7 +26,7 @@ _MAX_STORED = 500
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Line:
-    """An event as it was read; most messages have only one."""
+    """A line of a message, which contains one event; most messages have only one line."""
 
     stream_message: StreamMessage
     number: int

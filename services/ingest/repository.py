@@ -82,8 +82,8 @@ _IS_NEWS = """
                 > (given.generation, given.precedence, given.attempt)
     )
 """
-"""Excludes the report `expired` on a message that had ended before. The sender makes it when it reads a
-message again that its ledger has forgotten."""
+"""Excludes a report `expired` on a message that has already reached a later status. The sender publishes such
+a report when it reads a message again that the ledger has forgotten."""
 
 
 def _insertion(table: Table, *, where: str = "true") -> TextClause:

@@ -1,4 +1,4 @@
-"""Limits the downloads of attachments, so that slow servers hold up only the messages that need them."""
+"""Limits attachment downloads, so that slow servers hold up only the messages that need them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 _ALL = 32
-"""Messages whose attachments are in memory, or being fetched, at the same time."""
+"""The maximum number of messages whose attachments are in memory or being fetched."""
 
 _EACH = 8
-"""The same for each host and each caller."""
+"""The maximum number of these messages for each host and each caller."""
 
 
 class AttachmentLimits:
-    """Places for messages whose attachments are fetched."""
+    """Limits the number of messages whose attachments are fetched at the same time."""
 
     def __init__(self, *, in_all: int = _ALL, each: int = _EACH) -> None:
         self._all = asyncio.Semaphore(in_all)
@@ -24,8 +24,8 @@ class AttachmentLimits:
     @asynccontextmanager
     async def place(self, caller: str | None, urls: Sequence[str]) -> AsyncIterator[None]:
         """Wait for a place for a message of a caller, and hold it until the context exits."""
-        # All messages acquire in the same order, so that none of them waits for another in a circle. Hosts
-        # are the first: a message that waits for a slow one must not hold anything that others need.
+        # All messages acquire in the same order, so there is no deadlock. Hosts come first: a message that
+        # waits for a slow host must not hold anything that others need.
         keys = [f"host {host}" for host in sorted({_host_of(url) for url in urls})]
         if caller is not None:
             keys.append(f"caller {caller}")

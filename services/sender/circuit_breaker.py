@@ -14,7 +14,7 @@ class CircuitBreaker:
     Args:
         failures: the number of failures in a row that opens it.
         pause: how long it stays open before each probe.
-        clock: returns seconds that always increase.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, *, failures: int, pause: timedelta, clock: Callable[[], float] = monotonic) -> None:
@@ -37,7 +37,7 @@ class CircuitBreaker:
 
     @property
     def seconds_left(self) -> float:
-        """The time until `try_acquire` can succeed."""
+        """The seconds until `try_acquire` can succeed."""
         if self._open_until is None:
             return 0
         until = max(self._open_until, self._probe_until) if self._probe else self._open_until
@@ -46,8 +46,8 @@ class CircuitBreaker:
     def try_acquire(self) -> "Permission | None":
         """Acquire the permission to make a request, or return None.
 
-        While the breaker is open, one request after each pause gets it: the probe. If a probe never reports,
-        there is another one after a pause.
+        While the breaker is open, one request after each pause gets it: the probe. If a probe never reports
+        its outcome, another request becomes the probe after a pause.
         """
         if not self.can_acquire:
             return None
@@ -57,10 +57,10 @@ class CircuitBreaker:
         return permission
 
     def open(self, until: float | None = None) -> None:
-        """Open, whatever the number of failures.
+        """Open regardless of the number of failures.
 
         Args:
-            until: the time of the next probe, according to the clock; by default, it is after a pause.
+            until: the time of the next probe, according to the clock; by default, after a pause.
         """
         until = self.clock() + self._pause if until is None else until
         self._open_until = max(until, self._open_until or until)
@@ -80,7 +80,7 @@ class CircuitBreaker:
             self.open()
 
     def give_back(self, permission: "Permission") -> None:
-        """Let another request be the probe, if this permission is that of a probe without an outcome."""
+        """Let another request become the probe if this permission is that of a probe without an outcome."""
         if permission is self._probe:
             self._probe = None
 
@@ -98,5 +98,5 @@ class Permission:
         self._breaker.report(self, success=False)
 
     def release(self) -> None:
-        """Give the permission back. After an outcome was recorded, this has no effect."""
+        """Give the permission back. This has no effect after an outcome has been recorded."""
         self._breaker.give_back(self)

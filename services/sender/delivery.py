@@ -56,7 +56,7 @@ def _now() -> datetime:
 
 
 class NoProviderError(UnavailableError):
-    """No provider of the channel is available, so that the message waits in its place."""
+    """No provider of the channel is available, so the message keeps its place."""
 
 
 class Deliverer:
@@ -80,9 +80,9 @@ class Deliverer:
         self._is_stopping = False
 
     def finish_within(self, seconds: float) -> None:
-        """Limit the attempts in progress to this time, and make no further ones.
+        """Limit the attempts in progress to this time, and start no further ones.
 
-        An attempt that has no answer by then is recorded as such.
+        An attempt that has no response by then is recorded as such.
         """
         self._is_stopping = True
         self._providers.finish_within(seconds)
@@ -92,7 +92,7 @@ class Deliverer:
         return self._providers.is_any_available(channel)
 
     def is_healthy(self, channel: Channel) -> bool:
-        """Return whether a provider of the channel works, as far as is known."""
+        """Return whether any provider of the channel works, as far as is known."""
         return self._providers.is_any_healthy(channel)
 
     async def deliver(
@@ -108,12 +108,13 @@ class Deliverer:
         Args:
             request: the message and its step.
             origin: where the request was read.
-            begin: is called when the step is about to be claimed. Until then, the call may be cancelled.
+            begin: called when the step is about to be claimed. Until then, `deliver` may be cancelled.
             keeps_place: whether the message waits in its place while no provider is available. Otherwise it
                 is deferred, which moves it to the stream of scheduled messages.
 
         Raises:
-            NoProviderError: no provider is available, and the message keeps its place.
+            NoProviderError: no provider is available or the provider asked us to wait, and the message keeps
+                its place.
             BusUnavailableError: NATS does not answer; the request has to be delivered again.
         """
         try:
@@ -176,7 +177,7 @@ class Deliverer:
             )
             try:
                 async with client.slot(request) as slot:
-                    # Nothing that was checked before waiting for the slot can be relied on.
+                    # Any check from before the wait for the slot may be out of date.
                     begin()
                     claim = claim.becomes(DeliveryState.CLAIMED, self._clock())
                     entry = await self._outcome_without_sending(request, slot, claim)
@@ -228,7 +229,7 @@ class Deliverer:
         except BusUnavailableError:
             await self._record_later(request, entry, after)
 
-    # Only used after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
+    # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
     async def _record_later(
         self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
@@ -242,7 +243,7 @@ class Deliverer:
         try:
             await self._ledger.write(message_id, entry, after=after)
         except RevisionConflictError:
-            # Our own write may have been stored and its acknowledgement lost. Or our claim has expired, and
+            # Either our own write was stored but its acknowledgement was lost, or our claim has expired and
             # another process has taken the step since.
             found = await self._ledger.look_up(message_id)
             if found and found.value == entry:

@@ -1,4 +1,4 @@
-"""A queue that serves its callers, and the sending addresses of each caller, in turn."""
+"""A queue that serves its callers in turn, and the sending addresses of each caller in turn."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,9 +15,9 @@ class Place:
     """The place of an item in the order of service.
 
     Attributes:
-        priority: bulk items are served when no other item can be.
+        priority: bulk items are served only when no transactional item is ready.
         caller: the name of the API key; callers are served in turn.
-        sender: the sending address; those of a caller are served in turn.
+        sender: the sending address; the addresses of a caller are served in turn.
     """
 
     priority: Priority
@@ -30,10 +30,10 @@ class Place:
 
 
 class FairQueue(Generic[Item]):
-    """The items that wait. Those with the same place are served in the order of their arrival."""
+    """Waiting items. Those with the same place are served in the order of their arrival."""
 
     def __init__(self) -> None:
-        # The caller, and the address of a caller, that was served least recently is the first of its dict.
+        # Each dict begins with the caller, or the address of a caller, that was served least recently.
         self._callers: dict[Priority, dict[str | None, dict[str, deque[Item]]]] = {
             priority: {} for priority in Priority
         }
@@ -45,7 +45,7 @@ class FairQueue(Generic[Item]):
     def pop(self, is_ready: Callable[[Item], bool]) -> Item | None:
         """Remove and return the next item that is ready, or None.
 
-        An item that is not ready holds up those behind it of the same place, but no others.
+        An item that is not ready holds up the items with the same place behind it, but no others.
         """
         for callers in self._callers.values():
             for caller, senders in callers.items():

@@ -1,4 +1,4 @@
-"""The end of a shared limit in this process: reserves slots for the messages that wait here."""
+"""This process's side of a shared limit: it reserves slots for the messages that are waiting."""
 
 import asyncio
 from collections import Counter, deque
@@ -15,22 +15,22 @@ from shared.message import Priority
 _log = structlog.get_logger()
 
 LONGEST_WAIT = 60.0
-"""Seconds that a message waits in the process for its limits."""
+"""The maximum number of seconds that a message waits in the process for its limits."""
 
 _CHUNK_SECONDS = 0.1
-"""A process that dies wastes at most the slots of this time, or a single one."""
+"""Seconds. A process that dies wastes at most the slots of this time, or a single one."""
 
 _CHUNK_WITHOUT_RATE = 10
 
 _TOLERANCE = 0.08
-"""Seconds, or a part of the interval if that is longer, after which an unused slot is dropped.
+"""Seconds after which an unused slot is dropped, or the share of an interval that is longer than a second.
 
-If slots could be used at any time after theirs, a process that was held up would make up for it with a burst.
+If slots could be used at any later time, a process that had stalled would catch up with a burst.
 """
 
 
 _LEAD = 0.05
-"""Seconds before its time at which a slot is reserved, so that none is missed."""
+"""Seconds between the reservation of a slot and its time, so that no slot is missed."""
 
 
 _PRECISION = 0.001
@@ -38,7 +38,7 @@ _PRECISION = 0.001
 
 
 class LimitedError(ServiceError):
-    """A message has to wait longer than it may in the process; `seconds` is the expected time."""
+    """A message would have to wait in the process for too long; `seconds` is the expected time."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("the message has to wait for a limit")
@@ -58,7 +58,7 @@ class Gate:
         clock: returns seconds since the epoch.
 
     Attributes:
-        on_change: functions to call when slots were reserved.
+        on_change: functions to call after slots have been reserved, or the daily limit is used up.
     """
 
     def __init__(self, limit: Limit, schedules: Reserves, *, clock: Callable[[], float] = time) -> None:
@@ -74,18 +74,18 @@ class Gate:
         self._reserving: asyncio.Task[None] | None = None
 
     def units(self, units: int) -> int:
-        """Return how many slots a message of some units takes; more than those of a day do not exist."""
+        """Return how many slots a message of this many units takes: at most those of a day."""
         return min(units, self.limit.per_day or units)
 
     def enter(self, units: int, priority: Priority) -> None:
-        """Count a message among those that wait.
+        """Count a message as waiting.
 
         Raises:
             LimitedError: too many are waiting already.
         """
         ahead = sum(count for other, count in self._waiting.items() if _precedes(other, priority))
         if ahead * self.limit.interval > LONGEST_WAIT:
-            # The messages that do not fit come back one after another, in the time that they will take.
+            # Messages beyond the limit are due one after another, spaced by the time that each of them takes.
             now = self._clock()
             until = max(self._deferred_until.get(priority, 0), now + LONGEST_WAIT)
             self._deferred_until[priority] = until + units * self.limit.interval
@@ -96,22 +96,22 @@ class Gate:
         self._waiting[priority] -= units
 
     def seconds_left(self) -> float:
-        """Return the time before which no slot can be taken, or need not be reserved, as far as is known."""
+        """Return the seconds until a slot can be taken, or has to be reserved, as far as is known."""
         left = (self._slots[0] if self._slots else self._next - _LEAD) - self._clock()
         return left if left > _PRECISION else 0
 
     @property
     def first(self) -> float:
-        """The time of the first slot that is reserved."""
+        """The time of the first reserved slot."""
         return self._slots[0]
 
     def has(self, units: int) -> bool:
-        """Return whether so many slots are reserved and can still be used."""
+        """Return whether this many slots are reserved and can still be used."""
         self._drop_late_slots()
         return len(self._slots) >= units
 
     def reserve(self, units: int, *, after: float) -> None:
-        """Reserve slots in the background, so that there are so many, for the time `after` or later."""
+        """Reserve slots in the background until there are `units`, for the time `after` or later."""
         if self._reserving is None:
             self._reserving = asyncio.create_task(self._reserve(units, after))
 
@@ -134,7 +134,7 @@ class Gate:
             self._next = exc.until + _LEAD
             _log.warning("limit_used_up", limit=self.limit.name, seconds=round(exc.until - self._clock()))
         except BusUnavailableError:
-            return  # it is asked for again; nothing can be sent in the meantime
+            return  # the reservation is tried again; nothing can be sent in the meantime
         finally:
             self._reserving = None
         for notify in self.on_change:

@@ -1,4 +1,4 @@
-"""Decides which message may be sent next through a provider, and when."""
+"""Decides which message is sent next through a provider, and when."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from shared.segments import segments_of
 _PROBE_PAUSE = timedelta(seconds=30)
 
 _RESERVATION = 1.0
-"""Seconds after which slots are reserved again if NATS has not answered. An answer is noticed at once."""
+"""Seconds after which a reservation is retried if NATS has not responded. A response is noticed at once."""
 
 GatesBySender = Mapping[str, Sequence[Gate]]
-"""The limits of a number, an e-mail address or all addresses of an `@domain`, in lower case."""
+"""The limits of each number, e-mail address or `@domain` (all of its addresses), in lower case."""
 
 
 @dataclass(eq=False, slots=True)
@@ -27,8 +27,9 @@ class _Waiting:
     """A message that waits to be admitted.
 
     Attributes:
-        gates: its limits, and how many slots of each it takes.
-        admitted: its result is the permission that a paused sending address needs.
+        gates: its limits, and the number of slots that it takes of each.
+        admitted: done when the message is admitted; the result is the permission of its sending address, if
+            that was paused.
         seconds_left: the time until the message can be admitted.
     """
 
@@ -41,15 +42,15 @@ class _Waiting:
 
 
 class Limiter:
-    """Admits messages in a fair order, as soon as there is a place for them and their limits allow it.
+    """Admits messages in a fair order, as soon as a place is free and their limits allow it.
 
     A message holds no place while it waits for a limit, or for the end of a pause of its sending address.
 
     Args:
         concurrency: the number of places.
-        gate: the limit of the requests to the provider, if there is one.
+        gate: the limit on requests to the provider, if there is one.
         by_sender: the limits of the sending addresses.
-        clock: returns seconds that always increase.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Limiter:
         return sum(not breaker.can_acquire for breaker in self._paused.values())
 
     def pause(self, sender: str, seconds: float) -> None:
-        """Admit no message of a sending address for some time, and after that a single one at first."""
+        """Admit no message of a sending address for some time, and then a single one as a probe."""
         breaker = self._paused.get(sender)
         if breaker is None:
             breaker = CircuitBreaker(failures=1, pause=_PROBE_PAUSE, clock=self._clock)
@@ -86,13 +87,13 @@ class Limiter:
         self._admit()
 
     async def enter(self, request: DeliveryRequest) -> Permission | None:
-        """Wait until a message may be sent, and take a place for it, which has to be left with `leave`.
+        """Wait until a message may be sent, and take a place for it. The caller must leave it with `leave`.
 
         Returns:
             The permission to use its sending address, if that was paused.
 
         Raises:
-            LimitedError: it takes longer than a message may wait in the process.
+            LimitedError: the wait would be longer than a message may stay in the process.
         """
         waiting = _Waiting(Place.of(request), [])
         try:
@@ -131,7 +132,7 @@ class Limiter:
         return [(self._gate, 1), *gates] if self._gate else gates
 
     def _admit(self) -> None:
-        """Admit all messages that can be, and come back when the next one can."""
+        """Admit all messages that can be admitted, and schedule the next call for when another one can be."""
         times: list[float] = []
 
         def leaves(waiting: _Waiting) -> bool:
@@ -155,14 +156,14 @@ class Limiter:
     def _seconds_left(self, waiting: _Waiting) -> float:
         breaker = self._paused.get(waiting.place.sender)
         pause = breaker.seconds_left if breaker else 0
-        # No slot of one limit is reserved as long as another one does not let the message pass.
+        # No slot of one limit is reserved while another limit holds up the message.
         missing = (gate.seconds_left() for gate, units in waiting.gates if not gate.has(units))
         if blocked := max([pause, *missing]):
             return blocked
         after = 0.0
         for gate, units in waiting.gates:
             if not gate.has(units):
-                # For the time of the slots that the message already has; earlier ones could not be used.
+                # For the time of the slots that are reserved already: earlier slots could not be used.
                 gate.reserve(units, after=after)
                 return _RESERVATION
             after = max(after, gate.first)
@@ -176,7 +177,7 @@ class Limiter:
         waiting.admitted.set_result(breaker.try_acquire() if breaker else None)
 
     def leave(self, permission: Permission | None) -> None:
-        """Leave a place, with the permission that came with it."""
+        """Leave a place, and give back the permission that came with it."""
         if permission:
             permission.release()
             self._paused = {sender: each for sender, each in self._paused.items() if each.is_open}
@@ -185,5 +186,5 @@ class Limiter:
 
 
 def _units_of(message: Message) -> int:
-    """Return how much of the limits of its sending address a message takes: its segments, or 1."""
+    """Return the units that a message takes of its sending address's limits: its segments, or 1."""
     return segments_of(message.body).count if message.type is MessageType.SMS else 1

@@ -1,7 +1,7 @@
-"""The pauses that providers have asked for, which all sender processes observe.
+"""The pauses that providers have requested, which all sender processes observe.
 
-A pause is stored in a key-value bucket, so that processes that start later know it. The others receive it
-directly, as subscribers of the bucket's subjects, within milliseconds.
+A pause is stored in a key-value bucket, so that processes that start later can read it. Running processes
+subscribe to the subjects of the bucket, and receive it within milliseconds.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ _RETRY = 1.0
 _CONNECTION_ERRORS = (nats.errors.Error, OSError, TimeoutError, BusUnavailableError)
 
 Listener = Callable[[str | None, float], None]
-"""Is called with a sending address, or None for the provider itself, and the seconds of its pause."""
+"""Called with a sending address, or None for the whole provider, and the seconds of its pause."""
 
 
 class Pause(FrozenModel):
-    """A time in which a provider is not asked to send messages.
+    """A period in which no requests are made to a provider.
 
     Attributes:
         provider: the provider.
-        sender: the sending address that the pause is about; None for all of them.
+        sender: the sending address that is paused; None for all of them.
         until: the end, in seconds since the epoch.
     """
 
@@ -61,7 +61,7 @@ class Pauses:
         self._listeners[provider] = listener
 
     async def until_known(self) -> None:
-        """Wait until this process knows all pauses, which it does as long as it is connected to NATS."""
+        """Wait until this process knows all pauses: it has read them since it last connected to NATS."""
         await self._known.wait()
 
     def record(self, provider: str, sender: str | None, seconds: float) -> None:
@@ -115,9 +115,9 @@ class Pauses:
             listener(pause.sender, pause.until - self._clock())
 
     async def _store(self, pause: Pause) -> None:
-        # A process that records a shorter pause at the same time may replace this one. That matters only to
-        # processes that start later: the others observe the longer one.
+        # A process that records a shorter pause at the same time may overwrite this one. That affects only
+        # processes that start later: the others observe the longer pause.
         subject = f"$KV.{LIMITS_BUCKET}.{pause_key(pause.provider, pause.sender)}"
         payload = pause.model_dump_json().encode()
-        with suppress(BusUnavailableError):  # the other processes find out by themselves
+        with suppress(BusUnavailableError):  # the provider will throttle the other processes, too
             await self._publisher.publish(_STREAM, Outgoing(subject, None, payload))

@@ -43,7 +43,7 @@ _QUICK_RETRY_PAUSE = (0.05, 0.25)
 """The shortest and the longest pause before a request that did not reach the provider is repeated."""
 
 _DEFAULT_PAUSE = timedelta(seconds=1)
-"""If a provider asks us to wait and does not say for how long, or for less than this."""
+"""The pause if a provider asks us to wait without saying for how long, or for less than this."""
 
 
 class ProviderClient:
@@ -55,9 +55,9 @@ class ProviderClient:
         http_client: makes the requests.
         breaker: opens while the provider fails, rejects our credentials, or asks us to wait.
         limiter: limits the requests.
-        pauses: tells all processes that the provider asks us to wait.
+        pauses: shares the provider's requests to wait with all processes.
         fetch: fetches the attachments, if the provider accepts files.
-        attachment_limits: limits what is fetched at the same time.
+        attachment_limits: limits the number of messages whose attachments are fetched at the same time.
     """
 
     def __init__(  # noqa: PLR0913 - its parts
@@ -108,7 +108,7 @@ class ProviderClient:
 
     @property
     def retry_in(self) -> timedelta:
-        """The time before which no message may be sent."""
+        """The time until a message may be sent."""
         return timedelta(seconds=self._breaker.seconds_left)
 
     def try_acquire(self) -> Permission | None:
@@ -117,10 +117,10 @@ class ProviderClient:
 
     @asynccontextmanager
     async def slot(self, request: DeliveryRequest) -> AsyncIterator["Slot"]:
-        """Fetch the attachments of a message, wait until its limits admit it, and hold its place.
+        """Fetch a message's attachments, wait until its limits admit it, and hold its place in the context.
 
         Raises:
-            LimitedError: it takes longer than a message may wait in the process.
+            LimitedError: the wait would be longer than a message may stay in the process.
         """
         await self._pauses.until_known()
         try:
@@ -141,7 +141,7 @@ class ProviderClient:
         message = request.message
         if not (self._adapter.takes_files and message.attachments):
             return (), await self._limiter.enter(request)
-        # The files stay in memory until the message has its place, so their number is limited, too.
+        # The files are in memory while the message waits for its place, so their number is limited, too.
         async with self._attachment_limits.place(request.caller, message.attachments):
             files = await self._fetch_files(message) if self.is_available else None
             return files, await self._limiter.enter(request)
@@ -153,7 +153,7 @@ class ProviderClient:
             async with self._attempt_deadline():
                 provider_message_id = await self._request(message, files)
         except TimeoutError as exc:
-            error = UnknownOutcomeError("timeout", "no answer in time")
+            error = UnknownOutcomeError("timeout", "no response in time")
             self._record_error(error, message, permissions)
             raise error from exc
         except ProviderError as exc:
@@ -204,7 +204,7 @@ class ProviderClient:
             await asyncio.sleep(uniform(*_QUICK_RETRY_PAUSE))
             return await self._request_again(message, files)
 
-    # Only used after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
+    # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
     @retry(
         retry=retry_if_exception_type(NotReachedError),
         stop=stop_after_attempt(2),
@@ -223,7 +223,7 @@ class ProviderClient:
             case CredentialsError():
                 self._pause(error)
             case _ if error.throttled:
-                permissions.provider.record_success()  # it works as well, if it is not paused
+                permissions.provider.record_success()  # the provider works; has no effect while it is paused
             case _:
                 permissions.provider.record_failure()
         self.count_attempt(error.code)
@@ -242,7 +242,7 @@ class ProviderClient:
         _log.error("provider_paused", provider=self.name, code=error.code, detail=str(error))
 
     def _throttle(self, error: ProviderError, message: Message) -> None:
-        """Do not ask the provider, or not with this sending address, for as long as it wants us to wait."""
+        """Pause the provider, or only this sending address, for as long as the provider requests."""
         seconds = max(error.retry_after or _DEFAULT_PAUSE, _DEFAULT_PAUSE).total_seconds()
         sender = message.from_key.casefold() if error.sender_only else None
         _log.warning(
@@ -272,11 +272,11 @@ class ProviderClient:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """The permissions to ask a provider to send a message.
+    """The permissions for a request to send a message.
 
     Attributes:
-        provider: of the provider's circuit breaker.
-        sender: of the sending address, if the provider has paused that.
+        provider: the permission of the provider's circuit breaker.
+        sender: the permission of the sending address, if the provider has paused that address.
     """
 
     provider: Permission
@@ -284,14 +284,14 @@ class Permissions:
 
 
 class Slot:
-    """The place of one message at a provider.
+    """The place of a message at a provider.
 
     Args:
         client: sends the message.
         message: the message.
         files: its attachments, if the provider accepts files, or the reason why they are missing. None if
             they were not fetched because the provider is not available.
-        of_sender: the permission of the sending address, if it needs one.
+        of_sender: the permission of the sending address, if that was paused.
     """
 
     def __init__(
@@ -313,13 +313,13 @@ class Slot:
 
     @property
     def retry_in(self) -> timedelta:
-        """The time before which the provider may not be asked."""
+        """The time until a request may be made to the provider."""
         return self._client.retry_in
 
     def try_acquire(self) -> bool:
         """Acquire the permission to send the message, unless the circuit breaker is open.
 
-        It is given back when the place is left, unless the attempt had an outcome.
+        It is given back when the message leaves its place, unless the attempt had an outcome.
         """
         if self._files is not None:
             self._permission = self._client.try_acquire()
@@ -329,7 +329,7 @@ class Slot:
         """Send the message and return the provider's message id, after `try_acquire` has succeeded.
 
         Raises:
-            ProviderError: the provider did not accept the message, or it is not known whether it did. Or the
+            ProviderError: the provider did not accept the message, it is not known whether it did, or the
                 attachments could not be fetched.
         """
         if self._permission is None or self._files is None:

@@ -1,10 +1,10 @@
-"""Limits that hold over all sender processes.
+"""Limits that apply across all sender processes.
 
-Each limit has a schedule of evenly spaced slots, of which every process reserves some at a time. The schedule
-is a value in a key-value bucket that contains the time of the next free slot. Nobody gets more slots for
-having been idle, so that there is no burst: a limit of 10 per second is one slot every 0.1 seconds.
+Each limit has a schedule of evenly spaced slots, which the processes reserve a few at a time. The schedule is
+a value in a key-value bucket that contains the time of the next free slot. Unused slots do not accumulate, so
+there is no burst: a limit of 10 per second is one slot every 0.1 seconds.
 
-The times are those of the processes' own clocks. The clocks of different hosts therefore have to agree.
+Each process uses its own clock, so the clocks of different hosts have to be synchronised.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit over all sender processes.
+    """A limit across all sender processes.
 
     Attributes:
         name: identifies the limit.
@@ -42,10 +42,10 @@ class Limit:
 
 
 class UsedUpError(ServiceError):
-    """The units of the day are used up; `until` is the time when the next day begins."""
+    """The daily limit is used up; `until` is the time at which the next day begins."""
 
     def __init__(self, until: float) -> None:
-        super().__init__("the units of the day are used up")
+        super().__init__("the daily limit is used up")
         self.until = until
 
 
@@ -71,7 +71,7 @@ class Schedule(FrozenModel):
             The new state, and the times of up to `wanted` slots.
 
         Raises:
-            UsedUpError: fewer than `needed` slots are left of the day.
+            UsedUpError: fewer than `needed` slots are left for the day.
         """
         start = max(self.next, now)
         # The clock of the process that began this day may be ahead.
@@ -98,12 +98,12 @@ class Schedules:
         """Reserve up to `wanted` slots, but at least `needed`, and return their times.
 
         Raises:
-            UsedUpError: fewer than `needed` slots are left of the day.
+            UsedUpError: fewer than `needed` slots are left for the day.
             BusUnavailableError: NATS does not answer. Some slots may be lost.
         """
         key = limit_key(limit.name)
         while True:
-            # A process that is the only one to use a limit need not read what it has written.
+            # If no other process uses the limit, there is no need to read back the value that was written.
             found = self._known.pop(key, None) or await self._store.get(key)
             state = found.value if found else Schedule()
             now = max(self._clock(), not_before)

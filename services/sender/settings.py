@@ -63,7 +63,7 @@ ProviderNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Fi
 
 @dataclass(frozen=True, slots=True)
 class SenderLimit:
-    """A limit of what some sending addresses may send together, over all processes.
+    """A limit on some sending addresses together, across all processes.
 
     Attributes:
         senders: numbers, e-mail addresses or `@domain`s, in lower case.
@@ -168,10 +168,10 @@ class SenderSettings(WorkerSettings, ProviderChoice):
     Attributes:
         sms_provider_concurrency, email_provider_concurrency: requests in progress at the same time to each
             provider of the channel, in each process.
-        sms_provider_rate, email_provider_rate: requests per second to each provider of the channel, over all
-            processes; None for no limit.
-        sender_limits: further limits over all processes, by their names: of a sending address, whose name is
-            the address, or of a pool of addresses.
+        sms_provider_rate, email_provider_rate: requests per second to each provider of the channel, across
+            all processes; None for no limit.
+        sender_limits: further limits across all processes, by name: the sending address, or the name of a
+            pool of addresses.
         provider_timeout: seconds that a provider has to respond.
         allow_private_attachments: whether attachments may be fetched from this machine and its network.
         retry_delays: seconds between one attempt and the next; there is one more attempt than delays.

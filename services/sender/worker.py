@@ -1,4 +1,4 @@
-"""Runs the sender's consumers: its share of the shards of new messages, and the deliveries that are due."""
+"""Reads the sender's consumers: its share of the shards of new messages, and the deliveries that are due."""
 
 import asyncio
 import re
@@ -25,8 +25,8 @@ from shared.observability import tracing
 _log = structlog.get_logger()
 
 _CAPACITY = 4_096
-"""Messages of a consumer in this process. Their number only bounds the memory; the limits of the providers
-decide how many are sent at the same time."""
+"""Messages of one consumer in this process. The number only bounds the memory; the providers' limits
+determine how many are sent at the same time."""
 
 _DRAIN_SECONDS = 8
 _ATTEMPT_SECONDS = 4
@@ -61,7 +61,7 @@ class Worker:
         return [consumer for channel in self._channels for consumer in channel.consumers]
 
     async def _discover_shards(self) -> None:
-        """Follow the shards that are provisioned, whose number may change at any time."""
+        """Keep track of the provisioned shards, whose number may change at any time."""
         while True:
             await self._bus.until_connected()
             with suppress(BusUnavailableError):
@@ -93,7 +93,7 @@ class Worker:
 
 
 class _ChannelWorker:
-    """Reads the consumers of a channel that are this process's share, as processes come and go."""
+    """Reads this process's share of the consumers of a channel, as processes come and go."""
 
     def __init__(self, bus: Bus, channel: Channel, deliverer: Deliverer, processor: "Processor") -> None:
         self._bus = bus
@@ -113,7 +113,7 @@ class _ChannelWorker:
         return [self.delayed, *self.shards.values()]
 
     def set_shards(self, names: Sequence[str]) -> None:
-        """Read the shards of the channel among these consumers from now on, and no others."""
+        """Read only those shards of the channel that are among these consumers."""
         shards = [shard for name in sorted(names) if (shard := shard_named(name, self._channel))]
         if shards != [*self.shards.values()]:
             self.shards = {shard.name: shard for shard in shards}
@@ -212,10 +212,10 @@ class Processor:
 
 
 def _keeps_place(message: StreamMessage) -> bool:
-    """Return whether a message may wait in its place while no provider is available.
+    """Return whether a message may keep its place while no provider is available.
 
-    Those in DELAYED need no order. And a message that has moved between processes very often is deferred
-    before its deliveries reach the limit.
+    Messages in DELAYED have no order to keep. A message that has moved between processes very often is
+    deferred before its deliveries reach the limit.
     """
     return message.origin.stream == Stream.OUTBOUND and message.deliveries <= MAX_DELIVER // 2
 

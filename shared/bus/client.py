@@ -77,7 +77,7 @@ class Bus:
         await self._down.wait()
 
     async def unless_lost(self, request: Coroutine[None, None, T]) -> T:
-        """Await a response, unless it can no longer arrive because the connection was lost.
+        """Await a response, or raise as soon as it can no longer arrive because the connection was lost.
 
         Raises:
             BusUnavailableError: the connection was lost.
@@ -94,7 +94,7 @@ class Bus:
             answer.cancel()
 
     async def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
-        """Return the last message of each of the subjects that has one; there may be up to 1,024 subjects.
+        """Return the last message of each subject that has one; there may be up to 1,024 subjects.
 
         Raises:
             BusUnavailableError: NATS does not respond.
@@ -104,7 +104,7 @@ class Bus:
         return await self._direct_get(stream, {"multi_last": list(subjects)})
 
     async def next_messages(self, stream: str, first: int, *, count: int, subject: str) -> Answer:
-        """Return messages of a subject, which may contain wildcards, from the sequence `first` on.
+        """Return up to `count` messages of a subject, which may contain wildcards, from sequence `first` on.
 
         Raises:
             BusUnavailableError: NATS does not respond.

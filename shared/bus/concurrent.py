@@ -1,8 +1,8 @@
 """The loop that reads a consumer and processes many of its messages at the same time.
 
 Messages with the same key are processed one after another, in the order of the stream. A message that cannot
-be processed yet keeps its place: it waits in this process, with those of the same key behind it. Only a
-reader that stops returns messages to the server.
+be processed yet keeps its place: it waits in this process, with those of the same key behind it. Messages are
+returned to the server only after an unexpected error, or when the reader stops.
 """
 
 import asyncio
@@ -27,39 +27,39 @@ from shared.errors import BusUnavailableError, UnavailableError
 _log = structlog.get_logger()
 
 PATIENCE = 2.0
-"""Seconds after `stop` during which the messages that were read already are still begun."""
+"""Seconds after `stop` during which messages that were already read are still started."""
 
 _REQUEST_EXPIRES = 1.0
 """Seconds after which the server ends a request for messages. It has to be less than `PATIENCE`: the server
-changes the order of returned messages while it still has a request that it cannot satisfy."""
+reorders returned messages while it still has a request that it cannot satisfy."""
 
 _ANSWER_TIMEOUT = 3.0
 """Seconds after which a request that the server has not ended is considered lost."""
 
 _LINGER = 0.05
-"""The least number of seconds between two requests for few messages."""
+"""The minimum number of seconds between two requests for few messages."""
 
 _BATCH = 256
-"""Messages that are requested at once: more of them would delay everything else in the process."""
+"""Messages that are requested at once. More of them would delay everything else in the process."""
 
 _GROWTH_INTERVAL = 0.25
-"""Seconds after which more messages are read, even if none of those that were read before is finished."""
+"""Seconds after which more messages are read, even if none of the previous ones is finished."""
 
 _SUSPECT_DELIVERIES = 6
-"""A message that was delivered so often may be one that crashes the process. It is processed alone."""
+"""A message that was delivered this often may be one that crashes the process. It is processed alone."""
 
 _SUSPECT_DELAY = 2.0
 _ERROR_PAUSE = 1.0
 _IDLE_PAUSE = (0.5, 1.5)
-"""The pause between two calls of `may_read`; random, so that readers benefit from each other's findings."""
+"""The pause between two calls of `may_read`. It is random, so that one reader can probe for the others."""
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
 _HEARTBEAT = 0.4 * ACK_WAIT.total_seconds()
 _HEARTBEAT_CHECK = 0.5
 _HEARTBEAT_BURST = 500
-"""Heartbeats at each check. Even if all messages of a full reader are due at the same time, the last one is
-still sent in time."""
+"""Heartbeats per check. Even if the heartbeats of all messages of a full reader are due at the same time, the
+last one is sent in time."""
 
 _CANCEL_SECONDS = 1.0
 _UNPIN_TIMEOUT = 2.0
@@ -69,13 +69,13 @@ _CONNECTION_ERRORS = (nats.errors.Error, TimeoutError, OSError, BusUnavailableEr
 _HEARTBEAT_STATUS, _NO_MESSAGES, _TIMED_OUT, _WRONG_PIN = "100", "404", "408", "423"
 
 Begin = Callable[[], None]
-"""Is called before anything is done that must not be interrupted; it raises ClosedError if it is too late."""
+"""Called before anything that must not be interrupted; raises ClosedError if it is too late to start."""
 
 Process = Callable[[StreamMessage, Begin], Awaitable[Outcome]]
 
 
 class ClosedError(Exception):
-    """The reader is stopping, and begins no more messages."""
+    """The reader is stopping and starts no more messages."""
 
 
 class _RequestError(Exception):
@@ -84,15 +84,15 @@ class _RequestError(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    """A message in this process. There may be thousands of them, so that each should be small.
+    """A message in this process. There may be thousands of them, so each should be small.
 
     Attributes:
-        key: messages with the same one are processed in order.
-        reply: the subject to which it is acknowledged.
-        alive_at: when the server last learnt that this process has the message, by the clock of the loop.
+        reply: the subject to which the acknowledgement is published.
+        key: messages with the same key are processed in order.
+        alive_at: when the server was last told that this process has the message, by the loop's clock.
         task: processes it; None while it waits for others with the same key.
         begun: whether processing must not be interrupted.
-        settled: whether it was acknowledged, or returned with a delay.
+        settled: whether the message was acknowledged, or returned with a delay.
     """
 
     message: StreamMessage
@@ -110,11 +110,11 @@ class ConcurrentReader:
     Args:
         bus: the connection.
         consumer: the consumer; a pinned one serves only one process at a time.
-        process: processes one message. It may raise UnavailableError, and is then called again after a pause,
-            as soon as messages can be processed.
-        capacity: how many messages are in this process at the same time, those that wait for others with the
-            same key included. It bounds the memory only: `process` limits how many are sent concurrently.
-        key_of: returns the key of a message; those with the same one are processed in order.
+        process: processes one message. If it raises UnavailableError, it is called again after a pause, as
+            soon as messages can be processed.
+        capacity: the maximum number of messages in this process, including those that wait for others with
+            the same key. It only bounds the memory: `process` limits how many are sent concurrently.
+        key_of: returns the key of a message; messages with the same key are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
     """
 
@@ -134,7 +134,7 @@ class ConcurrentReader:
         self._key_of = key_of
         self._may_read = may_read
         self._max_capacity = capacity
-        # A message that crashes the process takes as few others with it as possible: the first is read alone.
+        # The first message is read alone: if it crashes the process, it interrupts no others.
         self._capacity = 1
         self._held: dict[int, _Held] = {}  # by sequence
         self._lines: dict[str, list[_Held]] = {}  # of each key in progress, the messages that wait for it
@@ -160,7 +160,7 @@ class ConcurrentReader:
         self._warned_at = 0.0
 
     def stop(self) -> None:
-        """Read no more messages, finish those that can be within `PATIENCE`, and return the others."""
+        """Read no more messages, start those already read for `PATIENCE`, and return the others."""
         if not self._stopping.is_set():
             self._close_at = asyncio.get_running_loop().time() + PATIENCE
         self._stopping.set()
@@ -168,7 +168,7 @@ class ConcurrentReader:
         self._room.set()
 
     async def run(self) -> None:
-        """Read until the reader is stopped, and every message is finished or returned."""
+        """Read until the reader is stopped and every message is finished or returned."""
         heartbeat = asyncio.create_task(self._send_heartbeats())
         try:
             while not self._stopping.is_set():
@@ -180,7 +180,7 @@ class ConcurrentReader:
                     await self._pause(_ERROR_PAUSE)
             await self._finish()
         finally:
-            # If this task is cancelled, messages in progress are abandoned: another process can have them.
+            # If this task is cancelled, messages in progress are abandoned; another process may take them.
             await self._cancel([held.task for held in self._held.values() if held.task])
             heartbeat.cancel()
             await self._return_unsettled()
@@ -189,7 +189,7 @@ class ConcurrentReader:
     # --- Reading ---
 
     async def _read(self) -> None:
-        """Read until there is a reason to begin with a new subscription, or to stop."""
+        """Read until a new subscription is needed, or until the reader stops."""
         await self._until_connected_or_stopped()
         if self._stopping.is_set():
             return
@@ -217,7 +217,7 @@ class ConcurrentReader:
             raise _RequestError(self._error)
 
     def _look(self) -> bool:
-        """Return whether messages can be processed, and if they can, let those proceed that wait for it."""
+        """Return whether messages can be processed; if they can, wake those that are waiting for that."""
         if may_read := self._may_read():
             self._able.set()
         return may_read
@@ -270,7 +270,7 @@ class ConcurrentReader:
     async def _until_requests_end(self) -> None:
         """Wait until the server has ended all requests.
 
-        Without a subscription, a message that it is just sending would be lost until it is delivered again.
+        A message that arrives after the end of the subscription would be lost until it is delivered again.
         """
         time = asyncio.get_running_loop().time
         with suppress(TimeoutError):
@@ -280,10 +280,10 @@ class ConcurrentReader:
                     await self._room.wait()
 
     async def _catch_up(self, client: Client, inbox: str) -> None:
-        """Before messages are returned, receive those that an earlier reader has returned.
+        """Receive the messages that an earlier reader has returned, before this one returns any.
 
-        The server delivers returned messages first, in the order in which they were returned. Those of this
-        reader would otherwise come after later ones of the same conversations.
+        The server delivers returned messages first, in the order in which they were returned. Messages
+        that were returned too early would come after later ones of the same conversations.
         """
         while not (self._has_caught_up or self._must_restart) and self._consumer.is_pinned and self._held:
             await self._request(client, inbox, _BATCH)
@@ -313,7 +313,7 @@ class ConcurrentReader:
     async def _unsubscribe(self, subscription: Subscription) -> None:
         with suppress(*_CONNECTION_ERRORS):
             if self._bus.is_connected:
-                # Draining receives what the server has sent already.
+                # Draining receives the messages that the server has already sent.
                 async with asyncio.timeout(1):
                     await subscription.drain()  # type: ignore[no-untyped-call] # in nats-py
             else:
@@ -325,7 +325,7 @@ class ConcurrentReader:
         message = stream_message(msg, self._consumer)
         self._has_caught_up |= message.deliveries == 1
         if held := self._held.get(message.origin.sequence):
-            held.reply = msg.reply  # the server has not heard of it for too long; it is still in progress
+            held.reply = msg.reply  # it is still in progress, but its heartbeat was too late
             return
         now = asyncio.get_running_loop().time()
         held = _Held(message, msg.reply, self._key_of(message), alive_at=now)
@@ -357,7 +357,7 @@ class ConcurrentReader:
         self._room.set()
 
     def _continue_line(self, key: str, *, may_go_on: bool) -> None:
-        """Process the next message with a key, unless the previous one and this one have to be returned."""
+        """Process the next message with a key, unless the previous one, and thus the rest, is returned."""
         line = self._lines[key]
         if not line:
             del self._lines[key]
@@ -379,7 +379,7 @@ class ConcurrentReader:
                 await self._until_able()
                 retry = min(2 * retry, _LAST_RETRY)
             except Exception:  # noqa: BLE001 - after any error the message is delivered again
-                # If that never helps, it becomes a dead letter in the end.
+                # If it fails every time, it eventually becomes a dead letter.
                 _log.exception("handler_failed", consumer=self._consumer.name)
                 await self._settle(held, _NAK + b' {"delay": %d}' % int(_ERROR_PAUSE * 1e9))
                 return
@@ -393,7 +393,7 @@ class ConcurrentReader:
                 return
 
     async def _until_able(self) -> None:
-        """Wait until messages can be processed, or the reader stops."""
+        """Wait until messages can be processed or the reader stops."""
         while not (self._may_read() or self._stopping.is_set()):
             self._able.clear()
             await self._able.wait()
@@ -406,7 +406,7 @@ class ConcurrentReader:
 
         if held.message.deliveries < _SUSPECT_DELIVERIES:
             return await self._process(held.message, begin)
-        # The random order makes it likely that this one is done before the one that crashes the process.
+        # In random order, this message is likely to be done before the one that crashes the process.
         await self._pause(uniform(0, _SUSPECT_DELAY))
         async with self._alone:
             origin = held.message.origin
@@ -420,7 +420,7 @@ class ConcurrentReader:
 
     async def _settle(self, held: _Held, answer: bytes) -> None:
         held.settled = True
-        with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the handler knows that it is done
+        with suppress(*_CONNECTION_ERRORS):  # if it is delivered again, the handler finds that it is done
             await self._reply(held, answer)
 
     async def _reply(self, held: _Held, answer: bytes) -> None:
@@ -428,14 +428,14 @@ class ConcurrentReader:
         await self._client.publish(held.reply, answer)
 
     def _warn(self, error: UnavailableError) -> None:
-        """Log that messages cannot be processed, but not for each of them."""
+        """Log that messages cannot be processed, but not once for each of them."""
         now = asyncio.get_running_loop().time()
         if now >= self._warned_at + _LAST_RETRY or not self._warned_at:
             self._warned_at = now
             _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(error))
 
     async def _send_heartbeats(self) -> None:
-        """Report to the server at intervals that the messages are still in this process."""
+        """Send heartbeats, which tell the server that the messages are still in this process."""
         while True:
             await asyncio.sleep(_HEARTBEAT_CHECK)
             if not self._bus.is_connected:
@@ -451,7 +451,7 @@ class ConcurrentReader:
     # --- Stopping ---
 
     async def _finish(self) -> None:
-        """Give the messages time, then finish those that were begun, and leave the others."""
+        """Give the messages time, then finish those that have begun, and leave the others."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._close_at):
                 await self._idle.wait()
@@ -473,7 +473,7 @@ class ConcurrentReader:
             for held in returned[:-1]:
                 await self._reply(held, _NAK)
             for held in returned[-1:]:
-                # The server confirms the last one. Only then may the consumer serve another process.
+                # The server confirms the last one. The consumer may serve another process only after that.
                 await self._bus.client.request(held.reply, _NAK, timeout=_UNPIN_TIMEOUT)
 
     async def _unpin(self) -> None:

@@ -38,10 +38,10 @@ _CONNECTION_ERRORS = (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSE
 
 @dataclass(frozen=True, slots=True)
 class StreamMessage:
-    """A message that was read from a stream, which stored it at `stored_at`.
+    """A message from a stream, which stored it at `stored_at`.
 
     Attributes:
-        deliveries: how often the consumer has delivered it, this time included.
+        deliveries: how often the consumer has delivered it, including this time.
     """
 
     payload: bytes
@@ -76,8 +76,8 @@ class ConsumerLoop:
         handler: processes batches of messages.
         batch: the maximum number of messages in a batch. While the handler works on a batch, the server
             receives heartbeats, so that the messages are not delivered to another process.
-        linger: seconds between a batch that was not full and the next fetch. It makes batches larger and
-            fewer under load; a message that arrives alone is still fetched immediately.
+        linger: seconds between a batch that was not full and the next fetch. Under load, this makes batches
+            fewer and larger; a single message is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
             again.
         may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so

@@ -1,4 +1,4 @@
-"""Reading stored messages, several of them in one request (direct get, ADR-31 of NATS)."""
+"""Reads stored messages, several in one request (direct get, ADR-31 of NATS)."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from shared.errors import BusUnavailableError
 
 _MAX_BYTES = 4 * 1024 * 1024
-"""The size at which the server cuts an answer; it disconnects clients for which 64 MB are pending."""
+"""The size at which the server truncates a response; it disconnects clients with 64 MB of pending data."""
 
 _END, _NOT_FOUND = "204", "404"
 
@@ -30,7 +30,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Messages of a stream; `is_complete` is false if the server has left some out."""
+    """Messages of a stream; `is_complete` is false if the server has omitted some."""
 
     messages: list[StoredMessage]
     is_complete: bool = True
@@ -40,14 +40,14 @@ async def direct_get(client: Client, stream: str, request: Mapping[str, object])
     """Return the messages that a request selects.
 
     Raises:
-        BusUnavailableError: the server cannot answer the request.
+        BusUnavailableError: the server cannot serve the request.
         nats.errors.Error, OSError: there is no connection.
     """
     received: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, cb=received.put)
     try:
-        is_one = "last_by_subj" in request  # the end of such an answer is not marked
+        is_one = "last_by_subj" in request  # such a response has no end marker
         payload = request if is_one else {**request, "max_bytes": _MAX_BYTES}
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(payload).encode(), reply=inbox)
         messages: list[StoredMessage] = []
@@ -68,8 +68,8 @@ def _is_complete(stream: str, request: Mapping[str, object], headers: Mapping[st
     if status == _END:
         return headers.get("Nats-Num-Pending") == "0"
     if status == _NOT_FOUND:
-        # With the other description, the server has selected a message that was replaced before it was read,
-        # and leaves out the rest of the answer.
+        # With any other description, the server has selected a message that was replaced before it was read,
+        # and omits the rest of the response.
         return "multi_last" not in request or description == "No Results"
     raise BusUnavailableError(f"{stream}: {status} {description}")
 

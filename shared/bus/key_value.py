@@ -78,7 +78,7 @@ class KeyValueStore(Generic[Model]):
             value: the value.
             after: the value as it was read.
             id_: the id of the event, if the value is one; publishing an event again changes nothing.
-            ttl: how long the value is kept unless it is changed; None for as long as the stream keeps values.
+            ttl: how long the value is kept if it is not changed; None for as long as the stream keeps values.
 
         Raises:
             RevisionConflictError: the value has changed.

@@ -1,4 +1,4 @@
-"""Reading the last message of subjects: one by one for its callers, several in one request underneath."""
+"""Reads the last messages of subjects. Calls for single subjects share requests."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ _BATCH = 200
 """Subjects in a request; the server takes at most 1,024."""
 
 _REQUESTS_IN_FLIGHT = 2
-"""One is answered while the next is sent."""
+"""One request is answered while the next is sent."""
 
 
 _Caller = asyncio.Future[StoredMessage | None]
@@ -28,12 +28,12 @@ class LastMessages:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, subject: str) -> StoredMessage | None:
-        """Return the last message as it is after this call began, or None if there is none.
+        """Return the last message, no older than the start of this call, or None if there is none.
 
         Raises:
             BusUnavailableError: NATS does not answer.
         """
-        # A subject that is waiting has not been requested yet, so its answer will be new enough.
+        # A waiting subject has not been requested yet, so the response will be recent enough.
         found: _Caller = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(subject, []).append(found)
         if self._reading < _REQUESTS_IN_FLIGHT:
@@ -45,12 +45,12 @@ class LastMessages:
 
     async def _read_waiting(self) -> None:
         try:
-            await asyncio.sleep(0)  # callers in the same turn of the loop share a request
+            await asyncio.sleep(0)  # callers in the same iteration of the event loop share a request
             while self._waiting:
                 batch = {subject: self._waiting.pop(subject) for subject in list(self._waiting)[:_BATCH]}
                 await self._answer(batch)
         finally:
-            self._reading -= 1  # at once, so that no caller counts on a reader that does not look again
+            self._reading -= 1  # immediately, so that no caller relies on a reader that has stopped looking
 
     async def _answer(self, batch: Mapping[str, Sequence[_Caller]]) -> None:
         waiting = [(subject, caller) for subject, callers in batch.items() for caller in callers]
@@ -77,6 +77,8 @@ class LastMessages:
             if answer.is_complete:
                 break
             if not answer.messages:
-                raise BusUnavailableError(f"{self._stream}: the answer was cut before its first message")
+                raise BusUnavailableError(
+                    f"{self._stream}: the response was truncated before its first message"
+                )
             left = [subject for subject in left if subject not in found]
         return found

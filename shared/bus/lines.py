@@ -1,15 +1,15 @@
 """Several events in one message, each on a line of its own (JSON Lines).
 
-A message costs the server and each of its readers far more than another line does.
+For the server and for each reader, a message costs far more than an additional line.
 """
 
 from collections.abc import Iterable, Iterator
 
 MAX_BYTES = 256 * 1024
-"""The size of a message to which no more lines are added."""
+"""The size from which no more lines are added to a message."""
 
 _BOUNDARY = b"}\n{"
-"""It occurs only between two events: inside one, it would not be JSON."""
+"""It occurs only between two events: within an event, it would not be valid JSON."""
 
 
 def join(events: Iterable[bytes]) -> bytes:
@@ -17,7 +17,7 @@ def join(events: Iterable[bytes]) -> bytes:
 
 
 def split(payload: bytes) -> Iterator[bytes]:
-    """Return the events of a message; one that is alone may have any layout."""
+    """Yield the events of a message. A single event may be formatted in any way."""
     start = 0
     while (end := payload.find(_BOUNDARY, start)) >= 0:
         yield payload[start : end + 1]

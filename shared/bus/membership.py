@@ -1,9 +1,9 @@
-"""The processes of a group, which divide shards among themselves by what each of them announces.
+"""The processes of a group, which divide shards among themselves based on their announcements.
 
 Every process announces its state and the shards that it holds, at intervals and whenever they change. From
-these announcements, all compute the same shares. A process takes over a shard only after its former holder
-has released it, or is silent, so that no two processes handle the messages of a conversation at the same
-time. The announcements are not stored (core NATS): nothing is left behind by a process that dies.
+these announcements, all processes compute the same shares. A process takes over a shard only after its former
+holder has released it, or is silent, so that no two processes handle the messages of a conversation at the
+same time. The announcements are not stored (core NATS): a process that dies leaves nothing behind.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ class State(StrEnum):
 
     Attributes:
         READY: it can process them.
-        TRYING: it could not process the last ones, and is about to try again with another one.
+        TRYING: it could not process the last ones, and is about to try another one.
         UNABLE: it cannot process any at present.
-        LEAVING: it takes no shards any more.
+        LEAVING: it takes no more shards.
     """
 
     READY = "ready"
@@ -46,7 +46,7 @@ class State(StrEnum):
 
 
 class Announcement(BaseModel, frozen=True):
-    """What a process announces."""
+    """The announcement of a process: its state and the shards that it holds."""
 
     member: str
     state: State
@@ -61,7 +61,7 @@ class Membership:
         group: the name of the group.
 
     Attributes:
-        changed: is set when the shares may have changed.
+        changed: set when the shares may have changed.
     """
 
     def __init__(self, bus: Bus, group: str) -> None:
@@ -81,8 +81,8 @@ class Membership:
         """Return the shards that this process should hold.
 
         Each shard belongs to exactly one process, as soon as all of them have heard of each other. While no
-        process is ready, all keep their shares: it makes no difference who holds a message, and each move
-        counts as a delivery.
+        process is ready, all keep their shares: it does not matter which process holds a message, and each
+        move counts as a delivery.
         """
         states = {self._id: self._state, **{other.member: other.state for other in self._others.values()}}
         takers = {State.READY, State.TRYING}
@@ -110,7 +110,7 @@ class Membership:
         self._announce_soon()
 
     async def run(self) -> None:
-        """Announce this process and listen to the others until the task is cancelled."""
+        """Announce this process, and listen to the others, until the task is cancelled."""
         while True:
             with suppress(*_CONNECTION_ERRORS):
                 await self._bus.until_connected()
@@ -127,14 +127,14 @@ class Membership:
             await asyncio.sleep(_INTERVAL)
 
     async def leave(self) -> None:
-        """Announce that this process leaves and holds nothing any more."""
+        """Announce that this process has left and no longer holds any shards."""
         self._state = State.LEAVING
         self._held.clear()
         with suppress(*_CONNECTION_ERRORS):
             await self._announce()
 
     async def _join(self) -> None:
-        self._excuse_silence()  # nobody could be heard without a connection
+        self._excuse_silence()  # without a connection, no announcements could arrive
         await self._announce()
         await asyncio.sleep(_ANSWER_TIME)
         self._has_joined = True

@@ -3,7 +3,7 @@
     python -m shared.bus.provision
 
 It can be run at any time and any number of times. It deletes nothing except the sender's consumers of new
-messages that others have replaced: those of version 0.1, and the shards of another number of shards.
+messages that have been replaced: those of version 0.1, and the shards of a different `SENDER_SHARDS`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _REPLICAS_EXCEED_STREAM = 10_126
 _SETTLE_SECONDS = 10
 
 _OF_SENDER = "sender-"
-"""The beginning of the names of the consumers from which the sender reads."""
+"""The prefix of the names of the consumers from which the sender reads."""
 
 
 class ProvisionSettings(BusSettings):
@@ -99,7 +99,7 @@ async def _put_consumer(jetstream: JetStreamContext, stream: str, config: Consum
 
 
 async def _replaced_by(jetstream: JetStreamContext, declared: Sequence[Consumer]) -> list[ConsumerInfo]:
-    """Return the sender's consumers of new messages that are not declared any more."""
+    """Return the sender's consumers of new messages that are no longer declared."""
     kept = {consumer.name for consumer in declared}
     found: list[ConsumerInfo] = []
     while page := await jetstream.consumers_info(Stream.OUTBOUND, offset=len(found)):
@@ -110,15 +110,15 @@ async def _replaced_by(jetstream: JetStreamContext, declared: Sequence[Consumer]
 async def _advance(
     jetstream: JetStreamContext, shard: Consumer, replaced: Sequence[ConsumerInfo], last: int
 ) -> None:
-    """Let a shard begin where the slowest of the consumers that it replaces has stopped.
+    """Start a shard where the slowest of the consumers that it replaces has stopped.
 
-    The others could be updated in place, but each would keep its own position, and skip the messages of its
-    new partitions that their former consumers have not read.
+    The old consumers could be updated in place, but each would keep its own position, and skip the messages
+    of its new partitions that their former consumers have not read.
     """
     begin = last + 1
     for subject in shard.filter_subjects:
-        # If none of them reads this subject, an earlier run may have been interrupted after it had deleted
-        # the consumer that did.
+        # If none of them reads this subject, an earlier run may have been interrupted after it deleted the
+        # consumer that did.
         done = min((_position(each, last) for each in replaced if subject in _filters(each)), default=0)
         begin = min(begin, await _next(jetstream, subject, done + 1) or begin)
     info = await jetstream.consumer_info(shard.stream, shard.name)
@@ -139,7 +139,7 @@ def _filters(consumer: ConsumerInfo) -> set[str]:
 
 
 def _position(consumer: ConsumerInfo, last: int) -> int:
-    """Return the sequence up to which a consumer is done, where `last` is that of the stream."""
+    """Return the sequence up to which a consumer is done; `last` is the last sequence of the stream."""
     is_done = not (consumer.num_pending or consumer.num_ack_pending)
     return last if is_done or consumer.ack_floor is None else consumer.ack_floor.stream_seq
 

@@ -1,8 +1,8 @@
 """Publishes to JetStream. Once `publish` has returned, the message is stored.
 
 Messages that many callers publish at the same time are sent as one atomic batch (ADR-50 of NATS). A server
-that syncs to disk before it acknowledges then does so once for all of them. Those of EVENTS even become lines
-of one message: nobody has to acknowledge, find or replace one of them on its own.
+that syncs to disk before it acknowledges then does so once for all of them. Messages of EVENTS are even
+joined as lines of one message: they never have to be acknowledged, found or replaced individually.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ _SMALLEST_BATCH = 16
 
 _LINGER = 0.04
 _WORTHWHILE_BATCH = 64
-"""A queue that gets many messages waits until it has so many, for up to `_LINGER` seconds after the previous
+"""Under load, a queue waits until it has this many messages, for up to `_LINGER` seconds after the previous
 batch. A batch costs the server about 1.6 ms of CPU time, and each of its messages 15 µs."""
 
 _BUSY_RATE = 300
-"""Messages per second; below, a batch would remain too small to be worth waiting for."""
+"""Messages per second. At lower rates, a batch would remain too small to be worth waiting for."""
 
 _RATE_SECONDS = 0.2
 """The time over which the rate is averaged."""
@@ -56,8 +56,8 @@ class Outgoing:
     """A message to publish.
 
     Attributes:
-        id: lets the server recognise repetitions (`Nats-Msg-Id`); None for a message that it has to store
-            again.
+        id: lets the server recognise repetitions (`Nats-Msg-Id`); None for a message that is stored in any
+            case.
     """
 
     subject: str
@@ -167,7 +167,7 @@ class _BatchQueue:
             self._sending -= 1
 
     async def _linger(self) -> None:
-        """While many messages arrive, wait until they make a worthwhile batch."""
+        """Under load, wait until a batch is worthwhile."""
         now = asyncio.get_running_loop().time
         if self._batch_size > 1 and self._rate.per_second(now()) >= _BUSY_RATE:
             with suppress(TimeoutError):
@@ -252,7 +252,7 @@ class _BatchQueue:
 
 
 def _groups(batch: Iterable[Outgoing]) -> list[list[Outgoing]]:
-    """Group the messages that can be stored as one: they have the same subject, and no trace of their own."""
+    """Group the messages that can be stored as one: those with the same subject and no headers."""
     groups: list[list[Outgoing]] = []
     open_groups: dict[str, list[Outgoing]] = {}
     for outgoing in batch:
@@ -269,7 +269,7 @@ def _groups(batch: Iterable[Outgoing]) -> list[list[Outgoing]]:
 def _as_one(group: Sequence[Outgoing]) -> Outgoing:
     if len(group) == 1:
         return group[0]
-    # Nobody publishes the same lines again as one message, so that an id would recognise nothing.
+    # The same lines are never published together again, so an id could not recognise a repetition.
     return Outgoing(group[0].subject, None, lines.join(outgoing.payload for outgoing in group))
 
 

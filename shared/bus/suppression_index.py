@@ -1,8 +1,8 @@
-"""The pairs of the suppression list, in memory.
+"""An index of the suppression list, in memory.
 
-Almost no pair of addresses has ever opted out. The index knows the few subjects of SUPPRESSIONS that have a
-message, so that only their state has to be read. One request for the newest messages of the stream brings it
-up to date, for all callers that are waiting.
+Almost no pair of addresses has ever opted out. The index contains the few subjects of SUPPRESSIONS that have
+a message, so that only their state has to be read. One request for the newest messages of the stream brings
+it up to date for all waiting callers.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ from shared.bus.topology import Stream
 from shared.errors import BusUnavailableError
 
 _BATCH = 1_000
-"""Messages in an answer."""
+"""Messages in a response."""
 
 _ALL = "suppression.>"
 
 _MISSING_SECONDS = 5.0
-"""A replica can lack the newest message for some milliseconds. After this time, the stream is another one."""
+"""A replica may lack the newest message for some milliseconds. If it is missing for longer than this, the
+stream has been replaced."""
 
 
 class SuppressionIndex:
@@ -36,7 +37,7 @@ class SuppressionIndex:
         self._next: asyncio.Task[None] | None = None
 
     async def with_messages(self, subjects: Iterable[str]) -> list[str]:
-        """Return those of the subjects that may have a message, and have to be read.
+        """Return the subjects that may have a message and therefore have to be read.
 
         A message that was stored before this call is never overlooked. While the index is being loaded, all
         subjects have to be read.
@@ -55,10 +56,10 @@ class SuppressionIndex:
         """Return a task that reads everything that has been stored up to now.
 
         Callers share a task that has not made its request yet. A request in flight may have been answered
-        before a change that the caller knows of.
+        before a change that the caller knows about.
         """
         if not self._is_current and self._reading and not self._reading.done():
-            return self._reading  # nobody relies on the index before it is loaded
+            return self._reading  # the index is not used before it is loaded
         if self._next is None:
             self._next = asyncio.create_task(self._read_after(self._reading))
             self._next.add_done_callback(_retrieve)
@@ -75,8 +76,8 @@ class SuppressionIndex:
 
     async def _read_batch(self) -> bool:
         """Read the next messages, and return whether there are more."""
-        # The newest known message is read again. It shows that the stream is still the same one: it may have
-        # been restored from an older copy, with other messages at the sequences that are known.
+        # The newest known message is read again. It shows that the stream is still the same: it may have
+        # been restored from an older copy, with other messages at the known sequences.
         known = self._newest
         first = known.sequence if known else 1
         answer = await self._bus.next_messages(Stream.SUPPRESSIONS, first, count=_BATCH, subject=_ALL)
@@ -102,6 +103,6 @@ class SuppressionIndex:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Retrieve the exception of a task that perhaps nobody awaits."""
+    """Retrieve the exception of a task that may not be awaited, so that asyncio does not log it."""
     with suppress(asyncio.CancelledError, BusUnavailableError):
         task.result()

@@ -39,7 +39,7 @@ class SuppressionList:
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
         """Return the opt-out that forbids a message: from its sender's address, or from all our addresses.
 
-        An opt-out is never overlooked if its recording returned before this call.
+        An opt-out that was recorded before this call is never overlooked.
         """
         channel, theirs = message.channel, message.their_key
         pairs = [suppression_key(channel, ours, theirs) for ours in (message.our_key, None)]

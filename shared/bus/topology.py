@@ -3,10 +3,10 @@
 All streams retain messages until a limit is reached, so that acknowledged messages can be replayed. A full
 stream rejects new messages (`discard: new`), instead of dropping messages that have not been read.
 
-The sender reads OUTBOUND through shards. A shard is a consumer of some partitions of one priority that serves
-one process at a time. That process sends the messages of a conversation in order, and those of different
-conversations concurrently. The number of shards is chosen when they are provisioned; the senders read those
-that they find on the server.
+The sender reads OUTBOUND through shards. A shard is a consumer of some partitions of one channel and priority
+that serves one process at a time. That process sends the messages of a conversation in order, and those of
+different conversations concurrently. The number of shards is chosen when they are provisioned; the senders
+read the shards that exist on the server.
 """
 
 import re
@@ -34,7 +34,7 @@ class Stream(StrEnum):
 
 
 DEFAULT_SHARDS = 8
-"""Per channel and priority: at most so many processes share the messages."""
+"""The shards of each channel and priority: at most this many processes share the messages."""
 
 PIN_GROUP = "sender"
 
@@ -51,36 +51,36 @@ KEY_RETENTION = timedelta(days=1)
 """How long an `Idempotency-Key` is remembered."""
 
 LEDGER_GRACE = KEY_RETENTION + timedelta(hours=6)
-"""How long the ledger remembers a message after the end of its validity, if nothing happens to it any more.
+"""How long the ledger remembers a message after the end of its validity.
 
-A replayed request that is older is not sent, because its message has expired. The time is longer than
-`KEY_RETENTION`, because a request that is repeated with its key begins the validity of its message again.
+An older request that is replayed is not sent, because its message has expired. The time is longer than
+`KEY_RETENTION`, so a request that is repeated with its key always finds the entry of its message.
 """
 
 LIMITS_BUCKET = "LIMITS"
-"""The limits and pauses of sending that all sender processes share."""
+"""The state of the limits and pauses that all sender processes share."""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
 
 _LONGEST_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
 """Longer than the streams can be replayed: a message may be scheduled for the end of the window, and replayed
-when OUTBOUND is about to drop it."""
+shortly before OUTBOUND drops it."""
 
 ACK_WAIT = timedelta(seconds=15)
 """The time without a heartbeat after which a message is delivered to another process."""
 
 MAX_DELIVER = 30
-"""A protection against messages that crash their consumer. Retries are scheduled, and do not count.
+"""A protection against messages that crash their consumer. Retries are scheduled and do not count.
 
-A crash takes others along, which are then delivered again as well. They are processed one by one, in random
-order, so that half of them get done before the next crash.
+A crash also interrupts other messages, which are then delivered again as well. They are processed one by one,
+in random order, so about half of them are done before the next crash.
 """
 
 
 @dataclass
 class PriorityConsumerConfig(ConsumerConfig):
-    """A consumer configuration with the priority groups of ADR-42, which nats-py does not have yet."""
+    """A consumer configuration with the priority groups of ADR-42, which nats-py does not support yet."""
 
     priority_groups: list[str] | None = None
     priority_policy: str | None = None
@@ -92,7 +92,7 @@ class Consumer:
     """A durable pull consumer.
 
     Attributes:
-        max_ack_pending: how many messages may be outstanding at the same time, over all processes.
+        max_ack_pending: how many messages may be outstanding at the same time, across all processes.
         is_pinned: whether the consumer serves one process at a time (ADR-42 of NATS).
     """
 
@@ -128,7 +128,7 @@ ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
 
 def sender_shards(channel: Channel, count: int = DEFAULT_SHARDS) -> tuple[Consumer, ...]:
-    """Return the consumers of new messages, each of which one sender process reads at a time.
+    """Return the consumers of new messages, each of which is read by one sender process at a time.
 
     Args:
         channel: the channel of the messages.
@@ -137,7 +137,7 @@ def sender_shards(channel: Channel, count: int = DEFAULT_SHARDS) -> tuple[Consum
     return tuple(
         Consumer(
             Stream.OUTBOUND,
-            # The name contains the total, so that shards of different numberings cannot be confused.
+            # The name contains the total, so shards of different totals cannot be confused.
             f"sender-{channel}-{priority}-{shard:02}-of-{count:02}",
             tuple(_subjects_of(channel, priority, range(shard, PARTITIONS, count))),
             max_ack_pending=10_000,
@@ -160,7 +160,7 @@ _SHARD = re.compile(rf"sender-(\w+)-({'|'.join(Priority)})-\d\d-of-\d\d")
 
 
 def shard_named(name: str, channel: Channel) -> Consumer | None:
-    """Return the shard of a channel with this name, without its subjects; None if the name is another one."""
+    """Return the shard of a channel with this name, without its subjects, or None if there is no match."""
     found = _SHARD.fullmatch(name)
     if found is None or found[1] != channel:
         return None
@@ -276,8 +276,8 @@ def outbound_subject(
 ) -> str:
     """Return the subject of a message to be sent.
 
-    The server keeps every subject in memory. The subject therefore ends with only two digits of the
-    conversation's key, by which the messages of a conversation can still be found.
+    The server keeps every subject in memory. The subject therefore ends with only the first two digits of the
+    conversation's key, which narrow down a search for the messages of a conversation.
     """
     return f"outbound.{channel}.{priority}.{partition_of(conversation)}.{str(conversation)[:2]}"
 

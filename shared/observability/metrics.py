@@ -93,7 +93,7 @@ PROVIDER_PAUSED = Gauge(
 )
 THROTTLED = Gauge(
     "messaging_throttled",
-    "Pauses that the provider has asked for, of all messages (provider) or of a sending address (sender)",
+    "Pauses in effect at the provider's request, for all messages (provider) or a sending address (sender)",
     ["provider", "scope"],
 )
 

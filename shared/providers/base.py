@@ -38,9 +38,9 @@ class ProviderError(ServiceError):
         code: short and stable, such as `http_503`.
         status_code: of the HTTP response, if there was one.
         retry_after: how long the provider asks us to wait.
-        throttled: whether the provider did not process the request because there are too many. The same
-            request may be made later.
-        sender_only: whether that is about messages from the same sending address, as opposed to all messages.
+        throttled: whether the provider did not process the request because there were too many. The same
+            request may be made again later.
+        sender_only: whether only messages from the same sending address are throttled, not all messages.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ _MAX_DETAIL = 500
 _MAX_ID = 255
 
 _MAX_ANSWER = 1024 * 1024
-"""Bytes of an answer that are read."""
+"""The maximum number of bytes of a response that are read."""
 
 _MAX_HEADER = 64 * 1024
 
@@ -49,7 +49,7 @@ _TEMPORARY = {408, 425, 429}
 _CREDENTIALS = {401, 403}
 _SUCCESS = range(200, 300)
 _CONCLUSIVE = range(200, 500)
-"""Statuses that say whether the provider has the message."""
+"""Statuses that show whether the provider has the message."""
 
 _MAX_RETRY_AFTER = timedelta(days=1)
 _MIN_EPOCH_SECOND = 1_000_000_000
@@ -63,17 +63,17 @@ class HttpClient:
         self._session = session
 
     async def post(self, request: HttpRequest) -> HttpAnswer:
-        """Make a request and return the answer, of which at most a megabyte is read.
+        """Make a request and return the response, of which at most a megabyte is read.
 
         Raises:
-            NotReachedError: no connection was made.
-            UnknownOutcomeError: there was no complete answer; the error has the status if that arrived.
+            NotReachedError: no connection was established.
+            UnknownOutcomeError: there was no complete response; the error includes the status if it arrived.
             CredentialsError: the URL is invalid.
         """
         status: int | None = None
         try:
             url = URL(request.url)
-            # A body of bytes would be written without regard to how fast the provider reads.
+            # A body of bytes would be written regardless of how fast the provider reads.
             body = BytesIO(request.body)
             with tracing.calling("POST", url.host or "", url.port or 0):
                 headers = {**request.headers, **tracing.headers()}
@@ -86,13 +86,13 @@ class HttpClient:
                     return HttpAnswer(status, response.headers, _decompress(content, response.headers))
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             error = _error_without_answer(exc, status)
-        # Without the exception as its cause: those of aiohttp repeat our headers and parts of the answer.
+        # The exception is not its cause: aiohttp's exceptions contain our headers and parts of the response.
         raise error
 
 
 @asynccontextmanager
 async def make_client(*, timeout: float) -> AsyncIterator[HttpClient]:  # noqa: ASYNC109 - of requests
-    """Create the client for a provider, which may stay silent for `timeout` seconds.
+    """Create the client for a provider that may stay silent for `timeout` seconds.
 
     The number of connections is not limited here, because the sender limits the requests in progress.
     """
@@ -103,7 +103,7 @@ async def make_client(*, timeout: float) -> AsyncIterator[HttpClient]:  # noqa: 
         timeout=aiohttp.ClientTimeout(connect=_CONNECT_TIMEOUT, sock_read=timeout),
         headers={"Accept-Encoding": "identity"},
         max_field_size=_MAX_HEADER,
-        auto_decompress=False,  # it has no limit
+        auto_decompress=False,  # it would have no size limit
         cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies and .netrc files that the environment configures must not affect providers by accident.
         trust_env=False,
@@ -112,9 +112,9 @@ async def make_client(*, timeout: float) -> AsyncIterator[HttpClient]:  # noqa: 
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Does not reuse a connection on which an answer has arrived that no request asked for.
+    """Does not reuse a connection on which an unsolicited response has arrived.
 
-    That answer would be taken for the answer to the next request.
+    That response would be taken for the response to the next request.
     """
 
     async def _get(self, *args: Any) -> aiohttp.connector.Connection | None:  # noqa: ANN401 - as its base
@@ -175,16 +175,16 @@ def _decompress(content: bytes, headers: Mapping[str, str]) -> bytes:
 
 
 def _error_without_answer(exc: Exception, status: int | None) -> ProviderError:
-    # Only the texts of the operating system are certain not to contain credentials.
+    # Only error texts of the operating system are certain not to contain credentials.
     detail = (isinstance(exc, OSError) and exc.strerror) or type(exc).__name__
     match exc:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return NotReachedError("not_reached", detail)
         case TimeoutError():
-            return UnknownOutcomeError("timeout", "no answer in time", status_code=status)
+            return UnknownOutcomeError("timeout", "no response in time", status_code=status)
         case ValueError() | aiohttp.NonHttpUrlClientError():
             return CredentialsError("invalid_url", detail)
-    return UnknownOutcomeError("connection_lost", f"no complete answer: {detail}", status_code=status)
+    return UnknownOutcomeError("connection_lost", f"no complete response: {detail}", status_code=status)
 
 
 def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:

@@ -430,7 +430,7 @@ async def test_ingest_reads_the_messages_of_advisories(server: ConfiguredNats) -
             await streams.message(stream, 1)  # raises without the permission
 
 
-async def test_senders_learn_of_each_other(server: ConfiguredNats) -> None:
+async def test_senders_discover_each_other(server: ConfiguredNats) -> None:
     async with working(server, SENDER) as (bus, _), working(server, SENDER) as (other_bus, _):
         members = [Membership(each, f"sender.{Channel.SMS}") for each in (bus, other_bus)]
         running = [asyncio.create_task(member.run()) for member in members]

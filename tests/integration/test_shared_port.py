@@ -1,4 +1,4 @@
-"""Several processes of a service on one machine share a port, and each has another one for itself."""
+"""Several processes of a service on one machine share a port, and each also has its own port."""
 
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -57,7 +57,7 @@ async def services(ports: list[int], tmp_path: Path) -> AsyncIterator[list[Child
 
 
 async def pids_at(port: int, requests: Iterable[int] = range(64)) -> set[int]:
-    """Return the processes that answer, each time on a new connection."""
+    """Return the processes that answer the requests, each of which uses a new connection."""
     pids = set()
     for _ in requests:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -65,7 +65,7 @@ async def pids_at(port: int, requests: Iterable[int] = range(64)) -> set[int]:
     return pids
 
 
-async def test_all_answer_at_the_shared_port_and_one_at_its_own(
+async def test_all_processes_answer_at_the_shared_port_and_one_at_each_own_port(
     services: list[Child], ports: list[int]
 ) -> None:
     shared, *own = ports
@@ -80,7 +80,7 @@ async def test_the_others_take_over_when_one_is_killed(services: list[Child], po
 
 
 @pytest.mark.usefixtures("services")
-async def test_a_process_without_a_port_of_its_own_shares_none(ports: list[int]) -> None:
+async def test_a_process_without_an_own_port_does_not_share_the_port(ports: list[int]) -> None:
     status, lines = await run_to_end(command(ports[0]), lambda _: None)
     assert status == 1
     assert lines[-1].startswith(f"service: cannot listen on {HOST}:{ports[0]}: Address already in use")

@@ -1,4 +1,4 @@
-"""The scenarios by subject, and all of them in the order in which they are played."""
+"""The scenarios, grouped by subject, and the order in which they are played."""
 
 from dev.chaos.scenarios import kills, partitions, poison, providers, senders, servers
 

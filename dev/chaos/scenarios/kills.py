@@ -17,10 +17,10 @@ _REDELIVERED_WITHIN = ACK_WAIT.total_seconds() + 2
 """Seconds after a kill. NATS delivers the messages of the dead process again after `ACK_WAIT`."""
 
 _CLAIMED_UNTIL = CLAIM_LEASE.total_seconds()
-"""Seconds during which nobody else touches a message that the dead process was sending."""
+"""Seconds during which no other process touches a message that the dead process was sending."""
 
 _SUSPENSE = 5.0
-"""Seconds after a kill in which the others send everything that they have already."""
+"""Seconds after a kill in which the other senders send everything that they already have."""
 
 _WAITING = 96
 _SLOTS = {"SMS_PROVIDER_CONCURRENCY": "1"}
@@ -91,7 +91,7 @@ def _check_redelivered(scene: Scene, findings: Findings) -> None:
 
 
 async def _everything(scene: Scene) -> None:
-    """Inject random faults one after the other."""
+    """Inject random faults one after another."""
     loop = asyncio.get_running_loop()
     until = loop.time() + scene.pick(short=15, full=90)
     await asyncio.sleep(WARM_UP)

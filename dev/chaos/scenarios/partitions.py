@@ -1,4 +1,4 @@
-"""Senders that are cut off from NATS or suspended while the others take over their conversations."""
+"""Senders that are cut off from NATS, or suspended, while the others take over their conversations."""
 
 import asyncio
 
@@ -47,7 +47,7 @@ def _cut_off(*, short: float, full: float) -> Play:
 
 
 async def _cut_off_briefly(scene: Scene) -> None:
-    """Cut one of two senders off repeatedly: the other one believes that it is dead, but its pins last."""
+    """Cut one of two senders off repeatedly: the other one considers it dead, but its pins last."""
     stack = scene.stack
     async with (
         proxying(stack.ports.nats) as proxy,
@@ -66,7 +66,7 @@ async def _cut_off_briefly(scene: Scene) -> None:
 
 
 async def _suspend(scene: Scene) -> None:
-    """Stop senders for longer than their presence and their pins last, and than their claims do."""
+    """Suspend senders for longer than their presence and pins last, and for longer than their claims last."""
     stack = scene.stack
     durations = [8.0] if scene.is_short else [8.0, _FOR_A_WHILE, _FOR_LONG]
     async with shares.watching(stack) as held, faults.misbehaving(stack, latency_ms=_LATENCY):
@@ -113,7 +113,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="split-no-keys",
-        about="the same, and the providers do not know idempotency keys",
+        about="the same, and the providers do not support idempotency keys",
         play=_cut_off(short=8, full=_FOR_A_WHILE),
         check=order.check,
         settings={**TWILIO_AND_SENDGRID, "SENDERS": "1"},

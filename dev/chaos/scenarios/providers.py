@@ -20,7 +20,7 @@ _PROBE_INTERVAL = 2.0
 """The `BREAKER_PAUSE` of the stack in seconds: each sender probes the provider once in this time."""
 
 _WRITES_PER_MESSAGE = 6
-"""A message that is sent needs fewer. One that probes the provider is claimed, retried and scheduled."""
+"""A message that is sent needs fewer writes. A probe is claimed, retried and scheduled."""
 
 _IDLE_SHARE = 0.3
 """The share of a CPU that all senders together may use while messages wait."""
@@ -81,7 +81,7 @@ async def _backlog(scene: Scene) -> None:
 
 
 async def _expect_idle(scene: Scene, seconds: float) -> None:
-    """Expect that waiting messages cost nearly nothing: the senders work for other messages only."""
+    """Expect that waiting messages cost almost nothing: the senders work only for other messages."""
     stack = scene.stack
     await asyncio.sleep(_SETTLED)
     accepted, writes, cpu = await _cost(stack)
@@ -101,7 +101,7 @@ async def _expect_idle(scene: Scene, seconds: float) -> None:
 
 
 async def _cost(stack: Stack) -> tuple[int, int, float]:
-    """Return the messages sent, what was written for them, and the CPU seconds of all senders, so far."""
+    """Return the number of messages sent and of writes, and the CPU seconds of all senders, so far."""
     accepted = sum((await accepted_by_providers(stack)).values())
     async with faults.connected(stack) as client:
         jetstream = client.jetstream(timeout=5)

@@ -1,4 +1,4 @@
-"""Senders that come and go in order, so that nothing fails: each conversation is sent in its order."""
+"""Senders that start and stop properly, so that nothing fails and each conversation is sent in order."""
 
 import asyncio
 from signal import Signals
@@ -14,7 +14,7 @@ _END_SECONDS = 10
 """The longest time that a service may take to stop."""
 
 _HANDED_OVER_SECONDS = ACK_WAIT.total_seconds()
-"""A message that reaches its provider sooner was not left to be delivered again."""
+"""A message that reaches its provider sooner than this was not left to be redelivered."""
 
 _BUSY = 800
 """Latency of the providers in milliseconds."""
@@ -122,7 +122,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="rolling-restart",
-        about="SIGTERM of one sender after the other: messages are handed over in order",
+        about="SIGTERM of one sender after another: messages are handed over in order",
         play=_restart_in_turn,
         check=_check_order_and_waits,
         disturbs=frozenset(SENDERS),

@@ -1,4 +1,4 @@
-"""PostgreSQL and NATS hang, are away or are full."""
+"""PostgreSQL and NATS hang, are down or are full."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from dev.chaos.scene import WARM_UP, Scenario, Scene
 from dev.chaos.stack import NATS, POSTGRES
 
 _IMMEDIATE = 0.1
-"""The longest time in seconds for a response that waits for no other process."""
+"""The longest time, in seconds, for a response that does not depend on another process."""
 
 TWILIO_AND_SENDGRID = {
     "SMS_PROVIDERS": "twilio",
@@ -103,7 +103,7 @@ async def _nats_away(scene: Scene) -> None:
 
 
 async def _nats_away_for_long(scene: Scene) -> None:
-    """Keep NATS away for longer than a claim lasts, while requests to providers are in progress."""
+    """Keep NATS down for longer than a claim lasts, while requests to providers are in progress."""
     async with faults.misbehaving(scene.stack, latency_ms=500):
         await asyncio.sleep(2)
         async with faults.away(scene.stack, NATS):  # the supervisor's attempt after 31.5 s succeeds
@@ -124,7 +124,7 @@ async def _expect_refusals(scene: Scene, when: str, seconds: float, *, are_immed
 
 
 async def _kill_each_in_turn(scene: Scene) -> None:
-    """Kill the leader of OUTBOUND, then every server once, each time after the cluster is whole again."""
+    """Kill the leader of OUTBOUND, then every server once, each time after the cluster is complete again."""
     cluster = scene.stack.cluster
     if cluster is None:
         raise ChaosError("there is no cluster")
@@ -170,7 +170,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="no-keys",
-        about="NATS is away for a long time, and the providers do not know idempotency keys",
+        about="NATS is down for a long time, and the providers do not support idempotency keys",
         play=_nats_away_for_long,
         disturbs=frozenset({NATS}),
         settings=TWILIO_AND_SENDGRID,

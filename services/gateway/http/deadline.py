@@ -9,7 +9,7 @@ DEADLINE = 4.5
 """Seconds that NATS has for a whole request: a single step may take 4, and clients wait for 5."""
 
 
-class deadline:  # noqa: N801 - used like asyncio.timeout; a class costs less than a generator, on every send
+class deadline:  # noqa: N801 - used like asyncio.timeout; on every send, a class costs less than a generator
     """Limit the time of the block; raise BusUnavailableError if it takes longer."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 A key stands for one message: the first request with it stores the event that it is about to publish. A
 repeated request publishes that event again, since the first one may have been interrupted before it did. The
-streams recognise the repetition. A day later the key is forgotten, and a request with it is a new message.
+streams recognise the repetition. After a day, the key is forgotten, and a request with it is a new message.
 """
 
 import re
@@ -99,8 +99,8 @@ class IdempotencyStore:
         """Return the event of the first request with this key: this one, unless there was one before.
 
         Args:
-            id_: of the client and its key.
-            event: what the request is about to publish.
+            id_: the id of the request, from its client and key.
+            event: the event that the request is about to publish.
             digest: the fingerprint of the request.
 
         Raises:
@@ -119,7 +119,7 @@ class IdempotencyStore:
         return event
 
     async def find(self, id_: RequestId, digest: str) -> Event[DeliveryRequest] | None:
-        """Return the event of the first request with the key, or None; raise as `claim` does."""
+        """Return the event of the first request with the key, or None; raise the same errors as `claim`."""
         found = await self.requests.get(str(id_))
         if found is None:
             return None

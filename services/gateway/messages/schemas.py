@@ -69,8 +69,8 @@ class SendRequest(BaseModel):
     )
     priority: Priority | None = Field(
         default=None,
-        description="Transactional messages, the default, do not wait for bulk ones. The messages of a "
-        "conversation are sent in order among those of the same priority",
+        description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
+        "messages of the same priority are sent in order",
     )
 
     @model_validator(mode="after")

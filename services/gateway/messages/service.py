@@ -127,7 +127,7 @@ class MessageService:
 
 
 def _label(message: Message) -> None:
-    """Let the log and the trace of the request refer to the message."""
+    """Add the message to the log entries and the trace of the request."""
     structlog.contextvars.bind_contextvars(message_id=str(message.id))
     tracing.annotate(
         message_id=message.id, conversation_key=message.conversation_key, channel=message.channel

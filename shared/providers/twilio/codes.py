@@ -9,7 +9,7 @@ NOT_FOUND = 20404
 """In the response to a request to send: the account does not exist."""
 
 BUSY_NUMBERS = {21_611, 30_001}
-"""The queue of the number that sends is full."""
+"""The queue of the sending number is full."""
 
 ALL = range(10_000, 100_000)
 

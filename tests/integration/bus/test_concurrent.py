@@ -93,12 +93,12 @@ def numbered(conversation: str, count: int) -> list[str]:
 
 
 class Recorder:
-    """Processes messages at once, unless they have to wait for `may_go_on`.
+    """Processes messages immediately, unless they have to wait for `may_go_on`.
 
     Attributes:
         begun, done: the texts of the messages, in order.
-        deliveries: the number of deliveries of each message when it was begun last.
-        concurrent: the number of messages that were processed at the same time, at most.
+        deliveries: the number of deliveries of each message when it was last begun.
+        concurrent: the maximum number of messages that were processed at the same time.
     """
 
     def __init__(self, *, seconds: float = 0, holds: Callable[[str], bool] = lambda _: False) -> None:
@@ -187,7 +187,7 @@ async def test_no_more_messages_are_read_than_the_capacity(
 async def test_the_first_message_is_read_alone_for_a_moment(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it crashes the process, it takes no others with it."""
+    """If it crashes the process, it interrupts no others."""
     monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", 1.0)
     await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(10)))
     recorder = Recorder(holds=lambda _: True)
@@ -201,7 +201,7 @@ async def test_the_first_message_is_read_alone_for_a_moment(
 async def test_thousands_of_messages_that_wait_leave_room_for_others(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conversation cannot go on, and neither can the messages to a provider."""
+    """A conversation is blocked, and so are the messages to one provider."""
     monkeypatch.setattr(concurrent, "_GROWTH_INTERVAL", 0.01)
     busy = [*numbered("busy", 1_000), *(f"slow{number}:0" for number in range(1_000))]
     await publish_many(publisher, busy)
@@ -245,7 +245,7 @@ async def test_a_message_that_is_handed_back_keeps_its_place(
     await is_settled(jetstream)
 
 
-async def test_a_process_that_is_unavailable_is_called_again_without_another_delivery(
+async def test_an_unavailable_process_is_called_again_without_a_redelivery(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrent, "_LAST_RETRY", 0.001)
@@ -271,7 +271,7 @@ async def test_a_process_that_is_unavailable_is_called_again_without_another_del
 async def test_messages_wait_in_their_place_until_they_can_be_processed(
     bus: Bus, publisher: Publisher
 ) -> None:
-    """When that ends, the server still has a request for messages; what it sends is not returned to it."""
+    """The server still has a request when that begins; the messages that it then sends are not returned."""
     is_able, recorder, refusals = [True], Recorder(), list[str]()
 
     async def process(message: StreamMessage, begin: Begin) -> Outcome:
@@ -297,12 +297,12 @@ async def test_messages_wait_in_their_place_until_they_can_be_processed(
 async def test_the_answer_to_a_request_is_received_even_if_messages_cannot_be_processed_by_then(
     bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that unsubscribed would lose it until the messages are delivered again, after later ones."""
+    """A reader that unsubscribed would lose it: its messages would be redelivered, after later ones."""
     is_able, recorder, asked = [True], Recorder(), list[None]()
     subscribe, subscriptions = bus.client.subscribe, list[str]()
 
     def count(subject: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as in nats-py
-        if not subject.endswith(".*"):  # the client's own one, for the answers to its requests
+        if not subject.endswith(".*"):  # the client's own inbox, for the responses to its requests
             subscriptions.append(subject)
         return subscribe(subject, *args, **options)
 
@@ -422,7 +422,7 @@ async def do_nothing(_: ConcurrentReader) -> None:
     pass
 
 
-async def test_heartbeats_keep_a_message_that_takes_long(
+async def test_heartbeats_prevent_the_redelivery_of_a_message_that_takes_long(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrent, "_HEARTBEAT", 0.2)
@@ -436,7 +436,7 @@ async def test_heartbeats_keep_a_message_that_takes_long(
     await is_settled(jetstream)
 
 
-async def test_reading_goes_on_after_a_restart_of_the_server(tmp_path: Path) -> None:
+async def test_reading_continues_after_a_restart_of_the_server(tmp_path: Path) -> None:
     async with (
         infrastructure.nats(tmp_path) as server,
         connect(server.url, name="test") as bus,
@@ -472,7 +472,7 @@ async def test_a_consumer_that_is_deleted_and_created_again_is_read(
             await recorder.until_done(3)  # the new one begins with the first message
     assert recorder.done == ["a:0", "a:0", "a:1"]
     assert {entry["event"] for entry in logs} == {"consumer_failed"}
-    assert len(logs) <= 4  # it does not ask again and again
+    assert len(logs) <= 4  # it does not repeat its request endlessly
 
 
 # --- Stopping ---
@@ -490,7 +490,7 @@ async def test_a_reader_that_stops_finishes_what_it_has_read(
     assert recorder.done == numbered("a", 30 - pending)
 
 
-async def test_a_reader_that_stops_returns_in_order_what_it_cannot_finish_in_time(
+async def test_a_reader_that_stops_returns_unfinished_messages_in_order(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext
 ) -> None:
     texts = [f"{name}:{number}" for number in range(20) for name in ("a", "b", "c")]
@@ -549,7 +549,7 @@ async def test_a_reader_that_stops_returns_thousands_of_messages_in_order(
 async def test_messages_keep_their_order_if_readers_stop_soon_after_each_other(
     bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second reader has read only the first of the messages that the first reader returned."""
+    """The second reader has read only the first of the messages that the first reader has returned."""
     monkeypatch.setattr(concurrent, "PATIENCE", 0.1)
     await publish(publisher, *numbered("a", 40))
     recorder, is_read = Recorder(), asyncio.Event()
@@ -580,7 +580,7 @@ async def is_held(bus: Bus, count: int) -> bool:
 async def test_a_message_that_is_delivered_again_while_it_is_in_progress_is_processed_once(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server has not heard of it for too long, as after an outage."""
+    """Its heartbeat is overdue, as after an outage."""
     monkeypatch.setattr(concurrent, "_HEARTBEAT", 60)
     await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=0.2))
     await publish(publisher, "a:0", "a:1")
@@ -627,7 +627,7 @@ async def test_a_message_does_not_overtake_the_one_before_it_when_the_reader_sto
     assert second.done == numbered("a", 3)
 
 
-async def test_a_reader_that_is_cancelled_abandons_its_messages_to_another_one(
+async def test_a_reader_that_is_cancelled_leaves_its_messages_to_another_one(
     bus: Bus, publisher: Publisher
 ) -> None:
     await publish(publisher, *numbered("a", 3))

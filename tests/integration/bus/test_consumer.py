@@ -110,7 +110,7 @@ async def test_no_message_is_lost_when_a_handler_raises(bus: Bus, publisher: Pub
 
 
 async def batch_sizes(bus: Bus, publisher: Publisher, *, linger: float) -> list[int]:
-    """Return the sizes of the batches in which 40 messages are read that are published one after another."""
+    """Return the sizes of the batches in which a loop reads 40 messages, published one after another."""
     sizes = list[int]()
 
     async def handle(batch: Sequence[StreamMessage]) -> Sequence[Outcome]:

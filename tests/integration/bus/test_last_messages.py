@@ -76,14 +76,16 @@ async def test_reads_of_the_same_subject_share_its_answer(
     assert requests == [1]
 
 
-async def test_subjects_without_messages_are_missing_among_others(bus: Bus, publisher: Publisher) -> None:
+async def test_subjects_without_messages_are_missing_from_a_shared_response(
+    bus: Bus, publisher: Publisher
+) -> None:
     await fill(publisher, 10)
     found = await payloads(LastMessages(bus, LEDGER), 30)
     assert found == [b"value %d" % number for number in range(10)] + [None] * 20
     assert await payloads(LastMessages(bus, "KV_IDEMPOTENCY"), 30) == [None] * 30
 
 
-async def test_what_the_server_cuts_off_is_requested_again(
+async def test_subjects_that_the_server_omits_are_requested_again(
     bus: Bus, publisher: Publisher, requests: list[int]
 ) -> None:
     await fill(publisher, 20, b"x" * 600_000)
@@ -132,7 +134,7 @@ async def test_reads_fail_during_an_outage_and_work_after_it(tmp_path: Path) -> 
         await server.pause()
         hanging = asyncio.gather(*(reader.get(subject(number)) for number in range(500)))
         await asyncio.sleep(0.1)
-        await server.kill()  # the answers can no longer come, so nobody waits for them
+        await server.kill()  # the responses can no longer arrive, so the reads do not wait for them
         async with asyncio.timeout(3):
             with pytest.raises(BusUnavailableError):
                 await hanging

@@ -63,7 +63,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 class Group:
-    """Several processes, each with a connection of its own."""
+    """Several processes, each with its own connection."""
 
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self._url = url
@@ -79,7 +79,7 @@ class Group:
         return process
 
     async def until_shared(self, *by: Process) -> None:
-        """Wait until these processes hold all shards, each as many as the others."""
+        """Wait until these processes hold all shards, in equal shares."""
 
         async def is_shared() -> bool:
             sizes = [len(process.held) for process in by]
@@ -98,7 +98,7 @@ async def start_group() -> AsyncIterator[Callable[[str], Group]]:
 StartGroup = Callable[[str], Group]
 
 
-async def test_a_process_that_is_alone_takes_everything_at_once(
+async def test_a_process_that_is_alone_takes_all_shards_immediately(
     nats_url: str, start_group: StartGroup
 ) -> None:
     group = start_group(nats_url)
@@ -121,7 +121,7 @@ async def test_shares_are_disjoint_and_complete_as_processes_come_and_go(
     await group.until_shared(second)
 
 
-async def test_processes_that_start_together_share_everything(nats_url: str, start_group: StartGroup) -> None:
+async def test_processes_that_start_together_share_all_shards(nats_url: str, start_group: StartGroup) -> None:
     group = start_group(nats_url)
     processes = [await group.start() for _ in range(4)]
     await group.until_shared(*processes)
@@ -194,7 +194,7 @@ async def test_shares_stay_as_they_are_while_no_process_is_ready(
         assert first.held == held
 
 
-async def test_processes_that_were_suspended_do_not_take_each_other_for_dead(
+async def test_processes_that_were_suspended_do_not_consider_each_other_dead(
     nats_url: str, start_group: StartGroup
 ) -> None:
     group = start_group(nats_url)

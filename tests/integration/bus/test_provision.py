@@ -61,7 +61,7 @@ LANES = {
 
 @pytest.fixture
 async def lanes(jetstream: JetStreamContext) -> None:
-    """Provision what version 0.1 did: lanes instead of shards, and other limits."""
+    """Provision the topology of version 0.1: lanes instead of shards, and other limits."""
     for consumer in CONSUMERS:
         if consumer.is_pinned:
             await jetstream.delete_consumer(consumer.stream, consumer.name)
@@ -171,7 +171,7 @@ async def test_shards_begin_where_the_lanes_of_version_0_1_have_stopped(
 
 
 @pytest.mark.usefixtures("lanes")
-async def test_shards_skip_everything_that_lanes_have_read(bus: Bus, jetstream: JetStreamContext) -> None:
+async def test_shards_skip_all_messages_that_lanes_have_read(bus: Bus, jetstream: JetStreamContext) -> None:
     await publish_to(jetstream, 3, 4, 5)
     for lane in (3, 4, 5):
         await read_by(jetstream, f"sender-sms-{lane:02}", 1)
@@ -181,7 +181,7 @@ async def test_shards_skip_everything_that_lanes_have_read(bus: Bus, jetstream: 
 
 
 @pytest.mark.usefixtures("lanes")
-async def test_shards_skip_no_new_message_that_lanes_do_not_read(
+async def test_shards_skip_no_new_messages_that_lanes_do_not_read(
     bus: Bus, jetstream: JetStreamContext
 ) -> None:
     """An earlier run may have been interrupted, and the gateways may have been upgraded since."""
@@ -196,7 +196,7 @@ async def test_shards_skip_no_new_message_that_lanes_do_not_read(
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 64])
-async def test_shards_of_another_number_begin_where_the_slowest_of_the_former_ones_has_stopped(
+async def test_resharding_begins_where_the_slowest_of_the_former_shards_has_stopped(
     bus: Bus, jetstream: JetStreamContext, count: int
 ) -> None:
     await publish_new(jetstream, *(f"{priority}.3" for priority in Priority for _ in range(3)))

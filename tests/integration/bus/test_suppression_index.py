@@ -1,4 +1,4 @@
-"""No opt-out is overlooked, although almost all are read from memory."""
+"""No opt-out is overlooked, although almost all checks are answered from memory."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def record_many(publisher: Publisher, count: int) -> None:
 
 
 async def until_loaded(index: SuppressionIndex) -> None:
-    """Wait until the index answers from memory, which knows nothing of one of these subjects."""
+    """Wait until the index is loaded: it then knows that one of these subjects has no message."""
 
     async def is_loaded() -> bool:
         return await index.with_messages(["suppression.sms.unknown"]) == []
@@ -150,7 +150,7 @@ async def test_a_stream_that_was_replaced_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     restored: int,
 ) -> None:
-    """The new one has some of the sequences, or more, but other messages."""
+    """The new stream has some of the same sequences, or more, but other messages."""
     monkeypatch.setattr(suppression_index, "_MISSING_SECONDS", 0.2)
     await record_many(publisher, 10)
     suppressions, index = SuppressionList(bus, publisher), SuppressionIndex(bus)
@@ -169,7 +169,7 @@ async def test_a_stream_that_was_replaced_is_noticed(
     assert await index.with_messages([subject(9), *expected]) == expected
 
 
-async def test_an_unreadable_change_affects_its_own_pair_only(bus: Bus, publisher: Publisher) -> None:
+async def test_an_unreadable_change_affects_only_its_own_pair(bus: Bus, publisher: Publisher) -> None:
     await publisher.publish(Stream.SUPPRESSIONS, Outgoing(subject(0), None, b"{}"))
     suppressions = SuppressionList(bus, publisher)
     for _ in range(3):

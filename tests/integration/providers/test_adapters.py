@@ -327,7 +327,7 @@ async def test_the_request_is_that_of_the_provider(row: Row, provider: StandIn, 
         (Answer(408), False, False),
     ],
 )
-async def test_a_provider_throttles_us_if_it_has_not_processed_a_request_for_now(
+async def test_a_provider_that_refuses_a_request_for_now_throttles_us(
     row: Row,
     provider: StandIn,
     send_row: Send,
@@ -345,7 +345,7 @@ async def test_a_provider_throttles_us_if_it_has_not_processed_a_request_for_now
 
 
 @pytest.mark.parametrize(("status", "code", "sender_only"), [(429, 20429, False), (400, 21611, True)])
-async def test_the_full_queue_of_a_number_at_twilio_is_about_that_number(
+async def test_a_full_queue_at_twilio_affects_only_its_number(
     provider: StandIn, client: HttpClient, status: int, code: int, *, sender_only: bool
 ) -> None:
     row = ROWS["twilio"]

@@ -1,4 +1,4 @@
-"""The connections of the HTTP client to a provider, and answers that are not as they should be."""
+"""The connections of the HTTP client to a provider, and malformed or unexpected responses."""
 
 import asyncio
 import gzip
@@ -47,9 +47,9 @@ class Server:
     Attributes:
         connections: all of them, in the order in which they were opened.
         requests: the heads of the requests.
-        answers: the answers, in order, before it accepts everything; an empty one closes the connection.
-        closes: whether it closes a connection after an answer.
-        barrier: the number of requests that it answers together.
+        answers: its first responses; it then accepts everything. An empty one closes the connection.
+        closes: whether it closes a connection after a response.
+        barrier: the number of requests that it waits for before it responds to them.
     """
 
     def __init__(self) -> None:
@@ -130,13 +130,13 @@ async def send_text(client: HttpClient, url: str, *, has_keys: bool = True) -> s
 
 
 async def let_arrive() -> None:
-    """Let the client read what the server has written to it or closed."""
+    """Let the client notice that the server has written data or closed a connection."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(("seconds", "connections"), [(3, 1), (45, 1), (60, 2)])
-async def test_a_connection_is_used_again_until_the_provider_might_close_it(
+async def test_a_connection_is_reused_until_the_provider_might_close_it(
     server: Server, client: HttpClient, monkeypatch: pytest.MonkeyPatch, seconds: int, connections: int
 ) -> None:
     await send_text(client, server.url)
@@ -173,7 +173,7 @@ async def test_a_connection_that_the_provider_has_closed_is_not_used(
     assert (len(server.requests), len(server.connections)) == (2, 2)
 
 
-async def test_an_answer_without_a_request_is_not_taken_for_that_to_the_next(
+async def test_an_unsolicited_answer_is_not_taken_for_the_answer_to_the_next_request(
     server: Server, client: HttpClient
 ) -> None:
     await send_text(client, server.url)
@@ -191,7 +191,9 @@ async def test_an_answer_without_a_request_is_not_taken_for_that_to_the_next(
     ],
     ids=["long", "a decompression bomb"],
 )
-async def test_a_huge_answer_is_cut(server: Server, client: HttpClient, body: bytes, headers: str) -> None:
+async def test_a_huge_answer_is_truncated(
+    server: Server, client: HttpClient, body: bytes, headers: str
+) -> None:
     server.answers = [http_answer(body, status=400, headers=headers)]
     answer = await client.post(HttpRequest.json(server.url, {}, {}))
     assert (answer.status, len(answer.body)) == (400, MEGABYTE)
@@ -199,9 +201,7 @@ async def test_a_huge_answer_is_cut(server: Server, client: HttpClient, body: by
     assert len(server.requests) == 2
 
 
-async def test_a_compressed_answer_is_read_although_none_is_asked_for(
-    server: Server, client: HttpClient
-) -> None:
+async def test_an_unrequested_compressed_answer_is_read(server: Server, client: HttpClient) -> None:
     server.answers = [http_answer(gzip.compress(BODY), headers="Content-Encoding: gzip\r\n")]
     assert await send_text(client, server.url) == "g-1"
     assert "accept-encoding: identity\r\n" in server.requests[0]
@@ -261,7 +261,7 @@ async def test_the_provider_can_continue_the_trace(
     ],
     ids=["no HTTP", "half a head", "an invalid head", "half a body", "an upgrade"],
 )
-async def test_an_invalid_answer_leaves_the_outcome_open_and_is_not_repeated_in_the_error(
+async def test_after_an_invalid_answer_the_outcome_is_unknown_and_the_error_does_not_quote_it(
     server: Server, client: HttpClient, answer: bytes, status: int | None
 ) -> None:
     server.answers, server.closes = [answer], True
@@ -328,7 +328,7 @@ async def test_an_invalid_url_is_a_fault_of_the_settings(client: HttpClient, url
     assert caught.value.code == "invalid_url"
 
 
-async def test_a_provider_whose_name_is_unknown_has_nothing(
+async def test_a_provider_whose_name_cannot_be_resolved_does_not_have_the_message(
     client: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any, **__: Any) -> None:  # noqa: ANN401 - as the original
@@ -340,7 +340,7 @@ async def test_a_provider_whose_name_is_unknown_has_nothing(
     assert (type(caught.value), caught.value.code) == (NotReachedError, "not_reached")
 
 
-async def test_a_provider_that_is_silent_while_a_connection_is_made_has_nothing(
+async def test_a_provider_that_is_silent_during_the_connection_does_not_have_the_message(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "_CONNECT_TIMEOUT", 0.05)

@@ -209,7 +209,7 @@ class ThrottlingAdapter(GenericSmsAdapter):
 THROTTLING = replace(GENERIC_SMS, adapter=ThrottlingAdapter)
 
 
-async def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attempt(
+async def test_a_throttled_message_keeps_its_place_and_uses_up_no_attempt(
     harness: Harness, sender: SenderFactory
 ) -> None:
     await harness.provider.behave(status=429, times=3)
@@ -223,7 +223,7 @@ async def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attemp
     assert (await harness.provider.stats())["requests"] == 6
 
 
-async def test_a_message_that_was_released_is_sent_by_the_next_process_at_once(
+async def test_the_next_process_sends_a_released_message_immediately(
     harness: Harness, sender: SenderFactory
 ) -> None:
     request = messages.request()

@@ -1,4 +1,4 @@
-"""Limits and pauses that hold over several processes, which share a real NATS."""
+"""Limits and pauses that apply across several processes, which share a real NATS."""
 
 import asyncio
 from bisect import bisect_left
@@ -110,7 +110,7 @@ async def test_the_limit_of_an_address_is_independent_of_its_characters(
         assert await schedules.reserve(limit, wanted=1, needed=1) == [NOW + 1]
 
 
-async def test_what_is_beyond_the_limit_of_a_day_is_scheduled_for_the_next_and_uses_up_no_attempt(
+async def test_messages_beyond_the_daily_limit_are_scheduled_for_the_next_day_without_using_up_an_attempt(
     harness: Harness, sender: SenderFactory
 ) -> None:
     schedules = Schedules(harness.bus, harness.publisher, clock=lambda: NOW)
@@ -134,7 +134,7 @@ async def test_without_limits_nothing_is_stored(bus: Bus, harness: Harness, send
     assert (await bus.jetstream.stream_info(f"KV_{LIMITS_BUCKET}")).state.last_seq == 0
 
 
-async def test_every_process_observes_a_pause_even_one_that_starts_later(nats_url: str) -> None:
+async def test_every_process_observes_a_pause_including_one_that_starts_later(nats_url: str) -> None:
     async with process(nats_url) as first, process(nats_url) as second, process(nats_url) as third:
         recording = Pauses(*first)
         recording.listen("twilio", lambda *_: None)
@@ -153,7 +153,7 @@ async def test_every_process_observes_a_pause_even_one_that_starts_later(nats_ur
 
 @asynccontextmanager
 async def following(pauses: Pauses) -> AsyncIterator[dict[str | None, float]]:
-    """Follow the pauses of a provider, and yield the seconds of each, as soon as they are known."""
+    """Follow the pauses of a provider, and yield the seconds of each once they are known."""
     heard: dict[str | None, float] = {}
     pauses.listen("twilio", heard.__setitem__)
     running = asyncio.create_task(pauses.run())
@@ -163,7 +163,9 @@ async def following(pauses: Pauses) -> AsyncIterator[dict[str | None, float]]:
     await asyncio.wait([running])
 
 
-async def test_nobody_asks_a_provider_during_its_pause(harness: Harness, sender: SenderFactory) -> None:
+async def test_no_process_makes_requests_to_a_provider_during_its_pause(
+    harness: Harness, sender: SenderFactory
+) -> None:
     async def is_paused() -> bool:
         labels = {"provider": "generic_sms", "scope": "provider"}
         return REGISTRY.get_sample_value("messaging_throttled", labels) == 1

@@ -1,4 +1,4 @@
-"""Several senders share the messages, and keep the order of each conversation."""
+"""Several senders share the messages and keep the order of each conversation."""
 
 import asyncio
 from collections import defaultdict
@@ -114,7 +114,7 @@ async def test_messages_keep_their_place_during_an_outage_of_the_provider(
     assert await harness.dead_letters() == []
 
 
-async def test_senders_follow_another_number_of_shards(harness: Harness, sender: SenderFactory) -> None:
+async def test_senders_adopt_another_number_of_shards(harness: Harness, sender: SenderFactory) -> None:
     await harness.provider.behave(latency_ms=100)
     accepting = asyncio.create_task(accept_many(harness, 60, 30))
     async with sender(), sender():

@@ -152,7 +152,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         if self.world.provider.behaviour is Behaviour.THROTTLES:
-            self.world.provider.behaviour = Behaviour.ACCEPTS  # or else it would be asked for hours
+            self.world.provider.behaviour = Behaviour.ACCEPTS  # otherwise, it would be retried for hours
         try:
             self.world.come_to_rest()
             self.no_generation_of_a_message_is_sent_twice()

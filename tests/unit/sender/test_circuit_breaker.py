@@ -106,7 +106,7 @@ def test_a_failed_probe_leaves_it_open_for_another_pause() -> None:
     assert breaker.seconds_left == PAUSE
 
 
-def test_a_probe_that_is_given_back_lets_another_one_try_at_once() -> None:
+def test_a_probe_that_is_given_back_allows_another_one_immediately() -> None:
     breaker, clock = make()
     fail(breaker, 3)
     clock.now += PAUSE
@@ -115,7 +115,7 @@ def test_a_probe_that_is_given_back_lets_another_one_try_at_once() -> None:
     assert breaker.try_acquire()
 
 
-def test_giving_back_has_no_effect_after_an_outcome_or_beside_another_probe() -> None:
+def test_giving_back_has_no_effect_after_an_outcome_or_during_another_probe() -> None:
     breaker, clock = make()
     earlier = acquire(breaker)
     fail(breaker, 3)

@@ -18,18 +18,18 @@ def served(queue: FairQueue[str], *, except_for: str = "") -> str:
     return "".join(found)
 
 
-def test_transactional_messages_pass_bulk_ones() -> None:
+def test_transactional_messages_precede_bulk_ones() -> None:
     queue = queue_of((BULK, "a", "1", "x"), (TRANSACTIONAL, "a", "1", "y"), (BULK, "b", "2", "z"))
     assert served(queue) == "yxz"
 
 
-def test_callers_are_served_in_turn_whatever_waits() -> None:
+def test_callers_are_served_in_turn_regardless_of_their_backlogs() -> None:
     many = [(TRANSACTIONAL, "a", "1", item) for item in "uvwx"]
     queue = queue_of(*many, (TRANSACTIONAL, None, "2", "y"), (TRANSACTIONAL, "b", "3", "z"))
     assert served(queue) == "uyzvwx"
 
 
-def test_a_caller_that_comes_back_is_the_last() -> None:
+def test_a_caller_that_returns_is_served_last() -> None:
     queue = queue_of((TRANSACTIONAL, "a", "1", "x"), (TRANSACTIONAL, "b", "2", "y"))
     assert queue.pop(lambda _: True) == "x"
     queue.push(Place(TRANSACTIONAL, "a", "1"), "z")
@@ -42,7 +42,7 @@ def test_the_addresses_of_a_caller_are_served_in_turn() -> None:
     assert served(queue) == "uyxvw"
 
 
-def test_what_is_not_ready_holds_up_only_its_own_address() -> None:
+def test_an_item_that_is_not_ready_holds_up_only_its_own_address() -> None:
     queue = queue_of(
         (TRANSACTIONAL, "a", "1", "u"),
         (TRANSACTIONAL, "a", "1", "v"),

@@ -25,7 +25,7 @@ def test_an_attempt_that_is_deferred_for_hours_is_reported_once(world: World) ->
     assert world.statuses() == [Status.SCHEDULED, Status.EXPIRED]
 
 
-def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attempt(world: World) -> None:
+def test_a_throttled_message_keeps_its_place_and_uses_up_no_attempt(world: World) -> None:
     first, second, _ = world.processes
     [step] = world.unsettled()
     world.provider.behaviour = Behaviour.THROTTLES
@@ -43,7 +43,7 @@ def test_a_message_that_is_throttled_keeps_its_place_and_uses_up_no_attempt(worl
     assert [(event.data.status, event.data.attempt) for event in world.reports()] == [(Status.SENT, 1)]
 
 
-def test_a_retry_that_is_throttled_is_deferred_and_uses_up_no_attempt(world: World) -> None:
+def test_a_throttled_retry_is_deferred_and_uses_up_no_attempt(world: World) -> None:
     first, *_ = world.processes
     world.provider.behaviour = Behaviour.FAILS
     first.handle(world.unsettled()[0])

@@ -1,4 +1,4 @@
-"""The limits of a process in virtual time: when it admits which messages."""
+"""The limits of a process, in virtual time: it admits each message at the right time."""
 
 import asyncio
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def request(body: str = "x", from_: str = messages.ALICE, **fields: object) -> D
 
 
 @pytest.mark.parametrize("rate", [10, 100])
-def test_no_second_has_more_or_much_less_than_the_rate(world: World, rate: int) -> None:
+def test_no_second_exceeds_the_rate_or_falls_far_below_it(world: World, rate: int) -> None:
     limiter = world.limiter(gate=world.gate(rate))
     world.send(limiter, *[request() for _ in range(5 * rate)])
     world.loop.let_pass(4)
@@ -87,7 +87,7 @@ def test_no_second_has_more_or_much_less_than_the_rate(world: World, rate: int) 
         assert 0.9 * rate <= len(window) <= 1.1 * rate
 
 
-def test_a_process_that_was_held_up_does_not_make_up_for_it(world: World) -> None:
+def test_a_process_that_has_stalled_does_not_catch_up(world: World) -> None:
     limiter = world.limiter(concurrency=1, gate=world.gate(100))
     world.send(limiter, request(), seconds=0.5)
     world.send(limiter, *[request() for _ in range(300)])
@@ -144,7 +144,7 @@ def test_two_processes_share_a_limit_and_one_that_dies_wastes_little(world: Worl
     assert 37 <= len(world.times) <= 41
 
 
-def test_messages_wait_for_the_next_day_in_their_place_only_if_that_is_near(world: World) -> None:
+def test_messages_keep_their_place_until_the_next_day_only_if_it_begins_soon(world: World) -> None:
     world.start = MIDNIGHT - 30
     limiter = world.limiter(of_sender=world.gate(per_day=2))
     world.send(limiter, *[request() for _ in range(5)])
@@ -194,7 +194,7 @@ def test_a_paused_address_is_probed_by_one_message(world: World) -> None:
     assert world.times == pytest.approx([0, 10], abs=0.01)
 
 
-def test_messages_of_a_long_pause_are_deferred(world: World) -> None:
+def test_messages_are_deferred_during_a_long_pause(world: World) -> None:
     limiter = world.limiter()
     world.send(limiter, request("before"), seconds=1)
     world.loop.create_task(pause(limiter, 600))

@@ -214,7 +214,7 @@ async def test_a_failed_attachment_says_nothing_about_the_provider(
     assert client.is_healthy
 
 
-async def test_attachments_that_never_come_take_no_place_at_the_provider() -> None:
+async def test_attachments_that_never_arrive_take_no_place_at_the_provider() -> None:
     client = client_of(StubProvider(), concurrency=1)
     slow = [asyncio.ensure_future(send(client, messages.message(attachments=["slow"]))) for _ in range(50)]
     await asyncio.sleep(0)
@@ -269,14 +269,14 @@ async def fail_after_acquiring(client: ProviderClient) -> None:
 
 
 class Throttling(StubAdapter):
-    """Says that a 429 is about the sending address."""
+    """Treats a 429 as affecting only the sending address."""
 
     def explain(self, error: ProviderError, answer: HttpAnswer) -> ProviderError:  # noqa: ARG002 - as its base
         error.sender_only = error.throttled
         return error
 
 
-async def test_a_provider_that_asks_us_to_wait_is_not_asked_by_requests_that_are_not_under_way() -> None:
+async def test_a_provider_that_asks_us_to_wait_gets_no_further_requests() -> None:
     provider = StubProvider(429)
     client = client_of(provider)
     with pytest.raises(TemporaryError) as caught:
@@ -286,7 +286,7 @@ async def test_a_provider_that_asks_us_to_wait_is_not_asked_by_requests_that_are
     assert REGISTRY.get_sample_value("messaging_throttled", {"provider": "stub", "scope": "provider"}) == 1
 
 
-async def test_only_the_address_waits_that_a_provider_is_busy_with() -> None:
+async def test_only_the_throttled_address_waits() -> None:
     provider = StubProvider(429)
     client = client_of(provider, adapter=Throttling(Settings()), concurrency=1)
     with pytest.raises(TemporaryError):

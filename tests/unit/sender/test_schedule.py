@@ -6,14 +6,14 @@ DAY = 86_400.0
 NOON = 20_000.5 * DAY
 
 
-def test_slots_are_evenly_spaced_from_the_first_on() -> None:
+def test_slots_are_evenly_spaced_from_the_start() -> None:
     limit = Limit("x", rate=10)
     state, first = Schedule().reserve(limit, wanted=2, needed=1, now=NOON)
     _, then = state.reserve(limit, wanted=2, needed=1, now=NOON)
     assert [time - NOON for time in (*first, *then)] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-5)
 
 
-def test_an_idle_limit_saves_up_no_slots() -> None:
+def test_an_idle_limit_accumulates_no_slots() -> None:
     limit = Limit("x", rate=10)
     state, _ = Schedule().reserve(limit, wanted=1, needed=1, now=NOON)
     _, times = state.reserve(limit, wanted=3, needed=1, now=NOON + 60)
@@ -33,7 +33,7 @@ def test_the_slots_of_a_day_are_counted() -> None:
     assert times == [caught.value.until] * 5
 
 
-def test_a_message_that_is_longer_than_the_rest_of_the_day_waits_for_the_next() -> None:
+def test_a_message_that_exceeds_the_rest_of_the_daily_limit_waits_for_the_next_day() -> None:
     state, _ = Schedule().reserve(Limit("x", per_day=5), wanted=3, needed=3, now=NOON)
     with pytest.raises(UsedUpError):
         state.reserve(Limit("x", per_day=5), wanted=3, needed=3, now=NOON)

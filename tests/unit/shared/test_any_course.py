@@ -1,6 +1,6 @@
-"""The rules of delivery keep their promises in any course of events.
+"""The rules of delivery hold in any sequence of events.
 
-Several processes deliver one message, step by step and in random order. Each of them may be held up, or die.
+Several processes deliver one message, step by step and in random order. Each of them may stall or die.
 Requests to providers may be lost, or arrive late; the streams may be read again; the gateway may cancel or
 replay the message. As there is no I/O, hundreds of thousands of steps take seconds.
 """
@@ -93,7 +93,7 @@ class ConflictError(Exception):
 
 
 class Course:
-    """The course of one message.
+    """The life of one message.
 
     Attributes:
         accepted: the claims under which providers accepted the message as a new one.
@@ -130,7 +130,7 @@ class Course:
     # --- Events ---
 
     def step(self) -> None:
-        """Let one thing happen."""
+        """Let one event happen."""
         [event] = self.chance.choices(list(_EVENTS), list(_EVENTS.values()))
         event(self)
 
@@ -200,7 +200,7 @@ class Course:
     # --- The sender ---
 
     def _deliver(self, item: Item) -> Iterator[None]:
-        """Do what a sender does; it may be held up, or die, at each `yield`."""
+        """Act as a sender, which may stall or die at each `yield`."""
         found, revision = self.entry, self.revision
         yield
         facts = Facts(
@@ -306,7 +306,7 @@ class Course:
         return shown[0]
 
     def _receive(self, claim: LedgerEntry) -> None:
-        """Do what a provider does that accepts the message."""
+        """Accept the message as a provider."""
         assert self.entry is None or self.entry.state is not DeliveryState.CANCELED
         assert not self.has_forgotten
         is_repeated = any(known.provider == claim.provider for known in self.accepted)
@@ -326,7 +326,7 @@ class Course:
     # --- Promises ---
 
     def _check_lease(self, claim: LedgerEntry | None, request: DeliveryRequest) -> None:
-        """Check that no other process may be taking the step."""
+        """Check that no other process can be taking the step."""
         if claim and claim.state is DeliveryState.CLAIMED and claim.step == request.step:
             assert claim.at + LEASE <= self.now
 

@@ -113,7 +113,7 @@ IGNORED, PUBLISHED, ATTEMPTED = Ignore, Publish, Attempt
         (DeliveryState.SENT, SECOND_ATTEMPT, FIRST, IGNORED),
         (DeliveryState.FAILED, SECOND_ATTEMPT, FIRST, IGNORED),
         (DeliveryState.FAILED, REPLAYED, FIRST, IGNORED),
-        # A replay sends what certainly was not sent.
+        # A replay sends a message that certainly was not sent.
         (DeliveryState.FAILED, SECOND_ATTEMPT, REPLAYED, ATTEMPTED),
         (DeliveryState.EXPIRED, DEFERRED, REPLAYED, ATTEMPTED),
         (DeliveryState.RETRYING, FIRST, REPLAYED, ATTEMPTED),
@@ -124,7 +124,7 @@ IGNORED, PUBLISHED, ATTEMPTED = Ignore, Publish, Attempt
         (DeliveryState.CANCELED, FIRST, REPLAYED, PUBLISHED),
     ],
 )
-def test_the_ledger_decides(
+def test_the_ledger_determines_the_decision(
     state: DeliveryState,
     recorded: tuple[int, int, int],
     requested: tuple[int, int, int],
@@ -190,7 +190,7 @@ def test_a_claim_is_respected_until_its_process_must_be_dead(
         ("other", OnAmbiguous.FAIL, REPLAYED, True),
     ],
 )
-def test_a_message_that_a_provider_may_have_is_sent_again_only_if_that_is_wanted(
+def test_a_message_that_a_provider_may_have_is_resent_only_if_that_is_intended(
     provider: str, on_ambiguous: OnAmbiguous, step: tuple[int, int, int], *, is_sent: bool
 ) -> None:
     request = request_of(step)
@@ -227,7 +227,7 @@ def test_a_replay_that_was_postponed_is_sent_nevertheless(
 
 
 @pytest.mark.parametrize("state", [DeliveryState.RETRYING, DeliveryState.DEFERRED, DeliveryState.RELEASED])
-def test_a_doubt_lasts(state: DeliveryState) -> None:
+def test_doubt_about_the_outcome_persists(state: DeliveryState) -> None:
     request = next_request(request_of(), entry_of(state, error=error_of(request_of())))
     assert decide(entry_of(state, in_doubt_at="keyed"), request) == Attempt(request, "keyed")
 
@@ -247,7 +247,7 @@ def test_a_message_expires(entry: LedgerEntry | None) -> None:
         (FIRST, 1, True),
         (REPLAYED, 1, True),
         (FIRST, 0, False),
-        (DEFERRED, 1, False),  # by the clock of NATS it is due
+        (DEFERRED, 1, False),  # it is due by the clock of NATS
         (SECOND_ATTEMPT, 1, False),
     ],
 )
@@ -289,7 +289,7 @@ def after(
     ],
 )
 @pytest.mark.parametrize("facts", [FACTS, IN_PLACE])
-def test_the_kind_of_failure_decides(
+def test_the_kind_of_failure_determines_the_outcome(
     kind: type[ProviderError], provider: str, state: DeliveryState, in_doubt_at: str | None, facts: Facts
 ) -> None:
     entry = after(kind("code", "detail"), at=provider, facts=facts)
@@ -299,7 +299,7 @@ def test_the_kind_of_failure_decides(
 
 
 @pytest.mark.parametrize("attempt", [1, len(DEFAULT_RETRY_DELAYS) + 1])
-def test_a_message_that_is_throttled_uses_up_no_attempt(attempt: int) -> None:
+def test_a_throttled_message_uses_up_no_attempt(attempt: int) -> None:
     request = request_of((0, attempt, 0))
     failure = TemporaryError("http_429", "detail", retry_after=timedelta(minutes=5), throttled=True)
 
@@ -375,7 +375,7 @@ def test_a_release_takes_precedence_over_the_earliest_deferral() -> None:
         (DeliveryState.CLAIMED, SECOND_ATTEMPT, False),
     ],
 )
-def test_an_acceptance_overrides_what_is_uncertain(
+def test_an_acceptance_overrides_an_uncertain_outcome(
     recorded: DeliveryState, step: tuple[int, int, int], *, is_overridden: bool
 ) -> None:
     assert entry_of(DeliveryState.SENT).overrides(entry_of(recorded, step)) is is_overridden
@@ -473,7 +473,7 @@ def test_the_provider_that_may_have_the_message_is_asked_first(
         (entry_of(DeliveryState.EXPIRED), Status.ACCEPTED, 1, REPLAYED),
     ],
 )
-def test_a_message_that_waits_can_be_cancelled(
+def test_a_waiting_message_can_be_cancelled(
     entry: LedgerEntry | None, status: Status, generation: int, step: tuple[int, int, int]
 ) -> None:
     canceled = cancellation(entry, status, generation, NOW)

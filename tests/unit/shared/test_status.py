@@ -1,4 +1,4 @@
-"""The decisive one of several reports, whatever their order and however often they arrive."""
+"""The same report wins in whatever order, and however often, the reports arrive."""
 
 from itertools import pairwise
 from random import Random

@@ -42,7 +42,7 @@ def test_the_time_of_children_counts_before_and_after_they_have_ended() -> None:
         parent.stdin.write("\n")
 
 
-def test_a_meter_counts_from_its_creation_and_sums_up_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_meter_counts_from_its_creation_and_adds_up_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {1: 5.0, 2: 7.0, 3: 100.0}
     monkeypatch.setattr("dev.bench.cpu_time.cpu_seconds", seconds.__getitem__)
     meter = Meter({"sender": [1, 2], "gateway": [3], "ingest": []})

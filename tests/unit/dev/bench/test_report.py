@@ -14,7 +14,7 @@ def test_costs_are_shown_in_the_order_of_the_columns_with_their_sum() -> None:
     assert table.rows == [["accepting", 12, 30, 42]]
 
 
-def test_a_process_that_takes_no_part_has_no_figure() -> None:
+def test_a_process_that_is_not_involved_has_no_figure() -> None:
     table = costs_table("µs", ["gateway", "sender"], {"accepting": {"gateway": 30}})
     assert table.rows == [["accepting", 30, None, 30]]
 

@@ -62,7 +62,7 @@ async def answer(reader: StreamReader) -> bytes:
 
 
 async def pass_through_another_proxy(server: Server) -> None:
-    """Give everything that the proxy under test would pass on the time to arrive."""
+    """Give all data that the proxy under test would forward the time to arrive."""
     async with proxying(server.port) as other, connected(other) as (reader, writer):
         writer.write(b"other\n")
         await answer(reader)

@@ -417,13 +417,14 @@ def postponement(postponed: Sequence[LedgerEntry]) -> LedgerEntry:
     return next(released, None) or min(postponed, key=lambda entry: entry.due or entry.at)
 
 
-def limited(request: DeliveryRequest, claim: LedgerEntry, seconds: float) -> LedgerEntry:
+def limited(request: DeliveryRequest, claim: LedgerEntry, now: datetime, seconds: float) -> LedgerEntry:
     """Return the entry of a message that has to wait `seconds` for its limits.
 
-    There is no jitter, because the times of different messages are already spread out, and in order.
+    There is no jitter, because the times of different messages are already spread out, if they wait for a
+    rate.
     """
-    due = min(claim.at + timedelta(seconds=seconds), request.expires_at)
-    return claim.becomes(DeliveryState.DEFERRED, claim.at, due=due, provider=None)
+    due = min(now + timedelta(seconds=seconds), request.expires_at)
+    return claim.becomes(DeliveryState.DEFERRED, now, due=due, provider=None)
 
 
 def all_errors(request: DeliveryRequest, entry: LedgerEntry) -> list[AttemptError]:

@@ -185,7 +185,7 @@ class Deliverer:
                         found = await self._ledger.write(request.message.id, claim, after=found)
                         entry = await self._send(request, slot, claim, facts)
             except LimitedError as exc:
-                entry = limited(request, claim, exc.seconds)
+                entry = limited(request, claim, self._clock(), exc.seconds)
             if not entry.is_postponed:
                 return entry, found
             postponed.append(entry)

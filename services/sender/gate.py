@@ -14,7 +14,7 @@ from shared.message import Priority
 
 _log = structlog.get_logger()
 
-LONGEST_WAIT = 60.0
+LONGEST_WAIT = 3_600.0
 """The maximum number of seconds that a message waits in the process for its limits."""
 
 _CHUNK_SECONDS = 0.1
@@ -29,7 +29,7 @@ If slots could be used at any later time, a process that had stalled would catch
 """
 
 
-_LEAD = 0.05
+LEAD = 0.05
 """Seconds between the reservation of a slot and its time, so that no slot is missed."""
 
 
@@ -77,17 +77,17 @@ class Gate:
         """Return how many slots a message of this many units takes: at most those of a day."""
         return min(units, self.limit.per_day or units)
 
-    def enter(self, units: int, priority: Priority) -> None:
+    def enter(self, units: int, priority: Priority, longest_wait: float = LONGEST_WAIT) -> None:
         """Count a message as waiting.
 
         Raises:
             LimitedError: too many are waiting already.
         """
         ahead = sum(count for other, count in self._waiting.items() if _precedes(other, priority))
-        if ahead * self.limit.interval > LONGEST_WAIT:
+        if ahead * self.limit.interval > longest_wait:
             # Messages beyond the limit are due one after another, spaced by the time that each of them takes.
             now = self._clock()
-            until = max(self._deferred_until.get(priority, 0), now + LONGEST_WAIT)
+            until = max(self._deferred_until.get(priority, 0), now + longest_wait)
             self._deferred_until[priority] = until + units * self.limit.interval
             raise LimitedError(self._deferred_until[priority] - now)
         self._waiting[priority] += units
@@ -97,7 +97,7 @@ class Gate:
 
     def seconds_left(self) -> float:
         """Return the seconds until a slot can be taken, or has to be reserved, as far as is known."""
-        left = (self._slots[0] if self._slots else self._next - _LEAD) - self._clock()
+        left = (self._slots[0] if self._slots else self._next - LEAD) - self._clock()
         return left if left > _PRECISION else 0
 
     @property
@@ -131,7 +131,7 @@ class Gate:
             self._reserved_at = self._clock()
         except UsedUpError as exc:
             self._slots.clear()
-            self._next = exc.until + _LEAD
+            self._next = exc.until + LEAD
             _log.warning("limit_used_up", limit=self.limit.name, seconds=round(exc.until - self._clock()))
         except BusUnavailableError:
             return  # the reservation is tried again; nothing can be sent in the meantime

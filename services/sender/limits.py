@@ -8,7 +8,7 @@ from time import monotonic
 
 from services.sender.circuit_breaker import CircuitBreaker, Permission
 from services.sender.fair_queue import FairQueue, Place
-from services.sender.gate import LONGEST_WAIT, Gate, LimitedError
+from services.sender.gate import LEAD, LONGEST_WAIT, Gate, LimitedError
 from shared.channels import MessageType
 from shared.message import DeliveryRequest, Message
 from shared.segments import segments_of
@@ -30,11 +30,13 @@ class _Waiting:
         gates: its limits, and the number of slots that it takes of each.
         admitted: done when the message is admitted; the result is the permission of its sending address, if
             that was paused.
+        longest_wait: the number of seconds that the message may stay in the process.
         seconds_left: the time until the message can be admitted.
     """
 
     place: Place
     gates: Sequence[tuple[Gate, int]]
+    longest_wait: float
     admitted: asyncio.Future[Permission | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -86,7 +88,9 @@ class Limiter:
         breaker.open(self._clock() + seconds)
         self._admit()
 
-    async def enter(self, request: DeliveryRequest) -> Permission | None:
+    async def enter(
+        self, request: DeliveryRequest, *, longest_wait: float = LONGEST_WAIT
+    ) -> Permission | None:
         """Wait until a message may be sent, and take a place for it. The caller must leave it with `leave`.
 
         Returns:
@@ -95,9 +99,10 @@ class Limiter:
         Raises:
             LimitedError: the wait would be longer than a message may stay in the process.
         """
-        waiting = _Waiting(Place.of(request), [])
+        gates = self._gates_of(request.message)
+        waiting = _Waiting(Place.of(request), gates, longest_wait)
+        entered = self._enter_gates(waiting)
         try:
-            waiting.gates = self._enter_gates(request)
             self._queue.push(waiting.place, waiting)
             self._admit()
             return await waiting.admitted
@@ -107,16 +112,22 @@ class Limiter:
                 self.leave(waiting.admitted.result())
             raise
         finally:
-            for gate, units in waiting.gates:
+            for gate, units in entered:
                 gate.leave(units, waiting.place.priority)
 
-    def _enter_gates(self, request: DeliveryRequest) -> list[tuple[Gate, int]]:
+    def _enter_gates(self, waiting: _Waiting) -> list[tuple[Gate, int]]:
+        """Count a message among those that wait for its limits, and return these.
+
+        A message that has limits of its own does not count for the limit of the provider: the slots that are
+        reserved for those that wait are for messages that can use them at once.
+        """
+        priority = waiting.place.priority
         entered: list[tuple[Gate, int]] = []
-        priority = request.message.priority
         try:
-            for gate, units in self._gates_of(request.message):
-                gate.enter(units, priority)
-                entered.append((gate, units))
+            for gate, units in waiting.gates:
+                if gate is not self._gate or len(waiting.gates) == 1:
+                    gate.enter(units, priority, waiting.longest_wait)
+                    entered.append((gate, units))
         except LimitedError:
             for gate, units in entered:
                 gate.leave(units, priority)
@@ -124,6 +135,7 @@ class Limiter:
         return entered
 
     def _gates_of(self, message: Message) -> list[tuple[Gate, int]]:
+        """Return the limits of a message, and the number of slots that it takes of each."""
         sender = message.from_key.casefold()
         domain = "@" + sender.rpartition("@")[2]
         of_sender = [*self._by_sender.get(sender, ()), *self._by_sender.get(domain, ())]
@@ -137,7 +149,7 @@ class Limiter:
 
         def leaves(waiting: _Waiting) -> bool:
             waiting.seconds_left = 0 if waiting.admitted.cancelled() else self._seconds_left(waiting)
-            if 0 < waiting.seconds_left <= LONGEST_WAIT:
+            if 0 < waiting.seconds_left <= waiting.longest_wait:
                 times.append(waiting.seconds_left)
                 return False
             return True
@@ -160,14 +172,17 @@ class Limiter:
         missing = (gate.seconds_left() for gate, units in waiting.gates if not gate.has(units))
         if blocked := max([pause, *missing]):
             return blocked
-        after = 0.0
-        for gate, units in waiting.gates:
-            if not gate.has(units):
-                # For the time of the slots that are reserved already: earlier slots could not be used.
-                gate.reserve(units, after=after)
-                return _RESERVATION
-            after = max(after, gate.first)
-        return max((gate.seconds_left() for gate, _ in waiting.gates), default=0)
+        reserved = [gate for gate, units in waiting.gates if gate.has(units)]
+        left = max((gate.seconds_left() for gate in reserved), default=0)
+        if len(reserved) == len(waiting.gates):
+            return left
+        if left > LEAD:
+            return left - LEAD  # slots of the other limits would be dropped until then
+        gate, units = next(each for each in waiting.gates if each[0] not in reserved)
+        # For the time of the slots that it has; but others use the slots of the provider, too.
+        after = max((each.first for each in reserved), default=0.0)
+        gate.reserve(units, after=0 if gate is self._gate else after)
+        return _RESERVATION
 
     def _begin(self, waiting: _Waiting) -> None:
         for gate, units in waiting.gates:

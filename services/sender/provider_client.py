@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from random import uniform
 from time import perf_counter
 from typing import Any
@@ -41,6 +42,9 @@ ATTEMPT_TIMEOUT = 22.0
 
 _QUICK_RETRY_PAUSE = (0.05, 0.25)
 """The shortest and the longest pause before a request that did not reach the provider is repeated."""
+
+_LONGEST_WAIT_WITH_FILES = 60.0
+"""Seconds that a message whose files are in memory waits for its limits; others may wait longer."""
 
 _DEFAULT_PAUSE = timedelta(seconds=1)
 """The pause if a provider asks us to wait without saying for how long, or for less than this."""
@@ -83,6 +87,7 @@ class ProviderClient:
         self._attachment_limits = attachment_limits or AttachmentLimits()
         self._is_paused = False
         self._attempts: set[asyncio.Timeout] = set()
+        self._finish_at = inf
         self._throttled_until = 0.0
         pauses.listen(self.name, self._observe_pause)
         metrics.SENT.labels(self.name, "sent")  # so that it is 0 rather than missing
@@ -144,7 +149,7 @@ class ProviderClient:
         # The files are in memory while the message waits for its place, so their number is limited, too.
         async with self._attachment_limits.place(request.caller, message.attachments):
             files = await self._fetch_files(message) if self.is_available else None
-            return files, await self._limiter.enter(request)
+            return files, await self._limiter.enter(request, longest_wait=_LONGEST_WAIT_WITH_FILES)
 
     async def send(self, message: Message, files: Sequence[File], permissions: "Permissions") -> str:
         """Send a message and return the provider's message id; see `Slot.send`."""
@@ -166,15 +171,19 @@ class ProviderClient:
         return provider_message_id
 
     def finish_within(self, seconds: float) -> None:
-        """Limit the attempts in progress to this time."""
-        latest = asyncio.get_running_loop().time() + seconds
+        """Limit the attempts in progress, and those that begin later, to this time."""
+        self._finish_at = asyncio.get_running_loop().time() + seconds
         for attempt in self._attempts:
-            attempt.reschedule(min(attempt.when() or latest, latest))
+            self._shorten(attempt)
+
+    def _shorten(self, attempt: asyncio.Timeout) -> None:
+        attempt.reschedule(min(attempt.when() or inf, self._finish_at))
 
     @asynccontextmanager
     async def _attempt_deadline(self) -> AsyncIterator[None]:
         async with asyncio.timeout(ATTEMPT_TIMEOUT) as attempt:
             self._attempts.add(attempt)
+            self._shorten(attempt)
             try:
                 yield
             finally:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 
 import structlog
 
@@ -19,7 +20,7 @@ from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, s
 from shared.channels import Channel
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import decode
-from shared.message import DeliveryRequest
+from shared.message import DeliveryRequest, Priority
 from shared.observability import tracing
 
 _log = structlog.get_logger()
@@ -159,7 +160,9 @@ class _ChannelWorker:
         return State.TRYING if self._deliverer.can_send(self._channel) else State.UNABLE
 
     def _assign(self) -> None:
-        share = self._membership.share_of([*self.shards])
+        # Divided by priority, since often only the shards of one of them have messages.
+        shards = ([name for name in self.shards if f"-{priority}-" in name] for priority in Priority)
+        share = list(chain.from_iterable(map(self._membership.share_of, shards)))
         for consumer, reader in self._readers.items():
             if consumer is not self.delayed and consumer.name not in share:
                 reader.stop()

@@ -45,7 +45,10 @@ _BATCH = 256
 _GROWTH_INTERVAL = 0.25
 """Seconds after which more messages are read, even if none of the previous ones is finished."""
 
-_SUSPECT_DELIVERIES = 6
+_MAX_HELD_BYTES = 32 * 1024 * 1024
+"""The size of the messages that a reader holds, beyond which it requests no more. A request may exceed it."""
+
+_SUSPECT_DELIVERIES = 10
 """A message that was delivered this often may be one that crashes the process. It is processed alone."""
 
 _SUSPECT_DELAY = 2.0
@@ -137,6 +140,7 @@ class ConcurrentReader:
         # The first message is read alone: if it crashes the process, it interrupts no others.
         self._capacity = 1
         self._held: dict[int, _Held] = {}  # by sequence
+        self._held_bytes = 0
         self._lines: dict[str, list[_Held]] = {}  # of each key in progress, the messages that wait for it
         self._running = 0
         self._unsettled: list[_Held] = []
@@ -230,6 +234,8 @@ class ConcurrentReader:
     @property
     def _free(self) -> int:
         """How many more messages may be requested."""
+        if self._held_bytes > _MAX_HELD_BYTES:
+            return 0
         return min(self._capacity - len(self._held), _BATCH)
 
     def _grow(self) -> None:
@@ -330,6 +336,7 @@ class ConcurrentReader:
         now = asyncio.get_running_loop().time()
         held = _Held(message, msg.reply, self._key_of(message), alive_at=now)
         self._held[message.origin.sequence] = held
+        self._held_bytes += len(message.payload)
         line = self._lines.get(held.key) if held.key else None
         if line is not None:
             line.append(held)
@@ -346,6 +353,7 @@ class ConcurrentReader:
 
     def _forget(self, held: _Held) -> None:
         del self._held[held.message.origin.sequence]
+        self._held_bytes -= len(held.message.payload)
         self._running -= 1
         if not held.settled:
             self._unsettled.append(held)

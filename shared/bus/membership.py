@@ -7,7 +7,7 @@ same time. The announcements are not stored (core NATS): a process that dies lea
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from uuid import uuid4
@@ -53,6 +53,31 @@ class Announcement(BaseModel, frozen=True):
     held: frozenset[str]
 
 
+def divide(shards: Sequence[str], held: Mapping[str, Container[str]]) -> dict[str, list[str]]:
+    """Divide shards among members evenly, and let each member keep as many of its shards as possible.
+
+    Args:
+        shards: all shards.
+        held: the shards that each member holds, by its id.
+    """
+    kept = {member: [shard for shard in shards if shard in held[member]] for member in sorted(held)}
+    least, remainder = divmod(len(shards), len(held))
+    # Those that hold the most get one more, so that they give up fewer.
+    by_size = sorted(kept, key=lambda member: len(kept[member]), reverse=True)
+    sizes = {member: least + (number < remainder) for number, member in enumerate(by_size)}
+    shares: dict[str, list[str]] = {}
+    taken: set[str] = set()
+    for member, its_shards in kept.items():
+        shares[member] = [shard for shard in its_shards if shard not in taken][: sizes[member]]
+        taken.update(shares[member])
+    free = [shard for shard in shards if shard not in taken]
+    for member, share in shares.items():
+        missing = sizes[member] - len(share)
+        share.extend(free[:missing])
+        del free[:missing]
+    return shares
+
+
 class Membership:
     """The membership of this process in a group.
 
@@ -91,7 +116,8 @@ class Membership:
         members = sorted(member for member, state in states.items() if state in takers)
         if not self._has_joined or self._id not in members:
             return []
-        return list(shards[members.index(self._id) :: len(members)])
+        held = {self._id: self._held, **{other.member: other.held for other in self._others.values()}}
+        return divide(shards, {member: held[member] for member in members})[self._id]
 
     def is_held_by_others(self, shard: str) -> bool:
         return any(shard in other.held for other in self._others.values())

@@ -63,8 +63,9 @@ async def provision(
     for stream in streams(replicas=replicas, max_bytes=max_bytes):
         await _put_stream(jetstream, stream)
     declared = consumers(shards)
-    replaced = await _replaced_by(jetstream, declared)
+    # Read first: a message that arrives now may be one that the old consumers have not seen.
     last = (await jetstream.stream_info(Stream.OUTBOUND)).state.last_seq
+    replaced = await _replaced_by(jetstream, declared)
     for consumer in declared:
         await _put_consumer(jetstream, consumer.stream, consumer.config(replicas))
         if replaced and consumer.is_pinned:

@@ -69,6 +69,7 @@ class SendRequest(BaseModel):
     )
     priority: Priority | None = Field(
         default=None,
+        strict=False,  # a body with faults is validated as Python values, in which this is a string
         description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
         "messages of the same priority are sent in order",
     )

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StreamConfig, SubjectTransform
+from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig, SubjectTransform
 
 from shared.bus.client import Bus
 from shared.bus.concurrent import Begin, ConcurrentReader
@@ -209,6 +209,24 @@ async def test_resharding_begins_where_the_slowest_of_the_former_shards_has_stop
     assert await unread_by_shards(bus, count) == [3, 5, 6, 7, 8, 9]
     await provision(jetstream, shards=count)
     assert await unread_by_shards(bus, count) == []
+
+
+async def test_resharding_skips_nothing_that_arrives_meanwhile(
+    bus: Bus, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = jetstream.consumers_info
+
+    async def look_just_before_a_message_arrives(stream: str, offset: int) -> list[ConsumerInfo]:
+        found = await look(stream, offset)
+        await publish_new(jetstream, "transactional.3")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jetstream, "consumers_info", look_just_before_a_message_arrives)
+        await provision(jetstream, shards=16)
+    stored = (await jetstream.stream_info(Stream.OUTBOUND)).state.messages
+    assert stored > 0
+    assert await unread_by_shards(bus, 16) == list(range(1, stored + 1))
 
 
 @pytest.mark.usefixtures("lanes")

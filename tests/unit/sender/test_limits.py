@@ -131,6 +131,18 @@ def test_an_address_with_a_limit_gets_its_share_although_other_processes_use_up_
     assert [body for body, _ in world.admitted].count("limited") >= 7
 
 
+@pytest.mark.parametrize("rate", [20, 100])
+def test_an_address_with_a_limit_wastes_little_of_the_limit_of_its_provider(world: World, rate: int) -> None:
+    for _ in range(2):
+        limiter = world.limiter(gate=world.gate(rate), of_sender=world.gate(1, name="y"))
+        world.send(limiter, *[request("limited") for _ in range(30)])
+        world.send(limiter, *[request("free", OTHER) for _ in range(20 * rate)])
+    world.loop.let_pass(10)
+    bodies = [body for body, _ in world.admitted]
+    assert 0.93 * 10 * rate <= len(bodies) <= 1.01 * 10 * rate + 1
+    assert bodies.count("limited") >= 5
+
+
 def test_two_processes_share_a_limit_and_one_that_dies_wastes_little(world: World) -> None:
     first, second = (world.limiter(gate=world.gate(10)) for _ in range(2))
     tasks = world.send(first, *[request("first") for _ in range(50)])
@@ -156,19 +168,19 @@ def test_messages_keep_their_place_until_the_next_day_only_if_it_begins_soon(wor
     assert seconds == pytest.approx(86_400, abs=40)
 
 
-def test_messages_beyond_a_minute_are_deferred_one_after_another(world: World) -> None:
-    limiter = world.limiter(of_sender=world.gate(1))
-    world.send(limiter, *[request() for _ in range(64)])
+def test_messages_beyond_an_hour_are_deferred_one_after_another(world: World) -> None:
+    limiter = world.limiter(of_sender=world.gate(0.1))
+    world.send(limiter, *[request() for _ in range(364)])
     world.loop.let_pass(0.5)
-    assert world.limited == pytest.approx([LONGEST_WAIT + 1, LONGEST_WAIT + 2, LONGEST_WAIT + 3], abs=0.1)
+    assert world.limited == pytest.approx([LONGEST_WAIT + 10, LONGEST_WAIT + 20, LONGEST_WAIT + 30], abs=0.1)
 
 
 def test_bulk_messages_that_wait_do_not_defer_a_transactional_one(world: World) -> None:
-    limiter = world.limiter(of_sender=world.gate(1))
-    world.send(limiter, *[request("bulk", priority=Priority.BULK) for _ in range(64)])
+    limiter = world.limiter(of_sender=world.gate(0.1))
+    world.send(limiter, *[request("bulk", priority=Priority.BULK) for _ in range(364)])
     world.loop.let_pass(0.5)
     world.send(limiter, request("bulk", priority=Priority.BULK), request("transactional"))
-    world.loop.let_pass(1)
+    world.loop.let_pass(10)
     assert [body for body, _ in world.admitted] == ["bulk", "transactional"]
 
 
@@ -197,11 +209,11 @@ def test_a_paused_address_is_probed_by_one_message(world: World) -> None:
 def test_messages_are_deferred_during_a_long_pause(world: World) -> None:
     limiter = world.limiter()
     world.send(limiter, request("before"), seconds=1)
-    world.loop.create_task(pause(limiter, 600))
+    world.loop.create_task(pause(limiter, 7_200))
     world.loop.let_pass(0)
     world.send(limiter, request("paused"))
     world.loop.let_pass(0.5)
-    assert world.limited == [pytest.approx(600, abs=0.1)]
+    assert world.limited == [pytest.approx(7_200, abs=0.1)]
 
 
 async def pause(limiter: Limiter, seconds: float) -> None:

@@ -39,6 +39,11 @@ def email(**changes: Any) -> Message:  # noqa: ANN401 - any field
     return message(EmailRequest, {**EMAIL, **changes})
 
 
+async def test_a_valid_priority_is_no_fault_of_a_request_that_has_others(client: httpx.AsyncClient) -> None:
+    response = await client.post(SEND_SMS, json={**SMS, "priority": "bulk", "to": "nobody"})
+    assert [fault["field"] for fault in response.json()["errors"]] == ["to"]
+
+
 @pytest.mark.parametrize(("path", "payload"), [(SEND_SMS, SMS), (SEND_EMAIL, EMAIL)])
 @pytest.mark.parametrize(
     ("requested", "priority"),

@@ -12,6 +12,7 @@ from dev.chaos.stack import Stack
 from shared.bus.membership import Announcement, State
 from shared.bus.topology import sender_shards
 from shared.channels import Channel
+from shared.message import Priority
 
 _SILENT_SECONDS = 2.5
 _DIVIDED_SECONDS = 30
@@ -48,15 +49,16 @@ class Shares:
         return loop.time() - started
 
     def _is_divided(self, channel: Channel, members: int) -> bool:
-        shards = {shard.name for shard in sender_shards(channel)}
-        held = [announcement.held & shards for announcement in self._current(channel)]
-        sizes = [len(each) for each in held]
-        return (
-            len(held) == members
-            and sum(sizes) == len(shards)
-            and set().union(*held) == shards
-            and max(sizes) - min(sizes) <= 1
-        )
+        """Return whether the shards of each priority are held by one sender each, and evenly."""
+        current = list(self._current(channel))
+        names = [shard.name for shard in sender_shards(channel)]
+        for priority in Priority:
+            shards = {name for name in names if f"-{priority}-" in name}
+            held = [announcement.held & shards for announcement in current]
+            sizes = [len(each) for each in held]
+            if sum(sizes) != len(shards) or set().union(*held) != shards or max(sizes) - min(sizes) > 1:
+                return False
+        return len(current) == members
 
     def _current(self, channel: str) -> Iterable[Announcement]:
         """Return the announcements of the senders that have neither left nor fallen silent."""

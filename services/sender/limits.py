@@ -192,7 +192,7 @@ class Limiter:
         waiting.admitted.set_result(breaker.try_acquire() if breaker else None)
 
     def leave(self, permission: Permission | None) -> None:
-        """Leave a place, and give back the permission that came with it."""
+        """Release a concurrency slot, and the permission that `enter` returned with it."""
         if permission:
             permission.release()
             self._paused = {sender: each for sender, each in self._paused.items() if each.is_open}

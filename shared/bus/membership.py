@@ -30,7 +30,7 @@ _CONNECTION_ERRORS = (nats.errors.Error, OSError, TimeoutError, BusUnavailableEr
 
 
 class State(StrEnum):
-    """What a process can do with messages.
+    """The ability of a process to handle messages.
 
     Attributes:
         READY: it can process them.

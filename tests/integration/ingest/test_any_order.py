@@ -71,7 +71,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Event[Any]], list[Batch]]:
 
 
 def without_late_expiry(events: list[Event[Any]]) -> list[Event[Any]]:
-    """Leave out expiry reports on messages that have ended: they are stored only if they arrive first."""
+    """Exclude expiry reports on messages that have ended, which are stored only if they arrive first."""
     ends = [weight_of(event) for event in events if status_of(event) in ENDS]
     return [
         event for event in events if status_of(event) is not Status.EXPIRED or weight_of(event) == max(ends)

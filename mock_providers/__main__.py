@@ -1,11 +1,12 @@
-"""Serve all channels until SIGTERM or SIGINT."""
+"""Serve the channels that are named as arguments, or all of them, until SIGTERM or SIGINT."""
 
 import asyncio
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterable
+from argparse import ArgumentParser
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from mock_providers.api import Channel
 from mock_providers.app import create_app
-from mock_providers.registry import EMAIL, SMS
+from mock_providers.registry import CHANNELS
 from mock_providers.server import listen, serving, url_of
 from mock_providers.settings import MockSettings, Settings
 from mock_providers.webhooks import Gateway
@@ -60,7 +61,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _run(
-    settings: Settings, api_settings: Iterable[MockSettings], listeners: dict[socket.socket, Channel]
+    settings: Settings, api_settings: Iterable[MockSettings], listeners: Mapping[socket.socket, Channel]
 ) -> None:
     stopped = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -75,7 +76,7 @@ async def _run(
         )
         random = Random()
         apps = {
-            listener: create_app(channel, gateway, random, api_settings)
+            listener: create_app(channel, gateway, random, api_settings, token=_token(settings))
             for listener, channel in listeners.items()
         }
         async with serving(apps):
@@ -84,16 +85,25 @@ async def _run(
             await stopped.wait()
 
 
+def _token(settings: Settings) -> str | None:
+    return settings.mock_token.get_secret_value() if settings.mock_token else None
+
+
+def _wanted_channels() -> Sequence[str]:
+    parser = ArgumentParser(prog="mock_providers", description=__doc__)
+    parser.add_argument("channel", nargs="*", choices=[*CHANNELS, []], help="the channels to serve")
+    return parser.parse_args().channel or list(CHANNELS)
+
+
 def main() -> None:
+    names = _wanted_channels()
     try:
         settings = _read(Settings)
         # A class that several APIs share is read once.
-        classes = dict.fromkeys(api.settings_class for api in (*SMS.apis, *EMAIL.apis))
+        classes = dict.fromkeys(api.settings_class for name in names for api in CHANNELS[name].apis)
         api_settings = [_read(settings_class) for settings_class in classes]
-        listeners = {
-            _listen(settings.mock_providers_host, settings.sms_provider_port): SMS,
-            _listen(settings.mock_providers_host, settings.email_provider_port): EMAIL,
-        }
+        ports = {"sms": settings.sms_provider_port, "email": settings.email_provider_port}
+        listeners = {_listen(settings.mock_providers_host, ports[name]): CHANNELS[name] for name in names}
     except StartError as exc:
         sys.exit(f"mock_providers: {exc}")
     handler = logging.StreamHandler()

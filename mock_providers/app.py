@@ -13,11 +13,17 @@ from mock_providers.api import Channel
 from mock_providers.behaviour import BehaviourSwitch
 from mock_providers.controls import control_routes
 from mock_providers.settings import MockSettings
+from mock_providers.token import ControlToken
 from mock_providers.webhooks import Gateway, GatewayUnreachableError
 
 
 def create_app(
-    channel: Channel, gateway: Gateway, random: Random, settings: Iterable[MockSettings] = ()
+    channel: Channel,
+    gateway: Gateway,
+    random: Random,
+    settings: Iterable[MockSettings] = (),
+    *,
+    token: str | None = None,
 ) -> FastAPI:
     """Build the application of a channel.
 
@@ -27,6 +33,7 @@ def create_app(
         random: Picks the requests that the `rate` of a behaviour affects.
         settings: The settings of the APIs. The defaults are used for those that are missing, whatever the
             environment says.
+        token: The bearer token that the controls need; None leaves them open.
     """
     given = {type(one): one for one in settings}
     behaviour = BehaviourSwitch(random)
@@ -46,6 +53,8 @@ def create_app(
     for api in apis:
         app.include_router(api.router())
     app.include_router(control_routes(apis, random))
+    if token:
+        app.add_middleware(ControlToken, token=token)
 
     @app.get("/healthz", summary="Report that the process is running")
     async def healthz() -> dict[str, str]:

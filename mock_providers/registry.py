@@ -20,3 +20,5 @@ EMAIL = Channel(
         SendGrid,
     ),
 )
+
+CHANNELS = {"sms": SMS, "email": EMAIL}

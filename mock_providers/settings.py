@@ -1,7 +1,7 @@
 import logging
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, HttpUrl
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -15,19 +15,26 @@ def _level(name: str) -> str:
 
 
 class MockSettings(BaseSettings):
-    """Base of all settings: read from the environment, or from `.env` in the current folder."""
+    """Base of all settings, which are read from the environment alone.
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", arbitrary_types_allowed=True
-    )
+    `.env` may hold the secrets of real providers, which a mock must not know: it signs
+    whatever it is asked to.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", arbitrary_types_allowed=True)
 
 
 class Settings(MockSettings):
-    """The settings of the process. Each API has its own in its folder."""
+    """The settings of the process. Each API has its own in its folder.
+
+    Attributes:
+        mock_token: the bearer token that requests under `/mock` need; None leaves them open.
+    """
 
     mock_providers_host: str = "127.0.0.1"
     sms_provider_port: Port = 8001
     email_provider_port: Port = 8002
     gateway_url: HttpUrl = HttpUrl("http://127.0.0.1:8080")
     gateway_public_url: HttpUrl | None = None
+    mock_token: SecretStr | None = None
     log_level: Annotated[str, AfterValidator(_level)] = "INFO"

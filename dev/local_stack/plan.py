@@ -1,17 +1,19 @@
 """Turns the configuration into a plan: the processes, and the variables of each."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from dev.local_stack import external
 from dev.local_stack.configuration import Configuration
+from dev.local_stack.mocks import environment_of_mocks, mocked_channels
 from dev.local_stack.ports import Listener
 from dev.local_stack.processes import Command
 from dev.local_stack.programs import Check, Plan, Program, Stage
 from dev.local_stack.readiness import answers_http
 from dev.local_stack.servers import HOST, LocalServer, NatsServer, PostgresServer
+from shared.channels import Channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +34,9 @@ def listeners_of(configuration: Configuration) -> Iterator[Listener]:
     if configuration.owns_servers:
         yield Listener("POSTGRES_PORT", HOST, settings.postgres_port)
         yield Listener("NATS_PORT", HOST, settings.nats_port)
-    if not settings.sms_provider_url:
-        yield Listener("SMS_PROVIDER_PORT", HOST, settings.sms_provider_port)
-    if not settings.email_provider_url:
-        yield Listener("EMAIL_PROVIDER_PORT", HOST, settings.email_provider_port)
+    for channel in mocked_channels(settings, configuration.environment):
+        port = getattr(settings, f"{channel}_provider_port")
+        yield Listener(f"{channel}_provider_port".upper(), HOST, port)
     yield Listener("GATEWAY_PORT", settings.gateway_host, settings.gateway_port)
     for name, port in _health_ports(configuration).items():
         yield Listener(f"{_service_of(name)}_HEALTH_PORT".upper(), HOST, port)
@@ -50,8 +51,8 @@ def addresses_of(configuration: Configuration) -> Addresses:
         database_url=configuration.database_url or postgres.url,
         nats_url=configuration.nats_url or nats.url,
         gateway_url=f"http://{host}:{settings.gateway_port}",
-        sms_provider_url=settings.sms_provider_url or f"http://{HOST}:{settings.sms_provider_port}",
-        email_provider_url=settings.email_provider_url or f"http://{HOST}:{settings.email_provider_port}",
+        sms_provider_url=_provider_url(configuration, Channel.SMS),
+        email_provider_url=_provider_url(configuration, Channel.EMAIL),
         health_ports=_health_ports(configuration),
     )
 
@@ -79,6 +80,13 @@ def make_plan(configuration: Configuration, addresses: Addresses) -> Plan:
     )
 
 
+def _provider_url(configuration: Configuration, channel: Channel) -> str:
+    """Return the URL of the generic provider, or of its mock."""
+    settings = configuration.settings
+    chosen: str | None = getattr(settings, f"{channel}_provider_url")
+    return chosen or f"http://{HOST}:{getattr(settings, f'{channel}_provider_port')}"
+
+
 def _own_servers(configuration: Configuration) -> tuple[PostgresServer, NatsServer]:
     data, log, settings = configuration.data_folder, configuration.log_folder, configuration.settings
     return (
@@ -101,8 +109,8 @@ def _services(
     configuration: Configuration, addresses: Addresses, environment: Mapping[str, str]
 ) -> Iterator[Program]:
     settings = configuration.settings
-    if not (settings.sms_provider_url and settings.email_provider_url):
-        yield _mocks(configuration, addresses, environment)
+    if channels := mocked_channels(settings, configuration.environment):
+        yield _mocks(configuration, addresses, channels)
     for name, port in addresses.health_ports.items():
         service = _service_of(name)
         variable = "GATEWAY_HEALTH_PORT" if service == "gateway" else "HEALTH_PORT"
@@ -120,17 +128,15 @@ def _services(
         )
 
 
-def _mocks(configuration: Configuration, addresses: Addresses, environment: Mapping[str, str]) -> Program:
-    """Plan one process for both mocks. A mock that is not needed listens on any free port."""
-    settings = configuration.settings
-    ports = {
-        "SMS_PROVIDER_PORT": 0 if settings.sms_provider_url else settings.sms_provider_port,
-        "EMAIL_PROVIDER_PORT": 0 if settings.email_provider_url else settings.email_provider_port,
+def _mocks(configuration: Configuration, addresses: Addresses, channels: Sequence[Channel]) -> Program:
+    """Plan one process for the mocks of these channels."""
+    variables = {
+        "PYTHONUNBUFFERED": "1",
+        "GATEWAY_URL": addresses.gateway_url,
+        **environment_of_mocks(configuration, channels),
     }
-    variables = {**environment, **{variable: str(port) for variable, port in ports.items()}}
-    base_url = addresses.email_provider_url if settings.sms_provider_url else addresses.sms_provider_url
-    command = _python(configuration, "mocks", variables, "mock_providers")
-    return _service(command, f"{base_url}/healthz", Stage.WORKERS)
+    command = _python(configuration, "mocks", variables, "mock_providers", *channels)
+    return _service(command, f"{_provider_url(configuration, channels[0])}/healthz", Stage.WORKERS)
 
 
 def _service(command: Command, url: str, stage: Stage) -> Program:

@@ -29,8 +29,10 @@ class LocalStackSettings(BaseSettings):
         nats_url: the NATS server to use, or several servers of a cluster separated by commas.
         postgres_port: port of the PostgreSQL that is started.
         nats_port: port of the NATS that is started.
-        sms_provider_url: the generic SMS provider to use; without it, a mock is started.
-        email_provider_url: the generic e-mail provider to use; without it, a mock is started.
+        sms_provider_url: the generic SMS provider to use.
+        email_provider_url: the generic e-mail provider to use.
+        sms_provider_port: port of the mock SMS provider, if one is started.
+        email_provider_port: port of the mock e-mail provider, if one is started.
         data_dir: folder of the data and the logs, relative to the folder of the project.
         gateways: number of gateway processes, which share the port.
         ingests: number of ingest processes.

@@ -8,6 +8,7 @@ from functools import partial
 from pydantic_settings import BaseSettings
 
 from dev.local_stack.errors import StackError
+from dev.local_stack.mocks import missing_urls
 from dev.local_stack.settings import LocalStackSettings, load, values_of
 from mock_providers import registry
 from mock_providers.settings import Settings as MockProviderSettings
@@ -85,6 +86,8 @@ def check_settings(environment: Mapping[str, str], names_in_file: Iterable[str])
     """
     misspelt, unknown = _unknown_names(names_in_file)
     if faults := [*misspelt, *_faults_of_values(environment)]:
+        raise StackError("\n".join(faults))
+    if faults := missing_urls(load(LocalStackSettings, environment), environment):
         raise StackError("\n".join(faults))
     return [f".env sets {', '.join(unknown)}, which nothing here reads"] if unknown else []
 

@@ -17,12 +17,15 @@ ROOT = Path(__file__).parents[3]
 
 
 @asynccontextmanager
-async def started(folder: Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    folder: Path, *channels: str, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start the process in a folder without a `.env`, on free ports by default."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "mock_providers",
+        *channels,
         cwd=folder,
         env={
             "PATH": os.environ["PATH"],
@@ -117,13 +120,30 @@ async def test_running_reports_do_not_delay_the_shutdown(tmp_path: Path) -> None
     assert (process.returncode, stderr) == (0, b"")
 
 
-async def test_settings_are_also_read_from_a_dotenv_file(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("GATEWAY_URL=http://127.0.0.1:1/\nWEBHOOK_SECRET=\nAPI_KEYS=a:b\n")
-    async with started(tmp_path) as process, httpx.AsyncClient(trust_env=False) as client:
+async def test_a_dotenv_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WEBHOOK_SECRET=invalid\n")
+    async with started(tmp_path) as process:
+        assert len(await urls(process)) == 2
+
+
+async def test_a_single_channel_can_be_served(tmp_path: Path) -> None:
+    async with started(tmp_path, "email", SMS_PROVIDER_PORT="1") as process:
+        assert process.stderr
+        line = (await process.stderr.readline()).decode()
+        assert "Mock e-mail provider" in line
+        process.terminate()
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+
+
+async def test_the_controls_need_the_token_if_there_is_one(tmp_path: Path) -> None:
+    environment = {"MOCK_TOKEN": "open sesame", "GATEWAY_URL": "http://127.0.0.1:1/"}
+    async with started(tmp_path, **environment) as process, httpx.AsyncClient(trust_env=False) as client:
         sms, _ = await urls(process)
-        response = await client.post(f"{sms}/mock/inbound")
-        assert response.status_code == 502
-        assert "http://127.0.0.1:1/api/webhooks/sms" in response.json()["message"]
+        assert (await client.get(f"{sms}/healthz")).status_code == 200
+        for token, status in (("", 401), ("Bearer open", 401), ("Bearer open sesame", 502)):
+            response = await client.post(f"{sms}/mock/inbound", headers={"Authorization": token})
+            assert response.status_code == status
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ THEIRS = {
 }
 PROVIDERS = {"SMS_PROVIDER_URL": "https://sms.example", "EMAIL_PROVIDER_URL": "https://email.example"}
 
+MOCKED_TWILIO = {"TWILIO_URL": "http://localhost:8001", "TWILIO_AUTH_TOKEN": "hunter2"}
+
 
 def planned(environment: Mapping[str, str]) -> tuple[Plan, Addresses]:
     configuration = configure(environment, ROOT)
@@ -49,7 +51,7 @@ def test_other_providers_need_no_mocks() -> None:
 
 
 def test_the_sender_gets_the_chosen_providers_and_their_credentials() -> None:
-    environment = {"SMS_PROVIDERS": "twilio,generic_sms", "TWILIO_AUTH_TOKEN": "hunter2"}
+    environment = {"SMS_PROVIDERS": "twilio,generic_sms", **MOCKED_TWILIO}
     configuration = configure(environment, ROOT)
     addresses = addresses_of(configuration)
     sender = command(make_plan(configuration, addresses), "sender")
@@ -60,13 +62,45 @@ def test_the_sender_gets_the_chosen_providers_and_their_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "sms", "email"),
-    [("SMS_PROVIDER_URL", "0", "8002"), ("EMAIL_PROVIDER_URL", "8001", "0")],
+    ("real", "mocked", "variable"),
+    [
+        ({"SMS_PROVIDER_URL": "https://sms.example"}, "email", "EMAIL_PROVIDER_PORT"),
+        ({"SMS_PROVIDERS": "twilio"}, "email", "EMAIL_PROVIDER_PORT"),
+        ({"ROUTES": "+12016661234=twilio"}, "email", "EMAIL_PROVIDER_PORT"),
+        ({"SMS_PROVIDERS": "twilio", "TWILIO_URL": "http://10.0.0.1:8001"}, "email", "EMAIL_PROVIDER_PORT"),
+        ({"EMAIL_PROVIDER_URL": "https://email.example"}, "sms", "SMS_PROVIDER_PORT"),
+        ({"EMAIL_PROVIDERS": "sendgrid"}, "sms", "SMS_PROVIDER_PORT"),
+    ],
 )
-def test_a_mock_that_is_not_needed_uses_any_free_port(chosen: str, sms: str, email: str) -> None:
-    plan, _ = planned({chosen: "https://provider.example"})
-    environment = command(plan, "mocks").environment
-    assert (environment["SMS_PROVIDER_PORT"], environment["EMAIL_PROVIDER_PORT"]) == (sms, email)
+def test_no_mock_runs_beside_a_real_provider_of_its_channel(
+    real: dict[str, str], mocked: str, variable: str
+) -> None:
+    plan, _ = planned(real)
+    assert command(plan, "mocks").argv[1:] == ("-m", "mock_providers", mocked)
+    ports = {listener.variable for listener in listeners_of(configure(real, ROOT))}
+    assert ports & {"SMS_PROVIDER_PORT", "EMAIL_PROVIDER_PORT"} == {variable}
+
+
+def test_a_provider_at_the_address_of_its_mock_is_a_mock() -> None:
+    plan, _ = planned({"SMS_PROVIDERS": "twilio", **MOCKED_TWILIO})
+    mocks = command(plan, "mocks")
+    assert mocks.argv[1:] == ("-m", "mock_providers", "sms", "email")
+    assert mocks.environment["TWILIO_AUTH_TOKEN"] == "hunter2"
+
+
+def test_mocks_get_no_secrets_of_real_providers() -> None:
+    secrets = {
+        "TWILIO_AUTH_TOKEN": "hunter2",
+        "SENDGRID_API_KEY": "hunter2",
+        "API_KEYS": "me:hunter2",
+        "UNSUBSCRIBE_SECRET": "hunter2hunter2hunter2",
+    }
+    signed = {"WEBHOOK_SECRET": "whsec_aHVudGVyMg=="}
+    environment = command(planned({**secrets, **signed})[0], "mocks").environment
+    assert "hunter2" not in str(environment)
+    assert environment["WEBHOOK_SECRET"] == signed["WEBHOOK_SECRET"]
+    real_sms = {**secrets, **signed, "SMS_PROVIDER_URL": "https://sms.example"}
+    assert "WEBHOOK_SECRET" not in command(planned(real_sms)[0], "mocks").environment
 
 
 def test_each_process_has_its_own_health_port() -> None:

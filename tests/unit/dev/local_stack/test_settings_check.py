@@ -81,6 +81,13 @@ def test_a_provider_that_only_receives_needs_no_credentials_for_sending() -> Non
     assert check_settings(environment, []) == []
 
 
+def test_a_generic_provider_beside_a_real_one_needs_a_url() -> None:
+    twilio = {"TWILIO_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_AUTH_TOKEN": "0" * 32}
+    environment = {"SMS_PROVIDERS": "twilio,generic_sms", "PUBLIC_BASE_URL": "https://a.example", **twilio}
+    assert variables_of(faults(environment)) == ["SMS_PROVIDER_URL"]
+    assert check_settings({**environment, "SMS_PROVIDER_URL": "https://sms.example"}, []) == []
+
+
 def test_a_misspelt_name_in_the_file_is_a_fault() -> None:
     (fault,) = faults({}, "GATEWAY_PROT")
     assert fault == "GATEWAY_PROT in .env is not a known setting; did you mean GATEWAY_PORT?"

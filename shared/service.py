@@ -1,13 +1,16 @@
 """Code that every service needs: health endpoints, and a server that stops on a signal."""
 
 import gc
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -53,8 +56,9 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         description="Succeeds while the service can do its work. Use it as a readiness probe.",
         responses=_UNREADY,
     )
-    async def readyz(response: Response) -> dict[str, str]:
-        unready_reason = await check_ready()
+    async def readyz(request: Request, response: Response) -> dict[str, str]:
+        is_stopping = getattr(request.app.state, "is_stopping", False)
+        unready_reason = "the process is stopping" if is_stopping else await check_ready()
         more = await notes()
         if unready_reason is None:
             return {"status": "ready", **more}
@@ -74,11 +78,25 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
     return router
 
 
-def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | None = None) -> None:
+def serve(
+    app: FastAPI,
+    *,
+    host: str,
+    port: int,
+    program: str,
+    own_port: int | None = None,
+    drain_seconds: float = 0,
+) -> None:
     """Serve the app until SIGTERM or SIGINT.
 
-    With `own_port`, the app is also served at that port of the loopback interface, and other processes that
-    have an own port can share `port`. The operating system distributes the connections.
+    Args:
+        app: the service.
+        host: the address to listen on.
+        port: the port to listen on.
+        program: the name in error messages.
+        own_port: a further port, at the loopback interface. Processes that have one can share `port`; the
+            operating system distributes the connections.
+        drain_seconds: after SIGTERM, requests are still answered for so long, while `/readyz` returns 503.
 
     Raises:
         SystemExit: an address cannot be used; the exit message says why.
@@ -99,7 +117,26 @@ def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | N
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
-    uvicorn.Server(config).run(sockets=listeners)
+    _Server(config, app, drain_seconds).run(sockets=listeners)
+
+
+class _Server(uvicorn.Server):
+    """A server that gives a proxy time to notice that it is about to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._state = app.state
+        self._drain_seconds = drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        is_first = not getattr(self._state, "is_stopping", False)
+        self._state.is_stopping = True
+        if sig == signal.SIGTERM and is_first and self._drain_seconds:
+            stop = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+            stop.daemon = True
+            stop.start()
+        else:
+            super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:

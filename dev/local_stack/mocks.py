@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from urllib.parse import urlsplit
 
+from pydantic_settings import BaseSettings
+
 from dev.local_stack.configuration import Configuration
 from dev.local_stack.errors import StackError
 from dev.local_stack.settings import LocalStackSettings, load
@@ -50,14 +52,14 @@ def missing_urls(settings: LocalStackSettings, environment: Mapping[str, str]) -
 def environment_of_mocks(configuration: Configuration, channels: Sequence[Channel]) -> dict[str, str]:
     """Return the variables for the mocks of these channels."""
     settings, environment = configuration.settings, configuration.environment
-    kinds = [
+    of_apis = [
         api.settings_class
         for channel in channels
         for api in CHANNELS[channel].apis
         if _is_mocked(api.name, channel, settings, environment)
     ]
-    fields = chain.from_iterable(kind.model_fields for kind in (MockProviderSettings, *kinds))
-    names = {field.upper() for field in fields}
+    kinds: list[type[BaseSettings]] = [MockProviderSettings, *of_apis]
+    names = {field.upper() for kind in kinds for field in kind.model_fields}
     if len(channels) < len(Channel):
         names.discard(_SHARED_SECRET)  # a real provider may use it
     return {name: value for name, value in environment.items() if name.upper() in names}

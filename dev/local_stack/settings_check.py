@@ -35,6 +35,8 @@ OTHER_VARIABLES = frozenset(
     {
         # docker-compose.yml
         "POSTGRES_PASSWORD",
+        "POSTGRES_GATEWAY_PASSWORD",
+        "POSTGRES_INGEST_PASSWORD",
         "NATS_ADMIN_PASSWORD",
         "NATS_GATEWAY_PASSWORD",
         "NATS_INGEST_PASSWORD",

@@ -15,6 +15,7 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         own_port=settings.gateway_health_port,
+        drain_seconds=settings.drain_seconds,
         program="gateway",
     )
 

@@ -25,6 +25,7 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
         message_validity_hours: how long after its acceptance a message may still be sent.
         allow_unauthenticated: whether the gateway listens to other machines although keys or secrets are
             missing.
+        drain_seconds: how long the gateway still answers requests after SIGTERM, while it is not ready.
     """
 
     gateway_host: NonEmpty = "127.0.0.1"
@@ -36,6 +37,7 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
     allow_unauthenticated: bool = Field(default=False, validate_default=True)
+    drain_seconds: float = Field(default=0, ge=0, le=60)
 
     @property
     def message_validity(self) -> timedelta:

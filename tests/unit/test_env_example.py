@@ -39,8 +39,16 @@ NOT_PASSED_ON = {
         "GATEWAY_HEALTH_PORT",
     },
     "sender": {"WEBHOOK_SECRET", "SENDGRID_WEBHOOK_PUBLIC_KEY"},
-    # The ports inside the container are fixed.
-    "mock-providers": {"SMS_PROVIDER_PORT", "EMAIL_PROVIDER_PORT"},
+    "mock-providers": {
+        # The ports inside the container are fixed.
+        "SMS_PROVIDER_PORT",
+        "EMAIL_PROVIDER_PORT",
+        # A mock signs whatever it is asked to, so it gets no secrets.
+        "WEBHOOK_SECRET",
+        "TWILIO_ACCOUNT_SID",
+        "TWILIO_AUTH_TOKEN",
+        "SENDGRID_API_KEY",
+    },
 }
 DIFFERENT_DEFAULTS = {
     # The mocks accept made-up credentials.

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import nats.errors
 import structlog
@@ -150,7 +150,7 @@ class Bus:
         async def on_closed() -> None:
             closed.set()
 
-        client = Client()
+        client = _Client()
         try:
             await client.connect(
                 servers,
@@ -189,6 +189,20 @@ class Bus:
         self._down.set()
 
 
+class _Client(Client):
+    """A client that never speaks to a server in the clear if its URL begins with `tls://`.
+
+    The library encrypts a connection only if the server asks for it, so that anybody who can pose as the
+    server could read the password.
+    """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the library
+        server = self._current_server
+        if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise nats.errors.Error(f"{server.uri.hostname} does not offer TLS")
+        await super()._process_info(info, initial_connection)  # type: ignore[no-untyped-call] # in nats-py
+
+
 class _ErrorLog:
     """Logs an error of the connection once, and not after each attempt."""
 
@@ -210,7 +224,8 @@ async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
     """Connect to NATS in the background for the duration of the block.
 
     Args:
-        url: `nats://user:password@host:port`, or several servers of a cluster separated by commas.
+        url: `nats://user:password@host:port`, or `tls://…` to refuse connections that are not encrypted;
+            several servers of a cluster are separated by commas.
         name: the name of the service; the server shows it, and the names of inboxes begin with it.
     """
     bus = Bus()

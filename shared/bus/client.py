@@ -200,7 +200,7 @@ class _Client(Client):
         server = self._current_server
         if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
             raise nats.errors.Error(f"{server.uri.hostname} does not offer TLS")
-        await super()._process_info(info, initial_connection)  # type: ignore[no-untyped-call] # in nats-py
+        await super()._process_info(info, initial_connection)
 
 
 class _ErrorLog:

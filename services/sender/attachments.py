@@ -12,7 +12,7 @@ import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.message import Message as Headers
 from functools import partial
 from ipaddress import IPv4Address, IPv6Network, ip_address
@@ -32,10 +32,13 @@ _TIMEOUT = httpx.Timeout(TIME_LIMIT, connect=2.0)
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "messaging-service"}
 _MAX_REDIRECTS = 3
 _MAX_NAME = 100
+_MAX_HEADER = 1_000
+"""Characters of a header that are parsed; Python's parser takes quadratic time for some of them."""
+
 _TEMPORARY = {408, 425, 429}
 _PORTS = {80, 443}
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host; raises OSError."""
@@ -199,9 +202,11 @@ def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
 
 
 def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
-    headers = Headers()
-    headers["Content-Disposition"] = content_disposition
-    yield headers.get_filename("")
+    if len(content_disposition) <= _MAX_HEADER:
+        headers = Headers()
+        headers["Content-Disposition"] = content_disposition
+        with suppress(ValueError):  # some of Python's character sets cannot decode at all
+            yield headers.get_filename("")
     yield unquote(url.path)
 
 

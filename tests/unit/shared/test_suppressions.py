@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.suppression_list import SuppressionList
 from shared.bus.publisher import Outgoing
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream, suppression_subject
 from shared.channels import Channel
 from shared.events import suppression_changed

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from email.message import Message as Headers
 from functools import partial
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from urllib.parse import unquote
 
@@ -36,6 +37,7 @@ _MAX_HEADER = 1_000
 """Characters of a header that are parsed; Python's parser takes quadratic time for some of them."""
 
 _TEMPORARY = {408, 425, 429}
+_KNOWN_STATUSES = frozenset(HTTPStatus)
 _PORTS = {80, 443}
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838
@@ -149,9 +151,9 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
     status = response.status_code
     if response.is_server_error or status in _TEMPORARY:
         detail = "an attachment is temporarily unavailable"
-        raise TemporaryError(f"attachment_http_{status}", detail, status_code=status)
+        raise TemporaryError(_code_of(status), detail, status_code=status)
     if not response.is_success:
-        raise RejectedError(f"attachment_http_{status}", "an attachment is not available", status_code=status)
+        raise RejectedError(_code_of(status), "an attachment is not available", status_code=status)
     content = bytearray()
     decode = _decoder(response.headers.get("Content-Encoding", "identity"))
     async for chunk in response.aiter_raw():
@@ -161,6 +163,11 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
             raise RejectedError("attachment_too_large", detail)
     type_ = media_type_of(response.headers.get("Content-Type", ""))
     return File(file_name(response.headers.get("Content-Disposition", ""), url, type_), type_, bytes(content))
+
+
+def _code_of(status: int) -> str:
+    """Return the code of a failure. It labels a metric, so a server must not be able to invent others."""
+    return f"attachment_http_{status}" if status in _KNOWN_STATUSES else "attachment_http_error"
 
 
 def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:

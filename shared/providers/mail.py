@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.message import Message
 from shared.providers.html import visible_text
+from shared.text import message_id_of
 from shared.unsubscribe import Subscription
 
 _MAX_SUBJECT = 78
@@ -58,8 +59,7 @@ def threading_of(message: Message) -> dict[str, str]:
     domain = message.from_.rpartition("@")[2]
     references = [f"<{message.conversation_key}@{domain}>"]
     headers = {"Message-ID": f"<{message.id}@{domain}>"}
-    if message.in_reply_to:
-        parent = f"<{''.join(message.in_reply_to.split()).strip('<>')}>"
+    if parent := message_id_of(message.in_reply_to):
         headers["In-Reply-To"] = parent
         references.append(parent)
     return {**headers, "References": " ".join(references)}

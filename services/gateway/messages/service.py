@@ -26,6 +26,7 @@ from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, IncomingMessage, Message, Priority
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
+from shared.text import message_id_of
 from shared.validation import Fault
 
 _log = structlog.get_logger()
@@ -103,7 +104,8 @@ class MessageService:
             return message
         if newest is None:
             return message
-        return message.model_copy(update={"in_reply_to": newest.value.data.message.email_id})
+        parent = message_id_of(newest.value.data.message.email_id)
+        return message.model_copy(update={"in_reply_to": parent})
 
     async def _refusal_by_opt_out(self, message: Message) -> ConflictError | None:
         suppression = await self.suppressions.suppression_of(message)

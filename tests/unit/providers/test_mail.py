@@ -90,7 +90,19 @@ def test_any_html_has_a_plain_text(parts: list[str]) -> None:
         (None, {}, ""),
         ("<1@b.c>", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
         ("1@b.c", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
-        ("<1@b.c>\r\nBcc: x", {"In-Reply-To": "<1@b.c>Bcc:x>"}, " <1@b.c>Bcc:x>"),
+        (
+            " <a.b+c=d$1@[192.0.2.1]>\n",
+            {"In-Reply-To": "<a.b+c=d$1@[192.0.2.1]>"},
+            " <a.b+c=d$1@[192.0.2.1]>",
+        ),
+        ("<1@b.c>\r\nBcc: x", {}, ""),
+        ("<1@b.c> <2@b.c>", {}, ""),
+        ("<1@b\0.c>", {}, ""),
+        ("<1é@b.c>", {}, ""),
+        ('<"1"@b.c>', {}, ""),
+        ("<1>", {}, ""),
+        (f"<{'1' * 252}@b.c>", {}, ""),
+        ("<" * 200_000, {}, ""),
     ],
 )
 def test_the_emails_of_a_conversation_refer_to_one_message_id(

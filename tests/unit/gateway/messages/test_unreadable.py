@@ -1,4 +1,4 @@
-"""Requests whose outcome depends on a value that cannot be read back are refused, and others are not affected."""
+"""Requests that depend on a value that cannot be read back are refused, and others are not affected."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""Values that strangers choose are harmless where they are repeated: in headers, subjects, names and labels."""
+"""Values of strangers are harmless where they are repeated: in headers, subjects, names and labels."""
 
 import json
 import re

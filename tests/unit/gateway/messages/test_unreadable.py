@@ -10,6 +10,7 @@ from shared.bus.topology import DELIVERIES_BUCKET, IDEMPOTENCY_BUCKET, Stream, s
 from shared.channels import Channel
 from shared.ids import request_id, suppression_key
 from tests.jetstream import JetStream
+from tests.messages import ALICE, BOB
 from tests.unit.gateway.in_memory import create_services
 from tests.unit.gateway.requests import SEND_SMS, SMS
 
@@ -40,7 +41,7 @@ async def test_the_record_of_an_idempotency_key(
 
 @pytest.mark.parametrize("payload", UNREADABLE)
 async def test_a_suppression(client: httpx.AsyncClient, server: JetStream, payload: bytes) -> None:
-    pair = suppression_key(Channel.SMS, SMS["from"], SMS["to"])
+    pair = suppression_key(Channel.SMS, ALICE, BOB)
     store(server, Stream.SUPPRESSIONS, suppression_subject(Channel.SMS, pair), payload)
 
     response = await client.post(SEND_SMS, json=SMS)

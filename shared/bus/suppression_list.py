@@ -82,7 +82,8 @@ class SuppressionList:
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
                 return known
-            if only_if_changed and state is change.state:
+            is_readable = not isinstance(found, UnreadableValueError)
+            if only_if_changed and state is change.state and is_readable:
                 await self._remember(event)
                 return known or change
             if known and await self._is_repetition(event, subject):

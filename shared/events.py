@@ -225,10 +225,10 @@ def dead_letter_resolved(resolution: DeadLetterResolution, *, time: datetime) ->
     )
 
 
-def suppression_changed(change: SuppressionChange, *, cause: object = None) -> Event[SuppressionChange]:
-    """Create the event of a change; it is always the same for one `cause`, such as a message."""
+def suppression_changed(change: SuppressionChange) -> Event[SuppressionChange]:
+    """Create the event of a change; its id is always the same for one cause."""
     return Event[SuppressionChange](
-        id=event_id(change.key, change.state, cause or change.occurred_at.isoformat()),
+        id=event_id(change.key, change.state, change.cause or change.occurred_at.isoformat()),
         source="/suppressions",
         type=EventType.SUPPRESSION_CHANGED,
         subject=str(change.key),

@@ -29,6 +29,7 @@ class SuppressionSource(StrEnum):
         PROVIDER: the provider refused a message because it knew of an opt-out.
         BOUNCE: the mailbox does not exist.
         UNSUBSCRIBE, RESUBSCRIBE: a link in an e-mail, ours or the provider's.
+        UNREADABLE: the change cannot be read. It counts as an opt-out, and is never recorded.
     """
 
     KEYWORD = "keyword"
@@ -38,6 +39,7 @@ class SuppressionSource(StrEnum):
     UNSUBSCRIBE = "unsubscribe"
     RESUBSCRIBE = "resubscribe"
     API = "api"
+    UNREADABLE = "unreadable"
 
 
 class SuppressionChange(FrozenModel):
@@ -48,6 +50,8 @@ class SuppressionChange(FrozenModel):
         theirs: key of the recipient's address.
         detail: the text message, the provider's reason, or that of the API's caller.
         by: name of the caller's API key.
+        cause: identifies what caused the change, such as a message, if its report has no time of its own and
+            may come again later.
     """
 
     channel: Channel
@@ -57,6 +61,7 @@ class SuppressionChange(FrozenModel):
     source: SuppressionSource
     detail: str | None = Field(default=None, max_length=MAX_SUPPRESSION_DETAIL)
     by: str | None = None
+    cause: str | None = None
     occurred_at: AwareDatetime
 
     @property
@@ -84,6 +89,7 @@ def change_by_keyword(incoming: IncomingMessage) -> SuppressionChange | None:
         state=SuppressionState.OPTED_OUT if keyword is Keyword.STOP else SuppressionState.OPTED_IN,
         source=SuppressionSource.KEYWORD,
         detail=single_line(message.body, limit=MAX_SUPPRESSION_DETAIL),
+        cause=str(message.id),
         # A change from the future would prevail over all that follow.
         occurred_at=min(message.timestamp, message.created_at),
     )

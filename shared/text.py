@@ -6,6 +6,10 @@ _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _SURROGATES = r"\ud800-\udfff"
 _BREAKS = r"\t\n\r"
 
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
+_MESSAGE_ID = re.compile(rf"\s*<?(?P<id>{_ATOM}@(?:{_ATOM}|\[[A-Za-z0-9.:-]+\]))>?\s*")
+_MAX_MESSAGE_ID = 255
+
 # Lone surrogates are not characters, and cannot be written as UTF-8.
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}]")
 NOT_A_LINE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_BREAKS}]")
@@ -22,3 +26,12 @@ def clean_text(text: str) -> str:
 def single_line(text: str, *, limit: int) -> str:
     """Return a cleaned text on a single line, cut to `limit` characters."""
     return " ".join(clean_text(text[: limit * 2]).split())[:limit]
+
+
+def message_id_of(text: str | None) -> str | None:
+    """Return a Message-ID in angle brackets (RFC 5322, 3.6.4), or None if the text is not one.
+
+    Only the characters that every mail server accepts are allowed, and at most 255 of them.
+    """
+    found = _MESSAGE_ID.fullmatch(text or "")
+    return f"<{found['id']}>" if found and len(found["id"]) <= _MAX_MESSAGE_ID else None

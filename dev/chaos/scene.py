@@ -30,6 +30,7 @@ class Scene:
         notes: remarks for the report.
         violations: the expectations that were not met.
         dead_letters: the reasons of the expected dead letters, by their ids.
+        unreadable: ids of messages whose entries in the ledger were made unreadable.
         kills: when senders were killed.
         disorder: the times between which accepted messages may be sent out of order.
     """
@@ -41,6 +42,7 @@ class Scene:
     notes: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     dead_letters: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
     kills: list[datetime] = field(default_factory=list)
     disorder: list[tuple[datetime, datetime]] = field(default_factory=list)
 

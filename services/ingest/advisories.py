@@ -7,7 +7,7 @@ The server publishes an advisory about it, from which the message becomes a dead
 import asyncio
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
@@ -21,9 +21,9 @@ class Advisory(BaseModel):
     """The server's notice that a consumer will not receive a message again."""
 
     type: str
-    stream: str
+    stream: Stream
     consumer: str
-    stream_seq: int
+    stream_seq: int = Field(ge=1, lt=2**63)
     deliveries: int = 0
     reason: str = ""
 
@@ -56,7 +56,9 @@ class AdvisoryHandler:
         try:
             advisory = Advisory.model_validate_json(notice.payload)
         except ValidationError:
-            error = BadMessageError("invalid_event", "the message is not a known kind of advisory")
+            error = BadMessageError(
+                "invalid_event", "the message is not an advisory about one of our streams"
+            )
             await self._dead_letters.publish(notice.payload, error, notice.origin, at=notice.stored_at)
             return
         message = await self._streams.message(advisory.stream, advisory.stream_seq)

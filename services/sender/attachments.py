@@ -12,9 +12,10 @@ import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.message import Message as Headers
 from functools import partial
+from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from urllib.parse import unquote
 
@@ -32,10 +33,14 @@ _TIMEOUT = httpx.Timeout(TIME_LIMIT, connect=2.0)
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "messaging-service"}
 _MAX_REDIRECTS = 3
 _MAX_NAME = 100
+_MAX_HEADER = 1_000
+"""Characters of a header that are parsed; Python's parser takes quadratic time for some of them."""
+
 _TEMPORARY = {408, 425, 429}
+_KNOWN_STATUSES = frozenset(HTTPStatus)
 _PORTS = {80, 443}
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host; raises OSError."""
@@ -146,9 +151,9 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
     status = response.status_code
     if response.is_server_error or status in _TEMPORARY:
         detail = "an attachment is temporarily unavailable"
-        raise TemporaryError(f"attachment_http_{status}", detail, status_code=status)
+        raise TemporaryError(_code_of(status), detail, status_code=status)
     if not response.is_success:
-        raise RejectedError(f"attachment_http_{status}", "an attachment is not available", status_code=status)
+        raise RejectedError(_code_of(status), "an attachment is not available", status_code=status)
     content = bytearray()
     decode = _decoder(response.headers.get("Content-Encoding", "identity"))
     async for chunk in response.aiter_raw():
@@ -158,6 +163,11 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
             raise RejectedError("attachment_too_large", detail)
     type_ = media_type_of(response.headers.get("Content-Type", ""))
     return File(file_name(response.headers.get("Content-Disposition", ""), url, type_), type_, bytes(content))
+
+
+def _code_of(status: int) -> str:
+    """Return the code of a failure. It labels a metric, so a server must not be able to invent others."""
+    return f"attachment_http_{status}" if status in _KNOWN_STATUSES else "attachment_http_error"
 
 
 def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
@@ -199,9 +209,11 @@ def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
 
 
 def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
-    headers = Headers()
-    headers["Content-Disposition"] = content_disposition
-    yield headers.get_filename("")
+    if len(content_disposition) <= _MAX_HEADER:
+        headers = Headers()
+        headers["Content-Disposition"] = content_disposition
+        with suppress(ValueError):  # some of Python's character sets cannot decode at all
+            yield headers.get_filename("")
     yield unquote(url.path)
 
 

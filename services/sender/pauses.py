@@ -12,7 +12,7 @@ from time import time
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
-from pydantic import ValidationError
+from pydantic import FiniteFloat, ValidationError
 
 from shared.bus.client import Bus
 from shared.bus.publisher import Outgoing, Publisher
@@ -25,6 +25,9 @@ _log = structlog.get_logger()
 _STREAM = f"KV_{LIMITS_BUCKET}"
 _BATCH = 1_000
 _RETRY = 1.0
+_LONGEST = 86_400.0
+"""Seconds: the longest pause that a provider can request."""
+
 _CONNECTION_ERRORS = (nats.errors.Error, OSError, TimeoutError, BusUnavailableError)
 
 Listener = Callable[[str | None, float], None]
@@ -42,7 +45,7 @@ class Pause(FrozenModel):
 
     provider: str
     sender: str | None = None
-    until: float
+    until: FiniteFloat
 
 
 class Pauses:
@@ -112,7 +115,7 @@ class Pauses:
 
     def _apply(self, pause: Pause) -> None:
         if listener := self._listeners.get(pause.provider):
-            listener(pause.sender, pause.until - self._clock())
+            listener(pause.sender, min(pause.until - self._clock(), _LONGEST))
 
     async def _store(self, pause: Pause) -> None:
         # A process that records a shorter pause at the same time may overwrite this one. That affects only

@@ -11,12 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
+import structlog
+from pydantic import FiniteFloat
+
 from shared.bus.client import Bus
-from shared.bus.key_value import KeyValueStore, RevisionConflictError, Versioned
+from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError, Versioned
 from shared.bus.publisher import Publisher
 from shared.bus.topology import LIMITS_BUCKET, limit_key
 from shared.errors import ServiceError
 from shared.message import FrozenModel
+
+_log = structlog.get_logger()
 
 _DAY = 86_400
 
@@ -58,7 +63,7 @@ class Schedule(FrozenModel):
         used: how many slots of that day are reserved.
     """
 
-    next: float = 0
+    next: FiniteFloat = 0
     day: int = 0
     used: int = 0
 
@@ -104,8 +109,8 @@ class Schedules:
         key = limit_key(limit.name)
         while True:
             # If no other process uses the limit, there is no need to read back the value that was written.
-            found = self._known.pop(key, None) or await self._store.get(key)
-            state = found.value if found else Schedule()
+            found = self._known.pop(key, None) or await self._read(key)
+            state = found.value if isinstance(found, Versioned) else Schedule()
             now = max(self._clock(), not_before)
             changed, times = state.reserve(limit, wanted=wanted, needed=needed, now=now)
             try:
@@ -113,3 +118,11 @@ class Schedules:
             except RevisionConflictError:
                 continue
             return times
+
+    async def _read(self, key: str) -> Versioned[Schedule] | UnreadableValueError | None:
+        """Return the state of a limit; if it cannot be read, its schedule starts again."""
+        try:
+            return await self._store.get(key)
+        except UnreadableValueError as exc:
+            _log.error("limit_unreadable", key=key, error=str(exc))
+            return exc

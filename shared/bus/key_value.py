@@ -6,14 +6,16 @@ changes, two permissions on the server are enough, and values that are written a
 
 import math
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from shared.bus.client import Bus
 from shared.bus.last_messages import LastMessages
 from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
+from shared.bus.topology import LONGEST_RETENTION
+from shared.errors import BadMessageError
 from shared.ids import EventId
 
 _WRONG_LAST_SEQUENCE = {10_071, 10_164}
@@ -23,6 +25,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class RevisionConflictError(Exception):
     """Another writer has changed the value in the meantime."""
+
+
+class UnreadableValueError(BadMessageError):
+    """A value cannot be read: it is damaged, or a later release has written it.
+
+    A handler that cannot proceed without the value dead-letters its message.
+
+    Attributes:
+        revision: the revision of the value; a change that follows it replaces the value.
+        stored_at: when the value was written.
+    """
+
+    def __init__(self, name: str, *, revision: int, stored_at: datetime) -> None:
+        super().__init__("unreadable_state", f"the value of {name} cannot be read (revision {revision})")
+        self.revision = revision
+        self.stored_at = stored_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +77,29 @@ class KeyValueStore(Generic[Model]):
         return cls(bus, publisher, f"KV_{name}", model, prefix=f"$KV.{name}.")
 
     async def get(self, key: str) -> Versioned[Model] | None:
+        """Return a value, or None if there is none.
+
+        Raises:
+            UnreadableValueError: there is a value that is not of the expected type.
+        """
         found = await self._reader.get(self._prefix + key)
-        return Versioned(self._model.model_validate_json(found.payload), found.sequence) if found else None
+        if found is None:
+            return None
+        try:
+            value = self._model.model_validate_json(found.payload)
+        except ValidationError:  # its message contains the value, which may be private
+            stored_at = datetime.fromisoformat(found.stored_at)
+            error = UnreadableValueError(found.subject, revision=found.sequence, stored_at=stored_at)
+        else:
+            return Versioned(value, found.sequence)
+        raise error
 
     async def put(
         self,
         key: str,
         value: Model,
         *,
-        after: Versioned[Model] | None,
+        after: Versioned[Model] | UnreadableValueError | None,
         id_: EventId | None = None,
         ttl: timedelta | None = None,
     ) -> Versioned[Model]:
@@ -76,7 +108,7 @@ class KeyValueStore(Generic[Model]):
         Args:
             key: names the value.
             value: the value.
-            after: the value as it was read.
+            after: the value as it was read, or the error if it could not be read.
             id_: the id of the event, if the value is one; publishing an event again changes nothing.
             ttl: how long the value is kept if it is not changed; None for as long as the stream keeps values.
 
@@ -85,7 +117,9 @@ class KeyValueStore(Generic[Model]):
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(after.revision if after else 0)}
         if ttl:
-            headers["Nats-TTL"] = f"{math.ceil(ttl.total_seconds())}s"
+            # The server refuses times that are too long for its clock, such as that of the year 9999.
+            seconds = min(ttl, LONGEST_RETENTION).total_seconds()
+            headers["Nats-TTL"] = f"{math.ceil(seconds)}s"
         data = value.model_dump_json(by_alias=True).encode()
         try:
             revision = await self._publisher.publish(

@@ -2,24 +2,26 @@
 
 The stream is never purged, and NATS answers which pairs have opted out, so that the gateway and the sender do
 not need PostgreSQL. A change is written by compare-and-set and only if it is later than the current one, so
-that neither the order of arrival nor repetitions matter.
+that the order of arrival does not matter. A message that arrives again is recognised in the stream, which
+contains all changes, so that it does not undo a later change.
 """
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
 from shared.bus.client import Bus
-from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError, Versioned
 from shared.bus.publisher import Publisher
 from shared.bus.suppression_index import SuppressionIndex
-from shared.bus.topology import Stream, suppression_subject
+from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream, suppression_subject
 from shared.channels import Channel
 from shared.events import Event, suppression_changed
 from shared.ids import suppression_key
 from shared.message import Message
 from shared.observability.metrics import SUPPRESSION_CHANGES
-from shared.suppressions import SuppressionChange, SuppressionState
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 
 _log = structlog.get_logger()
 
@@ -29,11 +31,19 @@ _LOG_EVENTS = {
 }
 
 
+_MAX_HISTORY = 1_000
+"""Changes of one pair. After so many, a pair is opted in only by changes that cannot be repeated."""
+
+
 class SuppressionList:
     """The state of all pairs; its methods raise BusUnavailableError when NATS does not answer."""
 
     def __init__(self, bus: Bus, publisher: Publisher) -> None:
+        self._bus = bus
         self._changes = KeyValueStore(bus, publisher, Stream.SUPPRESSIONS, Event[SuppressionChange])
+        self._without_effect = KeyValueStore.bucket(
+            bus, publisher, IDEMPOTENCY_BUCKET, Event[SuppressionChange]
+        )
         self._index = SuppressionIndex(bus)
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
@@ -42,40 +52,43 @@ class SuppressionList:
         An opt-out that was recorded before this call is never overlooked.
         """
         channel, theirs = message.channel, message.their_key
-        pairs = [suppression_key(channel, ours, theirs) for ours in (message.our_key, None)]
-        subjects = [suppression_subject(channel, pair) for pair in pairs]
-        found = await asyncio.gather(*map(self._last_change, await self._index.with_messages(subjects)))
+        senders = {_subject(channel, ours, theirs): ours for ours in (message.our_key, None)}
+        subjects = await self._index.with_messages(senders)
+        found = await asyncio.gather(*(self.latest(channel, senders[each], theirs) for each in subjects))
         return next((each for each in found if each and each.state is SuppressionState.OPTED_OUT), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:
-        """Return the change that applies to a pair of address keys, or None if there is none."""
-        return await self._last_change(suppression_subject(channel, suppression_key(channel, ours, theirs)))
+        """Return the change that applies to a pair of address keys, or None if there is none.
 
-    async def _last_change(self, subject: str) -> SuppressionChange | None:
-        found = await self._changes.get(subject)
-        return found.value.data if found else None
+        A change that cannot be read may be an opt-out, so it counts as one.
+        """
+        _, change = await self._read(channel, ours, theirs)
+        return change
 
-    async def record(
-        self, change: SuppressionChange, *, cause: object = None, only_if_changed: bool = False
-    ) -> SuppressionChange:
+    async def record(self, change: SuppressionChange, *, only_if_changed: bool = False) -> SuppressionChange:
         """Record a change unless a later one is known; return the change that applies now.
+
+        A change with a cause is recorded once, whenever and however often the cause is reported.
 
         Args:
             change: the change.
-            cause: identifies what caused the change, if that may be reported again at another time.
             only_if_changed: record nothing if the pair is already in that state. Use it for requests, as
                 opposed to reports of something that happened at a certain time.
         """
-        event = suppression_changed(change, cause=cause)
-        subject = suppression_subject(change.channel, change.key)
+        event = suppression_changed(change)
+        subject = _subject(change.channel, change.ours, change.theirs)
         while True:
-            found = await self._changes.get(subject)
-            known = found.value.data if found else None
+            found, known = await self._read(change.channel, change.ours, change.theirs)
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
                 return known
-            if only_if_changed and state is change.state:
+            is_readable = not isinstance(found, UnreadableValueError)
+            if only_if_changed and state is change.state and is_readable:
+                await self._remember(event)
                 return known or change
+            if known and await self._is_repetition(event, subject):
+                _log.warning("suppression_change_repeated", suppression=str(change.key), state=change.state)
+                return known
             try:
                 await self._changes.put(subject, event, after=found, id_=event.id)
             except RevisionConflictError:
@@ -83,3 +96,45 @@ class SuppressionList:
             SUPPRESSION_CHANGES.labels(change.channel, change.state, change.source).inc()
             _log.info(_LOG_EVENTS[change.state], suppression=str(change.key), source=change.source)
             return change
+
+    async def _read(
+        self, channel: Channel, ours: str | None, theirs: str
+    ) -> tuple[Versioned[Event[SuppressionChange]] | UnreadableValueError | None, SuppressionChange | None]:
+        """Return the last change of a pair as it is stored, and as it applies."""
+        try:
+            found = await self._changes.get(_subject(channel, ours, theirs))
+        except UnreadableValueError as exc:
+            _log.error("suppression_unreadable", error=str(exc))
+            return exc, SuppressionChange(
+                channel=channel,
+                ours=ours,
+                theirs=theirs,
+                state=SuppressionState.OPTED_OUT,
+                source=SuppressionSource.UNREADABLE,
+                occurred_at=exc.stored_at,
+            )
+        return found, found.value.data if found else None
+
+    async def _remember(self, event: Event[SuppressionChange]) -> None:
+        """Remember a cause that changed nothing, since it must not change anything later either."""
+        if event.data.cause:
+            with suppress(RevisionConflictError):
+                await self._without_effect.put(str(event.id), event, after=None)
+
+    async def _is_repetition(self, event: Event[SuppressionChange], subject: str) -> bool:
+        """Return whether the same cause was reported before, however long ago."""
+        if event.data.cause is None:
+            return False
+        answer = await self._bus.next_messages(Stream.SUPPRESSIONS, 1, count=_MAX_HISTORY, subject=subject)
+        if not answer.is_complete:
+            return event.data.state is SuppressionState.OPTED_IN
+        if any(str(event.id).encode() in message.payload for message in answer.messages):
+            return True
+        try:
+            return await self._without_effect.get(str(event.id)) is not None
+        except UnreadableValueError:
+            return True
+
+
+def _subject(channel: Channel, ours: str | None, theirs: str) -> str:
+    return suppression_subject(channel, suppression_key(channel, ours, theirs))

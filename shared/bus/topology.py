@@ -63,7 +63,7 @@ LIMITS_BUCKET = "LIMITS"
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
 
-_LONGEST_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
+LONGEST_RETENTION = 2 * SEND_WINDOW + timedelta(days=1)
 """Longer than the streams can be replayed: a message may be scheduled for the end of the window, and replayed
 shortly before OUTBOUND drops it."""
 
@@ -217,7 +217,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             subjects=list(subjects),
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
-            max_age=_LONGEST_RETENTION.total_seconds(),
+            max_age=LONGEST_RETENTION.total_seconds(),
             # Only the newest step of each message is needed: according to the ledger, all earlier ones are
             # done.
             max_msgs_per_subject=1,
@@ -233,7 +233,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             subjects=[f"$KV.{name}.>"],
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=_LONGEST_RETENTION.total_seconds(),
+            max_age=LONGEST_RETENTION.total_seconds(),
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             duplicate_window=120,

@@ -101,7 +101,7 @@ class _TextRenderer:
         self._colors = _COLORS if output.isatty() else {}
 
     def __call__(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> str:
-        details = [str(fields.pop(name)).rstrip() for name in ("details", "exception") if name in fields]
+        details = [_block(fields.pop(name)) for name in ("details", "exception") if name in fields]
         columns = list(self._columns(fields))
         pairs = [f"{name}={_text(value)}" for name, value in fields.items()]
         return "\n".join([" ".join(columns + pairs).rstrip(), *details])
@@ -131,6 +131,11 @@ def _text(value: object) -> str:
         return ",".join(map(_text, value[:_LONGEST_LIST])) + (f",…(+{more})" if more > 0 else "")
     text = str(value)
     return text if _UNQUOTED.fullmatch(text) and text.isprintable() else repr(text)
+
+
+def _block(value: object) -> str:
+    """Return a text of several lines, indented so that none of them looks like an event of its own."""
+    return "\n".join(f"  {_escape(line)}" for line in str(value).rstrip().splitlines())
 
 
 def _escape(text: str) -> str:

@@ -160,6 +160,8 @@ class Adapter(ABC, Generic[S]):
     def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
         """Build the request that sends a message, with the id of the message as the idempotency key.
 
+        It may be called in any thread, and takes linear time, since anybody may have written the message.
+
         Args:
             message: the message, with its attachments as URLs.
             files: the same attachments, if the provider accepts files.

@@ -1,5 +1,6 @@
 """Makes the requests of all adapters, and turns error responses and failures into exceptions."""
 
+import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -38,6 +39,9 @@ _MAX_ANSWER = 1024 * 1024
 """The maximum number of bytes of a response that are read."""
 
 _MAX_HEADER = 64 * 1024
+
+_LARGE_BODY = 8 * 1024
+"""Characters."""
 
 _CONNECT_TIMEOUT = 2.0
 _KEEP_ALIVE = 50.0
@@ -139,7 +143,7 @@ async def send(
     Raises:
         ProviderError: there was no response, or it was not a 2xx with an id.
     """
-    answer = await _post(client, adapter, adapter.request(message, files))
+    answer = await _post(client, adapter, await _request(adapter, message, files))
     if answer.status not in _SUCCESS:
         raise adapter.explain(_error_of(answer, adapter), answer)
     id_ = adapter.message_id(answer)
@@ -147,6 +151,20 @@ async def send(
         detail = f"unreadable answer: {_excerpt(answer, adapter.secrets)}"
         raise RejectedError("unreadable_answer", detail, status_code=answer.status)
     return id_
+
+
+async def _request(adapter: Adapter[Any], message: Message, files: Sequence[File]) -> HttpRequest:
+    """Build the request. For a large message, this takes so long that it must not block other messages.
+
+    Raises:
+        RejectedError: the request cannot be built, so it is certain that the provider has nothing.
+    """
+    try:
+        if files or len(message.body) > _LARGE_BODY:
+            return await asyncio.to_thread(adapter.request, message, files)
+        return adapter.request(message, files)
+    except Exception as exc:
+        raise RejectedError("invalid_message", f"the request cannot be built: {exc!r}") from exc
 
 
 async def _post(client: HttpClient, adapter: Adapter[Any], request: HttpRequest) -> HttpAnswer:

@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 
 from shared.message import Message
+from shared.providers.html import visible_text
+from shared.text import message_id_of
 from shared.unsubscribe import Subscription
 
 _MAX_SUBJECT = 78
@@ -12,14 +13,9 @@ _MAX_SUBJECT = 78
 
 _TAG = re.compile(
     r"<(?:!doctype html|/?(?:a|b|blockquote|body|br|code|div|em|font|h[1-6]|head|hr|html|i|img|li|ol|p|pre|"
-    r"small|span|strong|style|table|tbody|td|th|tr|u|ul)(?:\s[^<>]*|\s*/)?)>",
+    r"small|span|strong|style|table|tbody|td|th|tr|u|ul)(?:\s[^<>]*+|\s*+/)?+)>",
     re.IGNORECASE,
 )
-_BLOCKS = {
-    *("address", "article", "blockquote", "body", "br", "div", "dl", "dt", "footer", "h1", "h2", "h3", "h4"),
-    *("h5", "h6", "header", "hr", "li", "ol", "p", "pre", "section", "table", "tr", "ul"),
-}
-_INVISIBLE = {"script", "style", "title"}
 
 
 def is_html(body: str) -> bool:
@@ -29,13 +25,7 @@ def is_html(body: str) -> bool:
 
 def text_of(body: str) -> str:
     """Return a body as plain text: the text that a reader of the HTML sees, with the addresses of links."""
-    if not is_html(body):
-        return body
-    walker = _Walker()
-    walker.feed(body)
-    walker.close()
-    lines = (" ".join(line.split()) for line in "".join(walker.text).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return visible_text(body) if is_html(body) else body
 
 
 def parts_of(message: Message) -> list[tuple[str, str]]:
@@ -69,8 +59,7 @@ def threading_of(message: Message) -> dict[str, str]:
     domain = message.from_.rpartition("@")[2]
     references = [f"<{message.conversation_key}@{domain}>"]
     headers = {"Message-ID": f"<{message.id}@{domain}>"}
-    if message.in_reply_to:
-        parent = f"<{''.join(message.in_reply_to.split()).strip('<>')}>"
+    if parent := message_id_of(message.in_reply_to):
         headers["In-Reply-To"] = parent
         references.append(parent)
     return {**headers, "References": " ".join(references)}
@@ -91,40 +80,3 @@ class UnsubscribeLinks:
             "List-Unsubscribe": f"<{url}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         }
-
-
-class _Walker(HTMLParser):
-    """Collects the visible text."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.text: list[str] = []
-        self._invisible_depth = 0
-        self._links: list[tuple[str, int]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        if tag in _INVISIBLE:
-            self._invisible_depth += 1
-        elif tag in _BLOCKS:
-            self.text.append("\n- " if tag == "li" else "\n")
-        elif tag == "img":
-            self.text.append(attributes.get("alt") or "")
-        elif tag == "a":
-            self._links.append((attributes.get("href") or "", len(self.text)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _INVISIBLE:
-            self._invisible_depth = max(self._invisible_depth - 1, 0)
-        elif tag in _BLOCKS:
-            self.text.append("\n")
-        elif tag in {"td", "th"}:
-            self.text.append(" ")
-        elif tag == "a" and self._links:
-            url, start = self._links.pop()
-            if url.startswith(("http:", "https:")) and url not in "".join(self.text[start:]):
-                self.text.append(f" ({url})")
-
-    def handle_data(self, data: str) -> None:
-        if not self._invisible_depth:
-            self.text.append(re.sub(r"\s+", " ", data))

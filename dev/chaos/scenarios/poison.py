@@ -1,9 +1,10 @@
-"""Messages that cannot be read or stored, published to every stream."""
+"""Messages that cannot be read or stored, published to every stream and to every bucket."""
 
 import asyncio
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from nats.js import JetStreamContext
@@ -12,8 +13,16 @@ from dev.chaos import faults
 from dev.chaos.account import Findings, id_of_unreadable
 from dev.chaos.scene import Scenario, Scene
 from shared.addresses import Address
-from shared.channels import MessageType
+from shared.bus.topology import (
+    DELIVERIES_BUCKET,
+    IDEMPOTENCY_BUCKET,
+    LIMITS_BUCKET,
+    inbound_message_subject,
+    suppression_subject,
+)
+from shared.channels import Channel, MessageType
 from shared.events import message_received
+from shared.ids import conversation_key, request_id, suppression_key
 from shared.message import IncomingMessage
 
 # In DELAYED a message replaces the one before it on its subject.
@@ -41,7 +50,7 @@ def _poisons() -> Iterator[tuple[bytes, str]]:
 
 
 async def _play(scene: Scene) -> None:
-    """Publish every payload to every stream, under load."""
+    """Publish every payload to every stream, and wherever the services read a value back, under load."""
     async with faults.connected(scene.stack) as client:
         jetstream = client.jetstream()
         for stream, subjects in _SUBJECTS.items():
@@ -50,16 +59,65 @@ async def _play(scene: Scene) -> None:
                     await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
         subject = "inbound.message.sms.7.poison"
         await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
+        for payload, reason in _poisons():
+            await _poison_state(scene, jetstream, payload, reason)
     await asyncio.sleep(2)  # the load continues after the poison
+
+
+async def _poison_state(scene: Scene, jetstream: JetStreamContext, payload: bytes, reason: str) -> None:
+    """Make each value that a request depends on unreadable, and make that request."""
+    number = scene.random.randrange(10**6)
+    mail = {"from": "us@example.com", "to": f"poison-{number}@example.com", "body": "poison"}
+    conversation = conversation_key(Channel.EMAIL, (mail["from"], mail["to"]))
+    newest = inbound_message_subject(Channel.EMAIL, conversation)
+    await _publish(scene, jetstream, "INBOUND", newest, payload, reason)
+    await _expect(scene, 202, "email", mail)
+
+    sms = {"from": "+12016661234", "to": f"+1804{number:07}", "type": "sms", "body": "poison"}
+    key = f"poison-{number}"
+    await jetstream.publish(f"$KV.{IDEMPOTENCY_BUCKET}.{request_id('anonymous', key)}", payload)
+    await _expect(scene, 409, "sms", sms, {"Idempotency-Key": key})
+
+    later = datetime.now(UTC) + timedelta(seconds=3)
+    scheduled = await _expect(scene, 202, "sms", {**sms, "send_at": later.isoformat()})
+    await jetstream.publish(f"$KV.{LIMITS_BUCKET}.limit.poison", payload)
+    await jetstream.publish(f"$KV.{LIMITS_BUCKET}.pause.generic_sms", payload)
+    await asyncio.sleep(1)  # the sender has recorded that the message is deferred
+    await jetstream.publish(f"$KV.{DELIVERIES_BUCKET}.{scheduled['id']}", payload)
+    scene.unreadable.append(scheduled["id"])
+
+    pair = suppression_key(Channel.SMS, sms["from"], sms["to"])
+    subject = suppression_subject(Channel.SMS, pair)
+    await _publish(scene, jetstream, "SUPPRESSIONS", subject, payload, reason)
+    await _expect(scene, 409, "sms", sms)
+
+
+async def _expect(
+    scene: Scene,
+    status: int,
+    channel: str,
+    payload: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 - JSON
+    url = f"{scene.stack.gateway_url}/api/messages/{channel}"
+    response = await scene.stack.http.post(url, json=payload, headers=headers)
+    scene.expect(
+        response.status_code == status, f"{response.status_code} instead of {status}: {response.text}"
+    )
+    return response.json()
 
 
 def _check(scene: Scene, findings: Findings) -> None:
     for id_, expected in scene.dead_letters.items():
         found = findings.dead_letters.get(id_)
         scene.expect(found == expected, f"dead letter {id_} has the reason {found}, not {expected}")
+    for id_ in scene.unreadable:
+        found = findings.failures.get(id_)
+        scene.expect(found == "unreadable_state", f"message {id_} was dead-lettered as {found}")
     found_reasons = sorted(
         {findings.dead_letters[id_] for id_ in scene.dead_letters if id_ in findings.dead_letters}
     )
+    scene.notes.append(f"{len(scene.unreadable)} unreadable ledger entries")
     scene.notes.append(f"{len(scene.dead_letters)} poison messages, reasons {', '.join(found_reasons)}")
 
 
@@ -104,7 +162,7 @@ def _not_storable() -> bytes:
 
 SCENARIO = Scenario(
     name="poison",
-    about="every stream gets garbage, invalid events and events of an unknown version",
+    about="every stream and bucket gets garbage, invalid events and events of an unknown version",
     play=_play,
     check=_check,
     may_repeat=False,

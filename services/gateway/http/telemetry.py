@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPMethod
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,6 +11,7 @@ from shared.observability import tracing
 from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 
 _FIRST_ERROR = 400
+_METHODS = frozenset(HTTPMethod)
 
 
 class Telemetry:
@@ -22,7 +24,7 @@ class Telemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500
+        status, method = 500, _method_of(scope)
         started = time.perf_counter()
 
         async def send_observed(message: Message) -> None:
@@ -36,8 +38,8 @@ class Telemetry:
                 await self._app(scope, receive, send_observed)
             finally:
                 route = getattr(scope.get("route"), "path", "none")
-                HTTP_SECONDS.labels(scope["method"], route, status).observe(time.perf_counter() - started)
-                tracing.served(scope["method"], route, status)
+                HTTP_SECONDS.labels(method, route, status).observe(time.perf_counter() - started)
+                tracing.served(method, route, status)
                 if status >= _FIRST_ERROR:
                     HTTP_ERRORS.labels(status).inc()
 
@@ -45,4 +47,10 @@ class Telemetry:
 def _span(scope: Scope) -> AbstractContextManager[None]:
     # Health checks and scrapes do not belong to a message.
     traced = tracing.is_on() and scope["path"].startswith("/api/")
-    return tracing.serving(scope["method"], Headers(scope=scope)) if traced else nullcontext()
+    return tracing.serving(_method_of(scope), Headers(scope=scope)) if traced else nullcontext()
+
+
+def _method_of(scope: Scope) -> str:
+    """Return the method; those that clients invent are all counted under one name, as in OpenTelemetry."""
+    method: str = scope["method"]
+    return method if method in _METHODS else "_OTHER"

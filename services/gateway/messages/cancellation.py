@@ -8,7 +8,7 @@ import structlog
 
 from services.gateway.http.errors import ConflictError
 from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
-from shared.bus.key_value import RevisionConflictError
+from shared.bus.key_value import RevisionConflictError, UnreadableValueError
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, event_subject
 from shared.events import status_changed
@@ -19,6 +19,8 @@ from shared.message import StatusReport
 from shared.status import Status
 
 _log = structlog.get_logger()
+
+_UNREADABLE = "The record of this message's delivery cannot be read, so it may have been sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ class CancellationService:
     async def _cancel(self, message: MessageWithHistory) -> LedgerEntry:
         id_ = MessageId(message.id)
         while True:
-            found = await self.ledger.look_up(id_)
+            try:
+                found = await self.ledger.look_up(id_)
+            except UnreadableValueError as exc:
+                _log.error("ledger_entry_unreadable", message_id=str(id_), error=str(exc))
+                raise ConflictError("outcome_unknown", _UNREADABLE) from exc
             present = found.value if found else None
             try:
                 entry = cancellation(present, message.status, _generation_of(message), self.clock())

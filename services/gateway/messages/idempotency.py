@@ -11,12 +11,13 @@ from hashlib import blake2b
 from typing import Annotated
 
 import orjson
+import structlog
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
-from services.gateway.http.errors import InvalidRequestError
+from services.gateway.http.errors import ConflictError, InvalidRequestError
 from services.gateway.messages.schemas import SendRequest
-from shared.bus.key_value import KeyValueStore, RevisionConflictError
+from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError
 from shared.bus.topology import KEY_RETENTION
 from shared.errors import BusUnavailableError
 from shared.events import Event
@@ -24,9 +25,16 @@ from shared.ids import RequestId
 from shared.message import DeliveryRequest
 from shared.validation import Fault
 
+_log = structlog.get_logger()
+
 HEADER = "Idempotency-Key"
 
 _MAX_KEY = 255
+
+_UNREADABLE = (
+    "The record of the first request with this Idempotency-Key cannot be read. That request may have been "
+    "accepted: look for its message before you send it with another key."
+)
 
 _BARE = rf"[!#-~][ -~]{{0,{_MAX_KEY - 1}}}"
 _QUOTED = rf'"(?:[ !#-\[\]-~]|\\["\\]){{1,{_MAX_KEY}}}"'
@@ -105,6 +113,7 @@ class IdempotencyStore:
 
         Raises:
             InvalidRequestError: the key was used for a different request.
+            ConflictError: the record of the first request cannot be read.
             BusUnavailableError: NATS does not answer.
         """
         request = StoredRequest(fingerprint=digest, event=event)
@@ -120,7 +129,11 @@ class IdempotencyStore:
 
     async def find(self, id_: RequestId, digest: str) -> Event[DeliveryRequest] | None:
         """Return the event of the first request with the key, or None; raise the same errors as `claim`."""
-        found = await self.requests.get(str(id_))
+        try:
+            found = await self.requests.get(str(id_))
+        except UnreadableValueError as exc:
+            _log.error("idempotency_record_unreadable", error=str(exc))
+            raise ConflictError("outcome_unknown", _UNREADABLE) from exc
         if found is None:
             return None
         if found.value.fingerprint != digest:

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from functools import cache
 
 import structlog
-from pydantic import ValidationError
 
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import (
@@ -17,7 +16,7 @@ from services.gateway.http.errors import (
 )
 from services.gateway.messages.idempotency import IdempotencyStore, fingerprint
 from services.gateway.messages.schemas import SendRequest
-from shared.bus.key_value import KeyValueStore
+from shared.bus.key_value import KeyValueStore, UnreadableValueError
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import SEND_WINDOW, Stream, inbound_message_subject, outbound_subject
@@ -27,6 +26,7 @@ from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, IncomingMessage, Message, Priority
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
+from shared.text import message_id_of
 from shared.validation import Fault
 
 _log = structlog.get_logger()
@@ -99,11 +99,13 @@ class MessageService:
         subject = inbound_message_subject(message.channel, message.conversation_key)
         try:
             newest = await self.received.get(subject)
-        except ValidationError:
-            return message  # somebody has published an unreadable message to the stream
+        except UnreadableValueError as exc:
+            _log.warning("newest_message_unreadable", error=str(exc))
+            return message
         if newest is None:
             return message
-        return message.model_copy(update={"in_reply_to": newest.value.data.message.email_id})
+        parent = message_id_of(newest.value.data.message.email_id)
+        return message.model_copy(update={"in_reply_to": parent})
 
     async def _refusal_by_opt_out(self, message: Message) -> ConflictError | None:
         suppression = await self.suppressions.suppression_of(message)

@@ -63,7 +63,7 @@ class WebhookService:
         if change := change_by_keyword(incoming):
             # YES is an ordinary answer unless there is an opt-out to revoke.
             only_if_changed = incoming.keyword is Keyword.YES
-            await self.suppressions.record(change, cause=message.id, only_if_changed=only_if_changed)
+            await self.suppressions.record(change, only_if_changed=only_if_changed)
         event = message_received(incoming)
         subject = inbound_message_subject(message.channel, message.conversation_key)
         await self.publisher.publish(Stream.INBOUND, Outgoing(subject, event.id, event.encode(), trace))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -32,8 +32,11 @@ from shared.providers.webhooks import (
     WebhookRequest,
     validate,
 )
-from shared.text import NOT_A_LINE, clean_text, single_line
+from shared.text import NOT_A_LINE, clean_text, message_id_of, single_line
 from shared.validation import MAX_SUBJECT, Email, Fault
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
 
 NAME = "sendgrid"
 
@@ -98,6 +101,8 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
     envelope = _envelope(_single(fields, "envelope"))
     content = _Content.of(fields, form)
     sender = _sender(_single(fields, "from"), envelope)
+    written_id = _written_id(fields)
+    digest = _digest_of(fields, written_id)
     messages = []
     for recipient in {address.casefold(): address for address in envelope.to}.values():
         addresses = validate(
@@ -106,7 +111,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
         messages.append(
             IncomingMessage.of(
                 provider=NAME,
-                provider_message_id=_provider_message_id(fields, envelope.from_ or "", recipient),
+                provider_message_id=_provider_message_id(written_id, digest, envelope.from_ or "", recipient),
                 from_=addresses.from_,
                 to=addresses.to,
                 raw=content.raw,
@@ -114,7 +119,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
                 subject=content.subject,
                 body=content.body,
                 attachments=[],
-                email_id=_email_id(fields),
+                email_id=message_id_of(written_id),
                 timestamp=request.received_at,
                 created_at=request.received_at,
             )
@@ -214,19 +219,27 @@ def _body(html: str | None, text: str | None) -> str:
     return next(whole, next(iter(cut), ""))
 
 
-def _provider_message_id(fields: Form, sender: str, recipient: str) -> str:
+def _digest_of(fields: Form, written_id: str | None) -> "HASH":
+    """Return a digest of what identifies an e-mail, which may have megabytes.
+
+    An e-mail without a Message-ID still has other headers, which show when and how it arrived.
+    """
+    identity = written_id or _single(fields, "headers") or to_json(fields).decode()
+    return sha256(f"[{json.dumps(identity)}, ".encode())
+
+
+def _provider_message_id(written_id: str | None, of_email: "HASH", sender: str, recipient: str) -> str:
     """Return the id of an e-mail to one of our addresses, which is the same each time SendGrid posts it.
 
     The Message-ID alone is not sufficient, since two senders may well use the same one.
     """
-    email_id = _email_id(fields)
-    # An e-mail without a Message-ID still has other headers, which show when and how it arrived.
-    identity = email_id or _single(fields, "headers") or to_json(fields).decode()
-    digest = sha256(json.dumps([identity, sender, recipient.casefold()]).encode()).hexdigest()[:32]
-    return f"{single_line(email_id or '', limit=_MAX_LABEL)}#{digest}"
+    digest = of_email.copy()
+    digest.update(json.dumps([sender, recipient.casefold()])[1:].encode())
+    return f"{single_line(written_id or '', limit=_MAX_LABEL)}#{digest.hexdigest()[:32]}"
 
 
-def _email_id(fields: Form) -> str | None:
+def _written_id(fields: Form) -> str | None:
+    """Return the Message-ID as its author wrote it, which may be malformed."""
     found = _MESSAGE_ID.search(_single(fields, "headers") or "")
     if found is None or len(found[1]) > MAX_SUBJECT or NOT_A_LINE.search(found[1]):
         return None

@@ -22,7 +22,7 @@ from shared.providers.webhooks import (
 )
 from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-from shared.validation import Attachments, ErrorCode, Fault, Phone, ProviderId, ProviderText
+from shared.validation import Attachments, ErrorCode, Fault, Phone, ProviderText
 
 NAME = "twilio"
 
@@ -30,6 +30,12 @@ _MAX_FORM = 64 * 1024
 """Bytes, which may become six times as many in JSON: a NATS message holds 1 MiB."""
 
 _MEDIA_COUNT = re.compile(r"[0-9]|10")
+
+# Twilio signs names and values one after another, without separators. What is moved from the beginning of one
+# to the end of another leaves the signature as it is, so the fields have to look like those that were signed.
+_FIELD_NAME = re.compile(r"[A-Za-z]+[0-9]{0,2}")
+_MESSAGE_SID = r"^(SM|MM)[0-9a-fA-F]{32}$"
+_ACCOUNT_SID = r"^AC[0-9a-fA-F]{32}$"
 
 _STATUSES = {
     "delivered": Status.DELIVERED,
@@ -49,6 +55,8 @@ def _without_channel(value: object) -> object:
 
 
 Number = Annotated[Phone, BeforeValidator(_without_channel)]
+MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]
+AccountSid = Annotated[str, Field(alias="AccountSid", pattern=_ACCOUNT_SID)]
 
 
 class TwilioMessage(BaseModel):
@@ -59,7 +67,8 @@ class TwilioMessage(BaseModel):
     from_: Number = Field(alias="From")
     to: Number = Field(alias="To")
     body: ProviderText | None = Field(default=None, alias="Body")
-    message_sid: ProviderId = Field(alias="MessageSid")
+    message_sid: MessageSid
+    account_sid: AccountSid
     opt_out_type: str | None = Field(default=None, alias="OptOutType")
     media: Attachments = []
 
@@ -67,7 +76,8 @@ class TwilioMessage(BaseModel):
 class TwilioReceipt(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    message_sid: ProviderId = Field(alias="MessageSid")
+    message_sid: MessageSid
+    account_sid: AccountSid
     error_code: ErrorCode | None = Field(default=None, alias="ErrorCode")
 
 
@@ -126,14 +136,14 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         content.receipts.append(receipt)
     if fields.error_code == str(codes.OPTED_OUT):
         try:
-            content.suppressions.append(_opt_out(form, request))
+            content.suppressions.append(_opt_out(form, fields.message_sid, request))
         except InvalidWebhookError as exc:
             # A Messaging Service that has not chosen a sender yet reports none. The receipt is still valid.
             content.invalid.append(exc.faults)
     return content
 
 
-def _opt_out(form: Form, request: WebhookRequest) -> SuppressionChange:
+def _opt_out(form: Form, message_sid: str, request: WebhookRequest) -> SuppressionChange:
     addresses = validate(form, _OptOut, default_region=request.default_region)
     return SuppressionChange(
         channel=Channel.SMS,
@@ -142,29 +152,34 @@ def _opt_out(form: Form, request: WebhookRequest) -> SuppressionChange:
         state=SuppressionState.OPTED_OUT,
         source=SuppressionSource.PROVIDER,
         detail=NAME,
+        cause=f"{NAME} {message_sid}",
         occurred_at=request.received_at,
     )
 
 
 def _form_of(request: WebhookRequest) -> Form:
     try:
-        return collect((name.decode(), value.decode()) for name, value in parse_urlencoded(request.body))
+        form = collect((name.decode(), value.decode()) for name, value in parse_urlencoded(request.body))
     except UnicodeDecodeError as exc:
         raise UnreadableWebhookError("The form is not UTF-8") from exc
+    if not all(map(_FIELD_NAME.fullmatch, form)):
+        raise InvalidWebhookError(Fault("body", "has a field whose name Twilio does not use"))
+    return form
 
 
 def _media_count(form: Form) -> int:
-    text = form.get("NumMedia", "0")
+    text = form.get("NumMedia")
     if isinstance(text, str) and _MEDIA_COUNT.fullmatch(text):
         return int(text)
-    raise InvalidWebhookError(Fault("NumMedia", "is not a number up to 10"))
+    raise InvalidWebhookError(Fault("NumMedia", "must be a number up to 10"))
 
 
 _MESSAGE_FORM: Mapping[str, Any] = {
     "type": "object",
-    "required": ["MessageSid", "From", "To", "Body"],
+    "required": ["MessageSid", "AccountSid", "From", "To", "Body", "NumMedia"],
     "properties": {
-        "MessageSid": {"type": "string", "minLength": 1},
+        "MessageSid": {"type": "string", "pattern": _MESSAGE_SID},
+        "AccountSid": {"type": "string", "pattern": _ACCOUNT_SID},
         "From": {"type": "string", "minLength": 1, "examples": ["+18045551234"]},
         "To": {"type": "string", "minLength": 1, "examples": ["+12016661234"]},
         "Body": {"type": "string"},
@@ -174,9 +189,10 @@ _MESSAGE_FORM: Mapping[str, Any] = {
 }
 _STATUS_FORM: Mapping[str, Any] = {
     "type": "object",
-    "required": ["MessageSid", "MessageStatus"],
+    "required": ["MessageSid", "AccountSid", "MessageStatus"],
     "properties": {
-        "MessageSid": {"type": "string", "minLength": 1},
+        "MessageSid": {"type": "string", "pattern": _MESSAGE_SID},
+        "AccountSid": {"type": "string", "pattern": _ACCOUNT_SID},
         "MessageStatus": {"type": "string", "examples": [*_STATUSES]},
         "ErrorCode": {"type": "string", "examples": ["30003"]},
     },

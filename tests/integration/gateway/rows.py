@@ -124,7 +124,7 @@ class Rows:
 
     async def suppression(self, change: suppressions.SuppressionChange) -> None:
         row = {
-            **change.model_dump(exclude={"by"}),
+            **change.model_dump(exclude={"by", "cause"}),
             "id": suppression_changed(change).id,
             "key": change.key,
             "changed_by": change.by,

@@ -101,7 +101,15 @@ async def test_without_an_answer_the_advisory_is_delivered_again() -> None:
         await handle(json.dumps(MAX_DELIVER).encode(), BusUnavailableError("timeout"))
 
 
-@pytest.mark.parametrize("payload", [b"", b"{}", b'{"type": "x", "stream": "OUTBOUND"}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"", b"{}", b'{"type": "x", "stream": "OUTBOUND"}'),
+        json.dumps({**MAX_DELIVER, "stream": "SOMETHING"}).encode(),
+        json.dumps({**MAX_DELIVER, "stream_seq": -1}).encode(),
+        json.dumps({**MAX_DELIVER, "stream_seq": 2**64}).encode(),
+    ],
+)
 async def test_an_unreadable_advisory_becomes_a_dead_letter_itself(payload: bytes) -> None:
     _, dead_letters = await handle(payload, None)
 

@@ -90,7 +90,19 @@ def test_any_html_has_a_plain_text(parts: list[str]) -> None:
         (None, {}, ""),
         ("<1@b.c>", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
         ("1@b.c", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
-        ("<1@b.c>\r\nBcc: x", {"In-Reply-To": "<1@b.c>Bcc:x>"}, " <1@b.c>Bcc:x>"),
+        (
+            " <a.b+c=d$1@[192.0.2.1]>\n",
+            {"In-Reply-To": "<a.b+c=d$1@[192.0.2.1]>"},
+            " <a.b+c=d$1@[192.0.2.1]>",
+        ),
+        ("<1@b.c>\r\nBcc: x", {}, ""),
+        ("<1@b.c> <2@b.c>", {}, ""),
+        ("<1@b\0.c>", {}, ""),
+        ("<1é@b.c>", {}, ""),
+        ('<"1"@b.c>', {}, ""),
+        ("<1>", {}, ""),
+        (f"<{'1' * 252}@b.c>", {}, ""),
+        ("<" * 200_000, {}, ""),
     ],
 )
 def test_the_emails_of_a_conversation_refer_to_one_message_id(
@@ -104,3 +116,30 @@ def test_the_emails_of_a_conversation_refer_to_one_message_id(
         "References": f"<00000000-0000-0000-0000-000000000002@example.com>{references}",
         **more,
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("<p>One<a href=", "One"),
+        ("<p>One<!-- two", "One"),
+        ("<p>One<!---->Two<!-->Three<!-- > -->Four", "OneTwoThreeFour"),
+        ("<p>One<script>two</script three>Four", "OneFour"),
+        ("<p>One<style>two", "One"),
+        ("<p>One<![if !mso]>Two<![endif]><![other[>Three", "OneTwoThree"),
+        ("<p>1 < 2, <3, a<b", "1 < 2, <3, a"),
+        (
+            '<p><a title="href=http://x.com" HREF = \'https://example.com/?a=1&amp;b=">"\'>here</a>',
+            'here (https://example.com/?a=1&b=">")',
+        ),
+        (
+            "<p><a href=https://example.com/a/>one<a href=https://example.com/b>two",
+            "one (https://example.com/a/)two",
+        ),
+        ('<p title=">">One', "One"),
+        ("<p it's>One", "One"),
+        ("<p>&#65;&#x42;&nbsp;&#99999999999;" + "&#" + "9" * 10_000, "AB \ufffd\ufffd"),
+    ],
+)
+def test_html_that_is_not_valid_is_read_as_browsers_do(body: str, text: str) -> None:
+    assert text_of(body) == text

@@ -91,10 +91,10 @@ def test_control_characters_are_replaced() -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    [incoming] = parse_sms(timestamp="soon", type="fax", Twice=["a", "b"], **{"": "", "é": "\x00"}).messages
+    [incoming] = parse_sms(timestamp="soon", type="fax", Twice=["a", "b"], Extra="\x00").messages
     raw = incoming.raw
 
-    assert (raw["timestamp"], raw["Twice"], raw[""], raw["é"]) == ("soon", ["a", "b"], "", "\x00")
+    assert (raw["timestamp"], raw["Twice"], raw["Extra"]) == ("soon", ["a", "b"], "\x00")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,14 @@ def test_unknown_fields_are_kept() -> None:
         ("From", "nobody in particular", "From"),
         ("From", "whatsapp:+18045551234", "From"),
         ("To", "messenger:12016661234", "To"),
-        ("MessageSid", "x" * 256, "MessageSid"),
+        ("MessageSid", SMS["MessageSid"] + "NumMedia0", "MessageSid"),
+        ("MessageSid", SMS["MessageSid"][:-1], "MessageSid"),
+        ("MessageSid", "AC" + "1" * 32, "MessageSid"),
+        ("AccountSid", SMS["AccountSid"] + "ApiVersion", "AccountSid"),
+        ("", "x", "body"),
+        ("From+18045550000", "", "body"),
+        ("From12345", "", "body"),
+        ("é", "x", "body"),
         ("NumMedia", "many", "NumMedia"),
         ("NumMedia", "-1", "NumMedia"),
         ("NumMedia", "11", "NumMedia"),
@@ -117,7 +124,7 @@ def test_an_invalid_field_is_named(field: str, value: str | list[str], fault: st
     assert invalid_fields(TWILIO_MESSAGES, urlencoded({**SMS, field: value}), FORM) == {fault}
 
 
-@pytest.mark.parametrize("field", ["From", "To", "MessageSid", "Body"])
+@pytest.mark.parametrize("field", ["From", "To", "MessageSid", "AccountSid", "Body", "NumMedia"])
 def test_a_missing_field_is_named(field: str) -> None:
     assert invalid_fields(TWILIO_MESSAGES, urlencoded(without(SMS, field)), FORM) == {field}
 
@@ -216,7 +223,7 @@ def test_other_codes_are_not_opt_outs(code: str) -> None:
     assert parse_status(MessageStatus="failed", ErrorCode=code).suppressions == []
 
 
-@pytest.mark.parametrize("field", ["MessageSid", "MessageStatus"])
+@pytest.mark.parametrize("field", ["MessageSid", "AccountSid", "MessageStatus"])
 @pytest.mark.parametrize("value", [[], ["a", "b"]])
 def test_a_callback_needs_a_message_and_a_status(field: str, value: list[str]) -> None:
     assert invalid_fields(TWILIO_STATUS, urlencoded({**STATUS, field: value}), FORM) == {field}

@@ -390,9 +390,10 @@ class World:
             theirs=messages.BOB,
             state=state,
             source=SuppressionSource.KEYWORD,
+            cause=str(len(self.server.messages(Stream.SUPPRESSIONS))),
             occurred_at=self.now(),
         )
-        event = suppression_changed(change, cause=len(self.server.messages(Stream.SUPPRESSIONS)))
+        event = suppression_changed(change)
         subject = suppression_subject(change.channel, change.key)
         self.server.store(Stream.SUPPRESSIONS, Outgoing(subject, event.id, event.encode()))
 

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -181,9 +182,35 @@ async def test_a_provider_counts_as_paused_until_it_accepts_or_rejects_a_message
     assert shown == [1, 1, 0, 1, 0]
 
 
-async def test_an_unexpected_error_of_an_adapter_is_an_unknown_outcome() -> None:
+async def test_a_message_whose_request_cannot_be_built_is_rejected() -> None:
+    """The provider has nothing, so nothing is in doubt."""
+    provider = StubProvider()
+    with pytest.raises(RejectedError, match="KeyError") as caught:
+        await send(client_of(provider), messages.message(body="odd"))
+    assert (caught.value.code, provider.requests) == ("invalid_message", 0)
+
+
+async def test_a_response_that_an_adapter_fails_to_read_is_an_unknown_outcome() -> None:
+    class Defective(StubAdapter):
+        def message_id(self, answer: HttpAnswer) -> object:  # noqa: ARG002 - as its base
+            raise KeyError("oops")
+
     with pytest.raises(UnknownOutcomeError, match="KeyError"):
-        await send(client_of(StubProvider()), messages.message(body="odd"))
+        await send(client_of(StubProvider(), adapter=Defective(Settings())))
+
+
+async def test_the_request_of_a_large_message_is_built_in_another_thread() -> None:
+    class Observed(StubAdapter):
+        thread = 0
+
+        def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
+            self.thread = get_ident()
+            return super().request(message, files)
+
+    for size, is_elsewhere in ((100, False), (100_000, True)):
+        adapter = Observed(Settings())
+        await send(client_of(StubProvider(), adapter=adapter), messages.message(body="x" * size))
+        assert (adapter.thread != get_ident()) is is_elsewhere
 
 
 async def test_attachments_are_fetched_once_for_a_provider_that_takes_files() -> None:

@@ -1,6 +1,11 @@
+from datetime import UTC, datetime
+
 import pytest
 
-from services.sender.schedule import Limit, Schedule, UsedUpError
+from services.sender.schedule import Limit, Schedule, Schedules, UsedUpError
+from shared.bus.publisher import Outgoing
+from shared.bus.topology import LIMITS_BUCKET, limit_key
+from tests.jetstream import BusTo, JetStream, PublisherTo
 
 DAY = 86_400.0
 NOON = 20_000.5 * DAY
@@ -44,3 +49,13 @@ def test_a_clock_that_is_behind_does_not_begin_the_day_again() -> None:
     state, _ = Schedule().reserve(limit, wanted=5, needed=1, now=20_001 * DAY)
     with pytest.raises(UsedUpError):
         state.reserve(limit, wanted=1, needed=1, now=20_001 * DAY - 0.1)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"null", b'{"next":"later"}', b'{"next":1e999}'])
+async def test_a_limit_whose_state_cannot_be_read_starts_again(payload: bytes) -> None:
+    server = JetStream(lambda: datetime.fromtimestamp(NOON, UTC))
+    schedules = Schedules(BusTo(server), PublisherTo(server), clock=lambda: NOON)
+    server.store(f"KV_{LIMITS_BUCKET}", Outgoing(f"$KV.{LIMITS_BUCKET}.{limit_key('x')}", None, payload))
+
+    times = await schedules.reserve(Limit("x", rate=10), wanted=2, needed=1)
+    assert [time - NOON for time in times] == pytest.approx([0, 0.1], abs=1e-5)

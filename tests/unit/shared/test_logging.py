@@ -37,6 +37,7 @@ except RuntimeError:
     log.exception("handler_failed", consumer="ingest")
     logging.getLogger("asyncio").exception("Task %s failed\\nfuture: <Task>", 7)
 
+logging.getLogger("asyncio").error("bad\\n00:00:00.000 info     message_sent\\r\\x1b[31m\\u2028red")
 logging.getLogger("uvicorn.error").error("Traceback (most recent call last):\\n  File\\nKeyError: 'x'\\n")
 warnings.warn("old", stacklevel=1)
 thread = threading.Thread(target=log.info, args=["from_thread"])
@@ -73,7 +74,7 @@ def by_event(json_lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_json_has_the_common_fields_first(json_lines: list[dict[str, Any]]) -> None:
-    assert len(json_lines) == 8
+    assert len(json_lines) == 9
     for line in json_lines:
         assert list(line)[:4] == ["timestamp", "level", "service", "event"]
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
@@ -119,8 +120,13 @@ def test_text_is_aligned(text: str) -> None:
         "TIME info     stored               message_ids=m-0,m-1,m-2,m-3,m-4,…(+2)",
         "TIME error    handler_failed       consumer=ingest",
     ]
-    assert lines[4] == "Traceback (most recent call last):"
+    assert lines[4] == "  Traceback (most recent call last):"
     assert lines[-1] == "TIME info     from_thread"
+
+
+def test_a_logged_value_cannot_look_like_another_event_or_control_the_terminal(text: str) -> None:
+    assert "\n  00:00:00.000 info     message_sent\n  \\x1b[31m\n  red\n" in text
+    assert "\x1b" not in text
 
 
 def test_text_names_the_service_unless_the_reader_of_a_pipe_does(text: str, tmp_path: Path) -> None:

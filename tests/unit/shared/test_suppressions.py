@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.bus.publisher import Outgoing
 from shared.bus.suppression_list import SuppressionList
-from shared.bus.topology import Stream
+from shared.bus.topology import Stream, suppression_subject
 from shared.channels import Channel
+from shared.events import suppression_changed
+from shared.ids import suppression_key
 from shared.keywords import Keyword
 from shared.message import IncomingMessage, Message
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState, change_by_keyword
@@ -20,16 +24,20 @@ from tests.jetstream import BusTo, JetStream, PublisherTo
 from tests.messages import ALICE, BOB
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SUBJECT = suppression_subject(Channel.SMS, suppression_key(Channel.SMS, ALICE, BOB))
 OUT, IN = SuppressionState.OPTED_OUT, SuppressionState.OPTED_IN
 
 
-def change(minute: int, state: SuppressionState, *, ours: str | None = ALICE) -> SuppressionChange:
+def change(
+    minute: float, state: SuppressionState, *, ours: str | None = ALICE, cause: str | None = None
+) -> SuppressionChange:
     return SuppressionChange(
         channel=Channel.SMS,
         ours=ours,
         theirs=BOB,
         state=state,
         source=SuppressionSource.KEYWORD,
+        cause=cause,
         occurred_at=NOON + timedelta(minutes=minute),
     )
 
@@ -37,6 +45,13 @@ def change(minute: int, state: SuppressionState, *, ours: str | None = ALICE) ->
 @pytest.fixture
 def server() -> JetStream:
     return JetStream(lambda: NOON)
+
+
+@pytest.fixture
+def suppressions_for_ever() -> SuppressionList:
+    """A list on a server that forgets the ids of messages: a day passes between two of them."""
+    days = count()
+    return suppressions_on(JetStream(lambda: NOON + timedelta(days=next(days))))
 
 
 def suppressions_on(server: JetStream) -> SuppressionList:
@@ -116,12 +131,65 @@ async def test_the_spelling_of_an_email_address_does_not_matter(suppressions: Su
     )
 
 
-async def test_a_change_with_a_known_cause_is_recognised_at_any_time(suppressions: SuppressionList) -> None:
-    await suppressions.record(change(1, OUT), cause="a message")
-    await suppressions.record(change(2, IN), cause="another")
-    await suppressions.record(change(3, OUT), cause="a message")
+async def test_a_change_with_a_known_cause_is_recognised_at_any_time(
+    suppressions_for_ever: SuppressionList,
+) -> None:
+    for minute, state, cause in ((1, OUT, "a"), (2, IN, "b"), (3, OUT, "a"), (4, OUT, "c")):
+        await suppressions_for_ever.record(change(minute, state, cause=cause))
+    assert await is_suppressed(suppressions_for_ever)
 
+    await suppressions_for_ever.record(change(5, IN, cause="b"))
+    assert await is_suppressed(suppressions_for_ever)
+
+
+async def test_a_cause_that_changed_nothing_does_not_change_anything_later(
+    suppressions_for_ever: SuppressionList,
+) -> None:
+    answer = change(1, IN, cause="yes")
+    await suppressions_for_ever.record(answer, only_if_changed=True)
+    await suppressions_for_ever.record(change(2, OUT))
+    await suppressions_for_ever.record(change(3, IN, cause="yes"), only_if_changed=True)
+    assert await is_suppressed(suppressions_for_ever)
+
+    await suppressions_for_ever.record(change(4, IN, cause="another"), only_if_changed=True)
+    assert not await is_suppressed(suppressions_for_ever)
+
+
+async def test_a_pair_with_very_many_changes_is_not_opted_in_by_one_that_may_be_a_repetition(
+    server: JetStream, suppressions: SuppressionList
+) -> None:
+    for second in range(1_001):
+        state = OUT if second % 2 == 0 else IN
+        event = suppression_changed(change(second / 60, state, cause=str(second)))
+        server.store(Stream.SUPPRESSIONS, Outgoing(SUBJECT, event.id, event.encode()))
+
+    await suppressions.record(change(20, IN, cause="new"))
+    assert await is_suppressed(suppressions)
+    await suppressions.record(change(21, IN))
     assert not await is_suppressed(suppressions)
+    await suppressions.record(change(22, OUT, cause="newer"))
+    assert await is_suppressed(suppressions)
+
+
+async def test_a_change_that_cannot_be_read_counts_as_an_opt_out(
+    server: JetStream, suppressions: SuppressionList
+) -> None:
+    later_version = suppression_changed(change(1, IN)).encode().replace(b"changed.v1", b"changed.v2")
+    for payload in (b"\xff", b"", b"{}", b"null", later_version):
+        server.store(Stream.SUPPRESSIONS, Outgoing(SUBJECT, None, payload))
+        found = await suppressions.latest(Channel.SMS, ALICE, BOB)
+        assert found is not None
+        assert (found.state, found.occurred_at) == (OUT, NOON)
+        assert found.source is SuppressionSource.UNREADABLE
+        assert await is_suppressed(suppressions)
+
+        await suppressions.record(change(-1, IN, cause="earlier"))
+        assert await is_suppressed(suppressions)
+        again = change(1, OUT, cause=f"again {payload!r}")
+        await suppressions.record(again, only_if_changed=True)
+        assert await suppressions.latest(Channel.SMS, ALICE, BOB) == again
+        await suppressions.record(change(2, IN, cause=str(payload)))
+        assert not await is_suppressed(suppressions)
 
 
 @pytest.mark.parametrize("state", [OUT, IN])

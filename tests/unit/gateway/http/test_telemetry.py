@@ -35,6 +35,15 @@ async def test_requests_are_counted_by_the_path_of_their_route(
     assert requests_of(method, route, status) == before + 1
 
 
+async def test_methods_that_clients_invent_are_counted_under_one_name(client: httpx.AsyncClient) -> None:
+    before = requests_of("_OTHER", "none", 404)
+    for method in ("BREW", "X" * 1_000):
+        await client.request(method, "/nowhere")
+
+    assert requests_of("_OTHER", "none", 404) == before + 2
+    assert requests_of("BREW", "none", 404) == 0
+
+
 async def test_errors_are_counted_by_their_status(client: httpx.AsyncClient) -> None:
     def errors(status: int) -> float:
         return REGISTRY.get_sample_value("messaging_http_errors_total", {"status": str(status)}) or 0

@@ -15,6 +15,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.observability.log_output import LogOutput
 from shared.settings import Settings
 
 _FIRST_FIELDS = ("timestamp", "level", "service", "event", "message_id")
@@ -27,8 +28,12 @@ _COLORS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _RESET = "\x1b[0m"
 
 
-def configure(settings: Settings, *, service: str) -> None:
-    """Configure logging for this process, in which every line belongs to `service`."""
+def configure(settings: Settings, *, service: str) -> LogOutput:
+    """Configure logging for this process, in which every line belongs to `service`, and return its output.
+
+    Everything else that is written to stderr, such as the traceback of a thread, takes the same path.
+    """
+    output = sys.stderr = LogOutput(sys.stderr.fileno())
     level = logging.getLevelNamesMapping()[settings.log_level]
     as_text = settings.log_format == "text"
     common: list[Processor] = [
@@ -41,15 +46,15 @@ def configure(settings: Settings, *, service: str) -> None:
         _arrange_fields,
         # It formats only the traceback; other formatters add local variables, which may contain credentials.
         structlog.processors.format_exc_info,
-        _TextRenderer(sys.stderr) if as_text else structlog.processors.JSONRenderer(default=str),
+        _TextRenderer(output) if as_text else structlog.processors.JSONRenderer(default=str),
     ]
     structlog.configure(
         processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*common, structlog.stdlib.add_logger_name, _split_message],
@@ -60,6 +65,7 @@ def configure(settings: Settings, *, service: str) -> None:
     logging.captureWarnings(capture=True)
     for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    return output
 
 
 def _add_service(service: str) -> Processor:

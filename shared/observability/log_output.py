@@ -31,7 +31,7 @@ class LogOutput(TextIOBase):
         self._is_torn = False
         self._thread = threading.Thread(target=self._write_lines, name="log", daemon=True)
         self._thread.start()
-        atexit.register(self.finish)
+        atexit.register(self.close)
 
     def write(self, text: str) -> int:
         if self._lines.qsize() < _MAX_LINES and self._thread.is_alive():
@@ -40,7 +40,7 @@ class LogOutput(TextIOBase):
             LOG_LINES_DROPPED.inc()
         return len(text)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Write the lines that wait, for up to a second, and drop later ones."""
         self._lines.put(None)
         self._thread.join(_CLOSE_SECONDS)

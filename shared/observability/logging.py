@@ -10,7 +10,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -28,12 +28,12 @@ _COLORS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31m"}
 _RESET = "\x1b[0m"
 
 
-def configure(settings: Settings, *, service: str) -> LogOutput:
-    """Configure logging for this process, in which every line belongs to `service`, and return its output.
+def configure(settings: Settings, *, service: str) -> None:
+    """Configure logging for this process, in which every line belongs to `service`.
 
     Everything else that is written to stderr, such as the traceback of a thread, takes the same path.
     """
-    output = sys.stderr = LogOutput(sys.stderr.fileno())
+    sys.stderr = cast("TextIO", LogOutput(sys.stderr.fileno()))
     level = logging.getLevelNamesMapping()[settings.log_level]
     as_text = settings.log_format == "text"
     common: list[Processor] = [
@@ -46,15 +46,15 @@ def configure(settings: Settings, *, service: str) -> LogOutput:
         _arrange_fields,
         # It formats only the traceback; other formatters add local variables, which may contain credentials.
         structlog.processors.format_exc_info,
-        _TextRenderer(output) if as_text else structlog.processors.JSONRenderer(default=str),
+        _TextRenderer(sys.stderr) if as_text else structlog.processors.JSONRenderer(default=str),
     ]
     structlog.configure(
         processors=[*common, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(output),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(output)
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*common, structlog.stdlib.add_logger_name, _split_message],
@@ -65,7 +65,6 @@ def configure(settings: Settings, *, service: str) -> LogOutput:
     logging.captureWarnings(capture=True)
     for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    return output
 
 
 def _add_service(service: str) -> Processor:

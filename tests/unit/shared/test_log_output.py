@@ -25,7 +25,7 @@ print("printed", file=sys.stderr)
 thread = threading.Thread(target=lambda: 1 / 0)
 thread.start()
 thread.join()
-sys.stderr.finish()
+sys.stderr.close()
 [[sample]] = [metric.samples[:1] for metric in LOG_LINES_DROPPED.collect()]
 print(int(sample.value))
 """

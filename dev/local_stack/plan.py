@@ -94,6 +94,7 @@ def _server(server: LocalServer, stage: Stage) -> Program:
         address=server.url,
         prepare=server.prepare,
         stage=stage,
+        broken=server.broken,
     )
 
 

@@ -70,7 +70,7 @@ class Supervisor:
         """Check all loops; the event loop calls this once a second."""
         if self.failure is None:
             self._silent_for = 0
-        if not self._thread.is_alive():
+        if self._thread.ident is not None and not self._thread.is_alive():
             self.fail("the watchdog has ended")
         self._has_loops |= bool(self._loops)
         if self._has_loops and not self._loops:

@@ -1,6 +1,7 @@
 """Code that every service needs: health endpoints, and a server that stops on a signal."""
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -14,9 +15,13 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared import supervision
 from shared.observability.metrics import READY
+from shared.supervision import Supervisor
 
 _GRACE_SECONDS = 5
+_TICKS_PER_SECOND = 10
+"""How often uvicorn calls `on_tick`."""
 
 ReadinessCheck = Callable[[], Awaitable[str | None]]
 """Returns the reason why the service is not ready, or None if it is ready."""
@@ -26,6 +31,10 @@ ReadinessNotes = Callable[[], Awaitable[Mapping[str, str]]]
 
 _UNREADY: dict[int | str, dict[str, Any]] = {
     503: {"description": "The service is not ready, for the given `reason`", "model": dict[str, str]}
+}
+
+_UNHEALTHY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "The process is ending, for the given `reason`", "model": dict[str, str]}
 }
 
 
@@ -45,9 +54,13 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
     @router.get(
         "/healthz",
         summary="Check that the process is running",
-        description="Always succeeds while the process answers requests. Use it as a liveness probe.",
+        description="Succeeds while all parts of the process are running. Use it as a liveness probe.",
+        responses=_UNHEALTHY,
     )
-    async def healthz() -> dict[str, str]:
+    async def healthz(response: Response) -> dict[str, str]:
+        if failure := supervision.failure():
+            response.status_code = 503
+            return {"status": "failed", "reason": failure}
         return {"status": "ok"}
 
     @router.get(
@@ -117,16 +130,38 @@ def serve(
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
-    _Server(config, app, drain_seconds).run(sockets=listeners)
+    server = _Server(config, app, drain_seconds)
+    server.run(sockets=listeners)
+    if server.supervisor.failure:
+        sys.stderr.close()
+        os._exit(1)  # without waiting for a thread, which may be what is stuck
 
 
 class _Server(uvicorn.Server):
-    """A server that gives a proxy time to notice that it is about to stop."""
+    """A server that supervises its process, and stops when the process has failed.
+
+    After SIGTERM, it first gives a proxy time to notice that it is about to stop.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_seconds: float) -> None:
         super().__init__(config)
+        self.supervisor = Supervisor()
         self._state = app.state
         self._drain_seconds = drain_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.supervisor.install()
+        await super().startup(sockets)
+
+    async def main_loop(self) -> None:
+        self.supervisor.start()
+        await super().main_loop()
+        self.supervisor.stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_SECOND == 0:
+            self.supervisor.tick()
+        return await super().on_tick(counter) or self.supervisor.failure is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         is_first = not getattr(self._state, "is_stopping", False)

@@ -102,6 +102,7 @@ def _server(server: LocalServer, stage: Stage) -> Program:
         address=server.url,
         prepare=server.prepare,
         stage=stage,
+        broken=server.broken,
     )
 
 

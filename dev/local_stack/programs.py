@@ -22,6 +22,9 @@ Preparation = Callable[[], Awaitable[None]]
 """Raises StackError."""
 
 
+Diagnosis = Callable[[], Awaitable[str | None]]
+
+
 async def nothing() -> None:
     """Prepare nothing."""
 
@@ -46,6 +49,7 @@ class Program:
     Attributes:
         address: the URL at which it answers.
         start_timeout: seconds that it has to become ready at the first start.
+        broken: asks while it runs, and returns why it has to be restarted, or None.
     """
 
     command: Command
@@ -54,6 +58,7 @@ class Program:
     address: str = ""
     prepare: Preparation = nothing
     start_timeout: float = 60
+    broken: Diagnosis | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

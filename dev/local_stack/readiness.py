@@ -85,9 +85,14 @@ async def answers_jetstream(urls: str) -> None:
 
 
 async def _ask_jetstream(url: str) -> None:
+    await count_streams(url)
+
+
+async def count_streams(url: str) -> int:
+    """Return the number of streams. Raises NotReadyError."""
     async with connected(url) as client:
         try:
-            await client.jetstream(timeout=_ASK_FOR).account_info()
+            return (await client.jetstream(timeout=_ASK_FOR).account_info()).streams
         except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as exc:
             raise NotReadyError("it answers, but its JetStream does not") from exc
 

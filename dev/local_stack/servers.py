@@ -10,6 +10,7 @@ The supervisor keeps them running; tests start, stop, kill and pause them:
 
 import json
 import os
+import shutil
 import sysconfig
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -23,11 +24,20 @@ from dev.local_stack import ports, privileges
 from dev.local_stack.database import create_data_folder, server_environment, server_program
 from dev.local_stack.errors import StackError
 from dev.local_stack.processes import Child, Command
-from dev.local_stack.readiness import answers_jetstream, answers_sql, until_ready
+from dev.local_stack.readiness import (
+    NotReadyError,
+    answers_http,
+    answers_jetstream,
+    answers_sql,
+    count_streams,
+    until_ready,
+)
 
 HOST = "127.0.0.1"
 _START_TIMEOUT = 60
 _LOG_LIMIT = 10 * 1024 * 1024
+_ROOM = 64 * 1024 * 1024
+"""Free bytes on the disk with which a restart of NATS helps; or a tenth of a small disk."""
 
 
 class LocalServer(ABC):
@@ -73,6 +83,10 @@ class LocalServer(ABC):
     @abstractmethod
     async def answers(self) -> None:
         """Raise NotReadyError if it does not answer."""
+
+    async def broken(self) -> str | None:
+        """Return why the running server has to be restarted, or None."""
+        return None
 
     async def start(self) -> None:
         """Start, and wait until it answers.
@@ -185,12 +199,14 @@ class PostgresServer(LocalServer):
 class NatsServer(LocalServer):
     name = "nats"
     variable = "NATS_PORT"
+    _monitoring_port = 0
 
     @property
     def url(self) -> str:
         return f"nats://{HOST}:{self.port}"
 
     async def prepare(self) -> None:
+        self._monitoring_port = ports.free_port()
         self._prepare_log()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._configuration.write_text(self._settings(), encoding="utf-8")
@@ -210,6 +226,24 @@ class NatsServer(LocalServer):
     async def answers(self) -> None:
         await answers_jetstream(self.url)
 
+    async def broken(self) -> str | None:
+        """Return why a restart would help, or None.
+
+        A stream for which there was no room on the disk stores nothing until the server is restarted. A
+        stream that could not be opened at the start because the disk was full is missing. Once there is room,
+        a restart helps.
+        """
+        usage = shutil.disk_usage(self.folder)
+        if usage.free < min(_ROOM, usage.total // 10):
+            return None
+        try:
+            await answers_http(f"http://{HOST}:{self._monitoring_port}/healthz")
+            opened = await count_streams(self.url)
+        except NotReadyError as exc:
+            return str(exc) if "write error" in str(exc) else None
+        stored = len([*self.folder.glob("jetstream/$G/streams/*/meta.inf")])
+        return f"{stored - opened} streams were not opened" if stored > opened else None
+
     @property
     def _configuration(self) -> Path:
         return self.folder / "nats-server.conf"
@@ -218,6 +252,7 @@ class NatsServer(LocalServer):
         lines = [
             "# Written at every start.",
             f'listen: "{HOST}:{self.port}"',
+            f'http: "{HOST}:{self._monitoring_port}"',
             "server_name: messaging",
             "jetstream {",
             f"  store_dir: {json.dumps(str(self.folder), ensure_ascii=False)}",

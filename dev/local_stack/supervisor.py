@@ -21,6 +21,7 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _SETTLED_AFTER = 60.0
 _LAST_OUTPUT_WITHIN = 1.0
+_DIAGNOSE_EVERY = 2.0
 
 
 Observer = Callable[[Sequence[ProcessState]], None]
@@ -140,13 +141,30 @@ class Keeper:
         pause: float | None = None
         loop = asyncio.get_running_loop()
         while True:
-            status = await child.wait()
+            status = await self._until_ended(child)
             pause = next_pause(pause, loop.time() - self._started_at)
             await self._end_relaying()
             self._on_change()
             self._output.line(f"{describe(status)}; restarting in {pause:g} s")
             await asyncio.sleep(pause)
             child = await self._launch_when_possible()
+
+    async def _until_ended(self, child: Child) -> int:
+        """Return the exit status of the process, which is stopped if it is found broken twice in a row."""
+        ended = asyncio.create_task(child.wait())
+        reason = None
+        try:
+            while self._program.broken is not None:
+                done, _ = await asyncio.wait({ended}, timeout=_DIAGNOSE_EVERY)
+                if done:
+                    break
+                previous, reason = reason, await self._program.broken()
+                if reason and previous:
+                    self._output.line(f"is broken: {reason}")
+                    await child.stop()
+            return await ended
+        finally:
+            ended.cancel()
 
     async def _launch_when_possible(self) -> Child:
         while True:

@@ -29,8 +29,10 @@ from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
+from shared import supervision
 from shared.bus.client import Bus, connect
 from shared.bus.key_value import KeyValueStore
+from shared.bus.probe import BucketProbe
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
@@ -100,10 +102,11 @@ def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None
             connect(settings.nats_url, name="gateway") as bus,
             publishing(bus) as publisher,
         ):
-            app.state.bus = bus
+            app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
             app.state.services = _create_services(settings, bus, publisher, engine)
-            yield
+            async with supervision.running("probe", probe.run()):
+                yield
 
     return lifespan
 
@@ -134,7 +137,8 @@ def _create_services(
 
 async def _unready_reason(app: FastAPI) -> str | None:
     """Return the reason why no message can be accepted, or None; accepting one does not need PostgreSQL."""
-    return None if app.state.bus.is_connected else "NATS is not connected"
+    reason: str | None = app.state.probe.unready_reason
+    return reason
 
 
 async def _dependencies(app: FastAPI) -> Mapping[str, str]:

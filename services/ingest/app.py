@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from services.ingest.repository import Repository
 from services.ingest.settings import IngestSettings
 from services.ingest.worker import Worker
+from shared import supervision
 from shared.bus.client import connect
+from shared.bus.probe import Probe
 from shared.bus.publisher import publishing
 from shared.bus.topology import INGEST_CONSUMERS
 from shared.db.engine import connecting
@@ -31,6 +33,9 @@ def create_app(settings: IngestSettings) -> FastAPI:
             bus = await stack.enter_async_context(connect(settings.nats_url, name="ingest"))
             publisher = await stack.enter_async_context(publishing(bus))
             worker = Worker(bus, Repository(engine), publisher)
+            consumer = INGEST_CONSUMERS[0]
+            subject = f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"
+            await stack.enter_async_context(supervision.running("probe", Probe(bus, subject, {}).run()))
             app.include_router(health_router(worker.unready_reason))
             worker.start()
             stack.push_async_callback(worker.stop)

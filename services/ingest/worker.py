@@ -5,6 +5,7 @@ import asyncio
 from services.ingest.advisories import AdvisoryHandler
 from services.ingest.handlers import EventHandler
 from services.ingest.repository import Repository
+from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterPublisher
@@ -46,18 +47,18 @@ class Worker:
             PERSISTED.labels(consumer.stream)  # exports 0 from the start, instead of nothing
 
     def start(self) -> None:
-        self._running = [asyncio.create_task(loop.run()) for loop in self._loops]
+        self._running = [supervision.supervise(loop.name, loop.run()) for loop in self._loops]
         consumers = (*INGEST_CONSUMERS, ADVISORY_CONSUMER)
-        self._watch = asyncio.create_task(watch_lag(self._streams, lambda: consumers))
+        self._watch = supervision.supervise("lag", watch_lag(self._streams, lambda: consumers))
 
     async def stop(self) -> None:
         """Finish the batches in progress within 8 seconds; the others are delivered again."""
-        self._watch.cancel()
+        supervision.release(self._watch).cancel()
         for loop in self._loops:
             loop.stop()
         _, late = await asyncio.wait(self._running, timeout=_DRAIN_SECONDS)
         for task in late:
-            task.cancel()
+            supervision.release(task).cancel()
         if late:
             await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 

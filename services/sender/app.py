@@ -1,6 +1,5 @@
 """Assembles the sender, which communicates only with NATS and with the providers."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,10 +21,13 @@ from services.sender.provider_selection import ProviderSelection, create_adapter
 from services.sender.schedule import Limit, Schedules
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
+from shared import supervision
 from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterPublisher
+from shared.bus.probe import BucketProbe
 from shared.bus.publisher import publishing
 from shared.bus.suppression_list import SuppressionList
+from shared.bus.topology import LIMITS_BUCKET
 from shared.ledger import Ledger
 from shared.lifecycle import DeliveryPolicy
 from shared.observability.tracing import exporting
@@ -58,10 +60,14 @@ def create_app(settings: SenderSettings) -> FastAPI:
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
+            probe = BucketProbe(bus, publisher, LIMITS_BUCKET)
 
-            app.include_router(health_router(worker.unready_reason))
-            following = asyncio.create_task(pauses.run())
-            stack.callback(following.cancel)
+            async def unready_reason() -> str | None:
+                return probe.unready_reason or await worker.unready_reason()
+
+            app.include_router(health_router(unready_reason))
+            await stack.enter_async_context(supervision.running("probe", probe.run()))
+            await stack.enter_async_context(supervision.running("pauses", pauses.run()))
             worker.start()
             stack.push_async_callback(worker.stop)
             yield

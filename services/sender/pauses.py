@@ -11,9 +11,9 @@ from time import time
 
 import nats.errors
 import structlog
-from nats.aio.msg import Msg
 from pydantic import FiniteFloat, ValidationError
 
+from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import LIMITS_BUCKET, PAUSES_SUBJECT, pause_key
@@ -79,7 +79,7 @@ class Pauses:
         """Follow the pauses of all processes until the task is cancelled."""
         while True:
             try:
-                await self._bus.until_connected()
+                await supervision.patiently(self._bus.until_connected())
                 await self._follow()
             except _CONNECTION_ERRORS as exc:
                 if self._bus.is_connected:  # otherwise the connection has already logged the outage
@@ -87,13 +87,18 @@ class Pauses:
             await asyncio.sleep(_RETRY)
 
     async def _follow(self) -> None:
-        subscription = await self._bus.client.subscribe(PAUSES_SUBJECT, cb=self._hear)
+        subscription = await self._bus.client.subscribe(PAUSES_SUBJECT)
+        lost = asyncio.create_task(self._bus.until_lost())
         try:
             await self._read()
             self._known.set()
-            await self._bus.until_lost()
+            while not lost.done():
+                supervision.beat()
+                with suppress(TimeoutError):
+                    self._take((await subscription.next_msg(_RETRY)).data)
         finally:
             self._known.clear()
+            lost.cancel()
             with suppress(*_CONNECTION_ERRORS):
                 await subscription.unsubscribe()
 
@@ -105,9 +110,6 @@ class Pauses:
                 self._take(message.payload)
                 first = message.sequence + 1
             is_complete = answer.is_complete
-
-    async def _hear(self, msg: Msg) -> None:
-        self._take(msg.data)
 
     def _take(self, payload: bytes) -> None:
         with suppress(ValidationError):

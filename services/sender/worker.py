@@ -9,6 +9,7 @@ from itertools import chain
 import structlog
 
 from services.sender.delivery import Deliverer
+from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.concurrent import PATIENCE, Begin, ConcurrentReader
 from shared.bus.consumer import Done, Outcome, StreamMessage
@@ -53,8 +54,8 @@ class Worker:
         for channel in self._channels:
             channel.start()
         self._background = [
-            asyncio.create_task(self._discover_shards()),
-            asyncio.create_task(watch_lag(self._streams, lambda: self._consumers)),
+            supervision.supervise("discovery of shards", self._discover_shards()),
+            supervision.supervise("lag", watch_lag(self._streams, lambda: self._consumers)),
         ]
 
     @property
@@ -64,7 +65,7 @@ class Worker:
     async def _discover_shards(self) -> None:
         """Keep track of the provisioned shards, whose number may change at any time."""
         while True:
-            await self._bus.until_connected()
+            await supervision.patiently(self._bus.until_connected())
             with suppress(BusUnavailableError):
                 names = await self._streams.consumers_of(Stream.OUTBOUND)
                 for channel in self._channels:
@@ -81,7 +82,7 @@ class Worker:
     async def stop(self) -> None:
         """Finish the deliveries in progress within 8 seconds, and return the others."""
         for task in self._background:
-            task.cancel()
+            supervision.release(task).cancel()
         stopping = [asyncio.create_task(channel.stop()) for channel in self._channels]
         _, busy = await asyncio.wait(stopping, timeout=PATIENCE)
         if busy:
@@ -122,29 +123,30 @@ class _ChannelWorker:
 
     def start(self) -> None:
         self._background = [
-            asyncio.create_task(self._membership.run()),
-            asyncio.create_task(self._keep_assigned()),
+            supervision.supervise(f"membership of {self._channel}", self._membership.run()),
+            supervision.supervise(f"assignment of {self._channel}", self._keep_assigned()),
         ]
 
     async def stop(self) -> None:
         """Stop reading, and leave the group when all messages are finished or returned."""
         presence, assigning = self._background
-        assigning.cancel()
+        supervision.release(assigning).cancel()
         self._membership.set_state(State.LEAVING)
         for reader in self._readers.values():
             reader.stop()
         while self._running:
             await asyncio.wait([*self._running.values()])
-        presence.cancel()
+        supervision.release(presence).cancel()
         await self._membership.leave()
 
     def abandon(self) -> None:
         """Return the messages that are still in progress."""
         for task in self._running.values():
-            task.cancel()
+            supervision.release(task).cancel()
 
     async def _keep_assigned(self) -> None:
         while True:
+            supervision.beat()
             self._membership.changed.clear()
             self._membership.set_state(self._state)
             self._assign()
@@ -183,7 +185,8 @@ class _ChannelWorker:
             may_read=lambda: self._deliverer.can_send(self._channel),
         )
         self._membership.hold(consumer.name)
-        self._running[consumer] = task = asyncio.create_task(self._readers[consumer].run())
+        task = supervision.supervise(f"reader of {consumer.name}", self._readers[consumer].run())
+        self._running[consumer] = task
         task.add_done_callback(lambda _: self._release(consumer))
 
     def _release(self, consumer: Consumer) -> None:

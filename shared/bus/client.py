@@ -12,6 +12,7 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from shared import supervision
 from shared.bus.direct_get import Answer, direct_get
 from shared.errors import BusUnavailableError
 
@@ -40,6 +41,7 @@ class Bus:
         self._jetstream: JetStreamContext | None = None
         self._up = asyncio.Event()
         self._up_since = monotonic()
+        self._closed = asyncio.Event()
         self._down = asyncio.Event()
         self._down.set()
 
@@ -72,6 +74,11 @@ class Bus:
 
     async def until_connected(self) -> None:
         await self._up.wait()
+
+    def reconnect(self) -> None:
+        """Replace the connection, of which a part seems to have failed."""
+        _log.warning("nats_unresponsive")
+        self._closed.set()
 
     async def until_lost(self) -> None:
         await self._down.wait()
@@ -123,6 +130,7 @@ class Bus:
         errors = _ErrorLog()
         try:
             while True:
+                supervision.beat()
                 try:
                     await self._run_client(servers, name, errors)
                 except (nats.errors.Error, OSError, TimeoutError) as exc:
@@ -132,7 +140,7 @@ class Bus:
             self._mark_down()
 
     async def _run_client(self, servers: list[str], name: str, errors: "_ErrorLog") -> None:
-        closed = asyncio.Event()
+        self._closed = closed = asyncio.Event()
 
         async def on_error(exc: Exception) -> None:
             errors.report(exc)
@@ -152,7 +160,7 @@ class Bus:
 
         client = _Client()
         try:
-            await client.connect(
+            connecting = client.connect(
                 servers,
                 name=name,
                 inbox_prefix=f"_INBOX_{name}".encode(),
@@ -168,12 +176,13 @@ class Bus:
                 reconnected_cb=on_reconnected,
                 closed_cb=on_closed,
             )
+            await supervision.patiently(connecting)
             self._client = client
             self._jetstream = client.jetstream(timeout=REQUEST_TIMEOUT)
             self._mark_up()
             errors.forget()
             _log.info("nats_connected")
-            await closed.wait()
+            await supervision.patiently(closed.wait())
         finally:
             self._mark_down()
             with suppress(nats.errors.Error, OSError, TimeoutError):
@@ -230,10 +239,11 @@ async def connect(url: str, *, name: str) -> AsyncIterator[Bus]:
     """
     bus = Bus()
     servers = [server.strip() for server in url.split(",")]
-    connecting = asyncio.create_task(bus.keep_connected(servers, name))
+    connecting = supervision.supervise("nats", bus.keep_connected(servers, name))
     try:
         yield bus
     finally:
+        supervision.release(connecting)
         # More than once, since wait_for in Python 3.11, which the client uses, can swallow a cancellation.
         while not connecting.done():
             connecting.cancel()

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.consumer import Done, Outcome, StreamMessage, stream_message
 from shared.bus.topology import ACK_WAIT, PIN_GROUP, Consumer
@@ -173,20 +174,21 @@ class ConcurrentReader:
 
     async def run(self) -> None:
         """Read until the reader is stopped and every message is finished or returned."""
-        heartbeat = asyncio.create_task(self._send_heartbeats())
+        heartbeat = supervision.supervise(f"heartbeats of {self._consumer.name}", self._send_heartbeats())
         try:
             while not self._stopping.is_set():
+                supervision.beat()
                 try:
                     await self._read()
                 except Exception as exc:  # noqa: BLE001 - no error may stop the loop
                     if self._bus.is_connected:  # otherwise the connection has already logged the outage
                         _log.warning("consumer_failed", consumer=self._consumer.name, error=repr(exc))
                     await self._pause(_ERROR_PAUSE)
-            await self._finish()
+            await supervision.patiently(self._finish())
         finally:
             # If this task is cancelled, messages in progress are abandoned; another process may take them.
             await self._cancel([held.task for held in self._held.values() if held.task])
-            heartbeat.cancel()
+            supervision.release(heartbeat).cancel()
             await self._return_unsettled()
             await self._unpin()
 
@@ -205,6 +207,7 @@ class ConcurrentReader:
         lost.add_done_callback(lambda _: self._restart())
         try:
             while not (self._must_restart or self._stopping.is_set()):
+                supervision.beat()
                 if not self._look():
                     # The subscription stays: the answer to a request may still be on its way.
                     await self._pause(uniform(*_IDLE_PAUSE))
@@ -357,6 +360,8 @@ class ConcurrentReader:
         self._running -= 1
         if not held.settled:
             self._unsettled.append(held)
+            if not self._stopping.is_set():
+                supervision.fail("the processing of a message was cancelled")
         if held.key:
             self._continue_line(held.key, may_go_on=held.settled and not self._is_closed)
         if not self._running:
@@ -446,6 +451,7 @@ class ConcurrentReader:
         """Send heartbeats, which tell the server that the messages are still in this process."""
         while True:
             await asyncio.sleep(_HEARTBEAT_CHECK)
+            supervision.beat()
             if not self._bus.is_connected:
                 continue
             now = asyncio.get_running_loop().time()
@@ -498,7 +504,8 @@ class ConcurrentReader:
     async def _until_connected_or_stopped(self) -> None:
         connected = asyncio.create_task(self._bus.until_connected())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({connected, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.wait({connected, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await supervision.patiently(waiting)
         connected.cancel()
         stopping.cancel()
 

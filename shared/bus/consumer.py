@@ -10,26 +10,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from random import uniform
 
 import nats.errors
 import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 
+from shared import supervision
 from shared.bus.client import Bus
+from shared.bus.pull import Pull
 from shared.bus.topology import ACK_WAIT, Consumer
 from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, UnavailableError
 
 _log = structlog.get_logger()
 
-_FETCH_TIMEOUT = 2.0
 _ERROR_PAUSE = 1.0
-_IDLE_PAUSE = (0.5, 1.5)
-"""The pause between two calls of `may_read`; random, so that loops benefit from each other's findings."""
-
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _HEARTBEAT = ACK_WAIT.total_seconds() / 3
@@ -80,8 +76,6 @@ class ConsumerLoop:
             fewer and larger; a single message is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
             again.
-        may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
-            that other processes can.
     """
 
     def __init__(
@@ -93,9 +87,7 @@ class ConsumerLoop:
         batch: int = 1,
         linger: float = 0,
         longest_pause: float = _LONGEST_PAUSE,
-        may_read: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._may_read = may_read
         self._linger = linger
         self._longest_pause = longest_pause
         self._bus = bus
@@ -105,11 +97,16 @@ class ConsumerLoop:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Stop fetching; `run` returns within 2 seconds, or when the fetched messages are processed."""
+        """Stop reading; `run` returns within a second, or when the messages that were read are processed."""
         self._stopping.set()
+
+    @property
+    def name(self) -> str:
+        return f"reader of {self._consumer.name}"
 
     async def run(self) -> None:
         while not self._stopping.is_set():
+            supervision.beat()
             try:
                 await self._read()
             except Exception as exc:  # noqa: BLE001 - no error may stop the loop
@@ -126,40 +123,34 @@ class ConsumerLoop:
         await self._until_connected()
         if self._stopping.is_set():
             return
-        subscription = await self._bus.jetstream.pull_subscribe_bind(
-            self._consumer.name, stream=self._consumer.stream
-        )
+        pull = Pull(self._bus.client, self._consumer)
+        await pull.open()
         try:
             while not self._stopping.is_set():
-                if not self._may_read():
-                    await _return_late_messages(subscription)
-                    await self._pause(uniform(*_IDLE_PAUSE))
-                elif messages := await self._fetch(subscription):
+                supervision.beat()
+                # A batch contains the messages that arrived during the previous one: it grows with the load.
+                if messages := await pull.next_batch(self._batch):
                     await self._handle(messages)
                     if len(messages) < self._batch:
                         await self._pause(self._linger)
         finally:
-            await self._leave(subscription)
+            with suppress(*_CONNECTION_ERRORS):
+                await pull.close()
 
     async def _until_connected(self) -> None:
         connected = asyncio.create_task(self._bus.until_connected())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({connected, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.wait({connected, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await supervision.patiently(waiting)
         connected.cancel()
         stopping.cancel()
-
-    async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
-        # A batch contains the messages that arrived during the previous one: it grows with the load.
-        try:
-            return await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)
-        except TimeoutError:
-            return []
 
     async def _handle(self, messages: list[Msg]) -> None:
         batch = [stream_message(message, self._consumer) for message in messages]
         try:
             async with _heartbeat(messages):
-                outcomes = await self._handle_when_possible(batch)
+                # The handler's own requests are bounded, by up to half a minute for one to the database.
+                outcomes = await supervision.patiently(self._handle_when_possible(batch))
         except asyncio.CancelledError:
             # The handler did not finish in time before a stop: another process can have the messages at once.
             with suppress(*_CONNECTION_ERRORS):
@@ -181,19 +172,6 @@ class ConsumerLoop:
                 _log.warning("handler_unavailable", consumer=self._consumer.name, error=str(exc), pause=pause)
             await self._pause(pause)
             pause = min(2 * pause, self._longest_pause)
-
-    async def _leave(self, subscription: JetStreamContext.PullSubscription) -> None:
-        with suppress(*_CONNECTION_ERRORS):
-            await _return_late_messages(subscription)
-            await subscription.unsubscribe()
-
-
-async def _return_late_messages(subscription: JetStreamContext.PullSubscription) -> None:
-    """Return to the server the messages that arrived after the last fetch had ended."""
-    with suppress(TimeoutError):  # the server only reported the end of that fetch
-        while subscription.pending_msgs:
-            for message in await subscription.fetch(1, timeout=0.05):
-                await _acknowledge(message, HandBack())
 
 
 def stream_message(message: Msg, consumer: Consumer) -> StreamMessage:

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
+from shared import supervision
 from shared.bus.streams import Lag, Streams
 from shared.bus.topology import Consumer
 from shared.errors import BusUnavailableError
@@ -27,8 +28,9 @@ async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]
             _remove(consumer)
         exported = set(current)
         for consumer in current:
+            supervision.beat()
             _export(consumer, await _measure(streams, consumer))
-        await asyncio.sleep(_INTERVAL)
+        await supervision.patiently(asyncio.sleep(_INTERVAL))
 
 
 async def _measure(streams: Streams, consumer: Consumer) -> Lag | None:

@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from pydantic import BaseModel, ValidationError
 
+from shared import supervision
 from shared.bus.client import Bus
 from shared.errors import BusUnavailableError
 
@@ -97,6 +98,7 @@ class Membership:
         self._held: set[str] = set()
         self._others: dict[str, Announcement] = {}
         self._heard_at: dict[str, float] = {}
+        self._heard_self_at = 0.0
         self._checked_at = 0.0
         self._has_joined = False
         self._to_announce = asyncio.Event()
@@ -139,12 +141,14 @@ class Membership:
         """Announce this process, and listen to the others, until the task is cancelled."""
         while True:
             with suppress(*_CONNECTION_ERRORS):
-                await self._bus.until_connected()
+                await supervision.patiently(self._bus.until_connected())
                 subscription = await self._bus.client.subscribe(self._subject, cb=self._hear)
                 try:
                     await self._join()
                     while True:
+                        supervision.beat()
                         await self._announce()
+                        self._check_echo()
                         self._forget_silent()
                         await self._until_next()
                 finally:
@@ -160,6 +164,7 @@ class Membership:
             await self._announce()
 
     async def _join(self) -> None:
+        self._heard_self_at = asyncio.get_running_loop().time()
         self._excuse_silence()  # without a connection, no announcements could arrive
         await self._announce()
         await asyncio.sleep(_ANSWER_TIME)
@@ -186,6 +191,7 @@ class Membership:
         except ValidationError:
             return
         if heard.member == self._id:
+            self._heard_self_at = asyncio.get_running_loop().time()
             return
         known = self._others.get(heard.member)
         if heard.state is State.LEAVING and not heard.held:
@@ -197,6 +203,11 @@ class Membership:
             self._to_announce.set()  # a process that has just started learns of this one at once
         if heard != known:
             self.changed.set()
+
+    def _check_echo(self) -> None:
+        """Raise TimeoutError if the subscription does not even receive the announcements of this process."""
+        if asyncio.get_running_loop().time() > self._heard_self_at + _TIMEOUT:
+            raise TimeoutError
 
     def _forget_silent(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -47,6 +47,11 @@ _ROOM_FOR_HEADERS = 4 * 1024
 _TOO_LARGE = 10_054
 """The server's own code for a message that is too large for a stream."""
 
+_OUTAGE_SECONDS = 30.0
+"""The time for which the last publish says whether the next one works. Then the stream is tried again."""
+
+_FIRST_SERVER_ERROR = 500
+
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server accepts at most 50."""
 
@@ -74,11 +79,13 @@ class PublishRejectedError(BusUnavailableError):
 
     Attributes:
         code: the server's own error code.
+        status: 400 or above if the message is at fault, 500 or above if the stream cannot store any.
     """
 
-    def __init__(self, code: int, detail: str) -> None:
+    def __init__(self, code: int, detail: str, status: int = 400) -> None:
         super().__init__(detail)
         self.code = code
+        self.status = status
 
 
 class Publisher:
@@ -104,6 +111,12 @@ class Publisher:
         with tracing.publishing(stream, outgoing.id):
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
             return await queue.publish(traced)
+
+    @property
+    def outage(self) -> str | None:
+        """The reason why a stream stored nothing when this process last published to it, or None."""
+        outages = (f"{stream}: {queue.outage}" for stream, queue in self._queues.items() if queue.outage)
+        return next(outages, None)
 
     async def aclose(self) -> None:
         for queue in self._queues.values():
@@ -134,6 +147,15 @@ class _BatchQueue:
         self._rate = _Rate()
         self._last_batch_at = 0.0
         self._is_worthwhile = asyncio.Event()
+        self._outage = ""
+        self._outage_at = 0.0
+
+    @property
+    def outage(self) -> str | None:
+        """The error of the last messages, if all of them failed recently and on the current connection."""
+        age = asyncio.get_running_loop().time() - self._outage_at
+        is_current = age < min(_OUTAGE_SECONDS, self._bus.connected_for.total_seconds())
+        return self._outage if self._outage and is_current else None
 
     async def publish(self, outgoing: Outgoing) -> int:
         _check_size(outgoing, self._bus.client)  # fails immediately if there is no connection
@@ -161,7 +183,9 @@ class _BatchQueue:
             while self._waiting:
                 await self._linger()
                 size = min(self._batch_size, len(self._waiting))
-                await self._send([self._waiting.popleft() for _ in range(size)])
+                batch = [self._waiting.popleft() for _ in range(size)]
+                # If NATS does not store anything, the publishers give up, and nobody expects their messages.
+                await self._send([each for each in batch if not each[1].done()])
         finally:
             # Immediately: a message must not be left to a task that has looked for the last time.
             self._sending -= 1
@@ -178,7 +202,10 @@ class _BatchQueue:
         self._last_batch_at = now()
 
     async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
+        if not batch:
+            return
         results = await self._store([outgoing for outgoing, _ in batch])
+        self._note_outage(results)
         for (_, stored), result in zip(batch, results, strict=True):
             if stored.done():
                 continue  # its publisher has given up
@@ -186,6 +213,13 @@ class _BatchQueue:
                 stored.set_exception(result)
             else:
                 stored.set_result(result)
+
+    def _note_outage(self, results: Sequence[int | BaseException]) -> None:
+        outages = [
+            result for result in results if isinstance(result, BusUnavailableError) and _is_outage(result)
+        ]
+        self._outage = str(outages[0]) if len(outages) == len(results) else ""
+        self._outage_at = asyncio.get_running_loop().time()
 
     async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
         if self._joins_lines:
@@ -240,7 +274,9 @@ class _BatchQueue:
             )
         answer = json.loads(reply.data)
         if error := answer.get("error"):
-            raise PublishRejectedError(error.get("err_code", 0), error.get("description", "refused"))
+            raise PublishRejectedError(
+                error.get("err_code", 0), error.get("description", "refused"), error.get("code", 400)
+            )
         return int(answer["seq"])
 
     async def aclose(self) -> None:
@@ -289,6 +325,11 @@ class _Rate:
 
     def _decayed(self, now: float) -> float:
         return self._sum * math.exp((self._at - now) / _RATE_SECONDS)
+
+
+def _is_outage(error: BusUnavailableError) -> bool:
+    """Return whether an error concerns NATS, rather than the message that it has rejected."""
+    return not isinstance(error, PublishRejectedError) or error.status >= _FIRST_SERVER_ERROR
 
 
 def _give_up(stored: asyncio.Future[int]) -> None:

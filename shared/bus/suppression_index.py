@@ -60,7 +60,7 @@ class SuppressionIndex:
         """
         if not self._is_current and self._reading and not self._reading.done():
             return self._reading  # the index is not used before it is loaded
-        if self._next is None:
+        if self._next is None or self._next.done():  # it has been cancelled before it began
             self._next = asyncio.create_task(self._read_after(self._reading))
             self._next.add_done_callback(_retrieve)
         return self._next

@@ -10,11 +10,12 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from shared.observability.log_output import LogOutput
 from shared.settings import Settings
 
 _FIRST_FIELDS = ("timestamp", "level", "service", "event", "message_id")
@@ -28,7 +29,11 @@ _RESET = "\x1b[0m"
 
 
 def configure(settings: Settings, *, service: str) -> None:
-    """Configure logging for this process, in which every line belongs to `service`."""
+    """Configure logging for this process, in which every line belongs to `service`.
+
+    Everything else that is written to stderr, such as the traceback of a thread, takes the same path.
+    """
+    sys.stderr = cast("TextIO", LogOutput(sys.stderr.fileno()))
     level = logging.getLevelNamesMapping()[settings.log_level]
     as_text = settings.log_format == "text"
     common: list[Processor] = [

@@ -3,6 +3,10 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 READY = Gauge("messaging_ready", "1 if the service is ready, as reported by /readyz, otherwise 0")
+LOG_LINES_DROPPED = Counter(
+    "messaging_log_lines_dropped_total",
+    "Lines that could not be written to the log: its reader is gone or too slow, or its disk is full",
+)
 
 ACCEPTED = Counter(
     "messaging_accepted_total",

@@ -40,12 +40,17 @@ class Process:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module],
+                [sys.executable, "-m", *self._module.split()],
                 cwd=ROOT,
                 env={**os.environ, **self._environment},
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of the process, or None while it is running."""
+        return self._process.poll() if self._process else None
 
     async def until_ready(self, client: httpx.AsyncClient, path: str) -> None:
         async def is_ready() -> bool:
@@ -152,6 +157,7 @@ async def running_stack(
     nats_url: str,
     settings: Mapping[str, str] | None = None,
     services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
+    saboteurs: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Stack]:
     """Run the services with these servers for the block.
 
@@ -161,6 +167,7 @@ async def running_stack(
         nats_url: the URL of NATS.
         settings: further settings. A value such as `$GATEWAY_URL` stands for the value of that setting.
         services: the services to run.
+        saboteurs: the ports of `tests.sabotage`, by the services that it runs.
     """
     ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
     environment = {
@@ -182,6 +189,8 @@ async def running_stack(
         "ingest": "services.ingest",
         "sender": "services.sender",
     }
+    for name, port in (saboteurs or {}).items():
+        modules[name] = f"tests.sabotage {modules[name]} {port}"
     processes = {
         name: Process(
             modules[name],

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from shared.errors import BusUnavailableError
 
-DEADLINE = 4.5
+DEADLINE = 4.25
 """Seconds that NATS has for a whole request: a single step may take 4, and clients wait for 5."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.gateway.http.deadline import deadline
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject
@@ -48,11 +49,12 @@ class WebhookService:
             _log.warning(
                 "webhook_event_invalid", provider=provider, count=len(content.invalid), fields=fields[:20]
             )
-        await asyncio.gather(
-            *(self._receive(message, trace) for message in content.messages),
-            *(self._report(receipt, request, trace) for receipt in content.receipts),
-            *(self._record(change) for change in content.suppressions),
-        )
+        async with deadline():
+            await asyncio.gather(
+                *(self._receive(message, trace) for message in content.messages),
+                *(self._report(receipt, request, trace) for receipt in content.receipts),
+                *(self._record(change) for change in content.suppressions),
+            )
 
     async def _receive(self, incoming: IncomingMessage, trace: Mapping[str, str]) -> None:
         message = incoming.message

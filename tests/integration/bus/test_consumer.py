@@ -2,11 +2,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Self
 
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from structlog.testing import capture_logs
 
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Done, HandBack, Handler, Outcome, StreamMessage
@@ -144,75 +141,6 @@ async def test_a_loop_does_not_linger_after_a_full_batch(bus: Bus, publisher: Pu
     async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=5, linger=60)):
         await eventually(all_seen)
     assert seen == payloads
-
-
-async def test_a_loop_fetches_nothing_while_it_may_not_read(
-    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
-) -> None:
-    allowed, asked, seen = asyncio.Event(), list[None](), list[bytes]()
-
-    def may_read() -> bool:
-        asked.append(None)
-        return allowed.is_set()
-
-    async def was_asked_twice() -> bool:
-        return len(asked) > 1
-
-    async def all_seen() -> bool:
-        return len(seen) == 3
-
-    async with running(ConsumerLoop(bus, INGEST, collecting(seen), may_read=may_read)):
-        await fill(publisher, 3)
-        asked.clear()
-        await eventually(was_asked_twice)
-        info = await jetstream.consumer_info(INGEST.stream, INGEST.name)
-        assert (info.num_pending, info.num_ack_pending) == (3, 0)
-        allowed.set()
-        await eventually(all_seen)
-
-
-class IdleBus(Bus):
-    """A connection on which only the end of the last fetch is reported, and late."""
-
-    def __init__(self) -> None:
-        self.pending_msgs = 1
-
-    @property
-    def is_connected(self) -> bool:
-        return True
-
-    async def until_connected(self) -> None:
-        pass
-
-    @property
-    def jetstream(self) -> Any:  # noqa: ANN401 - the methods that the loop uses
-        return self
-
-    async def pull_subscribe_bind(self, _consumer: str, stream: str) -> Self:  # noqa: ARG002
-        return self
-
-    async def fetch(self, _batch: int, timeout: float) -> list[Msg]:  # noqa: ARG002, ASYNC109
-        self.pending_msgs = 0
-        raise TimeoutError
-
-    async def unsubscribe(self) -> None:
-        pass
-
-
-async def test_a_late_report_that_a_fetch_has_ended_is_ignored() -> None:
-    asked = list[None]()
-
-    def may_read() -> bool:
-        asked.append(None)
-        return False
-
-    async def was_asked_again() -> bool:
-        return len(asked) > 1
-
-    with capture_logs() as logs:
-        async with running(ConsumerLoop(IdleBus(), INGEST, collecting([]), may_read=may_read)):
-            await eventually(was_asked_again)
-    assert logs == []
 
 
 async def test_a_loop_that_stops_leaves_no_message_outstanding(

@@ -171,3 +171,26 @@ async def test_a_message_that_is_too_large_is_rejected_without_the_others(
     )
     assert isinstance(results[-1], PublishRejectedError)
     assert sorted(result for result in results if isinstance(result, int)) == list(range(1, 31))
+
+
+async def test_a_stream_that_stores_nothing_is_reported_until_it_does(
+    publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    config = (await jetstream.stream_info(Stream.OUTBOUND)).config
+    await jetstream.update_stream(config.evolve(max_bytes=1))
+    with pytest.raises(PublishRejectedError):
+        await publisher.publish(Stream.OUTBOUND, outgoing())
+    assert str(publisher.outage).startswith("OUTBOUND: ")
+
+    await jetstream.update_stream(config)
+    await publisher.publish(Stream.OUTBOUND, outgoing())
+    assert publisher.outage is None
+
+
+async def test_a_message_that_is_rejected_for_its_own_sake_is_no_outage(publisher: Publisher) -> None:
+    headers = {"Nats-Expected-Last-Subject-Sequence": "7"}
+    with pytest.raises(PublishRejectedError):
+        await publisher.publish(
+            Stream.OUTBOUND, Outgoing("outbound.sms.transactional.0.00", None, b"", headers)
+        )
+    assert publisher.outage is None

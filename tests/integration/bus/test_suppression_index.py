@@ -176,3 +176,14 @@ async def test_an_unreadable_change_affects_only_its_own_pair(bus: Bus, publishe
         suppression = await suppressions.suppression_of(message(0))
         assert suppression is not None
         assert suppression.source is SuppressionSource.UNREADABLE
+
+
+async def test_a_task_that_is_cancelled_does_not_stop_the_index(bus: Bus) -> None:
+    index = SuppressionIndex(bus)
+    await until_loaded(index)
+    asking = asyncio.create_task(index.with_messages(["suppression.sms.unknown"]))
+    await asyncio.sleep(0)
+    assert index._next is not None  # noqa: SLF001 - no other code has this task
+    index._next.cancel()  # noqa: SLF001
+    await asyncio.wait({asking})
+    assert await index.with_messages(["suppression.sms.unknown"]) == []

@@ -1,0 +1,189 @@
+"""Ends the process when a part of it has ended or is stuck, so that it is started again.
+
+A task that runs as long as the process does is started with `supervise`, and its loop calls `beat` in every
+turn. The process has failed if such a task is cancelled, raises an exception, or does not turn for six
+seconds. It then stops as it does after a signal. Nine seconds after its last sign of life, a thread ends it,
+even if the event loop is blocked.
+
+Time is counted in ticks of the event loop and of the thread, so that the time during which a process was
+suspended does not count.
+"""
+
+import asyncio
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+_log = structlog.get_logger()
+
+_TICK = 1.0
+"""Seconds."""
+
+_PATIENCE = 5
+"""Ticks that a turn of a loop may take. Some turns contain a request to NATS, which may take four seconds."""
+
+_LIFETIME = 8
+"""Ticks of the thread without one of the event loop, after which the process ends at once."""
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class _Loop:
+    name: str
+    silent_for: int = 0
+
+
+class Supervisor:
+    """The supervision of this process.
+
+    Attributes:
+        failure: the reason why the process is ending; None while all is well.
+    """
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+        self._loops: dict[asyncio.Task[Any], _Loop] = {}
+        self._has_loops = False
+        self._silent_for = 0
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def install(self) -> None:
+        """Supervise everything that is started from now on."""
+        _supervisor.set(self)
+
+    def start(self) -> None:
+        """Start the thread; from now on, `tick` has to be called."""
+        self._thread.start()
+
+    def tick(self) -> None:
+        """Check all loops; the event loop calls this once a second."""
+        if self.failure is None:
+            self._silent_for = 0
+        if self._thread.ident is not None and not self._thread.is_alive():
+            self.fail("the watchdog has ended")
+        self._has_loops |= bool(self._loops)
+        if self._has_loops and not self._loops:
+            self.fail("no task is left")
+        for loop in self._loops.values():
+            loop.silent_for += 1
+            if loop.silent_for > _PATIENCE:
+                self.fail(f"{loop.name} is stuck", after=loop.silent_for)
+
+    def stop(self) -> None:
+        """Expect the process to stop, in any time, unless it has failed."""
+        self._is_stopping = True
+
+    def fail(self, failure: str, *, after: int = 0) -> None:
+        """Have the process end, in fewer ticks if it has failed some time ago."""
+        if self.failure is None:
+            self.failure = failure
+            self._silent_for = after
+            _log.error("process_failed", reason=failure)
+
+    def start_task(self, name: str, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        loop = _Loop(name)
+        task = asyncio.create_task(_run(loop, coroutine), name=name)
+        self._loops[task] = loop
+        task.add_done_callback(self._end)
+        return task
+
+    def release(self, task: asyncio.Task[Any]) -> None:
+        self._loops.pop(task, None)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        loop = self._loops.pop(task, None)
+        if loop is None:
+            return
+        if task.cancelled():
+            self.fail(f"{loop.name} was cancelled")
+        elif error := task.exception():
+            self.fail(f"{loop.name} failed: {error!r}")
+
+    def _watch(self) -> None:
+        while not (self._is_stopping and self.failure is None):
+            time.sleep(_TICK)
+            self._silent_for += 1
+            if self._silent_for > _LIFETIME:
+                _log.critical("process_killed", reason=self.failure or "the event loop is blocked")
+                faulthandler.dump_traceback()
+                sys.stderr.close()
+                os._exit(1)
+
+
+_supervisor: ContextVar[Supervisor | None] = ContextVar("supervisor", default=None)
+_loop: ContextVar[_Loop | None] = ContextVar("loop", default=None)
+
+
+async def _run(loop: _Loop, coroutine: Coroutine[Any, Any, T]) -> T:
+    _loop.set(loop)
+    return await coroutine
+
+
+def supervise(name: str, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task without which the process is of no use, and whose loop calls `beat`.
+
+    It may return, but if it raises an exception or is cancelled, the process ends; `release` it before you
+    cancel it.
+    """
+    if supervisor := _supervisor.get():
+        return supervisor.start_task(name, coroutine)
+    return asyncio.create_task(coroutine, name=name)
+
+
+@asynccontextmanager
+async def running(name: str, coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Supervise a task for the duration of the block, and cancel it then."""
+    task = supervise(name, coroutine)
+    try:
+        yield
+    finally:
+        release(task).cancel()
+
+
+def release(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """Return a task that may now end in any way."""
+    if supervisor := _supervisor.get():
+        supervisor.release(task)
+    return task
+
+
+def fail(failure: str) -> None:
+    """Have the process end if it is supervised."""
+    if supervisor := _supervisor.get():
+        supervisor.fail(failure)
+
+
+def failure() -> str | None:
+    """Return the reason why the process is ending, or None."""
+    supervisor = _supervisor.get()
+    return supervisor.failure if supervisor else None
+
+
+def beat() -> None:
+    """Show that the loop of the current task has turned."""
+    if loop := _loop.get():
+        loop.silent_for = 0
+
+
+async def patiently(awaitable: Awaitable[T]) -> T:
+    """Await something that may take any time, such as the end of an outage, without counting as stuck."""
+    future = asyncio.ensure_future(awaitable)
+    try:
+        while not future.done():
+            beat()
+            await asyncio.wait({future}, timeout=_TICK)
+        beat()
+        return future.result()
+    finally:
+        future.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sysconfig
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -45,6 +46,8 @@ from tests import messages
 from tests.ports import free_port
 
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "nats" / "nats-server.conf"
+
+START = CONFIGURATION.with_name("start.sh")
 
 ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
 SERVICES = (GATEWAY, INGEST, SENDER)
@@ -123,20 +126,15 @@ class ConfiguredNats(NatsServer):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def command(self) -> Command:
-        options = {
-            "config": CONFIGURATION,
-            "addr": HOST,
-            "port": self.port,
-            "http_port": free_port(),
-        }
-        variables = {f"NATS_{user.upper()}_PASSWORD": PASSWORD for user in (ADMIN, *SERVICES)}
+        options = {"addr": HOST, "port": self.port, "http_port": free_port()}
+        variables = {f"NATS_{user.upper()}_PASSWORD": json.dumps(PASSWORD) for user in (ADMIN, *SERVICES)}
         variables["NATS_STORE_DIR"] = str(self.folder)
-        program = Path(sysconfig.get_path("scripts")) / "nats-server"
-        argv = (str(program), *(f"--{name}={value}" for name, value in options.items()))
+        variables["PATH"] = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+        argv = ("sh", str(START), *(f"--{name}={value}" for name, value in options.items()))
         return replace(
             super().command(),
             argv=argv,
-            environment={name: json.dumps(value) for name, value in variables.items()},
+            environment=variables,
         )
 
     async def answers(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import nats
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from dev.local_stack.readiness import NotReadyError, answers_jetstream
+from dev.local_stack.servers import NatsServer
 from services.sender.pauses import Pauses
 from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
@@ -18,6 +20,7 @@ from shared.bus.concurrent import Begin, ConcurrentReader
 from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
 from shared.bus.key_value import KeyValueStore
 from shared.bus.membership import Membership
+from shared.bus.provision import provision
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.streams import Streams
 from shared.bus.suppression_list import SuppressionList
@@ -34,6 +37,7 @@ from shared.ids import (
 )
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests import messages
+from tests.ports import free_port
 from tests.rights import (
     ADMIN,
     ADMINISTRATION,
@@ -222,6 +226,8 @@ async def test_only_its_own_service_may_read_a_consumer_or_acknowledge(server: C
                 for subject in (
                     f"$JS.API.CONSUMER.MSG.NEXT.{place}",
                     f"$JS.ACK.{place}.1.1.1.1700000000000000000.0",
+                    # The server reads this one as the same acknowledgement.
+                    f"$JS.ACK.{place}.DELAYED.1.1.1700000000000000000.0",
                 ):
                     assert await probe.may_publish(subject) == (consumer in own), (service, subject)
 
@@ -311,6 +317,28 @@ async def test_a_service_receives_nothing_of_the_others(server: ConfiguredNats, 
 async def test_nobody_can_connect_without_the_password(server: ConfiguredNats, user: str | None) -> None:
     with pytest.raises(NotReadyError, match=r"(?i)authorization"):
         await answers_jetstream(server.url if user is None else server.url_for(user, "another"))
+
+
+async def test_the_streams_of_a_server_without_accounts_are_kept(tmp_path: Path) -> None:
+    earlier = NatsServer(tmp_path / "data", free_port(), log=tmp_path / "earlier.log", durable=False)
+    await earlier.start()
+    client = await nats.connect(earlier.url)
+    await provision(client.jetstream(timeout=30))
+    await client.jetstream().publish("events.sms.sent", b"stored")
+    await client.jetstream().reset_consumer(Stream.EVENTS, "ingest-events", 2)
+    await client.close()
+    await earlier.stop()
+    for _ in range(2):
+        server = ConfiguredNats(tmp_path / "data", free_port(), log=tmp_path / "log")
+        await server.start()
+        try:
+            client = await nats.connect(server.url_for(ADMIN))
+            jetstream = client.jetstream()
+            assert (await jetstream.get_msg(Stream.EVENTS, 1)).data == b"stored"
+            assert (await jetstream.consumer_info(Stream.EVENTS, "ingest-events")).num_pending == 0
+            await client.close()
+        finally:
+            await server.kill()
 
 
 async def test_acknowledged_messages_are_on_the_disk() -> None:

@@ -27,7 +27,8 @@ _CONNECT_TIMEOUT = 5
 # A statement that waits for a table in use makes all later statements on that table wait as well. A migration
 # therefore fails instead, and can be run again when the table is free.
 _LOCK_TIMEOUT = "5s"
-_LOCK_NOT_AVAILABLE = "55P03"
+_IN_USE = {"55P03", "40P01"}
+"""The SQLSTATEs of a lock that is not available, and of a deadlock with another transaction."""
 
 _ADVISORY_LOCK = 0x6D696772617465
 """An arbitrary number that nothing else in the database locks."""
@@ -71,9 +72,9 @@ async def migrate_online() -> None:
         await acquire_lock(connection)
         await connection.run_sync(migrate)
     except DBAPIError as exc:
-        if getattr(exc.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+        if getattr(exc.orig, "sqlstate", None) not in _IN_USE:
             raise
-        sys.exit(f"migrate: a table was in use for {_LOCK_TIMEOUT}; nothing was changed, try again")
+        sys.exit("migrate: a table was in use; nothing was changed, try again")
     finally:
         await connection.close()
 

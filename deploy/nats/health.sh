@@ -1,7 +1,13 @@
 #!/bin/sh
 # The health check of the container. A stream for which there was no room on the disk stores nothing until the
 # server is restarted: if there is room again, this ends the server, and the restart policy starts it.
-health=$(printf 'GET /healthz HTTP/1.0\r\n\r\n' | nc -w 4 127.0.0.1 "${NATS_MONITORING_PORT:-8222}")
+port=${NATS_MONITORING_PORT:-8222}
+if command -v curl >/dev/null; then
+  health=$(curl --silent --max-time 4 "http://127.0.0.1:$port/healthz")
+else
+  # The wget of busybox does not print the body of an error.
+  health=$(printf 'GET /healthz HTTP/1.0\r\n\r\n' | nc -w 4 127.0.0.1 "$port")
+fi
 case "$health" in
   *'"status":"ok"'*) exit 0 ;;
   *'write error'*)

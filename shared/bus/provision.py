@@ -8,7 +8,8 @@ messages that have been replaced: those of version 0.1, and the shards of a diff
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import nats
 import nats.errors
@@ -145,14 +146,15 @@ def _position(consumer: ConsumerInfo, last: int) -> int:
     return last if is_done or consumer.ack_floor is None else consumer.ack_floor.stream_seq
 
 
-async def main() -> None:
-    settings = load(ProvisionSettings, program="provision")
+@asynccontextmanager
+async def administering(settings: BusSettings, *, program: str) -> AsyncIterator[JetStreamContext]:
+    """Connect to JetStream for the block, in which its errors end the program with one line."""
     servers = [server.strip() for server in settings.nats_url.split(",")]
     try:
         client = await nats.connect(
             servers,
-            name="provision",
-            inbox_prefix=b"_INBOX_provision",
+            name=program,
+            inbox_prefix=f"_INBOX_{program}".encode(),
             connect_timeout=2,
             allow_reconnect=True,
             max_reconnect_attempts=_CONNECT_ATTEMPTS,
@@ -160,18 +162,24 @@ async def main() -> None:
             error_cb=_ignore,
         )
     except (nats.errors.Error, OSError, TimeoutError) as exc:
-        sys.exit(f"provision: cannot connect to NATS at NATS_URL: {exc!r}")
+        sys.exit(f"{program}: cannot connect to NATS at NATS_URL: {exc!r}")
     try:
+        yield client.jetstream(timeout=_TIMEOUT)
+    except (nats.errors.Error, APIError, TimeoutError) as exc:
+        sys.exit(f"{program}: {exc}")
+    finally:
+        await client.close()
+
+
+async def main() -> None:
+    settings = load(ProvisionSettings, program="provision")
+    async with administering(settings, program="provision") as jetstream:
         await provision(
-            client.jetstream(timeout=_TIMEOUT),
+            jetstream,
             replicas=settings.stream_replicas,
             max_bytes=settings.stream_max_bytes,
             shards=settings.sender_shards,
         )
-    except (nats.errors.Error, APIError, TimeoutError) as exc:
-        sys.exit(f"provision: {exc}")
-    finally:
-        await client.close()
     print("provision: the streams, consumers and buckets are up to date")  # noqa: T201 - a command
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ async def running_stack(
     folder: Path,
     *,
     database_url: str,
-    nats_url: str,
+    nats_url: str | Callable[[str], str],
     settings: Mapping[str, str] | None = None,
     services: Sequence[str] = ("mocks", "gateway", "ingest", "sender"),
     saboteurs: Mapping[str, int] | None = None,
@@ -164,7 +164,7 @@ async def running_stack(
     Args:
         folder: the folder for the logs of the services.
         database_url: the URL of the database.
-        nats_url: the URL of NATS.
+        nats_url: the URL of NATS, or a function that returns the URL of each service.
         settings: further settings. A value such as `$GATEWAY_URL` stands for the value of that setting.
         services: the services to run.
         saboteurs: the ports of `tests.sabotage`, by the services that it runs.
@@ -172,7 +172,6 @@ async def running_stack(
     ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
     environment = {
         "DATABASE_URL": database_url,
-        "NATS_URL": nats_url,
         "GATEWAY_PORT": str(ports["gateway"]),
         "GATEWAY_URL": f"http://127.0.0.1:{ports['gateway']}",
         "SMS_PROVIDER_PORT": str(ports["mocks"]),
@@ -195,7 +194,11 @@ async def running_stack(
         name: Process(
             modules[name],
             f"http://127.0.0.1:{ports[name]}",
-            {**environment, "HEALTH_PORT": str(ports[name])},
+            {
+                **environment,
+                "NATS_URL": nats_url if isinstance(nats_url, str) else nats_url(name),
+                "HEALTH_PORT": str(ports[name]),
+            },
             folder / f"{name}.log",
         )
         for name in services

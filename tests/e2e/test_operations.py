@@ -215,6 +215,9 @@ async def test_the_database_is_rebuilt_while_messages_are_sent(
 ) -> None:
     sent = [await stack.send(body=f"before {number}") for number in range(5)]
     await until_idle(jetstream)
+    for stream in ("OUTBOUND", "EVENTS"):
+        await terminal.run("purge-before", STREAM=stream, BEFORE=await time_of_last(jetstream, stream))
+        assert (await jetstream.stream_info(stream)).state.messages == 1
     rebuilding = asyncio.create_task(terminal.run("rebuild"))
     while not rebuilding.done():
         sent.append(await stack.send(body=f"meanwhile {len(sent)}"))
@@ -376,6 +379,37 @@ async def test_purging_old_messages(stack: Stack, terminal: Terminal, jetstream:
     for before, first in ((LONG_AGO, 1), (second.time.isoformat(), 2), ("2099-01-01T00:00:00Z", 2)):
         await terminal.run("purge-before", STREAM="OUTBOUND", BEFORE=before)
         assert (await jetstream.stream_info("OUTBOUND")).state.first_seq == first
+
+
+async def time_of_last(jetstream: JetStreamContext, stream: str) -> str:
+    last = (await jetstream.stream_info(stream)).state.last_seq
+    time = (await jetstream.get_msg(stream, last)).time
+    assert time is not None
+    return time.isoformat()
+
+
+async def test_messages_that_are_not_processed_are_not_purged(
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+) -> None:
+    await terminal.run("drained")
+    await stack.processes["ingest"].end()
+    for _ in range(2):
+        await stack.send()
+    before = await time_of_last(jetstream, "OUTBOUND")
+    for stream in ("OUTBOUND", "SUPPRESSIONS"):
+        purge = partial(terminal.run, "purge-before", STREAM=stream, BEFORE=before)
+        assert not await succeeds(purge)
+    assert (await jetstream.stream_info("OUTBOUND")).state.messages == 2
+
+
+@pytest.mark.usefixtures("stack")
+async def test_a_running_sender_does_not_lose_its_messages(
+    terminal: Terminal, jetstream: JetStreamContext
+) -> None:
+    before = await jetstream.consumers_info("OUTBOUND")
+    assert not await succeeds(partial(terminal.run, "without-ledger"))
+    after = await jetstream.consumers_info("OUTBOUND")
+    assert [each.delivered for each in after] == [each.delivered for each in before]
 
 
 async def test_skipping_a_poison_message_and_sending_it_later(

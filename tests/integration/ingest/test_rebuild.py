@@ -1,0 +1,121 @@
+"""Rebuilding the database while everything is running."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.js import JetStreamContext
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from services.ingest import rebuild as module
+from services.ingest.rebuild import rebuild
+from services.ingest.repository import Repository
+from services.ingest.worker import Worker
+from shared.bus.client import connect
+from shared.bus.publisher import publishing
+from shared.bus.topology import Stream
+from tests.events import accepted, delivered, message, of_all_kinds
+from tests.integration.ingest.database import contents, until_count
+from tests.integration.ingest.streams import publish
+from tests.integration.ingest.test_worker import until_all_is_read
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def working(engine: AsyncEngine, nats_url: str) -> AsyncIterator[None]:
+    async with connect(nats_url, name="ingest") as bus, publishing(bus) as publisher:
+        worker = Worker(bus, Repository(engine), publisher)
+        worker.start()
+        yield
+        await worker.stop()
+
+
+async def execute(engine: AsyncEngine, statement: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+
+
+@pytest.mark.usefixtures("working")
+@pytest.mark.parametrize("stream", [Stream.INBOUND, Stream.OUTBOUND, Stream.EVENTS, Stream.DEADLETTER])
+async def test_rows_that_a_stream_no_longer_contains_are_kept(
+    engine: AsyncEngine, nats_url: str, jetstream: JetStreamContext, stream: Stream
+) -> None:
+    await publish(nats_url, [*of_all_kinds(), *delivered(9)])
+    await until_all_is_read(nats_url)
+    before = await contents(engine)
+    await jetstream.purge_stream(stream)
+    assert await rebuild(engine, jetstream) > 0
+    assert await contents(engine) == before
+
+
+@pytest.mark.usefixtures("working")
+async def test_rows_are_as_the_streams_have_them(
+    engine: AsyncEngine, nats_url: str, jetstream: JetStreamContext
+) -> None:
+    await publish(nats_url, of_all_kinds())
+    await until_all_is_read(nats_url)
+    before = await contents(engine)
+    await execute(engine, "UPDATE messages SET body = 'damaged'")
+    await execute(engine, "DELETE FROM message_events")
+    assert await rebuild(engine, jetstream) == 0
+    assert await contents(engine) == before
+
+
+@pytest.mark.usefixtures("working")
+async def test_an_interrupted_rebuild_continues(
+    engine: AsyncEngine, nats_url: str, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(nats_url, of_all_kinds())
+    await until_all_is_read(nats_url)
+    before = await contents(engine)
+    await jetstream.purge_stream(Stream.EVENTS)
+    for step in ("_replay", "_bring_back"):
+        monkeypatch.setattr(module, step, _interrupt)
+        with pytest.raises(_InterruptedError):
+            await rebuild(engine, jetstream)
+        monkeypatch.undo()
+    assert await contents(engine) != before
+    await rebuild(engine, jetstream)
+    assert await contents(engine) == before
+
+
+class _InterruptedError(Exception):
+    pass
+
+
+async def _interrupt(*_: object) -> None:
+    raise _InterruptedError
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_rebuild_under_traffic_causes_no_deadlock(
+    engine: AsyncEngine, nats_url: str, jetstream: JetStreamContext
+) -> None:
+    async def send() -> None:
+        for first in range(0, 200, 10):
+            # Each message has a conversation of its own, which ingest creates as well.
+            messages = [message(number, to=f"+1804555{number:04}") for number in range(first, first + 10)]
+            events = [[accepted(each), *delivered(first + n)[1:]] for n, each in enumerate(messages)]
+            await publish(nats_url, [event for each in events for event in each])
+
+    async def read() -> None:
+        while not sending.done():
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT FROM messages, conversations, message_history LIMIT 1"))
+                await connection.execute(text("SELECT FROM suppression_changes, messages LIMIT 1"))
+
+    with capture_logs() as logs:
+        sending = asyncio.create_task(send())
+        reading = asyncio.create_task(read())
+        await until_count(engine, "messages", 20)
+        await rebuild(engine, jetstream)
+        await sending
+        await reading
+        await until_all_is_read(nats_url)
+    assert [entry for entry in logs if entry["log_level"] != "info"] == []
+    found = await contents(engine)
+    assert len(found["messages"]) == 400
+    assert len(found["message_events"]) == 600

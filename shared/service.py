@@ -4,6 +4,8 @@ import gc
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -11,9 +13,11 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.http_server import Admission, config_of, raise_descriptor_limit
 from shared.observability.metrics import READY
 
-_GRACE_SECONDS = 5
+_SCRAPE_INTERVAL = 0.5
+"""Seconds. Metrics are not collected more often, because each time takes several milliseconds."""
 
 ReadinessCheck = Callable[[], Awaitable[str | None]]
 """Returns the reason why the service is not ready, or None if it is ready."""
@@ -38,6 +42,7 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         notes: further fields of the response of `/readyz`, which do not affect its status.
     """
     router = APIRouter(tags=["operations"])
+    scraped_at, page = -inf, b""
 
     @router.get(
         "/healthz",
@@ -68,32 +73,32 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         response_class=PlainTextResponse,
     )
     async def metrics() -> Response:
-        READY.set(await check_ready() is None)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        nonlocal scraped_at, page
+        if monotonic() >= scraped_at + _SCRAPE_INTERVAL:
+            scraped_at = monotonic()
+            READY.set(await check_ready() is None)
+            page = generate_latest()
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     return router
 
 
-def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | None = None) -> None:
+def serve(app: FastAPI, *, host: str, port: int, program: str, own: tuple[str, int] | None = None) -> None:
     """Serve the app until SIGTERM or SIGINT.
 
-    With `own_port`, the app is also served at that port of the loopback interface, and other processes that
-    have an own port can share `port`. The operating system distributes the connections.
+    With `own`, the app is also served at an address that only this process has, and the metrics are served
+    only there. If that has a fixed port, other processes can share `port`: the operating system distributes
+    the connections.
 
     Raises:
         SystemExit: an address cannot be used; the exit message says why.
     """
-    listeners = [_listen(host, port, program, is_shared=own_port is not None)]
-    if own_port is not None:
-        listeners.append(_listen("127.0.0.1", own_port, program))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nothing depends on the client's address
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=30,
-    )
+    listeners = [_listen(host, port, program, is_shared=own is not None and own[1] != 0)]
+    if own is not None:
+        listeners.append(_listen(*own, program))
+    raise_descriptor_limit()
+    private_port = listeners[-1].getsockname()[1] if own else None
+    config = config_of(Admission(app, private_port=private_port))
     # The objects that exist now live as long as the process. Keeping the garbage collector from scanning them
     # saves a quarter of the CPU time.
     gc.collect()
@@ -104,6 +109,6 @@ def serve(app: FastAPI, *, host: str, port: int, program: str, own_port: int | N
 
 def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=2_048, reuse_port=is_shared)
+        return socket.create_server((host, port), backlog=4_096, reuse_port=is_shared)
     except OSError as exc:
         sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")

@@ -18,8 +18,9 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:
-        gateway_health_port: a port for this process only, with its health endpoints and metrics. If it is
-            set, several processes on a machine can share `gateway_port`.
+        gateway_health_port: a port for this process only, with its health endpoints and metrics; 0 selects
+            any free one. If it is set, several processes on a machine can share `gateway_port`.
+        health_host: the address of that port.
         api_keys: the clients' keys, as `name:key,…`.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.
@@ -29,7 +30,8 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
 
     gateway_host: NonEmpty = "127.0.0.1"
     gateway_port: Port = 8080
-    gateway_health_port: Port | None = None
+    gateway_health_port: Port = 0
+    health_host: NonEmpty = "127.0.0.1"
     api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse)] = Field(
         default=ApiKeys({}), validate_default=False
     )

@@ -9,6 +9,8 @@ import asyncio
 import json
 import resource
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, cast
@@ -34,6 +36,11 @@ MAX_HEAD = 64 * 1024
 
 MAX_UNFINISHED = 64 * 1024 * 1024
 """Bytes of all bodies that have begun to arrive and are not complete."""
+
+LARGE = 256 * 1024
+MAX_LARGE = 30 * 1024 * 1024
+"""Bytes. While the complete bodies of more than `LARGE` bytes have `MAX_LARGE` bytes or more, no more is read
+of other such bodies."""
 
 TICK = 10.0
 """Seconds that the headers of a request may take, and between checks that a body or a response advances."""
@@ -107,42 +114,30 @@ class Admission:
         self.unfinished: OrderedDict[HttpProtocol, None] = OrderedDict()
         self.receiving: OrderedDict[HttpProtocol, None] = OrderedDict()
         self.unfinished_bytes = 0
+        self._large_bytes = 0
+        self._has_room = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        pool, is_counted, begun_at = scope[_POOL]
-        pool.in_progress += not is_counted
-
-        # A request that waits for its client, which sends its body or reads the response slowly, is not in
-        # progress.
-        async def receive_uncounted() -> Message:
-            nonlocal begun_at
-            waiting_since = monotonic()
-            pool.in_progress -= 1
-            try:
-                return await receive()
-            finally:
-                pool.in_progress += 1
-                begun_at += monotonic() - waiting_since
-
-        async def send_uncounted(message: Message) -> None:
-            nonlocal begun_at
-            waiting_since = monotonic()
-            pool.in_progress -= 1
-            try:
-                await send(message)
-            finally:
-                pool.in_progress += 1
-                begun_at += monotonic() - waiting_since
-
         app = _NOT_FOUND if self._hides(scope) else self._app
+        request = _Request(self, receive, send, *scope[_POOL])
         try:
-            await app(scope, receive_uncounted, send_uncounted)
+            await app(scope, request.receive, request.send)
         finally:
-            pool.in_progress -= 1
-            pool.observe(monotonic() - begun_at)
+            request.end()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the complete large bodies leave room for others to be read."""
+        while self._large_bytes >= MAX_LARGE:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def hold(self, size: int) -> None:
+        """Add to the bytes of complete large bodies that are held by requests in progress."""
+        self._large_bytes += size
+        self._has_room.set()
 
     def _hides(self, scope: Scope) -> bool:
         return (
@@ -190,6 +185,61 @@ class Admission:
             connection.resume()
         if self._resumed:
             loop.call_later(_RESUME_EVERY, self._resume, loop)
+
+
+class _Request:
+    """A request that is being handled.
+
+    While it waits for its client, which sends its body or reads the response slowly, it is not in progress.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        receive: Receive,
+        send: Send,
+        pool: Pool,
+        is_counted: bool,  # noqa: FBT001 - from `admits`
+        begun_at: float,
+    ) -> None:
+        self._admission = admission
+        self._receive = receive
+        self._send = send
+        self._pool = pool
+        self._begun_at = begun_at
+        self._size = 0
+        self._held = 0
+        pool.in_progress += not is_counted
+
+    async def receive(self) -> Message:
+        with self._waiting():
+            if self._size > LARGE:
+                await self._admission.wait_for_room()
+            message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > LARGE and not message.get("more_body") and not self._held:
+            self._held = self._size
+            self._admission.hold(self._held)
+        return message
+
+    async def send(self, message: Message) -> None:
+        with self._waiting():
+            await self._send(message)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        since = monotonic()
+        self._pool.in_progress -= 1
+        try:
+            yield
+        finally:
+            self._pool.in_progress += 1
+            self._begun_at += monotonic() - since
+
+    def end(self) -> None:
+        self._pool.in_progress -= 1
+        self._pool.observe(monotonic() - self._begun_at)
+        self._admission.hold(-self._held)
 
 
 class HttpProtocol(HttpToolsProtocol):

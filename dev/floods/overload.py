@@ -1,4 +1,4 @@
-"""A load generator: as many clients as wanted, each of which sends its next request as soon as it has a response.
+"""A load generator of many clients, each of which sends its next request as soon as it has a response.
 
 python -m dev.floods.overload <port> <clients> <seconds>
 """
@@ -89,7 +89,7 @@ class _Client(asyncio.Protocol):
         self._is_waiting = False
         self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         run = self._run
         if not run.is_over:
             run.failed += self._is_waiting
@@ -106,8 +106,8 @@ async def connect(run: _Run) -> None:
 
 def _post(path: str, payload: object) -> bytes:
     body = json.dumps(payload).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    headers = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n".encode() + body
 
 
 async def generate(port: int, clients: int, seconds: float) -> Result:

@@ -2,6 +2,9 @@
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Self
 
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -9,6 +12,12 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from shared.providers.webhooks import Refusal, WebhookRequest
 
 HEADER = "webhook-signature"
+
+_TIMESTAMP_HEADER = "webhook-timestamp"
+_TOLERANCE = 300
+"""Seconds between a signature and its verification."""
+
+_FORM_OF_SIGNATURE = re.compile(r"(?<!\S)v1,[A-Za-z0-9+/]{43}=(?!\S)")
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - makes secrets recognisable and is not one
 
@@ -36,6 +45,14 @@ class WebhookSecrets:
         if any(_verifies(webhook, request) for webhook in self._webhooks):
             return None
         return Refusal.WRONG_SIGNATURE
+
+
+def check_headers(headers: Mapping[str, str], now: datetime) -> Refusal | None:
+    """Return the reason why a webhook is refused whatever its body is."""
+    timestamp = headers.get(_TIMESTAMP_HEADER, "")
+    is_recent = timestamp.isdecimal() and abs(now.timestamp() - float(timestamp)) <= _TOLERANCE
+    has_form = _FORM_OF_SIGNATURE.search(headers.get(HEADER, ""))
+    return None if is_recent and has_form else Refusal.WRONG_SIGNATURE
 
 
 def _webhook(secret: str) -> Webhook:

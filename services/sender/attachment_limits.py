@@ -10,8 +10,8 @@ SMALL = 256 * 1024
 """Bytes of all attachments of a message. Only a few messages with more are processed at the same time."""
 
 _ALL = 64
-"""The maximum number of messages whose attachments are in memory or being fetched. They take five times as much
-memory while the request to the provider is built."""
+"""The maximum number of messages whose attachments are in memory or being fetched. They take five times as
+much memory while the request to the provider is built."""
 
 _EACH = 16
 """The maximum number of these messages for each host and each caller."""

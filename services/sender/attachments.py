@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from email.message import Message as Headers
 from functools import partial
 from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import Protocol
 from urllib.parse import unquote
 
 import httpx
@@ -43,8 +44,17 @@ LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 TOO_LARGE = "attachment_too_large"
 """Code of the error when the files have more bytes than are allowed."""
 
-Fetch = Callable[[Sequence[str], int], Awaitable[Sequence[File]]]
-"""Fetches the files at some URLs, up to a number of bytes; raises RejectedError or TemporaryError."""
+
+class Fetch(Protocol):
+    """A function that fetches attachments."""
+
+    async def __call__(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
+        """Return the files at some URLs, which have at most this many bytes together.
+
+        Raises:
+            RejectedError: they are larger, with the code `TOO_LARGE`, or cannot be used.
+            TemporaryError: they are not available at the moment.
+        """
 
 
 _resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
@@ -91,7 +101,7 @@ class _Fetcher:
         self._look_up = look_up
         self._allow_private = allow_private
 
-    async def fetch(self, urls: Sequence[str], max_bytes: int) -> list[File]:
+    async def fetch(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
         files: list[File] = []
         remaining = max_bytes
         try:

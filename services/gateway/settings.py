@@ -1,6 +1,7 @@
 import ipaddress
 from datetime import timedelta
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import phonenumbers
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator
@@ -42,6 +43,11 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     @property
     def message_validity(self) -> timedelta:
         return timedelta(hours=self.message_validity_hours)
+
+    @property
+    def cursor_secret(self) -> str:
+        """A secret that all gateways of the database have: its password, or else its whole URL."""
+        return urlsplit(self.database_url).password or self.database_url
 
     @field_validator("default_region")
     @classmethod

@@ -127,7 +127,7 @@ class SignatureScheme(Generic[S]):
     name: str
     header: str
     description: str
-    check_headers: Callable[[Mapping[str, str], datetime], Refusal | None]
+    check_headers: Callable[[Mapping[str, str], datetime], Refusal | None] = lambda *_: None
     verifier: Callable[[S], Verifier | None]
     challenge: str | None = None
 

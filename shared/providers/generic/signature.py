@@ -10,6 +10,7 @@ from typing import Self
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.providers.webhooks import Refusal, WebhookRequest
+from shared.settings import MIN_SECRET
 
 HEADER = "webhook-signature"
 
@@ -33,9 +34,12 @@ class WebhookSecrets:
         """Parse `whsec_…`, or several secrets separated by spaces or commas.
 
         Raises:
-            ValueError: one is not a secret; the message repeats none.
+            ValueError: there is none, or one is not a secret or too short; the message repeats none.
         """
-        return cls([_webhook(secret) for secret in text.replace(",", " ").split()])
+        webhooks = [_webhook(secret) for secret in text.replace(",", " ").split()]
+        if not webhooks:
+            raise ValueError("has no entries")
+        return cls(webhooks)
 
     def __bool__(self) -> bool:
         return bool(self._webhooks)
@@ -63,6 +67,8 @@ def _webhook(secret: str) -> Webhook:
         key = b""
     if encoded == secret or not key:
         raise ValueError(f"must be {_SECRET_PREFIX} and base64")
+    if len(key) < MIN_SECRET:
+        raise ValueError(f"must be base64 of at least {MIN_SECRET} bytes")
     return Webhook(key)
 
 

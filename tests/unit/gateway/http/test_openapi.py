@@ -22,7 +22,9 @@ PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    app = create_gateway(api_keys="shop:right", unsubscribe_secret="a secret of some length", **SIGNED)
+    app = create_gateway(
+        api_keys="shop:right-key-of-shop", unsubscribe_secret="a secret of some length", **SIGNED
+    )
     return app.openapi()
 
 

@@ -7,6 +7,8 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -16,12 +18,15 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared import supervision
+from shared.http_server import Admission, config_of, raise_descriptor_limit
 from shared.observability.metrics import READY
 from shared.supervision import Supervisor
 
-_GRACE_SECONDS = 5
 _TICKS_PER_SECOND = 10
 """How often uvicorn calls `on_tick`."""
+
+_SCRAPE_INTERVAL = 0.5
+"""Seconds. Metrics are not collected more often, because each time takes several milliseconds."""
 
 ReadinessCheck = Callable[[], Awaitable[str | None]]
 """Returns the reason why the service is not ready, or None if it is ready."""
@@ -50,6 +55,7 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         notes: further fields of the response of `/readyz`, which do not affect its status.
     """
     router = APIRouter(tags=["operations"])
+    scraped_at, page = -inf, b""
 
     @router.get(
         "/healthz",
@@ -85,8 +91,12 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         response_class=PlainTextResponse,
     )
     async def metrics() -> Response:
-        READY.set(await check_ready() is None)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        nonlocal scraped_at, page
+        if monotonic() >= scraped_at + _SCRAPE_INTERVAL:
+            scraped_at = monotonic()
+            READY.set(await check_ready() is None)
+            page = generate_latest()
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     return router
 
@@ -97,7 +107,7 @@ def serve(
     host: str,
     port: int,
     program: str,
-    own_port: int | None = None,
+    own: tuple[str, int] | None = None,
     drain_seconds: float = 0,
 ) -> None:
     """Serve the app until SIGTERM or SIGINT.
@@ -107,24 +117,19 @@ def serve(
         host: the address to listen on.
         port: the port to listen on.
         program: the name in error messages.
-        own_port: a further port, at the loopback interface. Processes that have one can share `port`; the
-            operating system distributes the connections.
+        own: the address and the port that only this process has. The metrics are served only there. If the
+            port is not 0, other processes can share `port`: the operating system distributes the connections.
         drain_seconds: after SIGTERM, requests are still answered for so long, while `/readyz` returns 503.
 
     Raises:
         SystemExit: an address cannot be used; the exit message says why.
     """
-    listeners = [_listen(host, port, program, is_shared=own_port is not None)]
-    if own_port is not None:
-        listeners.append(_listen("127.0.0.1", own_port, program))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nothing depends on the client's address
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        timeout_keep_alive=30,
-    )
+    listeners = [_listen(host, port, program, is_shared=own is not None and own[1] != 0)]
+    if own is not None:
+        listeners.append(_listen(*own, program))
+    raise_descriptor_limit()
+    private_port = listeners[-1].getsockname()[1] if own else None
+    config = config_of(Admission(app, private_port=private_port))
     # The objects that exist now live as long as the process. Keeping the garbage collector from scanning them
     # saves a quarter of the CPU time.
     gc.collect()
@@ -176,6 +181,6 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=2_048, reuse_port=is_shared)
+        return socket.create_server((host, port), backlog=4_096, reuse_port=is_shared)
     except OSError as exc:
         sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")

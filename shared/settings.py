@@ -17,6 +17,13 @@ _TYPES_TO_SHOW = ("int", "float", "bool", "literal", "enum", "greater", "less")
 """Beginnings of the types of pydantic's errors about numbers, switches and choices, which are not secret."""
 
 
+MIN_SECRET = 16
+"""The minimum number of characters or bytes of a secret that an operator chooses."""
+
+_MIN_ISSUED_SECRET = 8
+"""Those of providers are longer; this only finds values that are not secrets at all."""
+
+
 class SettingsError(ServiceError):
     """Some settings are missing or invalid.
 
@@ -51,9 +58,21 @@ def _credential(value: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
+def _signing(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < _MIN_ISSUED_SECRET:
+        raise ValueError(f"must have at least {_MIN_ISSUED_SECRET} characters")
+    return value
+
+
 NonEmpty = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 WebUrl = Annotated[NonEmpty, AfterValidator(_web_url)]
+ProviderUrl = Annotated[WebUrl, Field(repr=False)]
+"""The URL of a provider, which may contain credentials. It is not shown with the other settings."""
+
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
+SigningCredential = Annotated[SecretStr, AfterValidator(_credential), AfterValidator(_signing)]
+"""A credential that a provider issues and signs with: anybody who guesses it can pose as the provider."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
@@ -78,7 +97,7 @@ class BusSettings(Settings):
         nats_url: `nats://user:password@host:port`, or several servers of a cluster separated by commas.
     """
 
-    nats_url: NonEmpty
+    nats_url: NonEmpty = Field(repr=False)
 
 
 class DatabaseSettings(Settings):
@@ -89,7 +108,7 @@ class DatabaseSettings(Settings):
         sql_debug: whether every SQL statement is logged.
     """
 
-    database_url: NonEmpty
+    database_url: NonEmpty = Field(repr=False)
     sql_debug: bool = False
 
 
@@ -110,7 +129,7 @@ class UnsubscribeSettings(PublicUrlSettings):
         unsubscribe_secret: signs the links, at least 16 characters; without it there are no links.
     """
 
-    unsubscribe_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    unsubscribe_secret: Annotated[SecretStr, Field(min_length=MIN_SECRET)] | None = None
 
 
 class WorkerSettings(BusSettings):

@@ -10,6 +10,7 @@ class Ports:
     """The ports of the processes; for ingest and the sender, those of their first processes."""
 
     gateway: int
+    gateway_health: int
     sms: int
     email: int
     nats: int
@@ -22,13 +23,20 @@ def free_ports(*, ingests: int, senders: int) -> Ports:
     """Find free ports for this number of processes."""
     taken: set[int] = set()
     found = []
-    for count in (1, 1, 1, 1, 1, ingests, senders):
+    for count in (1, 1, 1, 1, 1, 1, ingests, senders):
         first = _free_row(count, taken)
         taken.update(range(first, first + count))
         found.append(first)
-    gateway, sms, email, nats, postgres, ingest, sender = found
+    gateway, gateway_health, sms, email, nats, postgres, ingest, sender = found
     return Ports(
-        gateway=gateway, sms=sms, email=email, nats=nats, postgres=postgres, ingest=ingest, sender=sender
+        gateway=gateway,
+        gateway_health=gateway_health,
+        sms=sms,
+        email=email,
+        nats=nats,
+        postgres=postgres,
+        ingest=ingest,
+        sender=sender,
     )
 
 

@@ -239,6 +239,7 @@ async def running_stack(
         "ALEMBIC_CONFIG": str(ROOT / "alembic.ini"),
         "DATA_DIR": str(folder / ".data"),
         "GATEWAY_PORT": str(ports.gateway),
+        "GATEWAY_HEALTH_PORT": str(ports.gateway_health),
         "SMS_PROVIDER_PORT": str(ports.sms),
         "EMAIL_PROVIDER_PORT": str(ports.email),
         "NATS_PORT": str(ports.nats),

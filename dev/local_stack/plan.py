@@ -121,12 +121,6 @@ def _services(
             f"http://{HOST}:{port}/readyz",
             Stage.GATEWAY if service == "gateway" else Stage.WORKERS,
         )
-    if settings.gateways == 1:
-        yield _service(
-            _python(configuration, "gateway", environment, "services.gateway"),
-            f"{addresses.gateway_url}/readyz",
-            Stage.GATEWAY,
-        )
 
 
 def _mocks(configuration: Configuration, addresses: Addresses, channels: Sequence[Channel]) -> Program:
@@ -179,8 +173,7 @@ def _health_ports(configuration: Configuration) -> dict[str, int]:
         for service, first, count in (
             ("ingest", settings.ingest_health_port, settings.ingests),
             ("sender", settings.sender_health_port, settings.senders),
-            # A single gateway has its health endpoints only at the port of the API.
-            ("gateway", settings.gateway_health_port, settings.gateways if settings.gateways > 1 else 0),
+            ("gateway", settings.gateway_health_port, settings.gateways),
         )
         for number, name in enumerate(_names(service, count))
     }

@@ -14,7 +14,7 @@ def main() -> None:
         app,
         host=settings.gateway_host,
         port=settings.gateway_port,
-        own_port=settings.gateway_health_port,
+        own=(settings.health_host, settings.gateway_health_port),
         drain_seconds=settings.drain_seconds,
         program="gateway",
     )

@@ -17,6 +17,7 @@ from services.gateway.http.docs import mount_docs
 from services.gateway.http.errors import add_error_handlers
 from services.gateway.http.limits import BodyLimits
 from services.gateway.http.openapi import install_openapi, operation_id
+from services.gateway.http.pagination import sign_cursors_with
 from services.gateway.http.telemetry import Telemetry
 from services.gateway.messages import routes as messages
 from services.gateway.messages.cancellation import CancellationService
@@ -71,6 +72,7 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
         redoc_url=None,
         generate_unique_id_function=operation_id,
     )
+    sign_cursors_with(settings.cursor_secret)
     app.state.api_keys = settings.api_keys
     app.state.default_region = settings.default_region
     app.add_middleware(BodyLimits, rules=body_rules())

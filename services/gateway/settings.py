@@ -1,6 +1,7 @@
 import ipaddress
 from datetime import timedelta
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import phonenumbers
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator
@@ -18,8 +19,9 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:
-        gateway_health_port: a port for this process only, with its health endpoints and metrics. If it is
-            set, several processes on a machine can share `gateway_port`.
+        gateway_health_port: a port for this process only, with its health endpoints and metrics; 0 selects
+            any free one. If it is set, several processes on a machine can share `gateway_port`.
+        health_host: the address of that port.
         api_keys: the clients' keys, as `name:key,…`.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.
@@ -30,7 +32,8 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
 
     gateway_host: NonEmpty = "127.0.0.1"
     gateway_port: Port = 8080
-    gateway_health_port: Port | None = None
+    gateway_health_port: Port = 0
+    health_host: NonEmpty = "127.0.0.1"
     api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse)] = Field(
         default=ApiKeys({}), validate_default=False
     )
@@ -42,6 +45,11 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     @property
     def message_validity(self) -> timedelta:
         return timedelta(hours=self.message_validity_hours)
+
+    @property
+    def cursor_secret(self) -> str:
+        """A secret that all gateways of the database have: its password, or else its whole URL."""
+        return urlsplit(self.database_url).password or self.database_url
 
     @field_validator("default_region")
     @classmethod

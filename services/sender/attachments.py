@@ -17,6 +17,7 @@ from email.message import Message as Headers
 from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import Protocol
 from urllib.parse import unquote
 
 import httpx
@@ -45,8 +46,20 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host; raises OSError."""
 
-Fetch = Callable[[Sequence[str]], Awaitable[Sequence[File]]]
-"""Fetches the files at some URLs; raises RejectedError or TemporaryError."""
+TOO_LARGE = "attachment_too_large"
+"""Code of the error when the files have more bytes than are allowed."""
+
+
+class Fetch(Protocol):
+    """A function that fetches attachments."""
+
+    async def __call__(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
+        """Return the files at some URLs, which have at most this many bytes together.
+
+        Raises:
+            RejectedError: they are larger, with the code `TOO_LARGE`, or cannot be used.
+            TemporaryError: they are not available at the moment.
+        """
 
 
 _resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
@@ -93,9 +106,9 @@ class _Fetcher:
         self._look_up = look_up
         self._allow_private = allow_private
 
-    async def fetch(self, urls: Sequence[str]) -> list[File]:
+    async def fetch(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
         files: list[File] = []
-        remaining = MAX_BYTES
+        remaining = max_bytes
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 for url in urls:
@@ -154,13 +167,15 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
         raise TemporaryError(_code_of(status), detail, status_code=status)
     if not response.is_success:
         raise RejectedError(_code_of(status), "an attachment is not available", status_code=status)
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and float(length) > max_bytes:
+        raise _too_large()
     content = bytearray()
     decode = _decoder(response.headers.get("Content-Encoding", "identity"))
     async for chunk in response.aiter_raw():
         content += decode(chunk, max_bytes + 1 - len(content))
         if len(content) > max_bytes:
-            detail = f"the attachments are larger than {MAX_BYTES} bytes"
-            raise RejectedError("attachment_too_large", detail)
+            raise _too_large()
     type_ = media_type_of(response.headers.get("Content-Type", ""))
     return File(file_name(response.headers.get("Content-Disposition", ""), url, type_), type_, bytes(content))
 
@@ -215,6 +230,10 @@ def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
         with suppress(ValueError):  # some of Python's character sets cannot decode at all
             yield headers.get_filename("")
     yield unquote(url.path)
+
+
+def _too_large() -> RejectedError:
+    return RejectedError(TOO_LARGE, f"the attachments are larger than {MAX_BYTES} bytes")
 
 
 def _refused(reason: str) -> RejectedError:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from services.sender.attachment_limits import AttachmentLimits
-from services.sender.attachments import Fetch
+from services.sender.attachment_limits import SMALL, AttachmentLimits
+from services.sender.attachments import MAX_BYTES, TOO_LARGE, Fetch
 from services.sender.circuit_breaker import CircuitBreaker, Permission
 from services.sender.gate import LimitedError
 from services.sender.limits import Limiter
@@ -122,34 +122,33 @@ class ProviderClient:
 
     @asynccontextmanager
     async def slot(self, request: DeliveryRequest) -> AsyncIterator["Slot"]:
-        """Fetch a message's attachments, wait until its limits admit it, and hold its place in the context.
+        """Fetch a message's attachments, wait until its limits admit it, and hold its places in the context.
 
         Raises:
             LimitedError: the wait would be longer than a message may stay in the process.
         """
         await self._pauses.until_known()
-        try:
-            files, of_sender = await self._enter(request)
-        except LimitedError:
-            metrics.DEFERRALS.labels(self.name, "limited").inc()
-            raise
-        slot = Slot(self, request.message, files, of_sender)
-        try:
-            yield slot
-        finally:
-            slot.release()
-            self._limiter.leave(of_sender)
+        # The files are in memory until the message has been sent, so their number is limited until then.
+        async with AsyncExitStack() as memory:
+            try:
+                files, of_sender = await self._enter(request, memory)
+            except LimitedError:
+                metrics.DEFERRALS.labels(self.name, "limited").inc()
+                raise
+            slot = Slot(self, request.message, files, of_sender)
+            try:
+                yield slot
+            finally:
+                slot.release()
+                self._limiter.leave(of_sender)
 
     async def _enter(
-        self, request: DeliveryRequest
+        self, request: DeliveryRequest, memory: AsyncExitStack
     ) -> tuple[Sequence[File] | ProviderError | None, Permission | None]:
-        message = request.message
-        if not (self._adapter.takes_files and message.attachments):
+        if not (self._adapter.takes_files and request.message.attachments):
             return (), await self._limiter.enter(request)
-        # The files are in memory while the message waits for its place, so their number is limited, too.
-        async with self._attachment_limits.place(request.caller, message.attachments):
-            files = await self._fetch_files(message) if self.is_available else None
-            return files, await self._limiter.enter(request, longest_wait=_LONGEST_WAIT_WITH_FILES)
+        files = await self._fetch_files(request, memory)
+        return files, await self._limiter.enter(request, longest_wait=_LONGEST_WAIT_WITH_FILES)
 
     async def send(self, message: Message, files: Sequence[File], permissions: "Permissions") -> str:
         """Send a message and return the provider's message id; see `Slot.send`."""
@@ -189,9 +188,25 @@ class ProviderClient:
             finally:
                 self._attempts.discard(attempt)
 
-    async def _fetch_files(self, message: Message) -> Sequence[File] | ProviderError:
+    async def _fetch_files(
+        self, request: DeliveryRequest, memory: AsyncExitStack
+    ) -> Sequence[File] | ProviderError | None:
+        urls = request.message.attachments
+        await memory.enter_async_context(self._attachment_limits.place(request.caller, urls))
+        files = await self._try_to_fetch(urls, SMALL)
+        if isinstance(files, ProviderError) and files.code == TOO_LARGE:
+            await memory.aclose()  # other messages do not have to wait for that place
+            await memory.enter_async_context(self._attachment_limits.large_place(urls))
+            files = await self._try_to_fetch(urls, MAX_BYTES)
+        return files
+
+    async def _try_to_fetch(
+        self, urls: Sequence[str], max_bytes: int
+    ) -> Sequence[File] | ProviderError | None:
+        if not self.is_available:
+            return None
         try:
-            return await self._fetch(message.attachments)
+            return await self._fetch(urls, max_bytes)
         except ProviderError as exc:
             return exc
         except Exception as exc:  # noqa: BLE001 - it becomes the outcome of the attempt

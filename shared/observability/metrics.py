@@ -31,6 +31,11 @@ HTTP_ERRORS = Counter(
     "Requests that the gateway answered with a status of 400 or above",
     ["status"],
 )
+HTTP_REFUSED = Counter(
+    "messaging_http_refused_total",
+    "Requests and connections that the HTTP server refused before anything was read from them, by reason",
+    ["reason"],
+)
 WEBHOOKS_REFUSED = Counter(
     "messaging_webhooks_refused_total",
     "Webhooks refused because of their signature, and webhook events skipped because they were invalid",

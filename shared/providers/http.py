@@ -1,9 +1,10 @@
 """Makes the requests of all adapters, and turns error responses and failures into exceptions."""
 
 import asyncio
+import base64
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -143,12 +144,13 @@ async def send(
     Raises:
         ProviderError: there was no response, or it was not a 2xx with an id.
     """
-    answer = await _post(client, adapter, await _request(adapter, message, files))
+    request = await _request(adapter, message, files)
+    answer = await _post(client, adapter, request)
     if answer.status not in _SUCCESS:
-        raise adapter.explain(_error_of(answer, adapter), answer)
+        raise adapter.explain(_error_of(answer, adapter, _secrets(adapter, request)), answer)
     id_ = adapter.message_id(answer)
     if not (isinstance(id_, str) and 0 < len(id_) <= _MAX_ID and id_.isprintable()):
-        detail = f"unreadable answer: {_excerpt(answer, adapter.secrets)}"
+        detail = f"unreadable answer: {_excerpt(answer, _secrets(adapter, request))}"
         raise RejectedError("unreadable_answer", detail, status_code=answer.status)
     return id_
 
@@ -205,10 +207,10 @@ def _error_without_answer(exc: Exception, status: int | None) -> ProviderError:
     return UnknownOutcomeError("connection_lost", f"no complete response: {detail}", status_code=status)
 
 
-def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
+def _error_of(answer: HttpAnswer, adapter: Adapter[Any], secrets: Sequence[str]) -> ProviderError:
     status = answer.status
     code = f"http_{status}"
-    detail = _excerpt(answer, adapter.secrets)
+    detail = _excerpt(answer, secrets)
     if status in _TEMPORARY or status not in _CONCLUSIVE:
         is_refused = status in _TEMPORARY or (status == _UNAVAILABLE and adapter.honours_idempotency_keys)
         kind = TemporaryError if is_refused else UnknownOutcomeError
@@ -224,6 +226,23 @@ def _error_of(answer: HttpAnswer, adapter: Adapter[Any]) -> ProviderError:
     if status in _CREDENTIALS:
         return CredentialsError(code, detail, status_code=status)
     return RejectedError(code, detail, status_code=status)
+
+
+def _secrets(adapter: Adapter[Any], request: HttpRequest) -> Sequence[str]:
+    return (*adapter.secrets, *_credentials_in(request.url))
+
+
+def _credentials_in(address: str) -> Iterator[str]:
+    """Yield the credentials of a URL, in every form in which a response might repeat them."""
+    url = URL(address)
+    if url.user is None and url.password is None:
+        return
+    pair = f"{url.user or ''}:{url.password or ''}"
+    yield base64.b64encode(pair.encode()).decode()
+    yield f"{url.raw_user or ''}:{url.raw_password or ''}@"
+    yield from filter(None, (url.raw_password, url.password))
+    if not url.password:  # the name itself is an API key
+        yield from filter(None, (url.raw_user, url.user))
 
 
 def _excerpt(answer: HttpAnswer, secrets: Sequence[str]) -> str:

@@ -117,6 +117,8 @@ class SignatureScheme(Generic[S]):
         name: of the security scheme in the OpenAPI document.
         header: carries the signature.
         description: for the OpenAPI document.
+        check_headers: returns the reason why a webhook that has the header is refused before its body is
+            read, given its headers and the time; None if the body has to decide.
         verifier: returns the verifier for some settings, or None if they do not have what it needs. Raises
             ValueError if the settings are inconsistent; the message names the variables.
         challenge: for `WWW-Authenticate`; with it, a refusal is a 401, and without it, a 403.
@@ -125,6 +127,7 @@ class SignatureScheme(Generic[S]):
     name: str
     header: str
     description: str
+    check_headers: Callable[[Mapping[str, str], datetime], Refusal | None] = lambda *_: None
     verifier: Callable[[S], Verifier | None]
     challenge: str | None = None
 

@@ -83,6 +83,7 @@ def providers() -> dict[str, str | int]:
         "SMS_PROVIDER_URL": "http://sms.example",
         "EMAIL_PROVIDER_URL": "http://email.example",
         "GATEWAY_PORT": free_port(),
+        "GATEWAY_HEALTH_PORT": free_port(),
         "INGEST_HEALTH_PORT": free_port(),
         "SENDER_HEALTH_PORT": free_port(),
     }

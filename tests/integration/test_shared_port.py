@@ -25,7 +25,8 @@ from shared.service import serve
 app = FastAPI()
 app.get("/pid")(lambda: os.getpid())
 port, *own_port = map(int, sys.argv[1:])
-serve(app, host="127.0.0.1", port=port, own_port=own_port[0] if own_port else None, program="service")
+own = ("127.0.0.1", own_port[0] if own_port else 0)
+serve(app, host="127.0.0.1", port=port, own=own, program="service")
 """
 
 

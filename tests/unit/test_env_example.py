@@ -35,8 +35,6 @@ NOT_PASSED_ON = {
         "TWILIO_URL",
         "SENDGRID_API_KEY",
         "SENDGRID_URL",
-        # A container has one process, and a port of its own.
-        "GATEWAY_HEALTH_PORT",
     },
     "sender": {"WEBHOOK_SECRET", "SENDGRID_WEBHOOK_PUBLIC_KEY"},
     "mock-providers": {
@@ -58,7 +56,7 @@ DIFFERENT_DEFAULTS = {
     # The local stack starts a mock if it is not set.
     "SMS_PROVIDER_URL",
     "EMAIL_PROVIDER_URL",
-    # A gateway has one only if the local stack starts several.
+    # A gateway that is started by itself uses any free port.
     "GATEWAY_HEALTH_PORT",
 }
 REQUIRED = {"DATABASE_URL": "postgresql+asyncpg://localhost/x", "NATS_URL": "nats://localhost"}

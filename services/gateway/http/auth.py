@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
 from services.gateway.http.errors import UnauthorizedError
+from shared.settings import MIN_SECRET
 
 ANONYMOUS = "anonymous"
 """The name of every caller if no API keys are configured."""
@@ -27,7 +28,7 @@ class ApiKeys:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `name:key,…`.
+        """Parse `name:key,…`, with keys of at least 16 characters.
 
         Raises:
             ValueError: the text has another form; the message repeats no key.
@@ -37,9 +38,13 @@ class ApiKeys:
             name, _, key = entry.partition(":")
             if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
                 raise ValueError(f"entry {number} is not name:key")
+            if len(key) < MIN_SECRET:
+                raise ValueError(f"entry {number} has a key of less than {MIN_SECRET} characters")
             if key in keys:
                 raise ValueError(f"entry {number} has the same key as another entry")
             keys[key] = name
+        if not keys:
+            raise ValueError("has no entries")
         return cls(keys)
 
     def __bool__(self) -> bool:

@@ -29,11 +29,13 @@ ProblemCode = Literal[
     "database_unavailable",
     "dead_letter_not_found",
     "dead_letter_resolved",
+    "headers_too_large",
     "http_error",
     "incomplete_body",
     "internal_error",
     "invalid_request",
     "malformed_body",
+    "malformed_request",
     "message_not_found",
     "method_not_allowed",
     "not_cancelable",
@@ -121,11 +123,6 @@ class InvalidRequestError(ProblemError):
         super().__init__(422, "invalid_request", "The request is not valid", faults=faults)
 
 
-class OverloadedError(ProblemError):
-    def __init__(self, detail: str) -> None:
-        super().__init__(503, "overloaded", detail, headers={"Retry-After": _RETRY_AFTER})
-
-
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -147,13 +144,13 @@ _DESCRIPTIONS = {
     401: "The credentials are missing or invalid",
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
-    408: "The body did not arrive in time",
     409: "Not possible in the current state, for example because the recipient has opted out",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields are invalid",
     503: (
-        "NATS or PostgreSQL does not answer. The request may still have been accepted; "
+        "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "
+        "NATS or PostgreSQL does not answer. In the last case, the request may still have been accepted; "
         "retry it with the same `Idempotency-Key` to avoid a duplicate"
     ),
 }

@@ -1,8 +1,10 @@
 """Pages of lists, by keyset: an opaque cursor names the last item of a page, and belongs to one list."""
 
 import base64
+import hmac
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from secrets import token_bytes
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +17,18 @@ MAX_CURSOR = 4_096
 
 _DEFAULT_LIMIT = 50
 _MAX_LIMIT = 200
-_DIGEST_SIZE = 8
+_DIGEST_SIZE = 16
+
+_key = token_bytes(32)
+
+
+def sign_cursors_with(secret: str) -> None:
+    """Sign cursors with a secret that all gateways have, so that each accepts those of the others.
+
+    Otherwise, cursors are valid only in the process that has created them.
+    """
+    global _key  # noqa: PLW0603 - a process has one gateway, and cursors are created and read in many places
+    _key = blake2b(secret.encode(), person=b"cursors").digest()
 
 
 class Cursor(BaseModel):
@@ -87,7 +100,7 @@ def decode_cursor(text: str | None, kind: type[C], *listing: object) -> C | None
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         digest, payload = raw[:_DIGEST_SIZE], raw[_DIGEST_SIZE:]
-        if digest == _digest(payload, listing):
+        if hmac.compare_digest(digest, _digest(payload, listing)):
             return kind.model_validate_json(payload)
     except (ValueError, ValidationError):
         pass
@@ -95,5 +108,5 @@ def decode_cursor(text: str | None, kind: type[C], *listing: object) -> C | None
 
 
 def _digest(payload: bytes, listing: Sequence[object]) -> bytes:
-    """Return a checksum, which reveals an altered cursor or one of another list. It is not a secret."""
-    return blake2b(repr(listing).encode() + payload, digest_size=_DIGEST_SIZE).digest()
+    """Return the signature of a cursor, which belongs to one list."""
+    return blake2b(repr(listing).encode() + payload, key=_key, digest_size=_DIGEST_SIZE).digest()

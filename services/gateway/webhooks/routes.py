@@ -76,7 +76,7 @@ def _mount(
     assert provider.signature is not None  # noqa: S101 - a provider with webhooks has one
     dependencies = []
     if verifier is not None or not is_open:
-        dependencies = [Security(RequireSignature(provider, provider.signature, verifier, webhook))]
+        dependencies = [Security(RequireSignature(provider, provider.signature, verifier))]
 
     async def handle(request: ReceivedWebhook, publisher: WebhookServiceDep, trace: Trace) -> Response:
         content = await _parse(webhook, request)
@@ -93,7 +93,7 @@ def _mount(
         summary=webhook.summary,
         status_code=204 if webhook.response is None else 200,
         response_class=Response,
-        responses={**_success(webhook, model), **problems(400, refused, 408, 413, 415, 422, 503)},
+        responses={**_success(webhook, model), **problems(400, refused, 413, 415, 422, 503)},
         dependencies=dependencies,
         openapi_extra=_request_body(webhook),
     )

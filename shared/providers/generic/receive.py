@@ -15,7 +15,7 @@ from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
-from shared.providers.generic.signature import HEADER
+from shared.providers.generic.signature import HEADER, check_headers
 from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, parse_model
 from shared.status import Status
 from shared.validation import Attachments, ErrorCode, ReceiptStatus, Text, Timestamp
@@ -24,6 +24,7 @@ SIGNATURE: SignatureScheme[Any] = SignatureScheme(
     name="WebhookSignature",
     header=HEADER,
     description="Standard Webhooks 1.0, with `webhook-id` and `webhook-timestamp`.",
+    check_headers=check_headers,
     verifier=lambda settings: settings.webhook_secret.verify if settings.webhook_secret else None,
     challenge="StandardWebhooks",
 )

@@ -4,7 +4,7 @@ from pydantic import BeforeValidator, Field, InstanceOf
 from pydantic_settings import NoDecode
 
 from shared.providers.generic.signature import WebhookSecrets
-from shared.settings import Settings, WebUrl
+from shared.settings import ProviderUrl, Settings
 
 
 class WebhookSecretSettings(Settings):
@@ -23,10 +23,10 @@ class WebhookSecretSettings(Settings):
 class GenericSmsSettings(WebhookSecretSettings):
     """Settings of the generic SMS and MMS provider."""
 
-    sms_provider_url: WebUrl = "http://localhost:8001"
+    sms_provider_url: ProviderUrl = "http://localhost:8001"
 
 
 class GenericEmailSettings(WebhookSecretSettings):
     """Settings of the generic e-mail provider."""
 
-    email_provider_url: WebUrl = "http://localhost:8002"
+    email_provider_url: ProviderUrl = "http://localhost:8002"

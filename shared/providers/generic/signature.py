@@ -2,13 +2,23 @@
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Self
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from shared.providers.webhooks import Refusal, WebhookRequest
+from shared.settings import MIN_SECRET
 
 HEADER = "webhook-signature"
+
+_TIMESTAMP_HEADER = "webhook-timestamp"
+_TOLERANCE = 300
+"""Seconds between a signature and its verification."""
+
+_FORM_OF_SIGNATURE = re.compile(r"(?<!\S)v1,[A-Za-z0-9+/]{43}=(?!\S)")
 
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - makes secrets recognisable and is not one
 
@@ -24,9 +34,12 @@ class WebhookSecrets:
         """Parse `whsec_…`, or several secrets separated by spaces or commas.
 
         Raises:
-            ValueError: one is not a secret; the message repeats none.
+            ValueError: there is none, or one is not a secret or too short; the message repeats none.
         """
-        return cls([_webhook(secret) for secret in text.replace(",", " ").split()])
+        webhooks = [_webhook(secret) for secret in text.replace(",", " ").split()]
+        if not webhooks:
+            raise ValueError("has no entries")
+        return cls(webhooks)
 
     def __bool__(self) -> bool:
         return bool(self._webhooks)
@@ -38,6 +51,14 @@ class WebhookSecrets:
         return Refusal.WRONG_SIGNATURE
 
 
+def check_headers(headers: Mapping[str, str], now: datetime) -> Refusal | None:
+    """Return the reason why a webhook is refused whatever its body is."""
+    timestamp = headers.get(_TIMESTAMP_HEADER, "")
+    is_recent = timestamp.isdecimal() and abs(now.timestamp() - float(timestamp)) <= _TOLERANCE
+    has_form = _FORM_OF_SIGNATURE.search(headers.get(HEADER, ""))
+    return None if is_recent and has_form else Refusal.WRONG_SIGNATURE
+
+
 def _webhook(secret: str) -> Webhook:
     encoded = secret.removeprefix(_SECRET_PREFIX)
     try:
@@ -46,6 +67,8 @@ def _webhook(secret: str) -> Webhook:
         key = b""
     if encoded == secret or not key:
         raise ValueError(f"must be {_SECRET_PREFIX} and base64")
+    if len(key) < MIN_SECRET:
+        raise ValueError(f"must be base64 of at least {MIN_SECRET} bytes")
     return Webhook(key)
 
 

@@ -6,7 +6,7 @@ from shared.providers.sendgrid.events import EVENTS
 from shared.providers.sendgrid.inbound import INBOUND, NAME
 from shared.providers.sendgrid.send import SendGridAdapter
 from shared.providers.sendgrid.settings import SendGridSettings
-from shared.providers.sendgrid.signature import HEADER
+from shared.providers.sendgrid.signature import HEADER, check_headers
 from shared.providers.webhooks import SignatureScheme
 
 SENDGRID = Provider(
@@ -20,6 +20,7 @@ SENDGRID = Provider(
         name="SendgridSignature",
         header=HEADER,
         description="SendGrid's signature of the timestamp and the body.",
+        check_headers=check_headers,
         verifier=lambda settings: (
             settings.sendgrid_webhook_public_key.verify if settings.sendgrid_webhook_public_key else None
         ),

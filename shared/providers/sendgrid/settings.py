@@ -4,7 +4,7 @@ from pydantic import BeforeValidator, Field, InstanceOf
 from pydantic_settings import NoDecode
 
 from shared.providers.sendgrid.signature import SendGridKey
-from shared.settings import Credential, UnsubscribeSettings, WebUrl
+from shared.settings import Credential, ProviderUrl, UnsubscribeSettings
 
 
 class SendGridSettings(UnsubscribeSettings):
@@ -15,7 +15,7 @@ class SendGridSettings(UnsubscribeSettings):
     """
 
     sendgrid_api_key: Credential | None = None
-    sendgrid_url: WebUrl = "https://api.sendgrid.com"
+    sendgrid_url: ProviderUrl = "https://api.sendgrid.com"
     sendgrid_webhook_public_key: Annotated[
         InstanceOf[SendGridKey] | None, NoDecode, BeforeValidator(SendGridKey.parse)
     ] = Field(default=None, validate_default=False)

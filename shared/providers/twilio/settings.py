@@ -1,4 +1,4 @@
-from shared.settings import Credential, NonEmpty, PublicUrlSettings, WebUrl
+from shared.settings import Credential, NonEmpty, ProviderUrl, PublicUrlSettings, SigningCredential
 
 
 class TwilioSettings(PublicUrlSettings):
@@ -11,6 +11,6 @@ class TwilioSettings(PublicUrlSettings):
     """
 
     twilio_account_sid: Credential | None = None
-    twilio_auth_token: Credential | None = None
+    twilio_auth_token: SigningCredential | None = None
     twilio_messaging_service_sid: NonEmpty | None = None
-    twilio_url: WebUrl = "https://api.twilio.com"
+    twilio_url: ProviderUrl = "https://api.twilio.com"

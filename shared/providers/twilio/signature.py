@@ -1,7 +1,10 @@
 """X-Twilio-Signature: an HMAC-SHA1 of the URL that Twilio was given and of the form."""
 
 import hmac
+import re
 from base64 import b64encode
+from collections.abc import Mapping
+from datetime import datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -12,6 +15,7 @@ from shared.providers.webhooks import Refusal, SignatureScheme, Verifier, Webhoo
 HEADER = "X-Twilio-Signature"
 FORM = "application/x-www-form-urlencoded"
 
+_FORM_OF_SIGNATURE = re.compile(r"[A-Za-z0-9+/]{27}=")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -60,6 +64,11 @@ def _hash_matches(request: WebhookRequest) -> bool:
     return hmac.compare_digest(sha256(request.body).hexdigest().encode(), given)
 
 
+def check_headers(headers: Mapping[str, str], _: datetime) -> Refusal | None:
+    """Return the reason why a webhook is refused whatever its body is: it has no signature of that form."""
+    return None if _FORM_OF_SIGNATURE.fullmatch(headers.get(HEADER.lower(), "")) else Refusal.WRONG_SIGNATURE
+
+
 def _verifier(settings: TwilioSettings) -> Verifier | None:
     if settings.twilio_auth_token is None:
         return None
@@ -72,5 +81,6 @@ SIGNATURE = SignatureScheme(
     name="TwilioSignature",
     header=HEADER,
     description="Twilio's signature of the URL and the form.",
+    check_headers=check_headers,
     verifier=_verifier,
 )

@@ -41,7 +41,7 @@ async def gateway_process(folder: Path, **variables: str) -> AsyncIterator[Proce
 
 async def test_it_starts_without_its_servers_and_stops_on_a_signal(tmp_path: Path) -> None:
     port = free_port()
-    secrets = {"API_KEYS": "shop:topsecret", "WEBHOOK_SECRET": "whsec_dG9wc2VjcmV0"}
+    secrets = {"API_KEYS": "shop:topsecret-topsecret", "WEBHOOK_SECRET": "whsec_dG9wc2VjcmV0dG9wc2VjcmV0"}
     async with (
         gateway_process(tmp_path, **NOWHERE, **secrets, GATEWAY_PORT=str(port)) as process,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
@@ -54,7 +54,7 @@ async def test_it_starts_without_its_servers_and_stops_on_a_signal(tmp_path: Pat
                 return False
 
         await eventually(is_healthy)
-        headers = {"authorization": "Bearer topsecret"}
+        headers = {"authorization": "Bearer topsecret-topsecret"}
         response = await client.post("/api/messages/sms", json={}, headers=headers)
         process.send_signal(signal.SIGTERM)
         _, log = await process.communicate()
@@ -93,7 +93,7 @@ async def test_it_warns_that_it_is_open(tmp_path: Path) -> None:
             "SENDGRID_WEBHOOK_PUBLIC_KEY: must be a public key on the curve P-256, in base64",
         ),
         (
-            {**NOWHERE, "TWILIO_AUTH_TOKEN": "topsecret"},
+            {**NOWHERE, "TWILIO_AUTH_TOKEN": "topsecret-topsecret"},
             "PUBLIC_BASE_URL must be set along with TWILIO_AUTH_TOKEN: Twilio signs the URL",
         ),
         ({"NATS_URL": "nats://127.0.0.1:1"}, "DATABASE_URL is not set; see .env.example"),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import pytest
 
@@ -479,6 +479,29 @@ async def test_no_error_contains_credentials_even_if_the_provider_repeats_them(
         await send_row()
     texts = chain(caught.value)
     assert [secret for secret in row.secrets if secret in texts] == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("user_info", ["user:hunter%402@", "api-key-42@", ":hunter%402@"])
+async def test_no_error_contains_credentials_in_the_url_of_a_provider(
+    provider: StandIn, client: HttpClient, name: str, user_info: str
+) -> None:
+    row = ROWS[name]
+    url = provider.url.replace("://", f"://{user_info}")
+    adapter = row.create_adapter(url)
+
+    def repeat(request: ReceivedRequest) -> Answer:
+        body = {"code": 21211, "url": f"{url}{request.path}", "seen": "hunter@2", **request.headers}
+        return Answer(400, body=json.dumps(body).encode())
+
+    provider.answer = repeat
+    with pytest.raises(ProviderError) as caught:
+        await send(client, adapter, row.message, row.files)
+
+    texts = chain(caught.value)
+    user, _, password = unquote(user_info[:-1]).partition(":")
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    assert [secret for secret in ("hunter", "api-key-42", basic) if secret in texts] == []
 
 
 @pytest.mark.parametrize("name", [name for name, row in ALL_ROWS.items() if row.secrets])

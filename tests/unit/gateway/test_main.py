@@ -11,7 +11,7 @@ from services.gateway.__main__ import main
     ("variables", "faults"),
     [
         (
-            {"SENDGRID_WEBHOOK_PUBLIC_KEY": "topsecret", "TWILIO_AUTH_TOKEN": "topsecret"},
+            {"SENDGRID_WEBHOOK_PUBLIC_KEY": "topsecret", "TWILIO_AUTH_TOKEN": "topsecret-topsecret"},
             [
                 "PUBLIC_BASE_URL must be set along with TWILIO_AUTH_TOKEN: Twilio signs the URL",
                 "SENDGRID_WEBHOOK_PUBLIC_KEY: must be a public key on the curve P-256, in base64",

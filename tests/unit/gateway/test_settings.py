@@ -24,7 +24,7 @@ def test_an_open_gateway_may_listen_on_the_loopback(host: str) -> None:
     ("values", "missing"),
     [
         ({}, "API_KEYS and WEBHOOK_SECRET"),
-        ({"api_keys": "shop:right"}, "WEBHOOK_SECRET"),
+        ({"api_keys": "shop:right-key-of-shop"}, "WEBHOOK_SECRET"),
         ({"webhook_secret": WEBHOOK_SECRET}, "API_KEYS"),
     ],
 )
@@ -38,16 +38,22 @@ def test_an_open_gateway_listens_to_other_machines_only_if_that_is_allowed(
 
 
 def test_a_gateway_with_keys_and_secrets_may_listen_anywhere() -> None:
-    settings = make_settings(gateway_host="::", api_keys="shop:right", webhook_secret=WEBHOOK_SECRET)
+    settings = make_settings(
+        gateway_host="::", api_keys="shop:right-key-of-shop", webhook_secret=WEBHOOK_SECRET
+    )
 
-    assert settings.api_keys.name_of("right") == "shop"
+    assert settings.api_keys.name_of("right-key-of-shop") == "shop"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
         ("API_KEYS", "topsecret", "API_KEYS: entry 1 is not name:key"),
+        ("API_KEYS", "shop:topsecret", "API_KEYS: entry 1 has a key of less than 16 characters"),
+        ("API_KEYS", ",", "API_KEYS: has no entries"),
         ("WEBHOOK_SECRET", "topsecret", "WEBHOOK_SECRET: must be whsec_ and base64"),
+        ("WEBHOOK_SECRET", "whsec_dG9wc2VjcmV0", "WEBHOOK_SECRET: must be base64 of at least 16 bytes"),
+        ("WEBHOOK_SECRET", ",", "WEBHOOK_SECRET: has no entries"),
         ("PUBLIC_BASE_URL", "https://example.com:99999", "PUBLIC_BASE_URL: "),
         ("PUBLIC_BASE_URL", "example.com", "PUBLIC_BASE_URL: is not an http or https URL"),
         ("PUBLIC_BASE_URL", "http://a:se/cret@b", "PUBLIC_BASE_URL: is not an http or https URL"),
@@ -82,7 +88,10 @@ def test_an_invalid_setting_ends_the_program_with_a_line(
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 def test_secrets_of_providers_are_not_printed(provider: Provider[Any]) -> None:
-    settings = repr(read(provider.settings, _env_file=None, sendgrid_api_key="topsecret", **SIGNED))
+    urls = dict.fromkeys(
+        ("sms_provider_url", "email_provider_url", "twilio_url", "sendgrid_url"), "https://u:topsecret@host"
+    )
+    settings = repr(read(provider.settings, _env_file=None, sendgrid_api_key="topsecret", **urls, **SIGNED))
 
     assert TOKEN not in settings
     assert "topsecret" not in settings
@@ -91,7 +100,11 @@ def test_secrets_of_providers_are_not_printed(provider: Provider[Any]) -> None:
 
 def test_secrets_are_not_printed() -> None:
     settings = make_settings(
-        api_keys="shop:topsecret", webhook_secret=WEBHOOK_SECRET, unsubscribe_secret="a very secret secret"
+        api_keys="shop:topsecret-topsecret",
+        webhook_secret=WEBHOOK_SECRET,
+        unsubscribe_secret="a very secret secret",
+        database_url="postgresql+asyncpg://u:topsecret@db/d",
+        nats_url="nats://u:topsecret@nats",
     )
 
     assert "topsecret" not in repr(settings)

@@ -200,7 +200,7 @@ class _HttpClient(HttpClient):
         return await self._process.ask_provider(_request.get())
 
 
-async def _fetch_nothing(urls: Sequence[str]) -> Sequence[File]:  # noqa: ARG001 - there are no attachments
+async def _fetch_nothing(urls: Sequence[str], max_bytes: int = 0) -> Sequence[File]:  # noqa: ARG001 - no attachments
     return ()
 
 

@@ -113,23 +113,19 @@ async def test_an_attachment_that_cannot_be_fetched_is_an_error(
     error: type[ProviderError],
     code: str,
 ) -> None:
-    monkeypatch.setattr(attachments, "MAX_BYTES", 1000)
     monkeypatch.setattr(attachments, "TIME_LIMIT", 1.0)
     server.answer = lambda _: answer
     with pytest.raises(ProviderError) as caught:
-        await fetch([f"{server.url}/secret?token=1"])
+        await fetch([f"{server.url}/secret?token=1"], 1000)
     assert (type(caught.value), caught.value.code) == (error, code)
     assert "token" not in str(caught.value)
 
 
-async def test_the_limit_applies_to_all_attachments_together(
-    server: StandIn, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attachments, "MAX_BYTES", 1000)
+async def test_the_limit_applies_to_all_attachments_together(server: StandIn, fetch: Fetch) -> None:
     server.answer = lambda _: Answer(body=bytes(500))
-    assert len(await fetch([server.url] * 2)) == 2
+    assert len(await fetch([server.url] * 2, 1000)) == 2
     with pytest.raises(RejectedError, match="larger than"):
-        await fetch([server.url] * 3)
+        await fetch([server.url] * 3, 1000)
 
 
 async def test_no_more_than_the_limit_is_decompressed() -> None:

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.attachment_limits import AttachmentLimits
+from services.sender.attachments import MAX_BYTES, TOO_LARGE
 from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
@@ -76,7 +77,7 @@ class StubProvider(HttpClient):
 FILE = File("a.txt", "text/plain", b"A")
 
 
-async def fetch(urls: Sequence[str]) -> Sequence[File]:
+async def fetch(urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
     """Return a file, or fail as the URL says."""
     match urls:
         case ["unreachable"]:
@@ -85,6 +86,8 @@ async def fetch(urls: Sequence[str]) -> Sequence[File]:
             raise RejectedError("attachment_refused", "x")
         case ["slow"]:
             await asyncio.Event().wait()
+        case [url] if url.endswith("large") and max_bytes < MAX_BYTES:
+            raise RejectedError(TOO_LARGE, "x")
         case ["odd"]:
             raise KeyError("oops")
     return [FILE]
@@ -259,6 +262,30 @@ async def test_a_host_and_a_caller_leave_places_for_the_attachments_of_others(
     await asyncio.sleep(0)
     await asyncio.wait_for(hold_slot(client, messages.message(attachments=["https://b.example/x"]), "b"), 5)
     await cancel(slow)
+
+
+async def test_few_messages_with_large_attachments_are_in_memory_until_they_have_been_sent() -> None:
+    limits = AttachmentLimits(in_all=1, large=2)
+    client = client_of(StubProvider(), attachment_limits=limits)
+    entered: asyncio.Queue[str] = asyncio.Queue()
+    leave = asyncio.Event()
+
+    async def hold(url: str) -> None:
+        async with client.slot(messages.request(messages.message(attachments=[url]))) as slot:
+            entered.put_nowait(url)
+            await leave.wait()
+            assert slot.try_acquire()
+            await slot.send()
+
+    urls = [f"https://{host}.example/large" for host in ("a", "a", "b", "c")]
+    large = [asyncio.create_task(hold(url)) for url in urls]
+    assert {await entered.get(), await entered.get()} == {urls[0], urls[2]}
+
+    small = asyncio.create_task(hold("https://d.example/small"))
+    assert await entered.get() == "https://d.example/small"
+    assert entered.empty()
+    leave.set()
+    await asyncio.gather(*large, small)
 
 
 async def hold_slot(client: ProviderClient, message: Message, caller: str | None) -> None:

@@ -43,8 +43,8 @@ def client_of(name: str, breaker: CircuitBreaker | None = None) -> ProviderClien
     )
 
 
-async def never(urls: Sequence[str]) -> Sequence[File]:
-    raise AssertionError(urls)
+async def never(urls: Sequence[str], max_bytes: int = 0) -> Sequence[File]:
+    raise AssertionError(urls, max_bytes)
 
 
 @pytest.mark.parametrize(

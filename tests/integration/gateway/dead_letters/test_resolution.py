@@ -87,10 +87,10 @@ async def test_a_replay_is_recorded_with_the_name_of_the_caller(
     dead_letter = undelivered() if is_read else unknown()
     await rows.dead_letter(dead_letter)
 
-    settings = {"nats_url": nats_url, "database_url": database_url, "api_keys": "support:right"}
+    settings = {"nats_url": nats_url, "database_url": database_url, "api_keys": "support:right-key-of-shop"}
     async with start_gateway(**settings) as gateway:
         for _ in range(2):
-            key = {"Authorization": "Bearer right"}
+            key = {"Authorization": "Bearer right-key-of-shop"}
             assert (await replay(gateway, dead_letter.id, headers=key)).status_code == 202
 
     [recorded] = await resolutions(jetstream)

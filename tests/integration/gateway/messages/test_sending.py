@@ -175,11 +175,12 @@ async def test_the_repetition_of_an_interrupted_request_publishes_its_message(
 async def test_clients_do_not_share_their_keys(
     start_gateway: StartGateway, nats_url: str, jetstream: JetStreamContext
 ) -> None:
+    keys = ("a-first-key-of-it", "a-second-key-of-it", "b-first-key-of-it")
     async with start_gateway(
-        nats_url=nats_url, database_url=NOWHERE, api_keys="a:one,a:two,b:three"
+        nats_url=nats_url, database_url=NOWHERE, api_keys=",".join(f"{key[0]}:{key}" for key in keys)
     ) as gateway:
         ids = []
-        for key in ("one", "two", "three"):
+        for key in keys:
             headers = {"Idempotency-Key": "a-key", "Authorization": f"Bearer {key}"}
             ids.append((await gateway.post(SEND_SMS, json=SMS, headers=headers)).json()["id"])
 

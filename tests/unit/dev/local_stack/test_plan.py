@@ -114,6 +114,7 @@ def test_each_process_has_its_own_health_port() -> None:
         "ingest-1": 8101,
         "ingest-2": 8102,
     }
+    assert addresses.health_ports["gateway"] == 8301
     sender = command(plan, "sender-2")
     assert sender.argv[1:] == ("-m", "services.sender")
     assert sender.environment["HEALTH_PORT"] == "9101"

@@ -17,7 +17,7 @@ from tests.unit.gateway.in_memory import calling
 from tests.unit.gateway.requests import SENDS, faults_of, problem_of
 from tests.webhooks import JSON
 
-KEY = {"authorization": "Bearer right"}
+KEY = {"authorization": "Bearer right-key-of-shop"}
 
 
 class Order(BaseModel):
@@ -54,7 +54,7 @@ async def create_order(
 @pytest.fixture
 def orders() -> FastAPI:
     app = FastAPI()
-    app.state.api_keys = ApiKeys.parse("shop:right")
+    app.state.api_keys = ApiKeys.parse("shop:right-key-of-shop")
     app.state.default_region = "US"
     app.include_router(router)
     add_error_handlers(app)

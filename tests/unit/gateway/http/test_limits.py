@@ -195,7 +195,7 @@ async def test_the_api_key_is_checked_before_the_body(method: str, path: str) ->
         raise AssertionError("the body is read")
         yield b""
 
-    async with calling(create_gateway(api_keys="shop:right")) as client:
+    async with calling(create_gateway(api_keys="shop:right-key-of-shop")) as client:
         malformed = await client.request(method, path, content=b"{", headers=JSON)
         large = await client.request(method, path, content=b"x" * 257 * KIB, headers=JSON)
         other = await client.request(method, path, content=b"x", headers={"content-type": "text/plain"})

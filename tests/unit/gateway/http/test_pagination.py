@@ -16,6 +16,7 @@ from services.gateway.http.pagination import (
     decode_cursor,
     encode_cursor,
     page_of,
+    sign_cursors_with,
 )
 from services.gateway.messages.schemas import MessageCursor
 
@@ -80,13 +81,25 @@ def test_a_forged_cursor_never_reaches_postgresql(forged: Cursor) -> None:
         decode_cursor(encode_cursor(forged, "conversations"), ConversationCursor, "conversations")
 
 
+def test_a_cursor_that_was_signed_with_another_secret_is_refused() -> None:
+    sign_cursors_with("another secret")
+    text = encode_cursor(CURSOR, "conversations")
+    sign_cursors_with("the secret of the gateways")
+    with pytest.raises(InvalidRequestError):
+        decode_cursor(text, ConversationCursor, "conversations")
+
+    valid = encode_cursor(CURSOR, "conversations")
+    sign_cursors_with("the secret of the gateways")
+    assert decode_cursor(valid, ConversationCursor, "conversations") == CURSOR
+
+
 def test_a_cursor_is_safe_in_a_url_and_not_too_long() -> None:
     cursor = MessageCursor(timestamp=MOMENT, created_at=MOMENT, id=uuid4())
     text = encode_cursor(cursor, "messages")
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
     assert text.replace("-", "").replace("_", "").isalnum()
-    assert json.loads(raw[8:])["id"] == str(cursor.id)
+    assert json.loads(raw[16:])["id"] == str(cursor.id)
     assert len(text) < 200
 
 

@@ -23,7 +23,9 @@ def link(ours: str = "ann@example.com", theirs: str = "ben@example.org", secret:
 @pytest.fixture
 async def linked(server: JetStream) -> AsyncIterator[httpx.AsyncClient]:
     """Call a gateway that needs an API key for everything else."""
-    async with calling(create_gateway(server, unsubscribe_secret=SECRET, api_keys="a:b")) as client:
+    async with calling(
+        create_gateway(server, unsubscribe_secret=SECRET, api_keys="a:0123456789abcdef")
+    ) as client:
         yield client
 
 

@@ -10,7 +10,9 @@ from tests.e2e.stack import Stack, running_stack
 from tests.ports import free_port
 from tests.waiting import eventually
 
-_SECONDS = 10
+_SECONDS = 15
+"""It takes ten seconds on a machine that does nothing else."""
+
 CONVERSATIONS = 12
 
 
@@ -32,7 +34,7 @@ class Sabotaged:
         return self._stack.processes[self._service].status is not None
 
     async def is_well_or_gone(self) -> str:
-        """Return `gone` if the process ends within ten seconds, or else `well` if everything works."""
+        """Return `gone` if the process ends soon, or else `well` if everything works."""
         try:
             await eventually(self.is_gone, within=_SECONDS)
         except AssertionError:
@@ -43,7 +45,7 @@ class Sabotaged:
             for message in sent:
                 await self._stack.message_becomes(message["id"], "sent")
             return "well"
-        assert self._stack.processes[self._service].status == 1
+        assert self._stack.processes[self._service].status != 0
         return "gone"
 
     async def restart(self) -> None:
@@ -88,6 +90,7 @@ async def sabotaged(service: str, folder: Path, database_url: str, nats_url: str
                 "block assignment of sms": "gone",
                 "cancel heartbeats of sender-delayed-sms": "gone",
                 "block Subscription._wait_for_msgs": "well",
+                "hold-lock": "gone",
             },
         ),
     ],

@@ -8,7 +8,6 @@ act on all tasks whose name or coroutine is NAME.
 
 import asyncio
 import gc
-import re
 import runpy
 import sys
 import threading
@@ -48,8 +47,6 @@ class Saboteur(BaseHTTPRequestHandler):
         loop = find_loop()
         if action == "/block-loop":
             loop.call_soon_threadsafe(time.sleep, 600)
-        elif action == "/hold-lock":  # of the interpreter
-            loop.call_soon_threadsafe(re.match, "(a+)+$", 40 * "a" + "b")
         elif action == "/end-log":
             sys.stderr._lines.put(None)  # type: ignore[union-attr] # noqa: SLF001
         else:

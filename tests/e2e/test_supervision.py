@@ -45,7 +45,7 @@ class Sabotaged:
             for message in sent:
                 await self._stack.message_becomes(message["id"], "sent")
             return "well"
-        assert self._stack.processes[self._service].status != 0
+        assert self._stack.processes[self._service].status == 1
         return "gone"
 
     async def restart(self) -> None:
@@ -90,7 +90,6 @@ async def sabotaged(service: str, folder: Path, database_url: str, nats_url: str
                 "block assignment of sms": "gone",
                 "cancel heartbeats of sender-delayed-sms": "gone",
                 "block Subscription._wait_for_msgs": "well",
-                "hold-lock": "gone",
             },
         ),
     ],

@@ -10,11 +10,12 @@ suspended does not count.
 """
 
 import asyncio
-import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -70,8 +71,12 @@ class Supervisor:
         """Check all loops; the event loop calls this once a second."""
         if self.failure is None:
             self._silent_for = 0
-        if self._thread.ident is not None and not self._thread.is_alive():
-            self.fail("the watchdog has ended")
+        if self._thread.ident is not None:
+            # The thread cannot run while code in C, such as a regular expression, holds the interpreter's
+            # lock. This timer counts CPU time, and its signal ends the process without the interpreter.
+            signal.setitimer(signal.ITIMER_VIRTUAL, _LIFETIME)
+            if not self._thread.is_alive():
+                self.fail("the watchdog has ended")
         self._has_loops |= bool(self._loops)
         if self._has_loops and not self._loops:
             self.fail("no task is left")
@@ -83,6 +88,7 @@ class Supervisor:
     def stop(self) -> None:
         """Expect the process to stop, in any time, unless it has failed."""
         self._is_stopping = True
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def fail(self, failure: str, *, after: int = 0) -> None:
         """Have the process end, in fewer ticks if it has failed some time ago."""
@@ -115,10 +121,15 @@ class Supervisor:
             time.sleep(_TICK)
             self._silent_for += 1
             if self._silent_for > _LIFETIME:
-                _log.critical("process_killed", reason=self.failure or "the event loop is blocked")
-                faulthandler.dump_traceback()
+                self._log_end()
                 sys.stderr.close()
                 os._exit(1)
+
+    def _log_end(self) -> None:
+        """Log where the main thread is; writing to stderr directly could take for ever."""
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
+        stack = "".join(traceback.format_stack(frame))
+        _log.critical("process_killed", reason=self.failure or "the event loop is blocked", details=stack)
 
 
 _supervisor: ContextVar[Supervisor | None] = ContextVar("supervisor", default=None)

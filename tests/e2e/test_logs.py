@@ -1,8 +1,9 @@
 """A message can be followed by its id through the logs of all services."""
 
 import json
+from pathlib import Path
 
-from tests.e2e.stack import JSON, Stack
+from tests.e2e.stack import JSON, Stack, running_stack
 from tests.waiting import eventually
 
 
@@ -40,3 +41,16 @@ async def test_a_receipt_is_logged_with_the_provider_message_id_of_the_send(stac
     await stack.sms.receipt(provider_message_id=sent["provider_message_id"], status="delivered")
     await stack.message_becomes(message_id, "delivered")
     assert sent["provider_message_id"] in stack.processes["ingest"].log()
+
+
+async def test_logs_on_a_full_disk_stop_no_service(tmp_path: Path, database_url: str, nats_url: str) -> None:
+    services = ("gateway", "ingest", "sender")
+    for service in services:
+        (tmp_path / f"{service}.log").symlink_to("/dev/full")
+    async with running_stack(tmp_path, database_url=database_url, nats_url=nats_url) as stack:
+        message_id = (await stack.send())["id"]
+        await stack.message_becomes(message_id, "sent")
+        for service in services:
+            metrics = (await stack.client.get(f"{stack.processes[service].url}/metrics")).text
+            assert "messaging_log_lines_dropped_total" in metrics
+            assert "messaging_log_lines_dropped_total 0.0" not in metrics

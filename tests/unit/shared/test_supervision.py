@@ -1,6 +1,9 @@
 """What makes a process fail. `tests/e2e/test_supervision.py` shows that it then ends."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -107,3 +110,17 @@ async def test_without_a_supervisor_nothing_fails() -> None:
     await asyncio.wait({task})
     assert supervision.failure() is None
     assert isinstance(task.exception(), ValueError)
+
+
+def test_a_process_that_holds_the_lock_of_the_interpreter_is_ended() -> None:
+    program = """
+import re
+from shared import supervision
+supervision._LIFETIME = 1
+supervisor = supervision.Supervisor()
+supervisor.start()
+supervisor.tick()
+re.match("(a+)+$", 40 * "a" + "b")
+"""
+    result = subprocess.run([sys.executable, "-c", program], timeout=100, check=False)
+    assert result.returncode == -signal.SIGVTALRM

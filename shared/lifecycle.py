@@ -59,7 +59,6 @@ class DeliveryState(StrEnum):
 
 _ENDS = {DeliveryState.SENT, DeliveryState.FAILED, DeliveryState.EXPIRED, DeliveryState.CANCELED}
 _POSTPONED = {DeliveryState.RELEASED, DeliveryState.DEFERRED}
-_UNCERTAIN = {DeliveryState.CLAIMED, DeliveryState.RELEASED, DeliveryState.EXPIRED}
 
 
 class LedgerEntry(FrozenModel):
@@ -114,14 +113,18 @@ class LedgerEntry(FrozenModel):
         """Whether the step has ended without using up its attempt, and another provider may take it."""
         return self.state in _POSTPONED
 
-    def overrides(self, recorded: Self) -> bool:
-        """Return whether this outcome replaces another one of the same step that was recorded meanwhile.
+    def correct(self, recorded: Self) -> Self | None:
+        """Return the entry that replaces one that was recorded meanwhile, or None if that one stands.
 
-        After the claim of a slow process has expired, another process takes the step again. It finds out
-        everything by itself, except that the provider has accepted the message.
+        After the claim of a slow process has expired, another process continues, in doubt about whether the
+        provider has the message. An acceptance removes the doubt, whatever was recorded because of it.
         """
-        is_same_step = recorded.step == self.step
-        return is_same_step and self.state is DeliveryState.SENT and recorded.state in _UNCERTAIN
+        is_correction = self.state is DeliveryState.SENT and recorded.state is not DeliveryState.SENT
+        if not (is_correction and recorded.may_be_at):
+            return None
+        return self.model_copy(
+            update={"step": max(self.step, recorded.step), "expires_at": recorded.expires_at}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +241,9 @@ class DeliveryPolicy:
     ) -> Ignore | Wait | Publish | None:
         """Settle a request according to the ledger, or return None if its step has to be taken now."""
         state, is_replay = entry.state, request.generation > entry.step.generation
-        if state is DeliveryState.CANCELED or (state is DeliveryState.SENT and is_replay):
-            # The process that cancelled the message may have died before it published the cancellation. A
-            # replay of a sent or cancelled message sends nothing, but its generation has to end as well.
+        if state in {DeliveryState.SENT, DeliveryState.CANCELED}:
+            # The process that recorded this may have died before it published it, and it may have read an
+            # earlier step than this one. A replay sends nothing, but its generation has to end as well.
             return Publish(request, entry)
         if request.step < entry.step:
             return Ignore()

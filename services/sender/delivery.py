@@ -147,7 +147,7 @@ class Deliverer:
                 pass
             case Attempt(request, in_doubt_at):
                 entry, found = await self._try_providers(request, in_doubt_at, found, begin, facts)
-        await self._record(request, entry, after=found)
+        entry = await self._record(request, entry, after=found)
         if entry.state is DeliveryState.RELEASED:
             raise NoProviderError(f"{entry.provider} asked us to wait")
         telemetry.report_outcome(request, entry)
@@ -222,23 +222,27 @@ class Deliverer:
 
     async def _record(
         self, request: DeliveryRequest, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
-    ) -> None:
-        """Record an outcome, however long NATS is unavailable: no other process knows it."""
+    ) -> LedgerEntry:
+        """Record an outcome, however long NATS is unavailable: no other process knows it.
+
+        Returns:
+            The entry as it was recorded.
+        """
         try:
-            await self._try_to_record(request, entry, after)
+            return await self._try_to_record(request, entry, after)
         except BusUnavailableError:
-            await self._record_later(request, entry, after)
+            return await self._record_later(request, entry, after)
 
     # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
     @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
     async def _record_later(
         self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> None:
-        await self._try_to_record(request, entry, after)
+    ) -> LedgerEntry:
+        return await self._try_to_record(request, entry, after)
 
     async def _try_to_record(
         self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> None:
+    ) -> LedgerEntry:
         message_id = request.message.id
         try:
             await self._ledger.write(message_id, entry, after=after)
@@ -247,10 +251,13 @@ class Deliverer:
             # another process has taken the step since.
             found = await self._ledger.look_up(message_id)
             if found and found.value == entry:
-                return
-            if not (found and entry.overrides(found.value)):
+                return entry
+            correction = entry.correct(found.value) if found else None
+            if correction is None:
                 raise
-            await self._ledger.write(message_id, entry, after=found)
+            await self._ledger.write(message_id, correction, after=found)
+            return correction
+        return entry
 
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""

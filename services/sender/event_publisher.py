@@ -59,7 +59,7 @@ class EventPublisher:
     async def _publish_status(self, request: DeliveryRequest, entry: LedgerEntry) -> None:
         message = request.message
         # A message that was sent or cancelled in an earlier generation is reported for the later one as well.
-        step = max(request.step, entry.step)
+        step = request.step if request.generation > entry.step.generation else entry.step
         report = StatusReport(
             message_id=message.id,
             channel=message.channel,
@@ -69,6 +69,7 @@ class EventPublisher:
             provider=entry.provider,
             provider_message_id=entry.provider_message_id,
             error=entry.error,
+            in_doubt=entry.state is DeliveryState.FAILED and entry.in_doubt_at is not None,
             next_attempt_at=entry.due,
         )
         event = status_changed(report, time=entry.at, source="/sender")

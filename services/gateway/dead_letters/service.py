@@ -60,13 +60,17 @@ class DeadLetterService:
             The new generation of its message, or None if the payload returned to its stream unchanged.
 
         Raises:
-            ConflictError: there is nothing to replay.
+            ConflictError: there is nothing to replay, or the message was sent nevertheless.
         """
         _require_open(dead_letter)
         generation = None
         if dead_letter.request is None or dead_letter.origin.consumer in _STORING:
             await self._replay_payload(dead_letter)
         else:
+            if dead_letter.is_sent:
+                raise ConflictError(
+                    "already_sent", "The message was sent nevertheless; discard the dead letter"
+                )
             generation = await self._replay_message(dead_letter.request)
         ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
         await self._record(dead_letter, Resolution.REPLAYED, None, caller)

@@ -126,7 +126,38 @@ def test_no_other_process_sends_a_message_that_is_being_sent(world: World) -> No
     assert len(world.provider.requested) == 1
 
 
-def test_of_two_different_results_the_recorded_one_wins(world: World) -> None:
+@pytest.fixture
+def without_keys() -> Iterator[World]:
+    world = World(honours_keys=False)
+    world.accept(0)
+    yield world
+    world.close()
+
+
+def test_an_acceptance_corrects_a_message_that_was_given_up_in_doubt(without_keys: World) -> None:
+    world = without_keys
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(4)  # look-up, suppressions, claim, request; the result cannot be recorded
+    world.let_pass(31)
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+    assert [event.data.in_doubt for event in world.reports()] == [True]
+    world.come_to_rest()
+    assert world.statuses() == [Status.FAILED, Status.SENT]
+
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+    assert len(world.provider.requested) == 1
+    assert world.statuses() == [Status.FAILED, Status.SENT, Status.SENT]
+
+
+def test_an_acceptance_corrects_the_failure_of_a_process_that_took_over(world: World) -> None:
     first, second, _ = world.processes
     first.handle(world.unsettled()[0])
     world.let_pass()
@@ -136,9 +167,10 @@ def test_of_two_different_results_the_recorded_one_wins(world: World) -> None:
     second.handle(world.unsettled()[0])
     world.let_pass()
     world.answer(7, second)
+    assert world.statuses() == [Status.FAILED]
     world.come_to_rest()
 
-    assert world.statuses() == [Status.FAILED]
+    assert world.statuses() == [Status.FAILED, Status.SENT]
 
 
 def test_a_late_schedule_that_replaces_a_newer_one_loses_nothing(world: World) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from services.sender.attachment_limits import AttachmentLimits
 from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
+from services.sender.clock import ServerClock
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import Gate
@@ -26,6 +27,8 @@ from shared.bus.client import connect
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.publisher import publishing
 from shared.bus.suppression_list import SuppressionList
+from shared.bus.topology import sender_delayed
+from shared.channels import Channel
 from shared.ledger import Ledger
 from shared.lifecycle import DeliveryPolicy
 from shared.observability.tracing import exporting
@@ -49,24 +52,32 @@ def create_app(settings: SenderSettings) -> FastAPI:
             await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
-            pauses = Pauses(bus, publisher)
+            clock = ServerClock()
+            pauses = Pauses(bus, publisher, clock=clock.timestamp)
+            schedules = Schedules(bus, publisher, clock=clock.timestamp)
             deliverer = Deliverer(
                 Ledger(bus, publisher),
                 SuppressionList(bus, publisher),
                 EventPublisher(publisher),
-                await _create_providers(settings, adapters, stack, Schedules(bus, publisher), pauses),
+                await _create_providers(settings, adapters, stack, schedules, pauses),
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
+                clock.now,
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
 
             app.include_router(health_router(worker.unready_reason))
-            following = asyncio.create_task(pauses.run())
-            stack.callback(following.cancel)
+            for background in (clock.run(bus, sender_delayed(Channel.SMS)), _follow(pauses, clock)):
+                stack.callback(asyncio.create_task(background).cancel)
             worker.start()
             stack.push_async_callback(worker.stop)
             yield
 
     return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
+
+
+async def _follow(pauses: Pauses, clock: ServerClock) -> None:
+    await clock.until_known()
+    await pauses.run()
 
 
 async def _create_providers(
@@ -84,7 +95,7 @@ async def _create_providers(
         provider = PROVIDERS[name]
         http_client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
         rate = settings.rate_of(provider.channel)
-        gate = Gate(Limit(f"provider:{name}", rate), schedules) if rate else None
+        gate = Gate(Limit(f"provider:{name}", rate), schedules, clock=schedules.clock) if rate else None
         clients[name] = ProviderClient(
             provider,
             adapter,
@@ -102,7 +113,7 @@ def _create_gates(settings: SenderSettings, schedules: Schedules) -> Mapping[str
     """Return the limits of each sending address."""
     gates: dict[str, list[Gate]] = defaultdict(list)
     for name, limit in settings.sender_limits.items():
-        gate = Gate(Limit(name, limit.rate, limit.per_day), schedules)
+        gate = Gate(Limit(name, limit.rate, limit.per_day), schedules, clock=schedules.clock)
         for sender in limit.senders:
             gates[sender].append(gate)
     return gates

@@ -10,20 +10,19 @@ Each step may be taken with another provider, as long as it is certain that none
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from tenacity import retry, retry_if_exception_type, wait_random
-
 from services.sender import telemetry
+from services.sender.claim import LEASE, Claim
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import LimitedError
-from services.sender.provider_client import ATTEMPT_TIMEOUT, Slot
+from services.sender.provider_client import Slot
 from services.sender.provider_selection import ProviderSelection
-from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
 from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, UnavailableError
+from shared.ids import MessageId
 from shared.ledger import Ledger
 from shared.lifecycle import (
     Attempt,
@@ -41,12 +40,8 @@ from shared.lifecycle import (
     refusal,
 )
 from shared.message import DeliveryRequest, Message
-from shared.providers.base import OPTED_OUT, ProviderError
+from shared.providers.base import OPTED_OUT, NotReachedError, ProviderError, UnknownOutcomeError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-
-CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
-"""A claim that has no result after this time belongs to a process that died: recording a claim and making the
-attempt take less time."""
 
 _SOON = timedelta(seconds=1)
 
@@ -78,6 +73,7 @@ class Deliverer:
         self._policy = policy
         self._clock = clock
         self._is_stopping = False
+        self._unused: dict[MessageId, LedgerEntry] = {}
 
     def finish_within(self, seconds: float) -> None:
         """Limit the attempts in progress to this time, and start no further ones.
@@ -127,14 +123,15 @@ class Deliverer:
     async def _take_step(
         self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], *, keeps_place: bool
     ) -> Outcome:
-        found = await self._ledger.look_up(request.message.id)
+        found = await self._look_up(request.message.id)
         now = self._clock()
         facts = Facts(
-            lease=CLAIM_LEASE,
+            lease=LEASE,
             connected_for=self._ledger.connected_for,
             honouring_keys=self._providers.honouring_keys,
             keeps_place=keeps_place,
         )
+        claim = Claim(self._ledger, request.message.id, found, self._clock)
         match self._policy.decide(found.value if found else None, request, now, facts):
             case Ignore():
                 return Done()
@@ -146,8 +143,8 @@ class Deliverer:
             case Record(request, entry):
                 pass
             case Attempt(request, in_doubt_at):
-                entry, found = await self._try_providers(request, in_doubt_at, found, begin, facts)
-        entry = await self._record(request, entry, after=found)
+                entry = await self._try_providers(request, in_doubt_at, claim, begin, facts)
+        entry = await claim.record(entry)
         if entry.state is DeliveryState.RELEASED:
             raise NoProviderError(f"{entry.provider} asked us to wait")
         telemetry.report_outcome(request, entry)
@@ -158,41 +155,54 @@ class Deliverer:
         self,
         request: DeliveryRequest,
         in_doubt_at: str | None,
-        found: Versioned[LedgerEntry] | None,
+        claim: Claim,
         begin: Callable[[], None],
         facts: Facts,
-    ) -> tuple[LedgerEntry, Versioned[LedgerEntry] | None]:
-        """Try the providers in turn as long as they postpone the message.
-
-        Returns:
-            The entry to be recorded, and the entry after which it is to be recorded.
-        """
+    ) -> LedgerEntry:
+        """Try the providers in turn as long as they postpone the message, and return the outcome."""
         asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
         postponed: list[LedgerEntry] = []
         for client in candidates(self._providers.clients_for(request.message), asked):
             if postponed and self._is_stopping:
                 break  # there is no time for another attempt
-            claim = LedgerEntry.of(
+            claimed = LedgerEntry.of(
                 request, DeliveryState.CLAIMED, self._clock(), provider=client.name, in_doubt_at=in_doubt_at
             )
             try:
                 async with client.slot(request) as slot:
                     # Any check from before the wait for the slot may be out of date.
                     begin()
-                    claim = claim.becomes(DeliveryState.CLAIMED, self._clock())
-                    entry = await self._outcome_without_sending(request, slot, claim)
+                    claimed = claimed.becomes(DeliveryState.CLAIMED, self._clock())
+                    entry = await self._outcome_without_sending(request, slot, claimed)
                     if entry is None:
-                        found = await self._ledger.write(request.message.id, claim, after=found)
-                        entry = await self._send(request, slot, claim, facts)
+                        claimed = await self._take(request, claim, claimed)
+                        entry = await self._send(request, slot, claim, claimed, facts)
             except LimitedError as exc:
-                entry = limited(request, claim, self._clock(), exc.seconds)
+                entry = limited(request, claimed, self._clock(), exc.seconds)
             if not entry.is_postponed:
-                return entry, found
+                return entry
             postponed.append(entry)
         was_claimed = any(entry.error for entry in postponed)
         if facts.keeps_place and not was_claimed and not self.can_send(request.message.channel):
             raise NoProviderError(f"no provider of {request.message.channel} is available")
-        return postponement(postponed), found
+        return postponement(postponed)
+
+    async def _look_up(self, message_id: MessageId) -> Versioned[LedgerEntry] | None:
+        found = await self._ledger.look_up(message_id)
+        if found and found.value == self._unused.get(message_id):
+            # The acknowledgement of this claim was lost, and no request was made after it.
+            return Versioned(found.value.becomes(DeliveryState.RELEASED, found.value.at), found.revision)
+        return found
+
+    async def _take(self, request: DeliveryRequest, claim: Claim, entry: LedgerEntry) -> LedgerEntry:
+        message_id = request.message.id
+        try:
+            taken = await claim.take(entry)
+        except BusUnavailableError:
+            self._unused[message_id] = claim.last
+            raise
+        self._unused.pop(message_id, None)
+        return taken
 
     async def _outcome_without_sending(
         self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry
@@ -210,54 +220,15 @@ class Deliverer:
         return None
 
     async def _send(
-        self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry, facts: Facts
+        self, request: DeliveryRequest, slot: Slot, claim: Claim, claimed: LedgerEntry, facts: Facts
     ) -> LedgerEntry:
         try:
-            provider_message_id = await slot.send()
+            provider_message_id = await _send_while_valid(slot, claim)
         except ProviderError as exc:
-            entry = self._policy.after_failure(request, claim, exc, self._clock(), facts)
+            entry = self._policy.after_failure(request, claimed, exc, self._clock(), facts)
             telemetry.report_failed_attempt(request, entry)
             return entry
-        return claim.becomes(DeliveryState.SENT, self._clock(), provider_message_id=provider_message_id)
-
-    async def _record(
-        self, request: DeliveryRequest, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
-    ) -> LedgerEntry:
-        """Record an outcome, however long NATS is unavailable: no other process knows it.
-
-        Returns:
-            The entry as it was recorded.
-        """
-        try:
-            return await self._try_to_record(request, entry, after)
-        except BusUnavailableError:
-            return await self._record_later(request, entry, after)
-
-    # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
-    @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
-    async def _record_later(
-        self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> LedgerEntry:
-        return await self._try_to_record(request, entry, after)
-
-    async def _try_to_record(
-        self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> LedgerEntry:
-        message_id = request.message.id
-        try:
-            await self._ledger.write(message_id, entry, after=after)
-        except RevisionConflictError:
-            # Either our own write was stored but its acknowledgement was lost, or our claim has expired and
-            # another process has taken the step since.
-            found = await self._ledger.look_up(message_id)
-            if found and found.value == entry:
-                return entry
-            correction = entry.correct(found.value) if found else None
-            if correction is None:
-                raise
-            await self._ledger.write(message_id, correction, after=found)
-            return correction
-        return entry
+        return claimed.becomes(DeliveryState.SENT, self._clock(), provider_message_id=provider_message_id)
 
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
@@ -266,6 +237,17 @@ class Deliverer:
             change = _opt_out_reported_by(error.provider, request.message, error.at)
             await self._suppressions.record(change, only_if_changed=True)
         await self._events.publish(request, entry, origin)
+
+
+async def _send_while_valid(slot: Slot, claim: Claim) -> str:
+    """Send a message and return the provider's message id, as long as no other process may take the step."""
+    if not claim.is_valid:
+        raise NotReachedError("claim_expired", "the claim expired before the request could be made")
+    try:
+        async with claim.kept():
+            return await slot.send(may_repeat=lambda: claim.is_valid)
+    except TimeoutError as exc:
+        raise UnknownOutcomeError("claim_expired", "the claim could not be renewed in time") from exc
 
 
 def _opt_out_reported_by(provider: str, message: Message, at: datetime) -> SuppressionChange:

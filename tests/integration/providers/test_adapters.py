@@ -421,6 +421,8 @@ async def test_an_unreachable_provider_did_not_get_the_message(row: Row, client:
         ({"X-RateLimit-Reset": "9999999999"}, 86_400),
         ({"X-RateLimit-Reset": "12"}, 12),
         ({"Retry-After": "7", "X-RateLimit-Reset": "12"}, 7),
+        # The difference between two times of the provider, whatever our own clock shows.
+        ({"Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT", "Date": "Sun, 01 Mar 2026 12:00:00 GMT"}, 30),
         ({"X-RateLimit-Reset": "1"}, 1),
         ({"X-RateLimit-Reset": "1000000000"}, 0),
     ],

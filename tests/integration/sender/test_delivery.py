@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 from prometheus_client import REGISTRY
 
-from services.sender.delivery import CLAIM_LEASE
+from services.sender.claim import LEASE
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
 from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
@@ -236,7 +236,7 @@ async def test_the_next_process_sends_a_released_message_immediately(
 
 
 async def claim_of_a_dead_process(harness: Harness, request: DeliveryRequest) -> None:
-    long_ago = messages.now() - CLAIM_LEASE
+    long_ago = messages.now() - LEASE
     entry = LedgerEntry.of(request, DeliveryState.CLAIMED, long_ago, provider="generic_sms")
     await harness.ledger.write(request.message.id, entry, after=None)
 

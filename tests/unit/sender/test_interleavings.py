@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.sender.claim import LEASE
 from shared.lifecycle import DeliveryState
 from shared.status import Status
 from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
@@ -355,3 +356,78 @@ def test_a_redelivery_from_an_earlier_generation_changes_nothing(world: World) -
     world.let_pass()
     world.answer(7)
     assert world.published() == published
+
+
+def test_a_claim_is_renewed_while_the_request_is_under_way(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(3)  # look-up, suppressions, claim
+    [request] = world.in_progress()
+    for _ in range(20):
+        world.let_pass(1)
+        world.answer(1, except_for=request)
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+
+    assert world.in_progress() == [request]
+    world.come_to_rest()
+    assert world.statuses() == [Status.SENT]
+    assert len(world.provider.requested) == 1
+
+
+def test_a_process_that_cannot_renew_its_claim_gives_up_its_request_before_others_take_over(
+    without_keys: World,
+) -> None:
+    world = without_keys
+    first, *_ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(3)  # look-up, suppressions, claim
+    [request] = world.in_progress()
+    while request in world.in_progress():
+        world.let_pass(0.5)
+
+    assert world.now() < START + LEASE
+    world.come_to_rest()
+    assert world.statuses() == [Status.FAILED]
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.reason == "claim_expired"
+
+
+def test_a_claim_whose_acknowledgement_was_lost_raises_no_doubt(without_keys: World) -> None:
+    world = without_keys
+    first, *_ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(2)  # look-up, suppressions
+    [claim] = world.in_progress()
+    claim.arrive()
+    claim.lose()
+    world.let_pass()
+    assert world.provider.requested == []
+    first.handle(step)
+    world.let_pass()
+    world.answer(7)
+
+    assert world.now() < START + timedelta(seconds=1)
+    assert world.statuses() == [Status.SENT]
+
+
+def test_a_process_that_was_suspended_after_its_claim_makes_no_request(world: World) -> None:
+    first, *_ = world.processes
+    first.handle(world.unsettled()[0])
+    world.let_pass()
+    world.answer(2)  # look-up, suppressions
+    [claim] = world.in_progress()
+    claim.succeed()
+    world.loop.suspend(LEASE.total_seconds())
+    world.let_pass()
+
+    assert world.requests_to_provider == []
+    world.come_to_rest()
+    assert world.statuses() == [Status.RETRYING, Status.SENT]

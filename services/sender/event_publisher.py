@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
+    LEDGER_GRACE,
     Stream,
     dead_letter_subject,
     delayed_due_subject,
@@ -55,6 +56,9 @@ class EventPublisher:
                 await self._schedule(next_request(request, entry), entry)
             case DeliveryState.FAILED:
                 await self._publish_dead_letter(request, entry, origin)
+            case DeliveryState.EXPIRED if entry.at < request.expires_at + LEDGER_GRACE:
+                # Later, the ledger may have forgotten that the message was sent.
+                await self._publish_dead_letter(request, entry, origin)
 
     async def _publish_status(self, request: DeliveryRequest, entry: LedgerEntry) -> None:
         message = request.message
@@ -94,8 +98,8 @@ class EventPublisher:
             id=dead_letter_id(message.id, request.generation),
             direction=Direction.OUTBOUND,
             channel=message.channel,
-            reason=entry.error.code if entry.error else "failed",
-            detail=entry.error.detail if entry.error else "",
+            reason=entry.error.code if entry.error else entry.state,
+            detail=entry.error.detail if entry.error else f"the message expired at {request.expires_at}",
             message_id=message.id,
             generation=request.generation,
             attempts=request.attempt,

@@ -148,7 +148,7 @@ async def test_an_expired_message_is_never_sent(harness: Harness, sender: Sender
         await eventually(harness.is_idle)
     assert (await harness.provider.stats())["requests"] == 0
     assert await harness.statuses(request) == ["expired"]
-    assert await harness.dead_letters() == []
+    assert [dead_letter["reason"] for dead_letter in await harness.dead_letters()] == ["expired"]
 
 
 @pytest.mark.parametrize("behaviour", [{"ambiguous": True}, {"drop_connection": True}, {"hang": True}])

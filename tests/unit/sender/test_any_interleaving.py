@@ -187,7 +187,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert (message_id, generation) not in self.world.provider.requested
             return
         [(status, attempt)] = ends
-        assert len(dead_letters) == (status is Status.FAILED)
+        assert len(dead_letters) == (status in {Status.FAILED, Status.EXPIRED})
         retried = {report.attempt for report in reports if report.status is Status.RETRYING}
         assert retried - {attempt} == set(range(1, attempt))
         assert status is not Status.SENT or (message_id, generation) in self.world.provider.requested

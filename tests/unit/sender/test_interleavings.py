@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.sender.claim import LEASE
+from shared.bus.topology import LEDGER_GRACE
 from shared.lifecycle import DeliveryState
 from shared.status import Status
 from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
@@ -79,6 +80,31 @@ def test_an_acceptance_that_is_recorded_after_the_expiry_counts(world: World) ->
     found = world.look_up(world.requests()[0].message.id)
     assert found is not None
     assert found.value.state is DeliveryState.SENT
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+    assert len(world.provider.requested) == 1
+
+
+def test_an_expired_message_can_be_replayed(world: World) -> None:
+    world.let_pass(VALIDITY.total_seconds())
+    world.come_to_rest()
+    assert world.provider.requested == []
+    [dead_letter] = world.dead_letters()
+    assert (dead_letter.reason, dead_letter.errors) == ("expired", [])
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.EXPIRED, Status.SENT]
+
+
+def test_a_message_that_the_ledger_may_have_forgotten_cannot_be_replayed(world: World) -> None:
+    world.let_pass((VALIDITY + LEDGER_GRACE).total_seconds())
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.EXPIRED]
     assert world.dead_letters() == []
 
 

@@ -291,6 +291,8 @@ class Course:
                 self.schedule = entry.due or self.now, next_request(request, entry)
             case DeliveryState.FAILED:
                 self.dead_letters[request.generation] = request
+            case DeliveryState.EXPIRED if entry.at < request.expires_at + RETENTION:
+                self.dead_letters[request.generation] = request
         yield
         item.acknowledged = True
 

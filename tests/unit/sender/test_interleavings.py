@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.sender.claim import LEASE
-from shared.bus.topology import LEDGER_GRACE
+from shared.bus.topology import KEY_RETENTION, LEDGER_GRACE, Stream
 from shared.lifecycle import DeliveryState
 from shared.status import Status
 from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
@@ -84,6 +84,16 @@ def test_an_acceptance_that_is_recorded_after_the_expiry_counts(world: World) ->
     assert dead_letter.request
     world.replay(dead_letter.request)
     world.come_to_rest()
+    assert len(world.provider.requested) == 1
+
+
+def test_a_message_that_is_repeated_as_long_as_its_key_is_remembered_is_sent_once(world: World) -> None:
+    world.come_to_rest()
+    world.let_pass(KEY_RETENTION.total_seconds())
+    world.accept(0)
+    world.come_to_rest()
+
+    assert len(world.server.messages(Stream.OUTBOUND)) == 2
     assert len(world.provider.requested) == 1
 
 

@@ -136,12 +136,14 @@ class Facts:
         connected_for: how long NATS has been available to this process without interruption.
         honouring_keys: the providers that honour idempotency keys.
         keeps_place: whether the message can wait in its place. Otherwise, it is deferred.
+        may_wait: whether the message can wait in the process for its limits. Otherwise, it is deferred soon.
     """
 
     lease: timedelta
     connected_for: timedelta
     honouring_keys: Container[str]
     keeps_place: bool = False
+    may_wait: bool = True
 
 
 @dataclass(frozen=True, slots=True)

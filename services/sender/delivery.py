@@ -98,6 +98,7 @@ class Deliverer:
         *,
         begin: Callable[[], None] = lambda: None,
         keeps_place: bool = False,
+        may_wait: bool = True,
     ) -> Outcome:
         """Take the next step of a message, if there is one.
 
@@ -107,6 +108,8 @@ class Deliverer:
             begin: called when the step is about to be claimed. Until then, `deliver` may be cancelled.
             keeps_place: whether the message waits in its place while no provider is available. Otherwise it
                 is deferred, which moves it to the stream of scheduled messages.
+            may_wait: whether the message may wait in this process for its limits. Otherwise, it is deferred
+                if it would wait for long.
 
         Raises:
             NoProviderError: no provider is available or the provider asked us to wait, and the message keeps
@@ -114,23 +117,24 @@ class Deliverer:
             BusUnavailableError: NATS does not answer; the request has to be delivered again.
         """
         try:
-            return await self._take_step(request, origin, begin, keeps_place=keeps_place)
+            facts = Facts(
+                lease=LEASE,
+                connected_for=self._ledger.connected_for,
+                honouring_keys=self._providers.honouring_keys,
+                keeps_place=keeps_place,
+                may_wait=may_wait,
+            )
+            return await self._take_step(request, origin, begin, facts)
         except RevisionConflictError:
             # Another process is taking this step. When the request is delivered again, the ledger has the
             # outcome.
             return HandBack(_SOON)
 
     async def _take_step(
-        self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], *, keeps_place: bool
+        self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], facts: Facts
     ) -> Outcome:
         found = await self._look_up(request.message.id)
         now = self._clock()
-        facts = Facts(
-            lease=LEASE,
-            connected_for=self._ledger.connected_for,
-            honouring_keys=self._providers.honouring_keys,
-            keeps_place=keeps_place,
-        )
         claim = Claim(self._ledger, request.message.id, found, self._clock)
         match self._policy.decide(found.value if found else None, request, now, facts):
             case Ignore():
@@ -169,7 +173,7 @@ class Deliverer:
                 request, DeliveryState.CLAIMED, self._clock(), provider=client.name, in_doubt_at=in_doubt_at
             )
             try:
-                async with client.slot(request) as slot:
+                async with client.slot(request, may_wait=facts.may_wait) as slot:
                     # Any check from before the wait for the slot may be out of date.
                     begin()
                     claimed = claimed.becomes(DeliveryState.CLAIMED, self._clock())

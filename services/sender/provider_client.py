@@ -46,6 +46,12 @@ _QUICK_RETRY_PAUSE = (0.05, 0.25)
 _LONGEST_WAIT_WITH_FILES = 60.0
 """Seconds that a message whose files are in memory waits for its limits; others may wait longer."""
 
+_MOMENT = 2.0
+"""Seconds that a message waits which has moved between processes very often."""
+
+_AFTER_A_MOMENT = 30.0
+"""Seconds after which such a message is due again."""
+
 _DEFAULT_PAUSE = timedelta(seconds=1)
 """The pause if a provider asks us to wait without saying for how long, or for less than this."""
 
@@ -121,15 +127,23 @@ class ProviderClient:
         return self._breaker.try_acquire()
 
     @asynccontextmanager
-    async def slot(self, request: DeliveryRequest) -> AsyncIterator["Slot"]:
+    async def slot(self, request: DeliveryRequest, *, may_wait: bool = True) -> AsyncIterator["Slot"]:
         """Fetch a message's attachments, wait until its limits admit it, and hold its place in the context.
+
+        Args:
+            request: the message and its step.
+            may_wait: whether it may wait for longer than a moment.
 
         Raises:
             LimitedError: the wait would be longer than a message may stay in the process.
         """
         await self._pauses.until_known()
         try:
-            files, of_sender = await self._enter(request)
+            async with asyncio.timeout(None if may_wait else _MOMENT):
+                files, of_sender = await self._enter(request)
+        except TimeoutError:
+            metrics.DEFERRALS.labels(self.name, "limited").inc()
+            raise LimitedError(_AFTER_A_MOMENT) from None
         except LimitedError:
             metrics.DEFERRALS.labels(self.name, "limited").inc()
             raise

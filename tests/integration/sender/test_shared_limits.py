@@ -14,8 +14,10 @@ from services.sender.limits import Limiter
 from services.sender.pauses import Pauses
 from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
-from shared.bus.publisher import Publisher, publishing
-from shared.bus.topology import LIMITS_BUCKET
+from shared.bus.publisher import Outgoing, Publisher, publishing
+from shared.bus.topology import LIMITS_BUCKET, MAX_DELIVER, Stream, delayed_due_subject, sender_delayed
+from shared.events import delivery_due
+from shared.message import DeliveryRequest
 from tests import messages, providers
 from tests.integration.sender.conftest import Harness, SenderFactory
 from tests.waiting import eventually
@@ -180,3 +182,32 @@ async def test_no_process_makes_requests_to_a_provider_during_its_pause(
             pass  # a process that starts during the pause
     assert (await harness.provider.stats())["requests"] == 1
     assert all([await harness.statuses(request) == [] for request in others])
+
+
+async def test_a_message_that_has_moved_very_often_does_not_wait_for_its_limit(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    """Otherwise, senders that stop would return it until it becomes a dead letter, and was never tried."""
+    gate = Gate(Limit("slow", rate=1 / 600), Schedules(harness.bus, harness.publisher))
+    async with sender(gates={messages.ALICE: [gate]}):
+        first = await harness.accept()
+        await harness.wait_for_status(first, "sent")  # it takes the only slot of ten minutes
+    request = messages.request(attempt=2)
+    await return_often(harness, request, MAX_DELIVER // 2)
+    async with sender(gates={messages.ALICE: [gate]}):
+        await harness.wait_for_status(request, "scheduled")
+        await eventually(harness.is_idle)
+
+
+async def return_often(harness: Harness, request: DeliveryRequest, times: int) -> None:
+    """Let a message become due, and return it as often as senders that stop do."""
+    message = request.message
+    subject = delayed_due_subject(message.channel, message.conversation_key, message.id)
+    event = delivery_due(request, time=messages.now())
+    await harness.publisher.publish(Stream.DELAYED, Outgoing(subject, None, event.encode()))
+    consumer = sender_delayed(message.channel)
+    subscription = await harness.bus.jetstream.pull_subscribe_bind(consumer.name, stream=consumer.stream)
+    for _ in range(times):
+        [delivered] = await subscription.fetch(1)
+        await delivered.nak()
+    await subscription.unsubscribe()

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from statistics import median
+from statistics import median_low
 from time import monotonic
+from typing import NamedTuple
 
 from shared.bus.client import Bus
 from shared.bus.streams import Streams
@@ -20,9 +21,14 @@ from shared.errors import BusUnavailableError
 
 _INTERVAL = 5.0
 _READINGS = 5
-
 _TIMEOUT = 1.0
-"""Seconds; the error of a reading is at most half of this."""
+
+
+class _Reading(NamedTuple):
+    """A reading: how far nats-server is ahead of the monotonic clock, and by how much that may be wrong."""
+
+    difference: float
+    error: float
 
 
 class ServerClock:
@@ -30,7 +36,7 @@ class ServerClock:
 
     def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._differences: deque[float] = deque(maxlen=_READINGS)
+        self._readings: deque[_Reading] = deque(maxlen=_READINGS)
         self._difference: float | None = None
         self._known = asyncio.Event()
 
@@ -53,8 +59,12 @@ class ServerClock:
 
     def set(self, time: datetime, *, asked_at: float) -> None:
         """Take a reading into account, which was requested at the monotonic time `asked_at`."""
-        self._differences.append(time.timestamp() - (asked_at + self._clock()) / 2)
-        self._difference = median(self._differences)
+        answered_at = self._clock()
+        difference = time.timestamp() - (asked_at + answered_at) / 2
+        self._readings.append(_Reading(difference, answered_at - asked_at))
+        usual = median_low(each.difference for each in self._readings)
+        credible = (each for each in self._readings if abs(each.difference - usual) <= _TIMEOUT)
+        self._difference = min(credible, key=lambda reading: reading.error).difference
         self._known.set()
 
     async def run(self, bus: Bus, consumer: Consumer) -> None:

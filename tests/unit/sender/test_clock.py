@@ -54,3 +54,11 @@ async def test_a_clock_that_was_set_is_believed_after_some_readings() -> None:
     for number in range(8):
         host.read(NOON + number * timedelta(seconds=5) + (DAY if number > 4 else timedelta(0)))
     assert host.clock.now() == NOON + timedelta(seconds=35) + DAY
+
+
+async def test_the_quickest_of_the_latest_readings_counts() -> None:
+    host = Host()
+    for delay in (0.2, 0.001, 0.3):
+        host.read(NOON + timedelta(seconds=host.monotonic + 5 + 2 * delay), delay=delay)
+    host.monotonic = 1_000.0
+    assert abs(host.clock.now() - NOON - timedelta(seconds=1_000)) <= timedelta(seconds=0.002)

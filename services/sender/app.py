@@ -30,7 +30,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import sender_delayed
 from shared.channels import Channel
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryPolicy
+from shared.lifecycle.policy import DeliveryPolicy
 from shared.observability.tracing import exporting
 from shared.providers.base import Adapter
 from shared.providers.http import make_client

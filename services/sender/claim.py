@@ -15,7 +15,7 @@ from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.errors import BusUnavailableError
 from shared.ids import MessageId
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 
 LEASE = timedelta(seconds=14)
 """The time after which a claim that was not renewed is no longer respected. It is shorter than the time after

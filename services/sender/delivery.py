@@ -24,21 +24,10 @@ from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, UnavailableError
 from shared.ids import MessageId
 from shared.ledger import Ledger
-from shared.lifecycle import (
-    Attempt,
-    DeliveryPolicy,
-    DeliveryState,
-    Facts,
-    Ignore,
-    LedgerEntry,
-    Publish,
-    Record,
-    Wait,
-    candidates,
-    limited,
-    postponement,
-    refusal,
-)
+from shared.lifecycle.decisions import Attempt, Facts, Ignore, Publish, Record, Wait
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import DeliveryPolicy
+from shared.lifecycle.sending import candidates, limited, postponement, refusal
 from shared.message import DeliveryRequest, Message
 from shared.providers.base import OPTED_OUT, NotReachedError, ProviderError, UnknownOutcomeError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState

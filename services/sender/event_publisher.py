@@ -19,7 +19,8 @@ from shared.channels import Direction
 from shared.dead_letters import DeadLetter, Origin
 from shared.events import dead_letter_created, delivery_due, status_changed
 from shared.ids import dead_letter_id
-from shared.lifecycle import DeliveryState, LedgerEntry, all_errors, next_request
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.sending import all_errors, next_request
 from shared.message import DeliveryRequest, StatusReport
 from shared.status import Status
 

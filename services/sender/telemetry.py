@@ -3,7 +3,7 @@
 import structlog
 
 from shared.channels import Direction
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.message import DeliveryRequest
 from shared.observability import metrics, tracing
 

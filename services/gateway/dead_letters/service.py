@@ -14,7 +14,7 @@ from shared.bus.topology import INGEST_CONSUMERS, Stream, dead_letter_resolved_s
 from shared.dead_letters import DeadLetterResolution, Resolution
 from shared.events import dead_letter_resolved, message_accepted
 from shared.ids import event_id
-from shared.lifecycle import replay
+from shared.lifecycle.interventions import replay
 from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
 

@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 from services.sender.claim import LEASE
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
-from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import OnAmbiguous
 from shared.message import DeliveryRequest
 from shared.providers.base import HttpAnswer, ProviderError, TemporaryError
 from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter

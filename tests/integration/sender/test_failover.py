@@ -12,7 +12,8 @@ from mock_providers.registry import SMS
 from services.sender.claim import LEASE
 from shared.bus.topology import Stream
 from shared.ids import new_message_id
-from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import OnAmbiguous
 from shared.message import DeliveryRequest, Message
 from shared.providers.base import File, HttpRequest, Provider
 from shared.providers.generic.sms import GENERIC_SMS

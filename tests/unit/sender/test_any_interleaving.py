@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shared.events import decode
 from shared.ids import MessageId
-from shared.lifecycle import DeliveryState
+from shared.lifecycle.entry import DeliveryState
 from shared.message import DeliveryRequest
 from shared.status import Status
 from shared.suppressions import SuppressionState

@@ -7,7 +7,7 @@ import pytest
 
 from services.sender.claim import LEASE
 from shared.bus.topology import KEY_RETENTION, LEDGER_GRACE, Stream
-from shared.lifecycle import DeliveryState
+from shared.lifecycle.entry import DeliveryState
 from shared.status import Status
 from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
 

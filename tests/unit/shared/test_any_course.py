@@ -13,25 +13,11 @@ from random import Random
 
 import pytest
 
-from shared.lifecycle import (
-    Attempt,
-    DeliveryPolicy,
-    DeliveryState,
-    Facts,
-    Ignore,
-    LedgerEntry,
-    NotCancelableError,
-    OnAmbiguous,
-    Publish,
-    Record,
-    Wait,
-    cancellation,
-    candidates,
-    next_request,
-    postponement,
-    refusal,
-    replay,
-)
+from shared.lifecycle.decisions import Attempt, Facts, Ignore, Publish, Record, Wait
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.interventions import NotCancelableError, cancellation, replay
+from shared.lifecycle.policy import DeliveryPolicy, OnAmbiguous
+from shared.lifecycle.sending import candidates, next_request, postponement, refusal
 from shared.message import DeliveryRequest
 from shared.providers.base import (
     CredentialsError,

@@ -10,26 +10,11 @@ from hypothesis import strategies as st
 
 from services.sender.settings import DEFAULT_RETRY_DELAYS
 from shared.channels import Channel
-from shared.lifecycle import (
-    Attempt,
-    Decision,
-    DeliveryPolicy,
-    DeliveryState,
-    Facts,
-    Ignore,
-    LedgerEntry,
-    NotCancelableError,
-    OnAmbiguous,
-    Publish,
-    Record,
-    Wait,
-    cancellation,
-    candidates,
-    next_request,
-    postponement,
-    refusal,
-    replay,
-)
+from shared.lifecycle.decisions import Attempt, Decision, Facts, Ignore, Publish, Record, Wait
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.interventions import NotCancelableError, cancellation, replay
+from shared.lifecycle.policy import DeliveryPolicy, OnAmbiguous
+from shared.lifecycle.sending import candidates, next_request, postponement, refusal
 from shared.message import AttemptError, DeliveryRequest
 from shared.providers.base import (
     CredentialsError,

@@ -10,11 +10,12 @@ import structlog
 
 from services.sender.delivery import Deliverer
 from shared.bus.client import Bus
-from shared.bus.concurrent import PATIENCE, Begin, ConcurrentReader
+from shared.bus.concurrent import PATIENCE, ConcurrentReader
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.membership import Membership, State
+from shared.bus.processing import Begin
 from shared.bus.streams import Streams
 from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, shard_named
 from shared.channels import Channel

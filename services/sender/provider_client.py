@@ -141,6 +141,10 @@ class ProviderClient:
         try:
             async with asyncio.timeout(None if may_wait else _MOMENT):
                 files, of_sender = await self._enter(request)
+                while files is None and self.is_available:
+                    # It has become available in the meantime, and the attachments can be fetched now.
+                    self._limiter.leave(of_sender)
+                    files, of_sender = await self._enter(request)
         except TimeoutError:
             metrics.DEFERRALS.labels(self.name, "limited").inc()
             raise LimitedError(_AFTER_A_MOMENT) from None

@@ -96,6 +96,7 @@ def generic_email(**request: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
 
 PICTURE = "https://example.com/a.png"
 TEXT = messages.message(timestamp=WRITTEN)
+PICTURES = messages.message(type=MessageType.MMS, body="", attachments=[PICTURE, "https://example.com/b.png"])
 MMS = messages.message(type=MessageType.MMS, body="", attachments=[PICTURE], timestamp=WRITTEN)
 MAIL = messages.email(timestamp=WRITTEN)
 SUBJECT = messages.email(subject="Greetings", body="<b>Hi</b>", timestamp=WRITTEN)
@@ -187,12 +188,14 @@ ROWS = {
     ),
     "twilio": twilio(TEXT, {**FROM_TO, "Body": ["Hello"]}),
     "twilio, two pictures, a service and a callback": twilio(
-        messages.message(type=MessageType.MMS, body="", attachments=[PICTURE, "https://example.com/b.png"]),
+        PICTURES,
         {
             **FROM_TO,
             "MediaUrl": [PICTURE, "https://example.com/b.png"],
             "MessagingServiceSid": ["MG1"],
-            "StatusCallback": ["https://us.example/base/api/webhooks/twilio/status"],
+            "StatusCallback": [
+                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}"
+            ],
         },
         twilio_messaging_service_sid="MG1",
         public_base_url="https://us.example/base/",

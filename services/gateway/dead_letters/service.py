@@ -67,7 +67,7 @@ class DeadLetterService:
         if dead_letter.request is None or dead_letter.origin.consumer in _STORING:
             await self._replay_payload(dead_letter)
         else:
-            # One with a payload is of a message that could not be read. The sender finds out whether it was sent.
+            # With a payload, it was not the sender that gave up; the ledger decides whether it was sent.
             if dead_letter.is_sent and dead_letter.payload is None:
                 raise ConflictError(
                     "already_sent", "The message was sent nevertheless; discard the dead letter"

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 
-import httpx
 import uvloop
 from pydantic import ValidationError
 
@@ -19,7 +18,7 @@ from mock_providers.app import create_app
 from mock_providers.registry import CHANNELS
 from mock_providers.server import listen, serving, url_of
 from mock_providers.settings import MockSettings, Settings
-from mock_providers.webhooks import Gateway
+from mock_providers.webhooks import Gateway, make_client
 
 GATEWAY_TIMEOUT = 10.0
 """Seconds that the gateway has to respond to a webhook."""
@@ -67,8 +66,7 @@ async def _run(
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stopped.set)
 
-    # Without `trust_env`, so that webhooks are not sent through a proxy of the environment.
-    async with httpx.AsyncClient(timeout=GATEWAY_TIMEOUT, trust_env=False) as client:
+    async with make_client(timeout=GATEWAY_TIMEOUT) as client:
         gateway = Gateway(
             client,
             str(settings.gateway_url).rstrip("/"),

@@ -11,7 +11,7 @@ from shared.bus.key_value import KeyValueStore, Versioned
 from shared.bus.publisher import Publisher
 from shared.bus.topology import DELIVERIES_BUCKET, LEDGER_GRACE
 from shared.ids import MessageId
-from shared.lifecycle import LedgerEntry
+from shared.lifecycle.entry import LedgerEntry
 
 
 class Ledger:

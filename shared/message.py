@@ -10,7 +10,7 @@ from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
-from shared.status import Status, Step
+from shared.status import IN_DOUBT, Status, Step
 
 
 class FrozenModel(BaseModel):
@@ -133,7 +133,11 @@ class DeliveryRequest(FrozenModel):
 
 
 class StatusReport(FrozenModel):
-    """A report on an outbound message by the sender, or by the gateway when it cancels the message."""
+    """A report on an outbound message by the sender, or by the gateway when it cancels the message.
+
+    Attributes:
+        in_doubt: whether a provider may have the message although it failed.
+    """
 
     message_id: MessageId
     channel: Channel
@@ -143,7 +147,12 @@ class StatusReport(FrozenModel):
     provider: str | None = None
     provider_message_id: str | None = None
     error: AttemptError | None = None
+    in_doubt: bool = False
     next_attempt_at: AwareDatetime | None = None
+
+    @property
+    def precedence(self) -> int:
+        return IN_DOUBT if self.in_doubt else self.status.precedence
 
 
 class IncomingMessage(FrozenModel):

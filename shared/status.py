@@ -4,6 +4,9 @@ A report on a message has a replay generation (0, increased by one with each rep
 status with a precedence, and an attempt. The highest (generation, precedence, attempt) wins, so that a status
 only moves forward and the order of arrival does not matter; of several equal reports, the earliest wins.
 
+A failure is in doubt if a provider may have the message. It has a lower precedence, so that a later certainty
+counts instead: the acceptance, or a receipt from the provider.
+
 A message that was sent is never shown as expired. The ledger forgets messages that can no longer be sent, and
 if such a message is read again, the sender reports that it has expired, whatever became of it before.
 """
@@ -28,6 +31,9 @@ class Status(StrEnum):
     def precedence(self) -> int:
         return _PRECEDENCE[self]
 
+
+IN_DOUBT = 2
+"""The precedence of a failure in doubt; its attempt is later than that of any retry."""
 
 _FINAL = 4
 _PRECEDENCE = {

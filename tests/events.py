@@ -63,7 +63,12 @@ def received(number: int = 0, *, from_: str = THEIRS, to: str = OURS) -> Event[I
 
 
 def status_changed(
-    message_id: MessageId, status: Status, *, generation: int = 0, attempt: int = 1
+    message_id: MessageId,
+    status: Status,
+    *,
+    generation: int = 0,
+    attempt: int = 1,
+    in_doubt: bool = False,
 ) -> Event[StatusReport]:
     failed = status in {Status.RETRYING, Status.FAILED}
     error = AttemptError(attempt=attempt, code="provider_error", detail="503", at=NOON) if failed else None
@@ -76,6 +81,7 @@ def status_changed(
         provider=PROVIDER,
         provider_message_id=_provider_message_id(message_id) if status is Status.SENT else None,
         error=error,
+        in_doubt=in_doubt,
         next_attempt_at=NOON if status is Status.RETRYING else None,
     )
     return events.status_changed(report, time=NOON + timedelta(minutes=attempt), source="/sender")

@@ -1,4 +1,4 @@
-"""A JetStream in memory, with compare-and-set, deduplication by message ids, and schedules.
+"""A JetStream in memory, with compare-and-set, deduplication by ids, schedules and times to live.
 
 It follows the declared topology. `tests/integration/bus/test_jetstream.py` shows that it behaves like the
 real JetStream.
@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from shared.bus import topology
 from shared.bus.client import Bus
@@ -17,6 +17,7 @@ from shared.bus.publisher import Outgoing, Publisher, PublishRejectedError
 from shared.bus.topology import Stream
 
 _WRONG_LAST_SEQUENCE = 10_071
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,12 @@ class Stored:
         """The time when a schedule is published to its target; None if the message is not a schedule."""
         schedule = self.headers.get("Nats-Schedule")
         return datetime.fromisoformat(schedule.removeprefix("@at ")) if schedule else None
+
+    @property
+    def kept_until(self) -> datetime:
+        """The time when the message is dropped because of its time to live."""
+        seconds = self.headers.get("Nats-TTL")
+        return self.stored_at + timedelta(seconds=int(seconds.removesuffix("s"))) if seconds else _NEVER
 
 
 def subject_matches(pattern: str, subject: str) -> bool:
@@ -65,7 +72,9 @@ class JetStream:
         return list(self._stored[stream])
 
     def last(self, stream: str, subject: str) -> Stored | None:
-        return next((each for each in reversed(self._stored[stream]) if each.subject == subject), None)
+        now = self._clock()
+        kept = (each for each in reversed(self._stored[stream]) if now < each.kept_until)
+        return next((each for each in kept if each.subject == subject), None)
 
     def last_messages(self, stream: str, subjects: Sequence[str]) -> Answer:
         found = [self.last(stream, subject) for subject in subjects]

@@ -75,7 +75,7 @@ def _weigh(
                 status = accepted_status(event)
                 yield (request.generation, status.precedence, 0), event.time, event.id, status
             case StatusReport() as report if report.message_id == message_id:
-                weight = report.generation, report.status.precedence, report.attempt
+                weight = report.generation, report.precedence, report.attempt
                 yield weight, event.time, event.id, report.status
             case IncomingReceipt() as of:
                 for report in sent:

@@ -27,3 +27,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def let_pass(self, seconds: float) -> None:
         """Run everything that happens within this time; 0 runs everything that takes no time."""
         self.run_until_complete(asyncio.sleep(seconds + 1e-6))
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass in which nothing runs."""
+        self._jumping.elapsed += seconds

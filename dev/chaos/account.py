@@ -194,12 +194,9 @@ def _outbound(channel: str, items: Iterable[Item], findings: Findings) -> Line:
     def is_final(item: Item) -> bool:
         """Return whether the status in the database agrees with what happened to the message."""
         status = findings.status.get(str(item.id))
-        if item.id in findings.failures:
-            return status == "failed"
-        if status == "expired":
-            return True
-        is_sent = times_sent[item.name] > 0 and sent_as[item.name] in {item.id, None}
-        return is_sent and status in {"sent", "delivered"}
+        if status in {"sent", "delivered"}:  # perhaps after it was given up in doubt
+            return times_sent[item.name] > 0 and sent_as[item.name] in {item.id, None}
+        return status == "expired" or (status == "failed" and item.id in findings.failures)
 
     return Line(
         name=f"{channel} out",

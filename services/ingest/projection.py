@@ -88,9 +88,7 @@ def _project_incoming_message(event: Event[IncomingMessage]) -> Projection:
 
 def _project_status_report(event: Event[StatusReport]) -> Projection:
     report = event.data
-    row = _row(
-        tables.MessageEvent, report, id=event.id, precedence=report.status.precedence, occurred_at=event.time
-    )
+    row = _row(tables.MessageEvent, report, id=event.id, precedence=report.precedence, occurred_at=event.time)
     return Projection(rows={tables.MessageEvent: row})
 
 

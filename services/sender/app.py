@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from services.sender.attachment_limits import AttachmentLimits
 from services.sender.attachments import fetching
 from services.sender.circuit_breaker import CircuitBreaker
+from services.sender.clock import ServerClock
 from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import Gate
@@ -27,9 +28,10 @@ from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.probe import BucketProbe
 from shared.bus.publisher import publishing
 from shared.bus.suppression_list import SuppressionList
-from shared.bus.topology import LIMITS_BUCKET
+from shared.bus.topology import LIMITS_BUCKET, sender_delayed
+from shared.channels import Channel
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryPolicy
+from shared.lifecycle.policy import DeliveryPolicy
 from shared.observability.tracing import exporting
 from shared.providers.base import Adapter
 from shared.providers.http import make_client
@@ -51,13 +53,16 @@ def create_app(settings: SenderSettings) -> FastAPI:
             await stack.enter_async_context(exporting("sender"))
             bus = await stack.enter_async_context(connect(settings.nats_url, name="sender"))
             publisher = await stack.enter_async_context(publishing(bus))
-            pauses = Pauses(bus, publisher)
+            clock = ServerClock()
+            pauses = Pauses(bus, publisher, clock=clock.timestamp)
+            schedules = Schedules(bus, publisher, clock=clock.timestamp)
             deliverer = Deliverer(
                 Ledger(bus, publisher),
                 SuppressionList(bus, publisher),
                 EventPublisher(publisher),
-                await _create_providers(settings, adapters, stack, Schedules(bus, publisher), pauses),
+                await _create_providers(settings, adapters, stack, schedules, pauses),
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
+                clock.now,
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
             probe = BucketProbe(bus, publisher, LIMITS_BUCKET)
@@ -66,13 +71,22 @@ def create_app(settings: SenderSettings) -> FastAPI:
                 return probe.unready_reason or await worker.unready_reason()
 
             app.include_router(health_router(unready_reason))
-            await stack.enter_async_context(supervision.running("probe", probe.run()))
-            await stack.enter_async_context(supervision.running("pauses", pauses.run()))
+            for name, loop in (
+                ("probe", probe.run()),
+                ("clock", clock.run(bus, sender_delayed(Channel.SMS))),
+                ("pauses", _follow(pauses, clock)),
+            ):
+                await stack.enter_async_context(supervision.running(name, loop))
             worker.start()
             stack.push_async_callback(worker.stop)
             yield
 
     return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
+
+
+async def _follow(pauses: Pauses, clock: ServerClock) -> None:
+    await supervision.patiently(clock.until_known())
+    await pauses.run()
 
 
 async def _create_providers(
@@ -90,7 +104,7 @@ async def _create_providers(
         provider = PROVIDERS[name]
         http_client = await stack.enter_async_context(make_client(timeout=settings.provider_timeout))
         rate = settings.rate_of(provider.channel)
-        gate = Gate(Limit(f"provider:{name}", rate), schedules) if rate else None
+        gate = Gate(Limit(f"provider:{name}", rate), schedules, clock=schedules.clock) if rate else None
         clients[name] = ProviderClient(
             provider,
             adapter,
@@ -108,7 +122,7 @@ def _create_gates(settings: SenderSettings, schedules: Schedules) -> Mapping[str
     """Return the limits of each sending address."""
     gates: dict[str, list[Gate]] = defaultdict(list)
     for name, limit in settings.sender_limits.items():
-        gate = Gate(Limit(name, limit.rate, limit.per_day), schedules)
+        gate = Gate(Limit(name, limit.rate, limit.per_day), schedules, clock=schedules.clock)
         for sender in limit.senders:
             gates[sender].append(gate)
     return gates

@@ -10,43 +10,27 @@ Each step may be taken with another provider, as long as it is certain that none
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from tenacity import retry, retry_if_exception_type, wait_random
-
 from services.sender import telemetry
+from services.sender.claim import LEASE, Claim
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import LimitedError
-from services.sender.provider_client import ATTEMPT_TIMEOUT, Slot
+from services.sender.provider_client import Slot
 from services.sender.provider_selection import ProviderSelection
-from shared.bus.client import REQUEST_TIMEOUT
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.suppression_list import SuppressionList
 from shared.channels import Channel
 from shared.dead_letters import Origin
 from shared.errors import BusUnavailableError, UnavailableError
+from shared.ids import MessageId
 from shared.ledger import Ledger
-from shared.lifecycle import (
-    Attempt,
-    DeliveryPolicy,
-    DeliveryState,
-    Facts,
-    Ignore,
-    LedgerEntry,
-    Publish,
-    Record,
-    Wait,
-    candidates,
-    limited,
-    postponement,
-    refusal,
-)
+from shared.lifecycle.decisions import Attempt, Facts, Ignore, Publish, Record, Wait
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import DeliveryPolicy
+from shared.lifecycle.sending import candidates, limited, postponement, refusal
 from shared.message import DeliveryRequest, Message
-from shared.providers.base import OPTED_OUT, ProviderError
+from shared.providers.base import OPTED_OUT, NotReachedError, ProviderError, UnknownOutcomeError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-
-CLAIM_LEASE = timedelta(seconds=ATTEMPT_TIMEOUT + REQUEST_TIMEOUT + 2)
-"""A claim that has no result after this time belongs to a process that died: recording a claim and making the
-attempt take less time."""
 
 _SOON = timedelta(seconds=1)
 
@@ -78,6 +62,7 @@ class Deliverer:
         self._policy = policy
         self._clock = clock
         self._is_stopping = False
+        self._unused: dict[MessageId, LedgerEntry] = {}
 
     def finish_within(self, seconds: float) -> None:
         """Limit the attempts in progress to this time, and start no further ones.
@@ -102,6 +87,7 @@ class Deliverer:
         *,
         begin: Callable[[], None] = lambda: None,
         keeps_place: bool = False,
+        may_wait: bool = True,
     ) -> Outcome:
         """Take the next step of a message, if there is one.
 
@@ -111,6 +97,8 @@ class Deliverer:
             begin: called when the step is about to be claimed. Until then, `deliver` may be cancelled.
             keeps_place: whether the message waits in its place while no provider is available. Otherwise it
                 is deferred, which moves it to the stream of scheduled messages.
+            may_wait: whether the message may wait in this process for its limits. Otherwise, it is deferred
+                if it would wait for long.
 
         Raises:
             NoProviderError: no provider is available or the provider asked us to wait, and the message keeps
@@ -118,23 +106,25 @@ class Deliverer:
             BusUnavailableError: NATS does not answer; the request has to be delivered again.
         """
         try:
-            return await self._take_step(request, origin, begin, keeps_place=keeps_place)
+            facts = Facts(
+                lease=LEASE,
+                connected_for=self._ledger.connected_for,
+                honouring_keys=self._providers.honouring_keys,
+                keeps_place=keeps_place,
+                may_wait=may_wait,
+            )
+            return await self._take_step(request, origin, begin, facts)
         except RevisionConflictError:
             # Another process is taking this step. When the request is delivered again, the ledger has the
             # outcome.
             return HandBack(_SOON)
 
     async def _take_step(
-        self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], *, keeps_place: bool
+        self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], facts: Facts
     ) -> Outcome:
-        found = await self._ledger.look_up(request.message.id)
+        found = await self._look_up(request.message.id)
         now = self._clock()
-        facts = Facts(
-            lease=CLAIM_LEASE,
-            connected_for=self._ledger.connected_for,
-            honouring_keys=self._providers.honouring_keys,
-            keeps_place=keeps_place,
-        )
+        claim = Claim(self._ledger, request.message.id, found, self._clock)
         match self._policy.decide(found.value if found else None, request, now, facts):
             case Ignore():
                 return Done()
@@ -146,8 +136,8 @@ class Deliverer:
             case Record(request, entry):
                 pass
             case Attempt(request, in_doubt_at):
-                entry, found = await self._try_providers(request, in_doubt_at, found, begin, facts)
-        await self._record(request, entry, after=found)
+                entry = await self._try_providers(request, in_doubt_at, claim, begin, facts)
+        entry = await claim.record(entry)
         if entry.state is DeliveryState.RELEASED:
             raise NoProviderError(f"{entry.provider} asked us to wait")
         telemetry.report_outcome(request, entry)
@@ -158,41 +148,54 @@ class Deliverer:
         self,
         request: DeliveryRequest,
         in_doubt_at: str | None,
-        found: Versioned[LedgerEntry] | None,
+        claim: Claim,
         begin: Callable[[], None],
         facts: Facts,
-    ) -> tuple[LedgerEntry, Versioned[LedgerEntry] | None]:
-        """Try the providers in turn as long as they postpone the message.
-
-        Returns:
-            The entry to be recorded, and the entry after which it is to be recorded.
-        """
+    ) -> LedgerEntry:
+        """Try the providers in turn as long as they postpone the message, and return the outcome."""
         asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
         postponed: list[LedgerEntry] = []
         for client in candidates(self._providers.clients_for(request.message), asked):
             if postponed and self._is_stopping:
                 break  # there is no time for another attempt
-            claim = LedgerEntry.of(
+            claimed = LedgerEntry.of(
                 request, DeliveryState.CLAIMED, self._clock(), provider=client.name, in_doubt_at=in_doubt_at
             )
             try:
-                async with client.slot(request) as slot:
+                async with client.slot(request, may_wait=facts.may_wait) as slot:
                     # Any check from before the wait for the slot may be out of date.
                     begin()
-                    claim = claim.becomes(DeliveryState.CLAIMED, self._clock())
-                    entry = await self._outcome_without_sending(request, slot, claim)
+                    claimed = claimed.becomes(DeliveryState.CLAIMED, self._clock())
+                    entry = await self._outcome_without_sending(request, slot, claimed)
                     if entry is None:
-                        found = await self._ledger.write(request.message.id, claim, after=found)
-                        entry = await self._send(request, slot, claim, facts)
+                        claimed = await self._take(request, claim, claimed)
+                        entry = await self._send(request, slot, claim, claimed, facts)
             except LimitedError as exc:
-                entry = limited(request, claim, self._clock(), exc.seconds)
+                entry = limited(request, claimed, self._clock(), exc.seconds)
             if not entry.is_postponed:
-                return entry, found
+                return entry
             postponed.append(entry)
         was_claimed = any(entry.error for entry in postponed)
         if facts.keeps_place and not was_claimed and not self.can_send(request.message.channel):
             raise NoProviderError(f"no provider of {request.message.channel} is available")
-        return postponement(postponed), found
+        return postponement(postponed)
+
+    async def _look_up(self, message_id: MessageId) -> Versioned[LedgerEntry] | None:
+        found = await self._ledger.look_up(message_id)
+        if found and found.value == self._unused.get(message_id):
+            # The acknowledgement of this claim was lost, and no request was made after it.
+            return Versioned(found.value.becomes(DeliveryState.RELEASED, found.value.at), found.revision)
+        return found
+
+    async def _take(self, request: DeliveryRequest, claim: Claim, entry: LedgerEntry) -> LedgerEntry:
+        message_id = request.message.id
+        try:
+            taken = await claim.take(entry)
+        except BusUnavailableError:
+            self._unused[message_id] = claim.last
+            raise
+        self._unused.pop(message_id, None)
+        return taken
 
     async def _outcome_without_sending(
         self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry
@@ -210,47 +213,15 @@ class Deliverer:
         return None
 
     async def _send(
-        self, request: DeliveryRequest, slot: Slot, claim: LedgerEntry, facts: Facts
+        self, request: DeliveryRequest, slot: Slot, claim: Claim, claimed: LedgerEntry, facts: Facts
     ) -> LedgerEntry:
         try:
-            provider_message_id = await slot.send()
+            provider_message_id = await _send_while_valid(slot, claim)
         except ProviderError as exc:
-            entry = self._policy.after_failure(request, claim, exc, self._clock(), facts)
+            entry = self._policy.after_failure(request, claimed, exc, self._clock(), facts)
             telemetry.report_failed_attempt(request, entry)
             return entry
-        return claim.becomes(DeliveryState.SENT, self._clock(), provider_message_id=provider_message_id)
-
-    async def _record(
-        self, request: DeliveryRequest, entry: LedgerEntry, *, after: Versioned[LedgerEntry] | None
-    ) -> None:
-        """Record an outcome, however long NATS is unavailable: no other process knows it."""
-        try:
-            await self._try_to_record(request, entry, after)
-        except BusUnavailableError:
-            await self._record_later(request, entry, after)
-
-    # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
-    @retry(retry=retry_if_exception_type(BusUnavailableError), wait=wait_random(0.1, 0.3))
-    async def _record_later(
-        self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> None:
-        await self._try_to_record(request, entry, after)
-
-    async def _try_to_record(
-        self, request: DeliveryRequest, entry: LedgerEntry, after: Versioned[LedgerEntry] | None
-    ) -> None:
-        message_id = request.message.id
-        try:
-            await self._ledger.write(message_id, entry, after=after)
-        except RevisionConflictError:
-            # Either our own write was stored but its acknowledgement was lost, or our claim has expired and
-            # another process has taken the step since.
-            found = await self._ledger.look_up(message_id)
-            if found and found.value == entry:
-                return
-            if not (found and entry.overrides(found.value)):
-                raise
-            await self._ledger.write(message_id, entry, after=found)
+        return claimed.becomes(DeliveryState.SENT, self._clock(), provider_message_id=provider_message_id)
 
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
@@ -259,6 +230,17 @@ class Deliverer:
             change = _opt_out_reported_by(error.provider, request.message, error.at)
             await self._suppressions.record(change, only_if_changed=True)
         await self._events.publish(request, entry, origin)
+
+
+async def _send_while_valid(slot: Slot, claim: Claim) -> str:
+    """Send a message and return the provider's message id, as long as no other process may take the step."""
+    if not claim.is_valid:
+        raise NotReachedError("claim_expired", "the claim expired before the request could be made")
+    try:
+        async with claim.kept():
+            return await slot.send(may_repeat=lambda: claim.is_valid)
+    except TimeoutError as exc:
+        raise UnknownOutcomeError("claim_expired", "the claim could not be renewed in time") from exc
 
 
 def _opt_out_reported_by(provider: str, message: Message, at: datetime) -> SuppressionChange:

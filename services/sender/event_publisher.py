@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import (
+    LEDGER_GRACE,
     Stream,
     dead_letter_subject,
     delayed_due_subject,
@@ -18,7 +19,8 @@ from shared.channels import Direction
 from shared.dead_letters import DeadLetter, Origin
 from shared.events import dead_letter_created, delivery_due, status_changed
 from shared.ids import dead_letter_id
-from shared.lifecycle import DeliveryState, LedgerEntry, all_errors, next_request
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.sending import all_errors, next_request
 from shared.message import DeliveryRequest, StatusReport
 from shared.status import Status
 
@@ -55,11 +57,14 @@ class EventPublisher:
                 await self._schedule(next_request(request, entry), entry)
             case DeliveryState.FAILED:
                 await self._publish_dead_letter(request, entry, origin)
+            case DeliveryState.EXPIRED if entry.at < request.expires_at + LEDGER_GRACE:
+                # Later, the ledger may have forgotten that the message was sent.
+                await self._publish_dead_letter(request, entry, origin)
 
     async def _publish_status(self, request: DeliveryRequest, entry: LedgerEntry) -> None:
         message = request.message
         # A message that was sent or cancelled in an earlier generation is reported for the later one as well.
-        step = max(request.step, entry.step)
+        step = request.step if request.generation > entry.step.generation else entry.step
         report = StatusReport(
             message_id=message.id,
             channel=message.channel,
@@ -69,6 +74,7 @@ class EventPublisher:
             provider=entry.provider,
             provider_message_id=entry.provider_message_id,
             error=entry.error,
+            in_doubt=entry.state is DeliveryState.FAILED and entry.in_doubt_at is not None,
             next_attempt_at=entry.due,
         )
         event = status_changed(report, time=entry.at, source="/sender")
@@ -93,8 +99,8 @@ class EventPublisher:
             id=dead_letter_id(message.id, request.generation),
             direction=Direction.OUTBOUND,
             channel=message.channel,
-            reason=entry.error.code if entry.error else "failed",
-            detail=entry.error.detail if entry.error else "",
+            reason=entry.error.code if entry.error else entry.state,
+            detail=entry.error.detail if entry.error else f"the message expired at {request.expires_at}",
             message_id=message.id,
             generation=request.generation,
             attempts=request.attempt,

@@ -1,7 +1,7 @@
 """Sends messages through one provider, and holds back requests that it could not handle."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Any
 
 import structlog
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from services.sender.attachment_limits import SMALL, AttachmentLimits
 from services.sender.attachments import MAX_BYTES, TOO_LARGE, Fetch
@@ -38,13 +37,20 @@ from shared.providers.base import (
 _log = structlog.get_logger()
 
 ATTEMPT_TIMEOUT = 22.0
-"""Seconds that an attempt may take with quick retries; the claim on it lasts longer."""
+"""Seconds that an attempt may take with quick retries."""
 
+_QUICK_RETRIES = 2
 _QUICK_RETRY_PAUSE = (0.05, 0.25)
 """The shortest and the longest pause before a request that did not reach the provider is repeated."""
 
 _LONGEST_WAIT_WITH_FILES = 60.0
 """Seconds that a message whose files are in memory waits for its limits; others may wait longer."""
+
+_MOMENT = 2.0
+"""Seconds that a message waits which has moved between processes very often."""
+
+_AFTER_A_MOMENT = 30.0
+"""Seconds after which such a message is due again."""
 
 _DEFAULT_PAUSE = timedelta(seconds=1)
 """The pause if a provider asks us to wait without saying for how long, or for less than this."""
@@ -121,8 +127,12 @@ class ProviderClient:
         return self._breaker.try_acquire()
 
     @asynccontextmanager
-    async def slot(self, request: DeliveryRequest) -> AsyncIterator["Slot"]:
+    async def slot(self, request: DeliveryRequest, *, may_wait: bool = True) -> AsyncIterator["Slot"]:
         """Fetch a message's attachments, wait until its limits admit it, and hold its places in the context.
+
+        Args:
+            request: the message and its step.
+            may_wait: whether it may wait for longer than a moment.
 
         Raises:
             LimitedError: the wait would be longer than a message may stay in the process.
@@ -130,17 +140,32 @@ class ProviderClient:
         await self._pauses.until_known()
         # The files are in memory until the message has been sent, so their number is limited until then.
         async with AsyncExitStack() as memory:
-            try:
-                files, of_sender = await self._enter(request, memory)
-            except LimitedError:
-                metrics.DEFERRALS.labels(self.name, "limited").inc()
-                raise
+            files, of_sender = await self._admit(request, memory, may_wait=may_wait)
             slot = Slot(self, request.message, files, of_sender)
             try:
                 yield slot
             finally:
                 slot.release()
                 self._limiter.leave(of_sender)
+
+    async def _admit(
+        self, request: DeliveryRequest, memory: AsyncExitStack, *, may_wait: bool
+    ) -> tuple[Sequence[File] | ProviderError | None, Permission | None]:
+        try:
+            async with asyncio.timeout(None if may_wait else _MOMENT):
+                files, of_sender = await self._enter(request, memory)
+                while files is None and self.is_available:
+                    # It has become available in the meantime, and the attachments can be fetched now.
+                    self._limiter.leave(of_sender)
+                    await memory.aclose()
+                    files, of_sender = await self._enter(request, memory)
+                return files, of_sender
+        except TimeoutError:
+            metrics.DEFERRALS.labels(self.name, "limited").inc()
+            raise LimitedError(_AFTER_A_MOMENT) from None
+        except LimitedError:
+            metrics.DEFERRALS.labels(self.name, "limited").inc()
+            raise
 
     async def _enter(
         self, request: DeliveryRequest, memory: AsyncExitStack
@@ -150,12 +175,18 @@ class ProviderClient:
         files = await self._fetch_files(request, memory)
         return files, await self._limiter.enter(request, longest_wait=_LONGEST_WAIT_WITH_FILES)
 
-    async def send(self, message: Message, files: Sequence[File], permissions: "Permissions") -> str:
+    async def send(
+        self,
+        message: Message,
+        files: Sequence[File],
+        permissions: "Permissions",
+        may_repeat: Callable[[], bool],
+    ) -> str:
         """Send a message and return the provider's message id; see `Slot.send`."""
         asked_at = perf_counter()
         try:
             async with self._attempt_deadline():
-                provider_message_id = await self._request(message, files)
+                provider_message_id = await self._request(message, files, may_repeat)
         except TimeoutError as exc:
             error = UnknownOutcomeError("timeout", "no response in time")
             self._record_error(error, message, permissions)
@@ -212,30 +243,25 @@ class ProviderClient:
         except Exception as exc:  # noqa: BLE001 - it becomes the outcome of the attempt
             return TemporaryError("attachment_unexpected", repr(exc))
 
-    async def _request(self, message: Message, files: Sequence[File]) -> str:
+    async def _request(self, message: Message, files: Sequence[File], may_repeat: Callable[[], bool]) -> str:
         try:
-            return await self._request_with_quick_retries(message, files)
+            return await self._request_with_quick_retries(message, files, may_repeat)
         except (ProviderError, TimeoutError):
             raise
         except Exception as exc:
             # A defect of the adapter, for example: nobody knows whether the provider has the message.
             raise UnknownOutcomeError("unexpected", repr(exc)) from exc
 
-    async def _request_with_quick_retries(self, message: Message, files: Sequence[File]) -> str:
-        try:
-            return await http.send(self._http_client, self._adapter, message, files)
-        except NotReachedError:
-            await asyncio.sleep(uniform(*_QUICK_RETRY_PAUSE))
-            return await self._request_again(message, files)
-
-    # Used only after a failure: tenacity itself takes a tenth of the CPU time of a delivery.
-    @retry(
-        retry=retry_if_exception_type(NotReachedError),
-        stop=stop_after_attempt(2),
-        wait=wait_random(*_QUICK_RETRY_PAUSE),
-        reraise=True,
-    )
-    async def _request_again(self, message: Message, files: Sequence[File]) -> str:
+    async def _request_with_quick_retries(
+        self, message: Message, files: Sequence[File], may_repeat: Callable[[], bool]
+    ) -> str:
+        for _ in range(_QUICK_RETRIES):
+            try:
+                return await http.send(self._http_client, self._adapter, message, files)
+            except NotReachedError:
+                await asyncio.sleep(uniform(*_QUICK_RETRY_PAUSE))
+                if not may_repeat():
+                    raise
         return await http.send(self._http_client, self._adapter, message, files)
 
     def _record_error(self, error: ProviderError, message: Message, permissions: "Permissions") -> None:
@@ -349,8 +375,11 @@ class Slot:
             self._permission = self._client.try_acquire()
         return self._permission is not None
 
-    async def send(self) -> str:
+    async def send(self, *, may_repeat: Callable[[], bool] = lambda: True) -> str:
         """Send the message and return the provider's message id, after `try_acquire` has succeeded.
+
+        Args:
+            may_repeat: returns whether a request that did not reach the provider may be made again at once.
 
         Raises:
             ProviderError: the provider did not accept the message, it is not known whether it did, or the
@@ -362,7 +391,7 @@ class Slot:
             self._client.count_attempt(self._files.code)
             raise self._files
         permissions = Permissions(self._permission, self._of_sender)
-        return await self._client.send(self._message, self._files, permissions)
+        return await self._client.send(self._message, self._files, permissions, may_repeat)
 
     def release(self) -> None:
         """Give the permission back."""

@@ -4,7 +4,7 @@ Each limit has a schedule of evenly spaced slots, which the processes reserve a 
 a value in a key-value bucket that contains the time of the next free slot. Unused slots do not accumulate, so
 there is no burst: a limit of 10 per second is one slot every 0.1 seconds.
 
-Each process uses its own clock, so the clocks of different hosts have to be synchronised.
+The times are those of nats-server, which all processes read.
 """
 
 from collections.abc import Callable
@@ -96,7 +96,7 @@ class Schedules:
 
     def __init__(self, bus: Bus, publisher: Publisher, *, clock: Callable[[], float] = time) -> None:
         self._store = KeyValueStore.bucket(bus, publisher, LIMITS_BUCKET, Schedule)
-        self._clock = clock
+        self.clock = clock
         self._known: dict[str, Versioned[Schedule]] = {}
 
     async def reserve(self, limit: Limit, *, wanted: int, needed: int, not_before: float = 0) -> list[float]:
@@ -111,7 +111,7 @@ class Schedules:
             # If no other process uses the limit, there is no need to read back the value that was written.
             found = self._known.pop(key, None) or await self._read(key)
             state = found.value if isinstance(found, Versioned) else Schedule()
-            now = max(self._clock(), not_before)
+            now = max(self.clock(), not_before)
             changed, times = state.reserve(limit, wanted=wanted, needed=needed, now=now)
             try:
                 self._known[key] = await self._store.put(key, changed, after=found)

@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 
 from shared.addresses import InvalidAddressError, parse_email
 from shared.channels import Channel, channel_of_address
-from shared.lifecycle import OnAmbiguous
+from shared.lifecycle.policy import OnAmbiguous
 from shared.providers.registry import PROVIDERS
 from shared.settings import Settings, WorkerSettings
 

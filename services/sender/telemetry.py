@@ -3,7 +3,7 @@
 import structlog
 
 from shared.channels import Direction
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.message import DeliveryRequest
 from shared.observability import metrics, tracing
 
@@ -53,6 +53,7 @@ def _count(request: DeliveryRequest, entry: LedgerEntry) -> None:
             metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, message.channel, reason).inc()
         case DeliveryState.EXPIRED:
             metrics.EXPIRED.labels(message.channel).inc()
+            metrics.DEAD_LETTERS.labels(Direction.OUTBOUND, message.channel, "expired").inc()
 
 
 def _code(entry: LedgerEntry) -> str | None:

@@ -11,11 +11,12 @@ import structlog
 from services.sender.delivery import Deliverer
 from shared import supervision
 from shared.bus.client import Bus
-from shared.bus.concurrent import PATIENCE, Begin, ConcurrentReader
+from shared.bus.concurrent import PATIENCE, ConcurrentReader
 from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.membership import Membership, State
+from shared.bus.processing import Begin
 from shared.bus.streams import Streams
 from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, shard_named
 from shared.channels import Channel
@@ -210,20 +211,24 @@ class Processor:
                 request = _decode_request(message.payload)
                 _annotate_trace(request)
                 return await self._deliverer.deliver(
-                    request, message.origin, begin=begin, keeps_place=_keeps_place(message)
+                    request,
+                    message.origin,
+                    begin=begin,
+                    keeps_place=message.origin.stream == Stream.OUTBOUND and not _moves_often(message),
+                    may_wait=not _moves_often(message),
                 )
             except BadMessageError as exc:
                 await self._dead_letters.publish(message.payload, exc, message.origin, at=message.stored_at)
                 return Done()
 
 
-def _keeps_place(message: StreamMessage) -> bool:
-    """Return whether a message may keep its place while no provider is available.
+def _moves_often(message: StreamMessage) -> bool:
+    """Return whether a message has moved between processes so often that it must not wait any longer.
 
-    Messages in DELAYED have no order to keep. A message that has moved between processes very often is
-    deferred before its deliveries reach the limit.
+    Each time that a process stops and returns it counts as a delivery. The message is deferred before these
+    reach the limit, which is meant for messages that crash their process; in DELAYED, the count starts again.
     """
-    return message.origin.stream == Stream.OUTBOUND and message.deliveries <= MAX_DELIVER // 2
+    return message.deliveries > MAX_DELIVER // 2
 
 
 def _conversation_of(message: StreamMessage) -> str:

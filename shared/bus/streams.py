@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import nats.errors
 import nats.js.errors
@@ -65,6 +66,16 @@ class Streams:
         if error := names.get("error"):
             raise BusUnavailableError(str(error))
         return names.get("consumers") or []
+
+    async def time(self, consumer: Consumer) -> datetime:
+        """Return the time of the server, which it states in its answers about a consumer."""
+        subject = f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"
+        with _translating():
+            answer = await self._bus.client.request(subject)
+        info = json.loads(answer.data)
+        if "ts" not in info:
+            raise BusUnavailableError(str(info.get("error")))
+        return datetime.fromisoformat(info["ts"])
 
     async def message(self, stream: str, sequence: int) -> Stored | None:
         """Return a message, or None if the stream no longer contains it."""

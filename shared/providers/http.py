@@ -253,7 +253,7 @@ def _excerpt(answer: HttpAnswer, secrets: Sequence[str]) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    now = datetime.now(UTC)
+    now = _parse_date(headers.get("date", "")) or datetime.now(UTC)
     asked = parse_retry_after(headers.get("retry-after"), now=now)
     return parse_reset(headers.get("x-ratelimit-reset"), now=now) if asked is None else asked
 
@@ -278,10 +278,16 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     value = value.strip()
     if value.isascii() and value.isdigit():
         asked = timedelta(seconds=min(int(value[:9]), _MAX_RETRY_AFTER.total_seconds()))
+    elif date := _parse_date(value):
+        asked = date - now
     else:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        asked = (date if date.tzinfo else date.replace(tzinfo=UTC)) - now
+        return None
     return min(max(asked, timedelta(0)), _MAX_RETRY_AFTER)
+
+
+def _parse_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from shared.errors import ServiceError
+from shared.ids import MessageId
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.settings import Settings
 from shared.suppressions import SuppressionChange
@@ -53,6 +55,14 @@ class WebhookRequest:
     body: bytes
     received_at: datetime
     default_region: str
+
+
+def parse_own_id(value: object) -> MessageId | None:
+    """Parse our id of a message where other users of the provider's account may have put anything."""
+    try:
+        return MessageId(UUID(str(value)))
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)

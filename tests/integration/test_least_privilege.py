@@ -16,10 +16,11 @@ from dev.local_stack.servers import NatsServer
 from services.sender.pauses import Pauses
 from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
-from shared.bus.concurrent import Begin, ConcurrentReader
+from shared.bus.concurrent import ConcurrentReader
 from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
 from shared.bus.key_value import KeyValueStore
 from shared.bus.membership import Membership
+from shared.bus.processing import Begin
 from shared.bus.provision import provision
 from shared.bus.publisher import Publisher, publishing
 from shared.bus.streams import Streams

@@ -31,7 +31,9 @@ from services.gateway.dead_letters.schemas import (
 from services.gateway.messages.queries import history
 from shared.db.reader import Reader
 from shared.db.tables import DeadLetter, DeadLetterResolution, MessageEvent
+from shared.db.views import message_history
 from shared.dead_letters import Resolution
+from shared.status import Status
 
 _dead_letter = DeadLetter.__table__
 _resolution = DeadLetterResolution.__table__.alias("resolution")
@@ -54,6 +56,12 @@ _STATE = case(
     (or_(_was(Resolution.REPLAYED), _HAS_LATER_GENERATION), DeadLetterState.REPLAYED.value),
     (_was(Resolution.DISCARDED), DeadLetterState.DISCARDED.value),
     else_=DeadLetterState.OPEN.value,
+)
+
+
+_IS_SENT = exists().where(
+    message_history.c.message_id == _dead_letter.c.message_id,
+    message_history.c.status.in_([Status.SENT.value, Status.DELIVERED.value]),
 )
 
 
@@ -106,7 +114,13 @@ def _fields(row: Row[Any]) -> dict[str, Any]:
     resolution = row.resolved_by and ResolutionResponse(
         by=row.resolved_by, at=row.resolved_at, reason=row.reason
     )
-    return {**row.content, "state": row.state, "resolution": resolution, "created_at": row.created_at}
+    return {
+        **row.content,
+        "state": row.state,
+        "is_sent": row.is_sent,
+        "resolution": resolution,
+        "created_at": row.created_at,
+    }
 
 
 def _conditions(selected: DeadLetterFilter) -> list[ColumnElement[bool]]:
@@ -132,6 +146,7 @@ def _select() -> Select[Any]:
         _dead_letter.c.message_id,
         _dead_letter.c.created_at,
         _STATE.label("state"),
+        _IS_SENT.label("is_sent"),
         _resolution.c.resolved_by,
         _resolution.c.resolved_at,
         _resolution.c.reason,

@@ -104,7 +104,8 @@ async def replay_dead_letter(
     """Send the message again, in a new generation. Repeating the request does not replay it twice.
 
     A payload that could not be read or stored returns to its stream unchanged, and a message that was sent is
-    not sent again. The response is a 409 if the dead letter was already replayed or discarded.
+    not sent again. The response is a 409 if the dead letter was already replayed or discarded, or if its
+    message was sent nevertheless: the provider's response or a receipt may arrive after the failure.
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)

@@ -14,7 +14,7 @@ from shared.bus.topology import INGEST_CONSUMERS, Stream, dead_letter_resolved_s
 from shared.dead_letters import DeadLetterResolution, Resolution
 from shared.events import dead_letter_resolved, message_accepted
 from shared.ids import event_id
-from shared.lifecycle import replay
+from shared.lifecycle.interventions import replay
 from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
 
@@ -60,13 +60,18 @@ class DeadLetterService:
             The new generation of its message, or None if the payload returned to its stream unchanged.
 
         Raises:
-            ConflictError: there is nothing to replay.
+            ConflictError: there is nothing to replay, or the message was sent nevertheless.
         """
         _require_open(dead_letter)
         generation = None
         if dead_letter.request is None or dead_letter.origin.consumer in _STORING:
             await self._replay_payload(dead_letter)
         else:
+            # With a payload, it was not the sender that gave up; the ledger decides whether it was sent.
+            if dead_letter.is_sent and dead_letter.payload is None:
+                raise ConflictError(
+                    "already_sent", "The message was sent nevertheless; discard the dead letter"
+                )
             generation = await self._replay_message(dead_letter.request)
         ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
         await self._record(dead_letter, Resolution.REPLAYED, None, caller)

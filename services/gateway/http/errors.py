@@ -22,6 +22,7 @@ _log = structlog.get_logger()
 PROBLEM_TYPE = "application/problem+json"
 
 ProblemCode = Literal[
+    "already_sent",
     "body_timeout",
     "body_too_large",
     "bus_unavailable",

@@ -14,7 +14,8 @@ from shared.bus.topology import Stream, event_subject
 from shared.events import status_changed
 from shared.ids import MessageId
 from shared.ledger import Ledger
-from shared.lifecycle import LedgerEntry, NotCancelableError, cancellation
+from shared.lifecycle.entry import LedgerEntry
+from shared.lifecycle.interventions import NotCancelableError, cancellation
 from shared.message import StatusReport
 from shared.status import Status
 

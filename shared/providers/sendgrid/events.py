@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
@@ -17,6 +16,7 @@ from shared.providers.webhooks import (
     WebhookContent,
     WebhookRequest,
     json_of,
+    parse_own_id,
     require_storable,
     validate,
 )
@@ -71,20 +71,12 @@ def _moment(value: object) -> datetime | None:
         raise ValueError("is not a valid time") from exc
 
 
-def _own_id(value: object) -> MessageId | None:
-    """Return our id from `custom_args`, where other users of the account may put anything."""
-    try:
-        return MessageId(UUID(str(value)))
-    except ValueError:
-        return None
-
-
 class _ReceiptEvent(BaseModel):
     model_config = ConfigDict(strict=True)
 
     sg_message_id: ProviderId
     sg_event_id: ProviderId | None = None
-    message_id: Annotated[MessageId | None, PlainValidator(_own_id)] = None
+    message_id: Annotated[MessageId | None, PlainValidator(parse_own_id)] = None
     timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
 
 

@@ -18,6 +18,7 @@ from shared.providers.webhooks import (
     Webhook,
     WebhookContent,
     WebhookRequest,
+    parse_own_id,
     validate,
 )
 from shared.status import Status
@@ -111,6 +112,11 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
     return WebhookContent(messages=[message])
 
 
+def _query_of(request: WebhookRequest) -> Mapping[str, str]:
+    pairs = parse_urlencoded(request.query)
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in pairs}
+
+
 def parse_receipt(request: WebhookRequest) -> WebhookContent:
     form = _form_of(request)
     word = form.get("MessageStatus")
@@ -127,6 +133,7 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
             channel=Channel.SMS,
             provider=NAME,
             provider_message_id=fields.message_sid,
+            message_id=parse_own_id(_query_of(request).get("message_id")),
             key=status,
             status=status,
             error_code=fields.error_code,

@@ -34,9 +34,15 @@ class TwilioAdapter(Adapter[TwilioSettings]):
         self._url = f"{settings.twilio_url.rstrip('/')}/2010-04-01/Accounts/{quote(account)}/Messages.json"
         self._headers = {"Authorization": f"Basic {basic}"}
         self._common_fields = _common_fields(settings)
+        base = settings.public_base_url
+        self._callback = f"{base.rstrip('/')}/api/webhooks/twilio/status" if base else None
 
     def request(self, message: Message, files: Sequence[File]) -> HttpRequest:  # noqa: ARG002 - it fetches URLs
-        return HttpRequest.form(self._url, {**self._common_fields, **_fields(message)}, self._headers)
+        fields = {**self._common_fields, **_fields(message)}
+        if self._callback:
+            # The receipts then have our id, which matters if the response to this request is lost.
+            fields["StatusCallback"] = f"{self._callback}?message_id={message.id}"
+        return HttpRequest.form(self._url, fields, self._headers)
 
     def message_id(self, answer: HttpAnswer) -> object:
         return answer.field("sid")
@@ -75,8 +81,6 @@ def _common_fields(settings: TwilioSettings) -> dict[str, Any]:
     fields = {}
     if settings.twilio_messaging_service_sid:
         fields["MessagingServiceSid"] = settings.twilio_messaging_service_sid
-    if settings.public_base_url:
-        fields["StatusCallback"] = f"{settings.public_base_url.rstrip('/')}/api/webhooks/twilio/status"
     return fields
 
 

@@ -12,10 +12,11 @@ import pytest
 from nats.js import JetStreamContext
 from structlog.testing import capture_logs
 
-from shared.bus import concurrent
+from shared.bus import concurrent, processing
 from shared.bus.client import Bus, connect
-from shared.bus.concurrent import Begin, ConcurrentReader, Process
+from shared.bus.concurrent import ConcurrentReader
 from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
+from shared.bus.processing import Begin, Process, Processing
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing, Publisher, publishing
 from shared.bus.topology import (
@@ -248,8 +249,8 @@ async def test_a_message_that_is_handed_back_keeps_its_place(
 async def test_an_unavailable_process_is_called_again_without_a_redelivery(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(concurrent, "_LAST_RETRY", 0.001)
-    monkeypatch.setattr(concurrent, "_FIRST_RETRY", 0.001)
+    monkeypatch.setattr(processing, "_LAST_RETRY", 0.001)
+    monkeypatch.setattr(processing, "_FIRST_RETRY", 0.001)
     await publish(publisher, *numbered("a", 3))
     refusals: list[str] = []
     recorder = Recorder()
@@ -273,6 +274,15 @@ async def test_messages_wait_in_their_place_until_they_can_be_processed(
 ) -> None:
     """The server still has a request when that begins; the messages that it then sends are not returned."""
     is_able, recorder, refusals = [True], Recorder(), list[str]()
+    looks = 0
+
+    def may_read() -> bool:
+        nonlocal looks
+        looks += not is_able[0]
+        return is_able[0]
+
+    async def has_noticed() -> bool:
+        return bool(refusals) and looks - len(refusals) >= 2  # each refused message looks once itself
 
     async def process(message: StreamMessage, begin: Begin) -> Outcome:
         if not is_able[0]:
@@ -280,12 +290,12 @@ async def test_messages_wait_in_their_place_until_they_can_be_processed(
             raise BusUnavailableError("not available")
         return await recorder(message, begin)
 
-    async with reading(bus, process, may_read=lambda: is_able[0]):
+    async with reading(bus, process, may_read=may_read):
         await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(20)))
         await recorder.until_done(20)
         is_able[0] = False
         await publish(publisher, *(f"{uuid4().hex}:0" for _ in range(100)))
-        await asyncio.sleep(2)  # longer than the reader takes to notice
+        await eventually(has_noticed)
         assert len(set(refusals)) == len(refusals)
         assert len(recorder.done) == 20
         is_able[0] = True
@@ -370,8 +380,8 @@ async def test_a_message_is_delivered_again_after_an_unexpected_error(
 async def test_messages_that_may_crash_the_process_are_processed_one_by_one(
     bus: Bus, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(concurrent, "_SUSPECT_DELIVERIES", 2)
-    monkeypatch.setattr(concurrent, "_SUSPECT_DELAY", 0.05)
+    monkeypatch.setattr(processing, "_SUSPECT_DELIVERIES", 2)
+    monkeypatch.setattr(processing, "_SUSPECT_DELAY", 0.05)
     texts = [f"{number}:0" for number in range(20)]
     await publish(publisher, *texts)
     recorder = Recorder(seconds=0.01)
@@ -391,8 +401,8 @@ async def test_a_message_that_crashes_the_process_does_not_take_others_to_the_li
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All 100 messages are in progress at the first crash, and are then delivered again at the same time."""
-    monkeypatch.setattr(concurrent, "_SUSPECT_DELAY", 0.1)
-    monkeypatch.setattr(ConcurrentReader, "_return_unsettled", do_nothing)
+    monkeypatch.setattr(processing, "_SUSPECT_DELAY", 0.1)
+    monkeypatch.setattr(Processing, "return_unsettled", do_nothing)
     await jetstream.add_consumer(READ_BY_ALL.stream, READ_BY_ALL.config(1).evolve(ack_wait=0.3))
     recorder, received, crash = Recorder(seconds=0.005), set[str](), asyncio.Event()
 
@@ -418,15 +428,15 @@ async def test_a_message_that_crashes_the_process_does_not_take_others_to_the_li
     assert max(recorder.deliveries.values()) < MAX_DELIVER
 
 
-async def do_nothing(_: ConcurrentReader) -> None:
+async def do_nothing(_: Processing) -> None:
     pass
 
 
 async def test_heartbeats_prevent_the_redelivery_of_a_message_that_takes_long(
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(concurrent, "_HEARTBEAT", 0.2)
-    monkeypatch.setattr(concurrent, "_HEARTBEAT_CHECK", 0.1)
+    monkeypatch.setattr(processing, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(processing, "_HEARTBEAT_CHECK", 0.1)
     await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=1.0))
     await publish(publisher, "a:0", "a:1")
     recorder = Recorder(seconds=1.5)
@@ -598,7 +608,7 @@ async def test_a_message_that_is_delivered_again_while_it_is_in_progress_is_proc
     bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its heartbeat is overdue, as after an outage."""
-    monkeypatch.setattr(concurrent, "_HEARTBEAT", 60)
+    monkeypatch.setattr(processing, "_HEARTBEAT", 60)
     await jetstream.add_consumer(SHARD.stream, SHARD.config(1).evolve(ack_wait=0.2))
     await publish(publisher, "a:0", "a:1")
     recorder = Recorder(holds=lambda _: True)

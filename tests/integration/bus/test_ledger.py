@@ -8,7 +8,7 @@ from shared.bus.publisher import Publisher
 from shared.bus.topology import DELIVERIES_BUCKET
 from shared.ids import new_message_id
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.status import Step
 from tests.messages import now
 

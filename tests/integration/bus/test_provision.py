@@ -7,8 +7,9 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig, SubjectTransform
 
 from shared.bus.client import Bus
-from shared.bus.concurrent import Begin, ConcurrentReader
+from shared.bus.concurrent import ConcurrentReader
 from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
+from shared.bus.processing import Begin
 from shared.bus.provision import provision
 from shared.bus.streams import Streams
 from shared.bus.topology import (

@@ -84,7 +84,7 @@ def status_of(event: Event[Any]) -> Status | None:
 
 def weight_of(event: Event[Any]) -> tuple[int, int, int]:
     report = event.data
-    return report.generation, report.status.precedence, report.attempt
+    return report.generation, report.precedence, report.attempt
 
 
 async def store(engine: AsyncEngine, events: Sequence[Event[Any]]) -> None:

@@ -220,6 +220,37 @@ async def test_a_receipt_may_name_its_message_by_our_id(connection: AsyncConnect
     ]
 
 
+async def test_a_receipt_with_our_id_belongs_to_a_message_that_failed_in_doubt(
+    connection: AsyncConnection,
+) -> None:
+    doubtful, certain = uuid4(), uuid4()
+    nothing = {"provider_message_id": None, "error": None, "next_attempt_at": None}
+    failed = {"status": "failed", "provider": "p", "attempt": 3, "occurred_at": NOON, **nothing}
+    await connection.execute(
+        insert(MessageEvent),
+        [
+            {**failed, "id": uuid4(), "message_id": doubtful, "generation": 0, "precedence": 2},
+            {**failed, "id": uuid4(), "message_id": doubtful, "generation": 1, "precedence": 2},
+            {**failed, "id": uuid4(), "message_id": certain, "generation": 0, "precedence": 4},
+        ],
+    )
+    receipt = {"status": "delivered", "precedence": 4, "occurred_at": NOON, "provider": "p"}
+    await connection.execute(
+        insert(DeliveryReceipt),
+        [
+            {**receipt, "id": uuid4(), "provider_message_id": "m-1", "message_id": doubtful},
+            {**receipt, "id": uuid4(), "provider_message_id": "m-2", "message_id": certain},
+        ],
+    )
+
+    query = text("SELECT * FROM message_history WHERE source = 'receipt'")
+    rows = (await connection.execute(query)).all()
+
+    assert [(row.message_id, row.status, row.generation, row.attempt) for row in rows] == [
+        (doubtful, "delivered", 1, 3)
+    ]
+
+
 async def add_unknown_receipt(connection: AsyncConnection) -> None:
     """Add a receipt whose message is unknown, so that it belongs to no history yet."""
     row = {
@@ -254,7 +285,7 @@ async def test_the_history_of_a_message_is_found_with_indexes(
 
     assert "Seq Scan on message_events" not in plan, plan
     assert "Seq Scan on delivery_receipts" not in plan, plan
-    assert plan.count("ix_message_events_message_id") == 2, plan
+    assert plan.count("ix_message_events_message_id") == 4, plan
     assert plan.count("ix_delivery_receipts_provider_message") == 1, plan
 
 

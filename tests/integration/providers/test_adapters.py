@@ -96,6 +96,7 @@ def generic_email(**request: Any) -> dict[str, Any]:  # noqa: ANN401 - any field
 
 PICTURE = "https://example.com/a.png"
 TEXT = messages.message(timestamp=WRITTEN)
+PICTURES = messages.message(type=MessageType.MMS, body="", attachments=[PICTURE, "https://example.com/b.png"])
 MMS = messages.message(type=MessageType.MMS, body="", attachments=[PICTURE], timestamp=WRITTEN)
 MAIL = messages.email(timestamp=WRITTEN)
 SUBJECT = messages.email(subject="Greetings", body="<b>Hi</b>", timestamp=WRITTEN)
@@ -187,12 +188,14 @@ ROWS = {
     ),
     "twilio": twilio(TEXT, {**FROM_TO, "Body": ["Hello"]}),
     "twilio, two pictures, a service and a callback": twilio(
-        messages.message(type=MessageType.MMS, body="", attachments=[PICTURE, "https://example.com/b.png"]),
+        PICTURES,
         {
             **FROM_TO,
             "MediaUrl": [PICTURE, "https://example.com/b.png"],
             "MessagingServiceSid": ["MG1"],
-            "StatusCallback": ["https://us.example/base/api/webhooks/twilio/status"],
+            "StatusCallback": [
+                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}"
+            ],
         },
         twilio_messaging_service_sid="MG1",
         public_base_url="https://us.example/base/",
@@ -421,6 +424,8 @@ async def test_an_unreachable_provider_did_not_get_the_message(row: Row, client:
         ({"X-RateLimit-Reset": "9999999999"}, 86_400),
         ({"X-RateLimit-Reset": "12"}, 12),
         ({"Retry-After": "7", "X-RateLimit-Reset": "12"}, 7),
+        # The difference between two times of the provider, whatever our own clock shows.
+        ({"Retry-After": "Sun, 01 Mar 2026 12:00:30 GMT", "Date": "Sun, 01 Mar 2026 12:00:00 GMT"}, 30),
         ({"X-RateLimit-Reset": "1"}, 1),
         ({"X-RateLimit-Reset": "1000000000"}, 0),
     ],

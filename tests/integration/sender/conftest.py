@@ -29,7 +29,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import CONSUMERS, Stream, outbound_subject
 from shared.channels import Channel
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryPolicy, OnAmbiguous
+from shared.lifecycle.policy import DeliveryPolicy, OnAmbiguous
 from shared.message import DeliveryRequest
 from shared.providers.base import Adapter, Provider
 from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter

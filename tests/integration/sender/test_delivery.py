@@ -6,10 +6,11 @@ from http import HTTPStatus
 import pytest
 from prometheus_client import REGISTRY
 
-from services.sender.delivery import CLAIM_LEASE
+from services.sender.claim import LEASE
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import CONSUMERS, Stream
-from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import OnAmbiguous
 from shared.message import DeliveryRequest
 from shared.providers.base import HttpAnswer, ProviderError, TemporaryError
 from shared.providers.generic.sms import GENERIC_SMS, GenericSmsAdapter
@@ -148,7 +149,7 @@ async def test_an_expired_message_is_never_sent(harness: Harness, sender: Sender
         await eventually(harness.is_idle)
     assert (await harness.provider.stats())["requests"] == 0
     assert await harness.statuses(request) == ["expired"]
-    assert await harness.dead_letters() == []
+    assert [dead_letter["reason"] for dead_letter in await harness.dead_letters()] == ["expired"]
 
 
 @pytest.mark.parametrize("behaviour", [{"ambiguous": True}, {"drop_connection": True}, {"hang": True}])
@@ -236,7 +237,7 @@ async def test_the_next_process_sends_a_released_message_immediately(
 
 
 async def claim_of_a_dead_process(harness: Harness, request: DeliveryRequest) -> None:
-    long_ago = messages.now() - CLAIM_LEASE
+    long_ago = messages.now() - LEASE
     entry = LedgerEntry.of(request, DeliveryState.CLAIMED, long_ago, provider="generic_sms")
     await harness.ledger.write(request.message.id, entry, after=None)
 

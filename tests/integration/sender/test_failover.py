@@ -9,10 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from mock_providers.registry import SMS
-from services.sender.delivery import CLAIM_LEASE
+from services.sender.claim import LEASE
 from shared.bus.topology import Stream
 from shared.ids import new_message_id
-from shared.lifecycle import DeliveryState, LedgerEntry, OnAmbiguous
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.policy import OnAmbiguous
 from shared.message import DeliveryRequest, Message
 from shared.providers.base import File, HttpRequest, Provider
 from shared.providers.generic.sms import GENERIC_SMS
@@ -71,7 +72,7 @@ async def requests_to(mock: MockProvider) -> int:
 
 async def claim(harness: Harness, request: DeliveryRequest, provider: str) -> None:
     """Write the claim of a process that died while it was sending."""
-    long_ago = messages.now() - CLAIM_LEASE
+    long_ago = messages.now() - LEASE
     entry = LedgerEntry.of(request, DeliveryState.CLAIMED, long_ago, provider=provider)
     await harness.ledger.write(request.message.id, entry, after=None)
 

@@ -13,7 +13,7 @@ from services.sender.event_publisher import EventPublisher
 from shared.bus.topology import Stream, sender_delayed
 from shared.channels import Channel
 from shared.dead_letters import Origin
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.message import DeliveryRequest
 from shared.status import Status
 from tests import messages

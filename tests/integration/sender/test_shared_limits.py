@@ -3,9 +3,10 @@
 import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from nats.js.api import ConsumerInfo
 from prometheus_client import REGISTRY
 
 from mock_providers.registry import SMS
@@ -14,8 +15,18 @@ from services.sender.limits import Limiter
 from services.sender.pauses import Pauses
 from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
-from shared.bus.publisher import Publisher, publishing
-from shared.bus.topology import LIMITS_BUCKET
+from shared.bus.publisher import Outgoing, Publisher, publishing
+from shared.bus.topology import (
+    CONSUMERS,
+    LIMITS_BUCKET,
+    MAX_DELIVER,
+    Stream,
+    delayed_due_subject,
+    sender_delayed,
+)
+from shared.channels import Channel
+from shared.events import delivery_due
+from shared.message import DeliveryRequest
 from tests import messages, providers
 from tests.integration.sender.conftest import Harness, SenderFactory
 from tests.waiting import eventually
@@ -180,3 +191,77 @@ async def test_no_process_makes_requests_to_a_provider_during_its_pause(
             pass  # a process that starts during the pause
     assert (await harness.provider.stats())["requests"] == 1
     assert all([await harness.statuses(request) == [] for request in others])
+
+
+async def test_a_message_that_has_moved_very_often_does_not_wait_for_its_limit(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    """Otherwise, senders that stop would return it until it becomes a dead letter, and was never tried."""
+    gate = Gate(Limit("slow", rate=1 / 600), Schedules(harness.bus, harness.publisher))
+    async with sender(gates={messages.ALICE: [gate]}):
+        first = await harness.accept()
+        await harness.wait_for_status(first, "sent")  # it takes the only slot of ten minutes
+    request = messages.request(attempt=2)
+    await return_often(harness, request, MAX_DELIVER // 2)
+    async with sender(gates={messages.ALICE: [gate]}):
+        await harness.wait_for_status(request, "scheduled")
+        await eventually(harness.is_idle)
+
+
+async def test_senders_that_stop_at_the_same_time_return_each_message_once_each(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    """A message must not be passed from one stopping sender to the next until it becomes a dead letter."""
+    senders, waiting = 3, 10
+    gates = {messages.ALICE: [Gate(Limit("slow", rate=1 / 600), Schedules(harness.bus, harness.publisher))]}
+    async with sender(gates=gates):
+        await harness.wait_for_status(await harness.accept(), "sent")  # it takes the only slot of ten minutes
+    requests = [await harness.accept() for _ in range(waiting // 2)]
+    for _ in range(waiting // 2):
+        requests.append(messages.request(attempt=2))
+        await return_often(harness, requests[-1], 0)
+
+    for _ in range(3):
+        async with AsyncExitStack() as stack:
+            workers = [await stack.enter_async_context(sender(gates=gates)) for _ in range(senders)]
+            await eventually(lambda: all_are_in_progress(harness, waiting))
+            before = await deliveries(harness)
+            await asyncio.gather(*(worker.stop() for worker in workers))
+            assert await deliveries(harness) - before <= waiting * senders
+
+    assert await harness.dead_letters() == []
+    async with sender():
+        for request in requests:
+            await harness.wait_for_status(request, "sent")
+    assert len(await harness.provider.messages()) == 1 + waiting
+
+
+async def infos(harness: Harness) -> list[ConsumerInfo]:
+    return [
+        await harness.bus.jetstream.consumer_info(each.stream, each.name)
+        for each in CONSUMERS
+        if each.name.startswith("sender-sms") or each == sender_delayed(Channel.SMS)
+    ]
+
+
+async def all_are_in_progress(harness: Harness, count: int) -> bool:
+    return sum(info.num_ack_pending or 0 for info in await infos(harness)) == count
+
+
+async def deliveries(harness: Harness) -> int:
+    """Return how often messages have been delivered to senders."""
+    return sum(info.delivered.consumer_seq for info in await infos(harness) if info.delivered)
+
+
+async def return_often(harness: Harness, request: DeliveryRequest, times: int) -> None:
+    """Let a message become due, and return it as often as senders that stop do."""
+    message = request.message
+    subject = delayed_due_subject(message.channel, message.conversation_key, message.id)
+    event = delivery_due(request, time=messages.now())
+    await harness.publisher.publish(Stream.DELAYED, Outgoing(subject, None, event.encode()))
+    consumer = sender_delayed(message.channel)
+    subscription = await harness.bus.jetstream.pull_subscribe_bind(consumer.name, stream=consumer.stream)
+    for _ in range(times):
+        [delivered] = await subscription.fetch(1)
+        await delivered.nak()
+    await subscription.unsubscribe()

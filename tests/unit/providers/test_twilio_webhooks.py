@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -185,6 +186,20 @@ def test_a_status_callback_is_a_receipt(word: str, status: Status) -> None:
     assert receipt.raw == {**STATUS, "MessageStatus": word, "ErrorCode": "30003"}
     assert (content.messages, content.suppressions) == ([], [])
     assert webhook_at(TWILIO_STATUS).respond(content) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "message_id"),
+    [
+        (b"message_id=0198c0de-0000-7000-8000-000000000001", "0198c0de-0000-7000-8000-000000000001"),
+        (b"message_id=someone%20else&x=1", None),
+        (b"", None),
+    ],
+)
+def test_a_receipt_has_our_id_from_the_url_of_the_callback(query: bytes, message_id: str | None) -> None:
+    content = webhook_at(TWILIO_STATUS).parse(request(urlencoded(STATUS), FORM, query=query))
+
+    assert content.receipts[0].message_id == (message_id and UUID(message_id))
 
 
 @pytest.mark.parametrize("code", [{}, {"ErrorCode": ""}])

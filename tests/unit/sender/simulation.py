@@ -20,7 +20,6 @@ from services.sender.event_publisher import EventPublisher
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection
-from shared import lifecycle
 from shared.bus.client import REQUEST_TIMEOUT, Bus
 from shared.bus.consumer import Done, HandBack, Outcome
 from shared.bus.direct_get import Answer
@@ -34,7 +33,9 @@ from shared.errors import BusUnavailableError, ServiceError, UnavailableError
 from shared.events import Event, decode, message_accepted, suppression_changed
 from shared.ids import MessageId, inbound_message_id
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryPolicy, LedgerEntry, OnAmbiguous
+from shared.lifecycle.entry import LedgerEntry
+from shared.lifecycle.interventions import replay
+from shared.lifecycle.policy import DeliveryPolicy, OnAmbiguous
 from shared.message import DeliveryRequest, Message, StatusReport
 from shared.providers.base import (
     Adapter,
@@ -399,7 +400,7 @@ class World:
 
     def replay(self, request: DeliveryRequest) -> None:
         """Do what the gateway does with the request of a dead letter."""
-        self._publish_accepted(lifecycle.replay(request, VALIDITY, self.now()))
+        self._publish_accepted(replay(request, VALIDITY, self.now()))
 
     def _publish_accepted(self, request: DeliveryRequest) -> None:
         event = message_accepted(request, time=self.now())

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from shared.lifecycle import DeliveryState
+from services.sender.claim import LEASE
+from shared.bus.topology import KEY_RETENTION, LEDGER_GRACE, Stream
+from shared.lifecycle.entry import DeliveryState
 from shared.status import Status
 from tests.unit.sender.simulation import START, VALIDITY, Behaviour, PendingRequest, World
 
@@ -78,6 +80,41 @@ def test_an_acceptance_that_is_recorded_after_the_expiry_counts(world: World) ->
     found = world.look_up(world.requests()[0].message.id)
     assert found is not None
     assert found.value.state is DeliveryState.SENT
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+    assert len(world.provider.requested) == 1
+
+
+def test_a_message_that_is_repeated_as_long_as_its_key_is_remembered_is_sent_once(world: World) -> None:
+    world.come_to_rest()
+    world.let_pass(KEY_RETENTION.total_seconds())
+    world.accept(0)
+    world.come_to_rest()
+
+    assert len(world.server.messages(Stream.OUTBOUND)) == 2
+    assert len(world.provider.requested) == 1
+
+
+def test_an_expired_message_can_be_replayed(world: World) -> None:
+    world.let_pass(VALIDITY.total_seconds())
+    world.come_to_rest()
+    assert world.provider.requested == []
+    [dead_letter] = world.dead_letters()
+    assert (dead_letter.reason, dead_letter.errors) == ("expired", [])
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.EXPIRED, Status.SENT]
+
+
+def test_a_message_that_the_ledger_may_have_forgotten_cannot_be_replayed(world: World) -> None:
+    world.let_pass((VALIDITY + LEDGER_GRACE).total_seconds())
+    world.come_to_rest()
+
+    assert world.statuses() == [Status.EXPIRED]
     assert world.dead_letters() == []
 
 
@@ -126,7 +163,38 @@ def test_no_other_process_sends_a_message_that_is_being_sent(world: World) -> No
     assert len(world.provider.requested) == 1
 
 
-def test_of_two_different_results_the_recorded_one_wins(world: World) -> None:
+@pytest.fixture
+def without_keys() -> Iterator[World]:
+    world = World(honours_keys=False)
+    world.accept(0)
+    yield world
+    world.close()
+
+
+def test_an_acceptance_corrects_a_message_that_was_given_up_in_doubt(without_keys: World) -> None:
+    world = without_keys
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(4)  # look-up, suppressions, claim, request; the result cannot be recorded
+    world.let_pass(31)
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+    assert [event.data.in_doubt for event in world.reports()] == [True]
+    world.come_to_rest()
+    assert world.statuses() == [Status.FAILED, Status.SENT]
+
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.request
+    world.replay(dead_letter.request)
+    world.come_to_rest()
+    assert len(world.provider.requested) == 1
+    assert world.statuses() == [Status.FAILED, Status.SENT, Status.SENT]
+
+
+def test_an_acceptance_corrects_the_failure_of_a_process_that_took_over(world: World) -> None:
     first, second, _ = world.processes
     first.handle(world.unsettled()[0])
     world.let_pass()
@@ -136,9 +204,10 @@ def test_of_two_different_results_the_recorded_one_wins(world: World) -> None:
     second.handle(world.unsettled()[0])
     world.let_pass()
     world.answer(7, second)
+    assert world.statuses() == [Status.FAILED]
     world.come_to_rest()
 
-    assert world.statuses() == [Status.FAILED]
+    assert world.statuses() == [Status.FAILED, Status.SENT]
 
 
 def test_a_late_schedule_that_replaces_a_newer_one_loses_nothing(world: World) -> None:
@@ -323,3 +392,78 @@ def test_a_redelivery_from_an_earlier_generation_changes_nothing(world: World) -
     world.let_pass()
     world.answer(7)
     assert world.published() == published
+
+
+def test_a_claim_is_renewed_while_the_request_is_under_way(world: World) -> None:
+    first, second, _ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(3)  # look-up, suppressions, claim
+    [request] = world.in_progress()
+    for _ in range(20):
+        world.let_pass(1)
+        world.answer(1, except_for=request)
+    second.handle(step)
+    world.let_pass()
+    world.answer(7, second)
+
+    assert world.in_progress() == [request]
+    world.come_to_rest()
+    assert world.statuses() == [Status.SENT]
+    assert len(world.provider.requested) == 1
+
+
+def test_a_process_that_cannot_renew_its_claim_gives_up_its_request_before_others_take_over(
+    without_keys: World,
+) -> None:
+    world = without_keys
+    first, *_ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(3)  # look-up, suppressions, claim
+    [request] = world.in_progress()
+    while request in world.in_progress():
+        world.let_pass(0.5)
+
+    assert world.now() < START + LEASE
+    world.come_to_rest()
+    assert world.statuses() == [Status.FAILED]
+    [dead_letter] = world.dead_letters()
+    assert dead_letter.reason == "claim_expired"
+
+
+def test_a_claim_whose_acknowledgement_was_lost_raises_no_doubt(without_keys: World) -> None:
+    world = without_keys
+    first, *_ = world.processes
+    [step] = world.unsettled()
+    first.handle(step)
+    world.let_pass()
+    world.answer(2)  # look-up, suppressions
+    [claim] = world.in_progress()
+    claim.arrive()
+    claim.lose()
+    world.let_pass()
+    assert world.provider.requested == []
+    first.handle(step)
+    world.let_pass()
+    world.answer(7)
+
+    assert world.now() < START + timedelta(seconds=1)
+    assert world.statuses() == [Status.SENT]
+
+
+def test_a_process_that_was_suspended_after_its_claim_makes_no_request(world: World) -> None:
+    first, *_ = world.processes
+    first.handle(world.unsettled()[0])
+    world.let_pass()
+    world.answer(2)  # look-up, suppressions
+    [claim] = world.in_progress()
+    claim.succeed()
+    world.loop.suspend(LEASE.total_seconds())
+    world.let_pass()
+
+    assert world.requests_to_provider == []
+    world.come_to_rest()
+    assert world.statuses() == [Status.RETRYING, Status.SENT]

@@ -1,8 +1,9 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from threading import get_ident
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -104,12 +105,13 @@ def client_of(
     pause: timedelta = timedelta(minutes=1),
     adapter: StubAdapter | None = None,
     attachment_limits: AttachmentLimits | None = None,
+    clock: Callable[[], float] = monotonic,
 ) -> ProviderClient:
     return ProviderClient(
         STUB,
         adapter or StubAdapter(Settings()),
         provider,
-        breaker=CircuitBreaker(failures=failures, pause=pause),
+        breaker=CircuitBreaker(failures=failures, pause=pause, clock=clock),
         limiter=Limiter(concurrency),
         pauses=LocalPauses(),
         fetch=fetch,
@@ -305,6 +307,18 @@ async def test_no_attachments_are_fetched_while_the_provider_is_not_available() 
         await send(client)
     async with client.slot(messages.request(messages.message(attachments=["slow"]))) as slot:
         assert not slot.try_acquire()
+
+
+async def test_attachments_are_fetched_if_the_provider_has_become_available_in_the_meantime() -> None:
+    now = 0.0
+    client = client_of(StubProvider(401), concurrency=1, clock=lambda: now)
+    with pytest.raises(CredentialsError):
+        await send(client)
+    async with client.slot(messages.request()):
+        waiting = asyncio.ensure_future(send(client, messages.message(attachments=["https://a.example/x"])))
+        await asyncio.sleep(0)
+        now = 61.0
+    assert await waiting
 
 
 async def test_a_probe_is_given_back_if_something_else_fails() -> None:

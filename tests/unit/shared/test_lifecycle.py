@@ -10,26 +10,11 @@ from hypothesis import strategies as st
 
 from services.sender.settings import DEFAULT_RETRY_DELAYS
 from shared.channels import Channel
-from shared.lifecycle import (
-    Attempt,
-    Decision,
-    DeliveryPolicy,
-    DeliveryState,
-    Facts,
-    Ignore,
-    LedgerEntry,
-    NotCancelableError,
-    OnAmbiguous,
-    Publish,
-    Record,
-    Wait,
-    cancellation,
-    candidates,
-    next_request,
-    postponement,
-    refusal,
-    replay,
-)
+from shared.lifecycle.decisions import Attempt, Decision, Facts, Ignore, Publish, Record, Wait
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
+from shared.lifecycle.interventions import NotCancelableError, cancellation, replay
+from shared.lifecycle.policy import DeliveryPolicy, OnAmbiguous
+from shared.lifecycle.sending import candidates, next_request, postponement, refusal
 from shared.message import AttemptError, DeliveryRequest
 from shared.providers.base import (
     CredentialsError,
@@ -105,12 +90,12 @@ IGNORED, PUBLISHED, ATTEMPTED = Ignore, Publish, Attempt
         (DeliveryState.RETRYING, FIRST, SECOND_ATTEMPT, ATTEMPTED),
         (DeliveryState.DEFERRED, FIRST, DEFERRED, ATTEMPTED),
         (DeliveryState.RELEASED, FIRST, SECOND_ATTEMPT, ATTEMPTED),
-        # There is no next step.
-        (DeliveryState.SENT, FIRST, SECOND_ATTEMPT, IGNORED),
+        # There is no next step. An acceptance may have been recorded instead of the step that led to it.
+        (DeliveryState.SENT, FIRST, SECOND_ATTEMPT, PUBLISHED),
+        (DeliveryState.SENT, SECOND_ATTEMPT, FIRST, PUBLISHED),
         (DeliveryState.FAILED, FIRST, SECOND_ATTEMPT, IGNORED),
         (DeliveryState.EXPIRED, FIRST, DEFERRED, IGNORED),
         # The step was taken long ago.
-        (DeliveryState.SENT, SECOND_ATTEMPT, FIRST, IGNORED),
         (DeliveryState.FAILED, SECOND_ATTEMPT, FIRST, IGNORED),
         (DeliveryState.FAILED, REPLAYED, FIRST, IGNORED),
         # A replay sends a message that certainly was not sent.
@@ -364,26 +349,44 @@ def test_a_release_takes_precedence_over_the_earliest_deferral() -> None:
     assert postponement([late, released, early]) is released
 
 
+IN_DOUBT = [
+    DeliveryState.CLAIMED,
+    DeliveryState.RELEASED,
+    DeliveryState.RETRYING,
+    DeliveryState.DEFERRED,
+    DeliveryState.FAILED,
+    DeliveryState.EXPIRED,
+]
+
+
+@pytest.mark.parametrize("state", IN_DOUBT)
+@pytest.mark.parametrize("step", [FIRST, SECOND_ATTEMPT, REPLAYED])
+def test_an_acceptance_corrects_whatever_was_recorded_in_doubt(
+    state: DeliveryState, step: tuple[int, int, int]
+) -> None:
+    recorded = entry_of(state, step, provider="other", in_doubt_at="other")
+    correction = entry_of(DeliveryState.SENT, provider="other").correct(recorded)
+
+    assert correction
+    assert (correction.state, correction.step) == (DeliveryState.SENT, Step(*step))
+
+
 @pytest.mark.parametrize(
-    ("recorded", "step", "is_overridden"),
+    "recorded",
     [
-        (DeliveryState.CLAIMED, FIRST, True),
-        (DeliveryState.RELEASED, FIRST, True),
-        (DeliveryState.EXPIRED, FIRST, True),
-        (DeliveryState.RETRYING, FIRST, False),
-        (DeliveryState.FAILED, FIRST, False),
-        (DeliveryState.CLAIMED, SECOND_ATTEMPT, False),
+        entry_of(DeliveryState.SENT, in_doubt_at="other"),
+        entry_of(DeliveryState.CANCELED),
+        entry_of(DeliveryState.FAILED),
     ],
 )
-def test_an_acceptance_overrides_an_uncertain_outcome(
-    recorded: DeliveryState, step: tuple[int, int, int], *, is_overridden: bool
-) -> None:
-    assert entry_of(DeliveryState.SENT).overrides(entry_of(recorded, step)) is is_overridden
+def test_an_acceptance_corrects_no_certainty(recorded: LedgerEntry) -> None:
+    assert entry_of(DeliveryState.SENT).correct(recorded) is None
 
 
 @pytest.mark.parametrize("state", [state for state in DeliveryState if state is not DeliveryState.SENT])
-def test_nothing_else_overrides_an_outcome(state: DeliveryState) -> None:
-    assert not any(entry_of(state).overrides(entry_of(recorded)) for recorded in DeliveryState)
+def test_nothing_else_corrects_an_entry(state: DeliveryState) -> None:
+    recorded = [entry_of(each, in_doubt_at="other") for each in DeliveryState]
+    assert not any(entry_of(state).correct(each) for each in recorded)
 
 
 @pytest.mark.parametrize(

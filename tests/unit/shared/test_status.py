@@ -44,6 +44,19 @@ def test_a_message_that_expires_after_a_retry_is_shown_as_expired() -> None:
     assert status_after(MESSAGE.id, [expired, retrying]) is Status.EXPIRED
 
 
+@pytest.mark.parametrize("certain", [Status.SENT, Status.FAILED, Status.CANCELED])
+def test_a_certainty_counts_instead_of_a_failure_in_doubt(certain: Status) -> None:
+    failed = status_changed(MESSAGE.id, Status.FAILED, attempt=3, in_doubt=True)
+    assert status_after(MESSAGE.id, [failed]) is Status.FAILED
+    assert deciding_report(MESSAGE.id, [failed, status_changed(MESSAGE.id, certain)])[0][1] > 2
+
+
+def test_a_failure_in_doubt_counts_instead_of_the_retry_before_it() -> None:
+    retrying = status_changed(MESSAGE.id, Status.RETRYING, attempt=2)
+    failed = status_changed(MESSAGE.id, Status.FAILED, attempt=3, in_doubt=True)
+    assert status_after(MESSAGE.id, [failed, retrying]) is Status.FAILED
+
+
 @given(step=st.builds(Step, st.integers(0, 2), st.integers(1, 8), st.integers(0, 9)))
 def test_each_step_is_greater_than_the_one_before(step: Step) -> None:
     assert step < step.deferred < step.next_attempt < Step(step.generation + 1, 1, 0)

@@ -31,7 +31,7 @@ async def test_a_dead_letter_is_shown_with_the_history_of_its_message(
     shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
 
     assert [(entry["status"], entry["attempt"]) for entry in shown.pop("history")] == [("failed", 8)]
-    assert (shown.pop("state"), shown.pop("resolution")) == ("open", None)
+    assert (shown.pop("state"), shown.pop("is_sent"), shown.pop("resolution")) == ("open", False, None)
     assert shown.pop("created_at") == "2024-11-01T14:00:00Z"
     assert shown == dead_letter.model_dump(mode="json", by_alias=True)
 

@@ -14,6 +14,7 @@ from shared.bus.topology import Stream
 from shared.dead_letters import DeadLetterResolution, Origin, Resolution
 from shared.errors import BadMessageError
 from shared.ids import event_id
+from shared.status import IN_DOUBT, Status
 from tests import messages
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.dead_letters.letters import PAYLOAD, SUBJECT, request_of, undelivered, unknown
@@ -72,6 +73,24 @@ async def test_a_resolved_dead_letter_cannot_be_resolved_again(
         assert response.json()["detail"] == f"The dead letter was already {resolution}"
     assert await count(jetstream, Stream.OUTBOUND) == 0
     assert await count(jetstream, Stream.DEADLETTER) == 0
+
+
+async def test_a_message_that_was_sent_nevertheless_is_not_replayed(
+    gateway: httpx.AsyncClient, rows: Rows, jetstream: JetStreamContext
+) -> None:
+    dead_letter = undelivered(reason="ambiguous")
+    message_id = request_of(dead_letter).message.id
+    await rows.dead_letter(dead_letter)
+    await rows.event(message_id, Status.FAILED, precedence=IN_DOUBT)
+    await rows.receipt("theirs-1", Status.DELIVERED, message_id=message_id)
+
+    single = await replay(gateway, dead_letter.id)
+    bulk = await gateway.post("/api/dead-letters/replay", json={"all": True})
+
+    assert (single.status_code, single.json()["code"]) == (409, "already_sent")
+    assert [each["dead_letter_id"] for each in bulk.json()["skipped"]] == [str(dead_letter.id)]
+    assert await count(jetstream, Stream.OUTBOUND) == 0
+    assert (await discard(gateway, dead_letter.id)).status_code == 202
 
 
 @pytest.mark.parametrize("is_read", [True, False])

@@ -12,7 +12,7 @@ from shared.bus.topology import Stream
 from shared.channels import Direction
 from shared.ids import MessageId
 from shared.ledger import Ledger
-from shared.lifecycle import DeliveryState, LedgerEntry
+from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.status import Status, Step
 from tests.integration.gateway.messages.scheduled import insert_scheduled
 from tests.integration.gateway.rows import Rows

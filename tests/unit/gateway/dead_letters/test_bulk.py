@@ -61,6 +61,7 @@ def _row(number: int) -> Any:  # noqa: ANN401 - a row
     return SimpleNamespace(
         content=dict(dead_letter),
         state=DeadLetterState.OPEN,
+        is_sent=False,
         resolved_by=None,
         created_at=NOW + timedelta(seconds=number),
     )

@@ -1,6 +1,7 @@
 """The `Idempotency-Key`, and the fingerprints of requests."""
 
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,14 @@ from pydantic import Field
 from services.gateway.http.errors import InvalidRequestError
 from services.gateway.messages.idempotency import KEY_PATTERN, fingerprint, parse_key
 from services.gateway.messages.schemas import EmailRequest, SendRequest, SmsRequest
+from shared.bus.topology import KEY_RETENTION, LEDGER_GRACE, Stream
 from shared.message import Priority
 from shared.validation import Subject, context_of
-from tests.unit.gateway.requests import EMAIL, SMS
+from tests.jetstream import JetStream
+from tests.unit.gateway.in_memory import NOW, calling, create_gateway, events
+from tests.unit.gateway.requests import EMAIL, SEND_SMS, SMS
+
+SECOND = timedelta(seconds=1)
 
 CONTEXT = context_of("US")
 
@@ -121,3 +127,34 @@ def test_an_sms_and_an_email_have_different_fingerprints() -> None:
 
 def test_a_fingerprint_is_the_same_in_every_release() -> None:
     assert fingerprint(sms()) == "52f9bbc9872b42d08f81decd4067cbb1"
+
+
+class Later:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_a_request_with_a_forgotten_key_is_a_new_message() -> None:
+    clock = Later()
+    server = JetStream(clock)
+    ids = []
+    async with calling(create_gateway(server, clock=clock)) as client:
+        for after in (timedelta(0), KEY_RETENTION - SECOND, KEY_RETENTION):
+            clock.now = NOW + after
+            response = await client.post(SEND_SMS, json=SMS, headers={"Idempotency-Key": "a-key"})
+            assert response.status_code == 202
+            ids.append(response.json()["id"])
+
+    first, repeated, new = ids
+    assert repeated == first != new
+    assert [event.subject for event in events(server, Stream.OUTBOUND)] == [first, first, new]
+
+
+def test_the_ledger_remembers_a_message_for_longer_than_its_key_is_remembered() -> None:
+    """Otherwise, a request that is repeated with its key would be sent twice."""
+    assert LEDGER_GRACE > KEY_RETENTION

@@ -278,10 +278,10 @@ class HttpProtocol(HttpToolsProtocol):
     # --- Receiving
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is None and self._is_in_head:
-            self._arm()  # the next request has begun
         self._unparsed += len(data)
         super().data_received(data)
+        if self._timer is None and (self._unparsed > 0 or not self._is_in_head):
+            self._arm()  # a request has begun, and is not complete
         # Headers, trailers and chunk extensions are collected by the parser and would be of any size.
         if self._unparsed > MAX_HEAD and self.parser is not None:
             self.refuse(431, "headers_too_large", f"The headers are larger than {MAX_HEAD} bytes")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -52,7 +52,13 @@ class Stack:
     """
 
     def __init__(
-        self, folder: Path, postgres: PostgresServer, nats: NatsServer, bus: Bus, http: httpx.AsyncClient
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        nats: NatsServer,
+        bus: Bus,
+        http: httpx.AsyncClient,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.bus = bus
@@ -69,6 +75,8 @@ class Stack:
             "GATEWAY_PORT": str(self.port("gateway")),
             "SMS_PROVIDER_URL": self.url("provider"),
             "EMAIL_PROVIDER_URL": self.url("provider"),
+            "GATEWAY_HEALTH_PORT": str(self.port("gateway-health")),
+            **settings,
         }
 
     def port(self, name: str) -> int:
@@ -190,8 +198,13 @@ def _outgoing(event: Event[DeliveryRequest]) -> Outgoing:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path) -> AsyncIterator[Stack]:
-    """Run the servers for the block: migrated, provisioned, and as durable as those of `make run`."""
+async def running_stack(folder: Path, **settings: str) -> AsyncIterator[Stack]:
+    """Run the servers for the block: migrated, provisioned, and as durable as those of `make run`.
+
+    Args:
+        folder: the folder for the data and the logs.
+        settings: further settings of the services.
+    """
     postgres = PostgresServer(folder / "postgres", free_port(), log=folder / "postgres.log")
     nats = NatsServer(folder / "nats", free_port({postgres.port}), log=folder / "nats.log")
     async with AsyncExitStack() as exits:
@@ -201,7 +214,7 @@ async def running_stack(folder: Path) -> AsyncIterator[Stack]:
         bus = await exits.enter_async_context(connect(nats.url, name="dev.bench"))
         await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
         http = await exits.enter_async_context(httpx.AsyncClient(timeout=30, trust_env=False))
-        stack = Stack(folder, postgres, nats, bus, http)
+        stack = Stack(folder, postgres, nats, bus, http, settings)
         exits.push_async_callback(stack.stop_all)
         await stack.run("alembic", "upgrade", "head")
         await stack.run("shared.bus.provision")

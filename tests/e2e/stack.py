@@ -25,13 +25,17 @@ class Process:
 
     Args:
         module: the module that `python -m` runs.
-        url: the base URL of its health endpoints.
+        url: the base URL of its API, or of its health endpoints if it has no API.
         environment: its environment variables, in addition to those of this process.
         log: the file for its output.
+        health_url: the base URL of its health endpoints.
     """
 
-    def __init__(self, module: str, url: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, module: str, url: str, environment: Mapping[str, str], log: Path, *, health_url: str
+    ) -> None:
         self.url = url
+        self.health_url = health_url
         self._module = module
         self._environment = environment
         self._log = log
@@ -169,10 +173,13 @@ async def running_stack(
         services: the services to run.
         saboteurs: the ports of `tests.sabotage`, by the services that it runs.
     """
-    ports = {name: free_port() for name in ("gateway", "ingest", "sender", "mocks", "email")}
+    ports = {
+        name: free_port() for name in ("gateway", "gateway-health", "ingest", "sender", "mocks", "email")
+    }
     environment = {
         "DATABASE_URL": database_url,
         "GATEWAY_PORT": str(ports["gateway"]),
+        "GATEWAY_HEALTH_PORT": str(ports["gateway-health"]),
         "GATEWAY_URL": f"http://127.0.0.1:{ports['gateway']}",
         "SMS_PROVIDER_PORT": str(ports["mocks"]),
         "EMAIL_PROVIDER_PORT": str(ports["email"]),
@@ -200,6 +207,7 @@ async def running_stack(
                 "HEALTH_PORT": str(ports[name]),
             },
             folder / f"{name}.log",
+            health_url=f"http://127.0.0.1:{ports.get(f'{name}-health', ports[name])}",
         )
         for name in services
     }

@@ -28,7 +28,7 @@ class Metrics:
         self._stack = stack
 
     async def read(self, service: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        text = (await self._stack.client.get(f"{self._stack.processes[service].url}/metrics")).text
+        text = (await self._stack.client.get(f"{self._stack.processes[service].health_url}/metrics")).text
         return {
             (sample.name.removeprefix("messaging_"), frozenset(sample.labels.items())): sample.value
             for family in text_string_to_metric_families(text)

@@ -170,7 +170,7 @@ async def test_a_retry_continues_the_trace(traced: Stack, outside: Outside) -> N
 async def test_a_request_without_a_trace_starts_one_and_probes_are_not_traced(
     traced: Stack, outside: Outside
 ) -> None:
-    await traced.client.get(f"{traced.gateway_url}/metrics")
+    await traced.client.get(f"{traced.processes['gateway'].health_url}/metrics")
     await traced.get("/api/conversations/999")
     [server] = await outside.exported(1, "gateway: GET /api/conversations/{id}")
     assert server.parent_span_id == b""

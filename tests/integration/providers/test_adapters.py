@@ -496,7 +496,12 @@ async def test_no_error_contains_credentials_in_the_url_of_a_provider(
     adapter = row.create_adapter(url)
 
     def repeat(request: ReceivedRequest) -> Answer:
-        body = {"code": 21211, "url": f"{url}{request.path}", "seen": "hunter@2", **request.headers}
+        body = {
+            "code": 21211,
+            "url": f"{url}{request.path}",
+            "seen": unquote(user_info[:-1]),
+            **request.headers,
+        }
         return Answer(400, body=json.dumps(body).encode())
 
     provider.answer = repeat

@@ -67,6 +67,10 @@ Outcome = Done | HandBack
 Handler = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[Outcome]]]
 
 
+async def _nothing() -> None:
+    """Do nothing."""
+
+
 class ConsumerLoop:
     """Reads a consumer until it is stopped.
 
@@ -82,9 +86,10 @@ class ConsumerLoop:
             again.
         may_read: returns whether the handler can process messages. While it cannot, the loop fetches none, so
             that other processes can.
+        before_fetch: is called before each fetch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options with defaults
         self,
         bus: Bus,
         consumer: Consumer,
@@ -94,8 +99,10 @@ class ConsumerLoop:
         linger: float = 0,
         longest_pause: float = _LONGEST_PAUSE,
         may_read: Callable[[], bool] = lambda: True,
+        before_fetch: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self._may_read = may_read
+        self._before_fetch = before_fetch
         self._linger = linger
         self._longest_pause = longest_pause
         self._bus = bus
@@ -149,6 +156,7 @@ class ConsumerLoop:
         stopping.cancel()
 
     async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        await self._before_fetch()
         # A batch contains the messages that arrived during the previous one: it grows with the load.
         try:
             return await subscription.fetch(self._batch, timeout=_FETCH_TIMEOUT)

@@ -42,9 +42,11 @@ class LossCounter:
 
     async def _check(self) -> None:
         lag = await self._streams.lag(self._consumer)
-        seen = self._seen if self._seen is not None else lag and lag.delivered
-        if lag is None or seen is None:
+        if lag is None:
             return
+        seen = self._seen if self._seen is not None else lag.delivered
+        if seen is None:
+            return  # it was created or reset, and nothing tells what it had received before
         following = await self._streams.oldest(self._consumer.stream, [">"], seen)
         self._seen = max(seen, lag.delivered or 0)
         if following is None or following.sequence <= seen + 1:

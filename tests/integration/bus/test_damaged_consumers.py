@@ -60,7 +60,8 @@ async def provision_again(server: NatsServer) -> int:
     finally:
         await client.close()
     assert info.ack_floor is not None
-    return info.ack_floor.stream_seq
+    sequence: int = info.ack_floor.stream_seq
+    return sequence
 
 
 async def test_a_consumer_whose_configuration_is_damaged_continues(server: NatsServer) -> None:

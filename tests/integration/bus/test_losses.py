@@ -36,7 +36,8 @@ async def read(jetstream: JetStreamContext, count: int) -> None:
 
 
 def lost() -> float:
-    return LOST.labels(EVENTS.stream, EVENTS.name)._value.get()  # noqa: SLF001 - there is no public attribute
+    value: float = LOST.labels(EVENTS.stream, EVENTS.name)._value.get()  # noqa: SLF001 - nothing is public
+    return value
 
 
 @pytest.fixture

@@ -32,6 +32,9 @@ _LOCK_TIMEOUT = "100ms"
 """For each table. All of them together take less than the second after which PostgreSQL looks for a deadlock,
 so no other transaction can become the victim of one."""
 
+_FIRST_LOCK_TIMEOUT = "2s"
+"""For the first table. While it waits for this one, it holds no lock for which others could wait."""
+
 _LOCK_SECONDS = 120
 _BUSY = {"55P03", "40P01"}
 """The SQLSTATEs of a lock that is not available, and of a deadlock."""
@@ -41,10 +44,10 @@ _REPORT_EVERY = 20
 """Polls between two reports of the progress."""
 
 _MODELS: tuple[type[tables.Base], ...] = (
+    tables.Message,
     tables.Conversation,
     tables.Participant,
     tables.ConversationParticipant,
-    tables.Message,
     tables.MessageEvent,
     tables.DeliveryReceipt,
     tables.DeadLetter,
@@ -127,22 +130,23 @@ async def _is_begun(engine: AsyncEngine) -> bool:
 
 
 async def _set_aside(engine: AsyncEngine) -> None:
-    """Move all rows to the other schema. Only ingest has to wait while they are copied."""
+    """Move all rows to the other schema. Until they are copied, all other transactions wait."""
     async with engine.begin() as connection:
-        await _lock(connection, "SHARE ROW EXCLUSIVE")
+        await _lock(connection)
         await connection.execute(text(f"CREATE SCHEMA {_FORMER}"))
         for model in _MODELS:
             name = model.__tablename__
             await connection.execute(text(f"CREATE TABLE {_FORMER}.{name} AS TABLE {name}"))
-        await _lock(connection, "ACCESS EXCLUSIVE")
         await connection.execute(text(f"TRUNCATE {_NAMES}"))
 
 
 @_until_free
-async def _lock(connection: AsyncConnection, mode: str) -> None:
+async def _lock(connection: AsyncConnection) -> None:
     async with connection.begin_nested():  # which releases the locks that it has if it cannot have all
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{_FIRST_LOCK_TIMEOUT}'"))
+        await connection.execute(text(f"LOCK TABLE {_MODELS[0].__tablename__}"))
         await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        await connection.execute(text(f"LOCK TABLE {_NAMES} IN {mode} MODE"))
+        await connection.execute(text(f"LOCK TABLE {_NAMES}"))
         await connection.execute(text("SET LOCAL lock_timeout = 0"))
 
 

@@ -10,6 +10,7 @@ from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
+from shared.bus.losses import LossCounter
 from shared.bus.publisher import Publisher
 from shared.bus.streams import Streams
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
@@ -37,7 +38,14 @@ class Worker:
         advisories = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
             *(
-                ConsumerLoop(bus, consumer, events, batch=_EVENT_BATCH, linger=_LINGER)
+                ConsumerLoop(
+                    bus,
+                    consumer,
+                    events,
+                    batch=_EVENT_BATCH,
+                    linger=_LINGER,
+                    before_fetch=LossCounter(self._streams, consumer).check,
+                )
                 for consumer in INGEST_CONSUMERS
             ),
             ConsumerLoop(bus, ADVISORY_CONSUMER, advisories, batch=_ADVISORY_BATCH),
@@ -64,7 +72,8 @@ class Worker:
 
     async def unready_reason(self) -> str | None:
         """Return the reason why events cannot be stored, or None if they can."""
-        return await self._streams.unready_reason(INGEST_CONSUMERS[0]) or await self._database_problem()
+        reason = await self._streams.unready_reason((*INGEST_CONSUMERS, ADVISORY_CONSUMER))
+        return reason or await self._database_problem()
 
     async def _database_problem(self) -> str | None:
         try:

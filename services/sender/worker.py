@@ -18,7 +18,7 @@ from shared.bus.lag import watch_lag
 from shared.bus.membership import Membership, State
 from shared.bus.processing import Begin
 from shared.bus.streams import Streams
-from shared.bus.topology import MAX_DELIVER, Consumer, Stream, sender_delayed, shard_named
+from shared.bus.topology import MAX_DELIVER, Consumer, Stream, missing_shards, sender_delayed, shard_named
 from shared.channels import Channel
 from shared.errors import BadMessageError, BusUnavailableError
 from shared.events import decode
@@ -75,7 +75,8 @@ class Worker:
 
     async def unready_reason(self) -> str | None:
         """Return why messages cannot be sent, or None if they can."""
-        if reason := await self._streams.unready_reason(self._channels[0].delayed):
+        needed = [each for channel in self._channels for each in (channel.delayed, *channel.missing)]
+        if reason := await self._streams.unready_reason(needed):
             return reason
         are_provisioned = all(channel.shards for channel in self._channels)
         return None if are_provisioned else "NATS: the shards are not provisioned"
@@ -106,6 +107,7 @@ class _ChannelWorker:
         self._membership = Membership(bus, f"sender.{channel}")
         self.delayed = sender_delayed(channel)
         self.shards: dict[str, Consumer] = {}
+        self.missing: list[Consumer] = []
         self._readers: dict[Consumer, ConcurrentReader] = {}
         self._running: dict[Consumer, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -113,10 +115,11 @@ class _ChannelWorker:
 
     @property
     def consumers(self) -> list[Consumer]:
-        return [self.delayed, *self.shards.values()]
+        return [self.delayed, *self.shards.values(), *self.missing]
 
     def set_shards(self, names: Sequence[str]) -> None:
         """Read only those shards of the channel that are among these consumers."""
+        self.missing = missing_shards(names, self._channel)
         shards = [shard for name in sorted(names) if (shard := shard_named(name, self._channel))]
         if shards != [*self.shards.values()]:
             self.shards = {shard.name: shard for shard in shards}

@@ -63,6 +63,10 @@ Outcome = Done | HandBack
 Handler = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[Outcome]]]
 
 
+async def _nothing() -> None:
+    """Do nothing."""
+
+
 class ConsumerLoop:
     """Reads a consumer until it is stopped.
 
@@ -76,6 +80,7 @@ class ConsumerLoop:
             fewer and larger; a single message is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
             again.
+        before_fetch: is called before each fetch.
     """
 
     def __init__(
@@ -87,7 +92,9 @@ class ConsumerLoop:
         batch: int = 1,
         linger: float = 0,
         longest_pause: float = _LONGEST_PAUSE,
+        before_fetch: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
+        self._before_fetch = before_fetch
         self._linger = linger
         self._longest_pause = longest_pause
         self._bus = bus
@@ -128,6 +135,7 @@ class ConsumerLoop:
         try:
             while not self._stopping.is_set():
                 supervision.beat()
+                await supervision.patiently(self._before_fetch())
                 # A batch contains the messages that arrived during the previous one: it grows with the load.
                 if messages := await pull.next_batch(self._batch):
                     await self._handle(messages)

@@ -3,15 +3,27 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
 
 from shared import supervision
 from shared.bus.streams import Lag, Streams
 from shared.bus.topology import Consumer
 from shared.errors import BusUnavailableError
-from shared.observability.metrics import CONSUMER_ACK_PENDING, CONSUMER_PENDING
+from shared.observability.metrics import (
+    CONSUMER_ACK_PENDING,
+    CONSUMER_MISSING,
+    CONSUMER_OLDEST,
+    CONSUMER_PENDING,
+)
 
 _INTERVAL = 5
 """Seconds."""
+
+_AGE_EVERY = 12
+"""Measurements. The age needs a request for each subject of the consumer."""
+
+_METRICS = (CONSUMER_PENDING, CONSUMER_ACK_PENDING, CONSUMER_OLDEST, CONSUMER_MISSING)
 
 
 async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]]) -> None:
@@ -22,31 +34,44 @@ async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]
         consumers: returns the consumers to measure; the metrics of all others are removed.
     """
     exported: set[Consumer] = set()
-    while True:
+    for number in count():
         current = consumers()
         for consumer in exported.difference(current):
             _remove(consumer)
+        new = set(current) - exported
         exported = set(current)
         for consumer in current:
             supervision.beat()
-            _export(consumer, await _measure(streams, consumer))
+            with_age = consumer in new or number % _AGE_EVERY == 0
+            await supervision.patiently(_measure(streams, consumer, with_age=with_age))
         await supervision.patiently(asyncio.sleep(_INTERVAL))
 
 
-async def _measure(streams: Streams, consumer: Consumer) -> Lag | None:
-    try:
-        return await streams.lag(consumer)
-    except BusUnavailableError:
-        return None
-
-
-def _export(consumer: Consumer, lag: Lag | None) -> None:
+async def _measure(streams: Streams, consumer: Consumer, *, with_age: bool) -> None:
     """Export the lag, or NaN if it is unknown: the last known value would look like a current one."""
     labels = (consumer.stream, consumer.name)
-    CONSUMER_PENDING.labels(*labels).set(math.nan if lag is None else lag.pending)
-    CONSUMER_ACK_PENDING.labels(*labels).set(math.nan if lag is None else lag.ack_pending)
+    try:
+        lag = await streams.lag(consumer)
+        CONSUMER_PENDING.labels(*labels).set(math.nan if lag is None else lag.pending)
+        CONSUMER_ACK_PENDING.labels(*labels).set(math.nan if lag is None else lag.ack_pending)
+        CONSUMER_MISSING.labels(*labels).set(lag is None)
+        if lag is None:
+            CONSUMER_OLDEST.labels(*labels).set(math.nan)
+        elif with_age:
+            CONSUMER_OLDEST.labels(*labels).set(await _age(streams, consumer, lag))
+    except BusUnavailableError:
+        for metric in _METRICS:
+            metric.labels(*labels).set(math.nan)
+
+
+async def _age(streams: Streams, consumer: Consumer, lag: Lag) -> float:
+    """Return the age of the oldest message that is not processed, in seconds."""
+    if not lag.pending + lag.ack_pending:
+        return 0
+    oldest = await streams.oldest(consumer.stream, lag.subjects, lag.done)
+    return (datetime.now(UTC) - datetime.fromisoformat(oldest.stored_at)).total_seconds() if oldest else 0
 
 
 def _remove(consumer: Consumer) -> None:
-    for metric in (CONSUMER_PENDING, CONSUMER_ACK_PENDING):
+    for metric in _METRICS:
         metric.remove(consumer.stream, consumer.name)

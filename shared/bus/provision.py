@@ -20,6 +20,7 @@ from pydantic import Field
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from shared.bus.topology import DEFAULT_SHARDS, Consumer, Stream, consumers, streams
+from shared.errors import ServiceError
 from shared.ids import PARTITIONS
 from shared.settings import BusSettings, load
 
@@ -27,10 +28,22 @@ _CONNECT_ATTEMPTS = 5
 _TIMEOUT = 30
 
 _REPLICAS_EXCEED_STREAM = 10_126
+_CANNOT_CREATE = {10_012, 10_104}
 _SETTLE_SECONDS = 10
 
 _OF_SENDER = "sender-"
 """The prefix of the names of the consumers from which the sender reads."""
+
+
+class DamagedConsumersError(ServiceError):
+    """The server cannot create some consumers, because it cannot read what it has stored about them."""
+
+    def __init__(self, consumers: Sequence[Consumer]) -> None:
+        names = ", ".join(f"{consumer.name} of {consumer.stream}" for consumer in consumers)
+        super().__init__(
+            f"nats-server cannot create {names}; everything else is up to date. Its log has the reason;"
+            ' for a corrupt state file, see "A damaged consumer" in docs/operations.md'
+        )
 
 
 class ProvisionSettings(BusSettings):
@@ -59,6 +72,7 @@ async def provision(
         shards: the number of shards for each channel and priority.
 
     Raises:
+        DamagedConsumersError: the server cannot create some consumers; everything else is up to date.
         nats.js.errors.APIError: the server rejects a part of it.
     """
     for stream in streams(replicas=replicas, max_bytes=max_bytes):
@@ -67,10 +81,19 @@ async def provision(
     # Read first: a message that arrives now may be one that the old consumers have not seen.
     last = (await jetstream.stream_info(Stream.OUTBOUND)).state.last_seq
     replaced = await _replaced_by(jetstream, declared)
+    damaged: list[Consumer] = []
     for consumer in declared:
-        await _put_consumer(jetstream, consumer.stream, consumer.config(replicas))
+        try:
+            await _put_consumer(jetstream, consumer.stream, consumer.config(replicas))
+        except APIError as exc:
+            if exc.err_code not in _CANNOT_CREATE:
+                raise
+            damaged.append(consumer)
+            continue
         if replaced and consumer.is_pinned:
             await _advance(jetstream, consumer, replaced, last)
+    if damaged:
+        raise DamagedConsumersError(damaged)
     for old in replaced:
         await jetstream.delete_consumer(Stream.OUTBOUND, old.name)
 
@@ -165,7 +188,7 @@ async def administering(settings: BusSettings, *, program: str) -> AsyncIterator
         sys.exit(f"{program}: cannot connect to NATS at NATS_URL: {exc!r}")
     try:
         yield client.jetstream(timeout=_TIMEOUT)
-    except (nats.errors.Error, APIError, TimeoutError) as exc:
+    except (nats.errors.Error, APIError, ServiceError, TimeoutError) as exc:
         sys.exit(f"{program}: {exc}")
     finally:
         await client.close()

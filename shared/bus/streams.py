@@ -1,7 +1,8 @@
 """Requests to JetStream about its streams and consumers."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ import nats.errors
 import nats.js.errors
 
 from shared.bus.client import Bus
+from shared.bus.direct_get import StoredMessage
 from shared.bus.topology import Consumer
 from shared.errors import BusUnavailableError
 
@@ -21,10 +23,16 @@ class Lag:
     Attributes:
         pending: messages that no process has received yet.
         ack_pending: messages that a process is working on.
+        done: the sequence up to which all messages are processed.
+        delivered: the sequence of the newest message that was delivered, or None if there is none yet.
+        subjects: the subjects of its messages.
     """
 
     pending: int
     ack_pending: int
+    done: int = 0
+    delivered: int | None = None
+    subjects: tuple[str, ...] = (">",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +56,32 @@ class Streams:
                 info = await self._bus.jetstream.consumer_info(consumer.stream, consumer.name)
             except nats.js.errors.NotFoundError:
                 return None
-        return Lag(pending=info.num_pending or 0, ack_pending=info.num_ack_pending or 0)
+        is_delivered = info.delivered is not None and info.delivered.consumer_seq > 0
+        return Lag(
+            pending=info.num_pending or 0,
+            ack_pending=info.num_ack_pending or 0,
+            done=info.ack_floor.stream_seq if info.ack_floor else 0,
+            delivered=info.delivered.stream_seq if info.delivered and is_delivered else None,
+            subjects=tuple(info.config.filter_subjects or (info.config.filter_subject or ">",)),
+        )
 
-    async def unready_reason(self, consumer: Consumer) -> str | None:
-        """Return the reason why a consumer cannot be read, for `/readyz`, or None if it can."""
+    async def oldest(self, stream: str, subjects: Sequence[str], after: int) -> StoredMessage | None:
+        """Return the oldest message of any of the subjects after a sequence, or None if there is none."""
+        answers = await asyncio.gather(
+            *(self._bus.next_messages(stream, after + 1, count=1, subject=subject) for subject in subjects)
+        )
+        found = (message for answer in answers for message in answer.messages)
+        return min(found, key=lambda message: message.sequence, default=None)
+
+    async def unready_reason(self, consumers: Iterable[Consumer]) -> str | None:
+        """Return the reason why not all consumers can be read, for `/readyz`, or None if they can."""
         try:
-            lag = await self.lag(consumer)
+            for consumer in consumers:
+                if await self.lag(consumer) is None:
+                    return f"NATS: the consumer {consumer.name} of {consumer.stream} is not provisioned"
         except BusUnavailableError as exc:
             return f"NATS: {exc}"
-        return None if lag is not None else "NATS: the streams are not provisioned"
+        return None
 
     async def consumers_of(self, stream: str) -> list[str]:
         """Return the names of the consumers of a stream, of which the server lists up to 1,024."""

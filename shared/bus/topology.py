@@ -10,7 +10,7 @@ read the shards that exist on the server.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -165,6 +165,18 @@ def shard_named(name: str, channel: Channel) -> Consumer | None:
     if found is None or found[1] != channel:
         return None
     return Consumer(Stream.OUTBOUND, name, is_pinned=True)
+
+
+def missing_shards(names: Collection[str], channel: Channel) -> list[Consumer]:
+    """Return the shards of a channel that are not among these consumers, although others of their total are.
+
+    While the total is being changed, either the former or the new shards are complete.
+    """
+    totals = {int(name[-2:]) for name in names if shard_named(name, channel)}
+    missing = (
+        [shard for shard in sender_shards(channel, total) if shard.name not in names] for total in totals
+    )
+    return min(missing, key=len, default=[])
 
 
 def sender_delayed(channel: Channel) -> Consumer:

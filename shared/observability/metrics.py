@@ -64,6 +64,21 @@ CONSUMER_ACK_PENDING = Gauge(
     "Messages delivered to a process but not yet acknowledged; NaN if unknown",
     ["stream", "consumer"],
 )
+CONSUMER_OLDEST = Gauge(
+    "messaging_consumer_oldest_seconds",
+    "Age of the oldest message that the consumer has not processed, or 0; NaN if unknown",
+    ["stream", "consumer"],
+)
+CONSUMER_MISSING = Gauge(
+    "messaging_consumer_missing",
+    "1 if the server does not have the consumer, otherwise 0; NaN if unknown",
+    ["stream", "consumer"],
+)
+LOST = Counter(
+    "messaging_lost_total",
+    "Messages that a stream has dropped before they were delivered to ingest",
+    ["stream", "consumer"],
+)
 
 SENT = Counter(
     "messaging_send_attempts_total",

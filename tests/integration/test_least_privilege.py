@@ -151,7 +151,9 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
     ("stream", "services"),
     [
         (Stream.INBOUND, {GATEWAY, INGEST}),
-        (Stream.OUTBOUND, {INGEST}),
+        (Stream.OUTBOUND, {INGEST, SENDER}),
+        (Stream.DELAYED, {INGEST, SENDER}),
+        (Stream.EVENTS, {INGEST}),
         (Stream.SUPPRESSIONS, {GATEWAY, SENDER, INGEST}),
     ],
 )

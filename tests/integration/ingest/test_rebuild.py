@@ -16,12 +16,17 @@ from services.ingest.worker import Worker
 from shared.bus.client import connect
 from shared.bus.publisher import publishing
 from shared.bus.topology import Stream
+from shared.db.tables import Base
 from tests.events import accepted, delivered, message, of_all_kinds
 from tests.integration.ingest.database import contents, until_count
 from tests.integration.ingest.streams import publish
 from tests.integration.ingest.test_worker import until_all_is_read
 
 pytestmark = pytest.mark.integration
+
+
+def test_it_covers_all_tables() -> None:
+    assert {model.__tablename__ for model in module._MODELS} == Base.metadata.tables.keys()  # noqa: SLF001
 
 
 @pytest.fixture

@@ -22,9 +22,7 @@ def sms(number: int, body: str) -> dict[str, str]:
 async def test_a_start_posted_again_does_not_undo_a_later_stop(word: str) -> None:
     now = START
     server = JetStream(lambda: now)
-    app = create_gateway(
-        server, clock=lambda: now, twilio_auth_token=TOKEN, public_base_url=PUBLIC_URL, api_keys=""
-    )
+    app = create_gateway(server, clock=lambda: now, twilio_auth_token=TOKEN, public_base_url=PUBLIC_URL)
     recorded = by_twilio(TWILIO_MESSAGES, sms(2, word))
     async with calling(app) as client:
         for posted in (by_twilio(TWILIO_MESSAGES, sms(1, "STOP")), recorded):

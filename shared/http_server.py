@@ -6,28 +6,16 @@ others hold too much: the one that has been without a complete request for the l
 """
 
 import asyncio
-import json
 import resource
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from time import monotonic
 from typing import Any, cast
 
 import uvicorn
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from shared.http_admission import Admission
+from shared.http_problems import problem
 from shared.observability.metrics import HTTP_REFUSED
-
-MAX_IN_PROGRESS = 256
-MIN_IN_PROGRESS = 64
-"""The bounds of the number of requests of a kind that are handled at the same time."""
-
-TARGET = 0.5
-"""Seconds that a request should take at most; if requests take longer, fewer are handled at the same time."""
 
 MAX_CONNECTIONS = 8_192
 
@@ -36,11 +24,6 @@ MAX_HEAD = 64 * 1024
 
 MAX_UNFINISHED = 64 * 1024 * 1024
 """Bytes of all bodies that have begun to arrive and are not complete."""
-
-LARGE = 256 * 1024
-MAX_LARGE = 30 * 1024 * 1024
-"""Bytes. While the complete bodies of more than `LARGE` bytes have `MAX_LARGE` bytes or more, no more is read
-of other such bodies."""
 
 TICK = 10.0
 """Seconds that the headers of a request may take, and between checks that a body or a response advances."""
@@ -56,190 +39,7 @@ _MAX_DIGITS = 9
 
 _SEPARATORS = len(b": \r\n")
 _MAX_PIPELINED = 16
-_RETRY_AFTER = 2
 _GRACE_SECONDS = 5
-
-_RESUME_EVERY = 0.01
-_RESUMED_AT_ONCE = 30
-"""A connection whose request was shed is not read until its turn: so many are read again every
-`_RESUME_EVERY` seconds, or less often if the event loop is busy. Clients that repeat their requests at once
-would otherwise use up all CPU time."""
-
-_POOL = "messaging.pool"
-_WEBHOOKS = "/api/webhooks/"
-_METRICS = "/metrics"
-_OPERATIONS = {"/healthz", "/readyz", _METRICS}
-
-
-class Pool:
-    """The requests of a kind that are in progress, and how many there may be."""
-
-    def __init__(self) -> None:
-        self.in_progress = 0
-        self.limit = float(MAX_IN_PROGRESS)
-
-    @property
-    def is_full(self) -> bool:
-        return self.in_progress >= self.limit
-
-    def observe(self, seconds: float) -> None:
-        """Adjust the limit to the time that a request took."""
-        change = -1 if seconds > TARGET else 0.25
-        self.limit = min(max(self.limit + change, MIN_IN_PROGRESS), MAX_IN_PROGRESS)
-
-
-class Admission:
-    """The outermost layer of an application, and what all connections of the server have in common.
-
-    Reads, webhooks and other requests have pools of their own: a database that does not answer must not keep
-    messages from being accepted, and nobody repeats some of the webhooks.
-
-    Args:
-        app: the application.
-        private_port: a port that strangers cannot reach. It alone serves the metrics, and health checks and
-            scrapes there are never shed.
-
-    Attributes:
-        unfinished: the connections that have no complete request; the first has waited for the longest time.
-        receiving: those of them whose body has begun to arrive.
-        unfinished_bytes: the bytes of these bodies.
-    """
-
-    def __init__(self, app: ASGIApp, private_port: int | None = None) -> None:
-        self._app = app
-        self._private_port = private_port
-        self._reads, self._webhooks, self._others = Pool(), Pool(), Pool()
-        self._paused: deque[HttpProtocol] = deque()
-        self._resumed: list[HttpProtocol] = []
-        self.unfinished: OrderedDict[HttpProtocol, None] = OrderedDict()
-        self.receiving: OrderedDict[HttpProtocol, None] = OrderedDict()
-        self.unfinished_bytes = 0
-        self._large_bytes = 0
-        self._has_room = asyncio.Event()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        app = _NOT_FOUND if self._hides(scope) else self._app
-        request = _Request(self, receive, send, *scope[_POOL])
-        try:
-            await app(scope, request.receive, request.send)
-        finally:
-            request.end()
-
-    async def wait_for_room(self) -> None:
-        """Wait until the complete large bodies leave room for others to be read."""
-        while self._large_bytes >= MAX_LARGE:
-            self._has_room.clear()
-            await self._has_room.wait()
-
-    def hold(self, size: int) -> None:
-        """Add to the bytes of complete large bodies that are held by requests in progress."""
-        self._large_bytes += size
-        self._has_room.set()
-
-    def _hides(self, scope: Scope) -> bool:
-        return (
-            self._private_port is not None
-            and scope["path"] == _METRICS
-            and not self.is_private(scope.get("server"))
-        )
-
-    def is_private(self, address: tuple[str, int | None] | None) -> bool:
-        """Return whether an address of the server has the private port."""
-        return address is not None and address[1] == self._private_port
-
-    def admits(self, scope: Scope, *, is_complete: bool, is_private: bool, is_stale: bool) -> bool:
-        """Return whether one more request can be handled now.
-
-        It is counted at once rather than when its task begins, unless it will first wait for its body.
-        """
-        path = scope["path"]
-        if path.startswith(_WEBHOOKS):
-            pool = self._webhooks
-        elif scope["method"] == "GET":
-            pool = self._reads
-        else:
-            pool = self._others
-        is_exempt = is_private and path in _OPERATIONS
-        if not is_exempt and (pool.is_full or (is_stale and pool is not self._webhooks)):
-            return False
-        pool.in_progress += is_complete
-        scope[_POOL] = pool, is_complete, monotonic()
-        return True
-
-    def pause(self, connection: "HttpProtocol") -> None:
-        """Do not read a connection until it is its turn."""
-        connection.flow.pause_reading()
-        if not (self._paused or self._resumed):
-            connection.loop.call_later(_RESUME_EVERY, self._resume, connection.loop)
-        self._paused.append(connection)
-
-    def _resume(self, loop: asyncio.AbstractEventLoop) -> None:
-        # What had already arrived has been read since the last time.
-        for connection in self._resumed:
-            connection.is_stale = False
-        self._resumed = [self._paused.popleft() for _ in range(min(_RESUMED_AT_ONCE, len(self._paused)))]
-        for connection in self._resumed:
-            connection.resume()
-        if self._resumed:
-            loop.call_later(_RESUME_EVERY, self._resume, loop)
-
-
-class _Request:
-    """A request that is being handled.
-
-    While it waits for its client, which sends its body or reads the response slowly, it is not in progress.
-    """
-
-    def __init__(
-        self,
-        admission: Admission,
-        receive: Receive,
-        send: Send,
-        pool: Pool,
-        is_counted: bool,  # noqa: FBT001 - from `admits`
-        begun_at: float,
-    ) -> None:
-        self._admission = admission
-        self._receive = receive
-        self._send = send
-        self._pool = pool
-        self._begun_at = begun_at
-        self._size = 0
-        self._held = 0
-        pool.in_progress += not is_counted
-
-    async def receive(self) -> Message:
-        with self._waiting():
-            if self._size > LARGE:
-                await self._admission.wait_for_room()
-            message = await self._receive()
-        self._size += len(message.get("body", b""))
-        if self._size > LARGE and not message.get("more_body") and not self._held:
-            self._held = self._size
-            self._admission.hold(self._held)
-        return message
-
-    async def send(self, message: Message) -> None:
-        with self._waiting():
-            await self._send(message)
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        since = monotonic()
-        self._pool.in_progress -= 1
-        try:
-            yield
-        finally:
-            self._pool.in_progress += 1
-            self._begun_at += monotonic() - since
-
-    def end(self) -> None:
-        self._pool.in_progress -= 1
-        self._pool.observe(monotonic() - self._begun_at)
-        self._admission.hold(-self._held)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -366,6 +166,10 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.pipeline and not self.transport.is_closing():
             self._admission.pause(self)
 
+    def suspend(self) -> None:
+        """Read no more until `resume` is called."""
+        self.flow.pause_reading()
+
     def resume(self) -> None:
         """Read again after a request was shed."""
         if not self.transport.is_closing():
@@ -379,13 +183,17 @@ class HttpProtocol(HttpToolsProtocol):
         HTTP_REFUSED.labels(code).inc()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or not (self._is_in_head or cycle.response_started):
-            self.transport.write(_problem(status, code, detail, is_last=True))
+            self.transport.write(problem(status, code, detail, is_last=True))
         self._abandon()
         self.transport.close()
         self._arm()  # in case the client does not read the answer
 
     def send_400_response(self, msg: str) -> None:
         self.refuse(400, "malformed_request", msg)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
 
     def _abandon(self) -> None:
         """Tell the application, if it has begun to handle the request, that there will be no more of it."""
@@ -400,7 +208,7 @@ class HttpProtocol(HttpToolsProtocol):
         HTTP_REFUSED.labels("too_many_connections").inc()
         unfinished = self._admission.unfinished
         oldest = unfinished.popitem(last=False)[0] if unfinished else self
-        oldest.transport.abort()
+        oldest.abort()
 
     def _release_body(self) -> None:
         self._admission.unfinished_bytes -= self._body_bytes
@@ -482,35 +290,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def _problem(status: int, code: str, detail: str, *, is_last: bool) -> bytes:
-    """Return a whole response with a problem document."""
-    body = _problem_body(status, code, detail)
-    head = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        f"content-type: {_PROBLEM_TYPE}",
-        f"content-length: {len(body)}",
-        *([f"retry-after: {_RETRY_AFTER}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []),
-        *(["connection: close"] if is_last else []),
-    ]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
-
-
-def _problem_body(status: int, code: str, detail: str) -> bytes:
-    """Return a problem document like those of the gateway."""
-    content = {
-        "type": f"urn:messaging:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "errors": [],
-    }
-    return json.dumps(content).encode()
-
-
 _SHED = HTTP_REFUSED.labels("overloaded")
-_PROBLEM_TYPE = "application/problem+json"
-_NOT_FOUND = Response(_problem_body(404, "not_found", "Not Found"), 404, media_type=_PROBLEM_TYPE)
 _DETAIL = "Too many requests are in progress. Nothing was accepted; try again later."
-_OVERLOADED = _problem(503, "overloaded", _DETAIL, is_last=False)
-_OVERLOADED_LAST = _problem(503, "overloaded", _DETAIL, is_last=True)
+_OVERLOADED = problem(503, "overloaded", _DETAIL, is_last=False)
+_OVERLOADED_LAST = problem(503, "overloaded", _DETAIL, is_last=True)

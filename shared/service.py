@@ -18,7 +18,8 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared import supervision
-from shared.http_server import Admission, config_of, raise_descriptor_limit
+from shared.http_admission import Admission
+from shared.http_server import config_of, raise_descriptor_limit
 from shared.observability.metrics import READY
 from shared.supervision import Supervisor
 

@@ -15,7 +15,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from shared import http_server
-from shared.http_server import Admission, Pool, config_of
+from shared.http_admission import MAX_IN_PROGRESS, Admission, Pool
+from shared.http_server import config_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -331,7 +332,7 @@ async def test_the_oldest_connection_without_a_request_makes_room_for_a_new_one(
 async def fill(server: Server, path: str) -> list[Client]:
     """Make as many requests as are handled at the same time, which get no answer yet."""
     server.may_answer.clear()
-    clients = [await server.request(path) for _ in range(http_server.MAX_IN_PROGRESS)]
+    clients = [await server.request(path) for _ in range(MAX_IN_PROGRESS)]
     for _ in clients:
         await server.begun.acquire()
     return clients
@@ -383,7 +384,7 @@ async def test_reads_webhooks_and_other_requests_do_not_take_places_of_each_othe
 
 
 async def test_bodies_that_arrive_slowly_take_no_place(server: Server) -> None:
-    slow = [await server.connect() for _ in range(http_server.MAX_IN_PROGRESS + 10)]
+    slow = [await server.connect() for _ in range(MAX_IN_PROGRESS + 10)]
     for client in slow:
         client.send(post("/", "content-length: 100000") + b"x" * 50_000)
 
@@ -430,4 +431,4 @@ def test_the_number_grows_again() -> None:
     observe: Callable[[float], None] = pool.observe
     for seconds in [0.6] * 1_000 + [0.1] * 1_000:
         observe(seconds)
-    assert pool.limit == http_server.MAX_IN_PROGRESS
+    assert pool.limit == MAX_IN_PROGRESS

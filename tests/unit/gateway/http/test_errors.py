@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 import services.gateway
 from services.gateway.http.errors import ProblemCode, add_error_handlers
-from shared import http_server
+from shared import http_admission, http_server
 from shared.errors import BusUnavailableError, DatabaseUnavailableError
 from tests.unit.gateway.in_memory import calling
 from tests.unit.gateway.requests import SEND_SMS, SMS, faults_of, post_json, problem_of
@@ -175,6 +175,6 @@ def test_each_code_of_a_problem_is_a_literal_in_the_source() -> None:
 
 
 def literals_in_source() -> Iterator[str]:
-    for file in (*GATEWAY.rglob("*.py"), Path(http_server.__file__)):
+    for file in (*GATEWAY.rglob("*.py"), Path(http_server.__file__), Path(http_admission.__file__)):
         source = re.sub(r"ProblemCode = Literal\[.*?\]\n", "", file.read_text(), flags=re.DOTALL)
         yield from re.findall(r'"([a-z_]+)"', source)

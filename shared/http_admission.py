@@ -1,0 +1,235 @@
+"""Decides which requests are handled now, which are refused, and whose bodies are read."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.http_problems import PROBLEM_TYPE, problem_body
+
+MAX_IN_PROGRESS = 256
+MIN_IN_PROGRESS = 64
+"""The bounds of the number of requests of a kind that are handled at the same time."""
+
+TARGET = 0.5
+"""Seconds that a request should take at most; if requests take longer, fewer are handled at the same time."""
+
+LARGE = 256 * 1024
+MAX_LARGE = 30 * 1024 * 1024
+"""Bytes. While the complete bodies of more than `LARGE` bytes have `MAX_LARGE` bytes or more, no more is read
+of other such bodies."""
+
+_RESUME_EVERY = 0.01
+_RESUMED_AT_ONCE = 30
+"""A connection whose request was shed is not read until its turn: so many are read again every
+`_RESUME_EVERY` seconds, or less often if the event loop is busy. Clients that repeat their requests at once
+would otherwise use up all CPU time."""
+
+_POOL = "messaging.pool"
+_WEBHOOKS = "/api/webhooks/"
+_METRICS = "/metrics"
+_OPERATIONS = {"/healthz", "/readyz", _METRICS}
+
+
+_NOT_FOUND = Response(problem_body(404, "not_found", "Not Found"), 404, media_type=PROBLEM_TYPE)
+
+
+class Connection(Protocol):
+    """A connection of a client.
+
+    Attributes:
+        is_stale: whether the request that is read next may have arrived long ago, while nothing was read.
+    """
+
+    is_stale: bool
+
+    def suspend(self) -> None:
+        """Read no more until `resume` is called."""
+
+    def resume(self) -> None:
+        """Read again after a request was shed."""
+
+    def refuse(self, status: int, code: str, detail: str) -> None:
+        """Refuse what has arrived of a request, and close the connection."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+
+
+class Pool:
+    """The requests of a kind that are in progress, and how many there may be."""
+
+    def __init__(self) -> None:
+        self.in_progress = 0
+        self.limit = float(MAX_IN_PROGRESS)
+
+    @property
+    def is_full(self) -> bool:
+        return self.in_progress >= self.limit
+
+    def observe(self, seconds: float) -> None:
+        """Adjust the limit to the time that a request took."""
+        change = -1 if seconds > TARGET else 0.25
+        self.limit = min(max(self.limit + change, MIN_IN_PROGRESS), MAX_IN_PROGRESS)
+
+
+class Admission:
+    """The outermost layer of an application, and what all connections of the server have in common.
+
+    Reads, webhooks and other requests have pools of their own: a database that does not answer must not keep
+    messages from being accepted, and nobody repeats some of the webhooks.
+
+    Args:
+        app: the application.
+        private_port: a port that strangers cannot reach. It alone serves the metrics, and health checks and
+            scrapes there are never shed.
+
+    Attributes:
+        unfinished: the connections that have no complete request; the first has waited for the longest time.
+        receiving: those of them whose body has begun to arrive.
+        unfinished_bytes: the bytes of these bodies.
+    """
+
+    def __init__(self, app: ASGIApp, private_port: int | None = None) -> None:
+        self._app = app
+        self._private_port = private_port
+        self._reads, self._webhooks, self._others = Pool(), Pool(), Pool()
+        self._paused: deque[Connection] = deque()
+        self._resumed: list[Connection] = []
+        self.unfinished: OrderedDict[Connection, None] = OrderedDict()
+        self.receiving: OrderedDict[Connection, None] = OrderedDict()
+        self.unfinished_bytes = 0
+        self._large_bytes = 0
+        self._has_room = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        app = _NOT_FOUND if self._hides(scope) else self._app
+        request = _Request(self, receive, send, *scope[_POOL])
+        try:
+            await app(scope, request.receive, request.send)
+        finally:
+            request.end()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the complete large bodies leave room for others to be read."""
+        while self._large_bytes >= MAX_LARGE:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def hold(self, size: int) -> None:
+        """Add to the bytes of complete large bodies that are held by requests in progress."""
+        self._large_bytes += size
+        self._has_room.set()
+
+    def _hides(self, scope: Scope) -> bool:
+        return (
+            self._private_port is not None
+            and scope["path"] == _METRICS
+            and not self.is_private(scope.get("server"))
+        )
+
+    def is_private(self, address: tuple[str, int | None] | None) -> bool:
+        """Return whether an address of the server has the private port."""
+        return address is not None and address[1] == self._private_port
+
+    def admits(self, scope: Scope, *, is_complete: bool, is_private: bool, is_stale: bool) -> bool:
+        """Return whether one more request can be handled now.
+
+        It is counted at once rather than when its task begins, unless it will first wait for its body.
+        """
+        path = scope["path"]
+        if path.startswith(_WEBHOOKS):
+            pool = self._webhooks
+        elif scope["method"] == "GET":
+            pool = self._reads
+        else:
+            pool = self._others
+        is_exempt = is_private and path in _OPERATIONS
+        if not is_exempt and (pool.is_full or (is_stale and pool is not self._webhooks)):
+            return False
+        pool.in_progress += is_complete
+        scope[_POOL] = pool, is_complete, monotonic()
+        return True
+
+    def pause(self, connection: Connection) -> None:
+        """Do not read a connection until it is its turn."""
+        connection.suspend()
+        if not (self._paused or self._resumed):
+            self._resume_later()
+        self._paused.append(connection)
+
+    def _resume_later(self) -> None:
+        asyncio.get_running_loop().call_later(_RESUME_EVERY, self._resume)
+
+    def _resume(self) -> None:
+        # What had already arrived has been read since the last time.
+        for connection in self._resumed:
+            connection.is_stale = False
+        self._resumed = [self._paused.popleft() for _ in range(min(_RESUMED_AT_ONCE, len(self._paused)))]
+        for connection in self._resumed:
+            connection.resume()
+        if self._resumed:
+            self._resume_later()
+
+
+class _Request:
+    """A request that is being handled.
+
+    While it waits for its client, which sends its body or reads the response slowly, it is not in progress.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        receive: Receive,
+        send: Send,
+        pool: Pool,
+        is_counted: bool,  # noqa: FBT001 - from `admits`
+        begun_at: float,
+    ) -> None:
+        self._admission = admission
+        self._receive = receive
+        self._send = send
+        self._pool = pool
+        self._begun_at = begun_at
+        self._size = 0
+        self._held = 0
+        pool.in_progress += not is_counted
+
+    async def receive(self) -> Message:
+        with self._waiting():
+            if self._size > LARGE:
+                await self._admission.wait_for_room()
+            message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > LARGE and not message.get("more_body") and not self._held:
+            self._held = self._size
+            self._admission.hold(self._held)
+        return message
+
+    async def send(self, message: Message) -> None:
+        with self._waiting():
+            await self._send(message)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        since = monotonic()
+        self._pool.in_progress -= 1
+        try:
+            yield
+        finally:
+            self._pool.in_progress += 1
+            self._begun_at += monotonic() - since
+
+    def end(self) -> None:
+        self._pool.in_progress -= 1
+        self._pool.observe(monotonic() - self._begun_at)
+        self._admission.hold(-self._held)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Upgrades the containers of docker-compose.yml to the code in this folder, without refusing a request: builds the
-# image, migrates the database, provisions NATS, and then replaces the containers of each service one by one. The
-# number of containers of each service stays the same.
+# image, migrates the database, provisions NATS, and then replaces the containers of one service after another.
+# The number of containers of each service stays the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,7 +34,7 @@ replace() {
   done < <(containers "$service")
   if ! until_healthy "${new[@]}"; then
     docker rm --force "${new[@]}" >/dev/null
-    echo "upgrade: the previous containers of $service go on" >&2
+    echo "upgrade: the previous containers of $service keep running" >&2
     return 1
   fi
   for container in "${old[@]}"; do

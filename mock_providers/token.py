@@ -1,4 +1,4 @@
-"""The token that protects the controls, with which anybody could have the mocks sign webhooks."""
+"""The token that protects the controls: anybody who can use them can have the mocks sign webhooks."""
 
 from secrets import compare_digest
 

@@ -21,12 +21,12 @@ TARGET = 0.5
 
 LARGE = 256 * 1024
 MAX_LARGE = 30 * 1024 * 1024
-"""Bytes. While the complete bodies of more than `LARGE` bytes have `MAX_LARGE` bytes or more, no more is read
-of other such bodies."""
+"""Bytes. While complete bodies that are larger than `LARGE` have `MAX_LARGE` bytes or more in total, no other
+such body is read any further."""
 
 _RESUME_EVERY = 0.01
 _RESUMED_AT_ONCE = 30
-"""A connection whose request was shed is not read until its turn: so many are read again every
+"""A connection whose request was shed is not read until its turn: this many connections are read again every
 `_RESUME_EVERY` seconds, or less often if the event loop is busy. Clients that repeat their requests at once
 would otherwise use up all CPU time."""
 
@@ -55,14 +55,14 @@ class Connection(Protocol):
         """Read again after a request was shed."""
 
     def refuse(self, status: int, code: str, detail: str) -> None:
-        """Refuse what has arrived of a request, and close the connection."""
+        """Refuse a request that has arrived in part, and close the connection."""
 
     def abort(self) -> None:
         """Close the connection at once."""
 
 
 class Pool:
-    """The requests of a kind that are in progress, and how many there may be."""
+    """The requests of one kind that are in progress, and the limit on their number."""
 
     def __init__(self) -> None:
         self.in_progress = 0
@@ -79,10 +79,10 @@ class Pool:
 
 
 class Admission:
-    """The outermost layer of an application, and what all connections of the server have in common.
+    """The outermost layer of an application, and the state that all connections of the server share.
 
     Reads, webhooks and other requests have pools of their own: a database that does not answer must not keep
-    messages from being accepted, and nobody repeats some of the webhooks.
+    messages from being accepted, and some webhooks are never repeated.
 
     Args:
         app: the application.
@@ -90,7 +90,8 @@ class Admission:
             scrapes there are never shed.
 
     Attributes:
-        unfinished: the connections that have no complete request; the first has waited for the longest time.
+        unfinished: the connections that have no complete request, starting with the one that has had none
+            for the longest time.
         receiving: those of them whose body has begun to arrive.
         unfinished_bytes: the bytes of these bodies.
     """
@@ -125,7 +126,7 @@ class Admission:
             await self._has_room.wait()
 
     def hold(self, size: int) -> None:
-        """Add to the bytes of complete large bodies that are held by requests in progress."""
+        """Add a size, which may be negative, to that of the complete large bodies in progress."""
         self._large_bytes += size
         self._has_room.set()
 
@@ -160,7 +161,7 @@ class Admission:
         return True
 
     def pause(self, connection: Connection) -> None:
-        """Do not read a connection until it is its turn."""
+        """Stop reading a connection until its turn."""
         connection.suspend()
         if not (self._paused or self._resumed):
             self._resume_later()

@@ -2,7 +2,7 @@
 
 uvicorn limits neither the size of headers nor the time that a request takes to arrive. `HttpProtocol` adds
 these limits, and answers requests that would be too many at once. It never refuses a new connection because
-others hold too much: the one that has been without a complete request for the longest time has to make room.
+others hold too much: it closes the one that has been without a complete request for the longest time.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MAX_UNFINISHED = 64 * 1024 * 1024
 """Bytes of all bodies that have begun to arrive and are not complete."""
 
 TICK = 10.0
-"""Seconds that the headers of a request may take, and between checks that a body or a response advances."""
+"""Seconds that the headers of a request may take, and between two checks that a body or response advances."""
 
 MIN_PROGRESS = 10 * 1024
 """Bytes of a body or a response that must be transferred in each `TICK`."""
@@ -35,7 +35,7 @@ _SMALL_BODY = 16 * 1024
 """Bytes. A request with such a body is handled only once it is complete."""
 
 _MAX_DIGITS = 9
-"""Of the length of a body that is small, including leading zeros."""
+"""The maximum number of digits of the length of a small body, including leading zeros."""
 
 _SEPARATORS = len(b": \r\n")
 _MAX_PIPELINED = 16
@@ -82,7 +82,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._timer is None and (self._unparsed > 0 or not self._is_in_head):
             self._arm()  # a request has begun, and is not complete
-        # Headers, trailers and chunk extensions are collected by the parser and would be of any size.
+        # Headers, trailers and chunk extensions are collected by the parser, which does not limit their size.
         if self._unparsed > MAX_HEAD and self.parser is not None:
             self.refuse(431, "headers_too_large", f"The headers are larger than {MAX_HEAD} bytes")
 
@@ -177,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def refuse(self, status: int, code: str, detail: str) -> None:
-        """Refuse what has arrived of a request, and close the connection."""
+        """Refuse a request that has arrived in part, and close the connection."""
         if self.transport.is_closing():
             return
         HTTP_REFUSED.labels(code).inc()
@@ -196,7 +196,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _abandon(self) -> None:
-        """Tell the application, if it has begun to handle the request, that there will be no more of it."""
+        """Notify the application, if it is already handling the request, that the rest will not arrive."""
         self._postponed = None
         self._release_body()
         cycle: RequestResponseCycle | None = self.cycle

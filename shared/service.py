@@ -120,7 +120,7 @@ def serve(
         program: the name in error messages.
         own: the address and the port that only this process has. The metrics are served only there. If the
             port is not 0, other processes can share `port`: the operating system distributes the connections.
-        drain_seconds: after SIGTERM, requests are still answered for so long, while `/readyz` returns 503.
+        drain_seconds: how long requests are still answered after SIGTERM, while `/readyz` returns 503.
 
     Raises:
         SystemExit: an address cannot be used; the exit message says why.

@@ -21,7 +21,7 @@ MIN_SECRET = 16
 """The minimum number of characters or bytes of a secret that an operator chooses."""
 
 _MIN_ISSUED_SECRET = 8
-"""Those of providers are longer; this only finds values that are not secrets at all."""
+"""The secrets that providers issue are longer; this only finds values that are not secrets at all."""
 
 
 class SettingsError(ServiceError):

@@ -1,9 +1,9 @@
 """Ends the process when a part of it has ended or is stuck, so that it is started again.
 
 A task that runs as long as the process does is started with `supervise`, and its loop calls `beat` in every
-turn. The process has failed if such a task is cancelled, raises an exception, or does not turn for six
-seconds. It then stops as it does after a signal. Nine seconds after its last sign of life, a thread ends it,
-even if the event loop is blocked.
+iteration. The process has failed if such a task is cancelled, raises an exception, or completes no iteration
+for six seconds. It then stops as it does after a signal. Nine seconds after its last sign of life, a thread
+ends it, even if the event loop is blocked.
 
 Time is counted in ticks of the event loop and of the thread, so that the time during which a process was
 suspended does not count.
@@ -30,7 +30,7 @@ _TICK = 1.0
 """Seconds."""
 
 _PATIENCE = 5
-"""Ticks that a turn of a loop may take. Some turns contain a request to NATS, which may take four seconds."""
+"""Ticks that an iteration of a loop may take. Some contain a request to NATS, which may take four seconds."""
 
 _LIFETIME = 8
 """Ticks of the thread without one of the event loop, after which the process ends at once."""
@@ -48,7 +48,7 @@ class Supervisor:
     """The supervision of this process.
 
     Attributes:
-        failure: the reason why the process is ending; None while all is well.
+        failure: the reason why the process is ending; None while it is healthy.
     """
 
     def __init__(self) -> None:
@@ -86,12 +86,12 @@ class Supervisor:
                 self.fail(f"{loop.name} is stuck", after=loop.silent_for)
 
     def stop(self) -> None:
-        """Expect the process to stop, in any time, unless it has failed."""
+        """Stop watching the process, which may now take any time to stop, unless it has failed."""
         self._is_stopping = True
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def fail(self, failure: str, *, after: int = 0) -> None:
-        """Have the process end, in fewer ticks if it has failed some time ago."""
+        """End the process, in fewer ticks if the failure began some ticks ago (`after`)."""
         if self.failure is None:
             self.failure = failure
             self._silent_for = after
@@ -126,7 +126,7 @@ class Supervisor:
                 os._exit(1)
 
     def _log_end(self) -> None:
-        """Log where the main thread is; writing to stderr directly could take for ever."""
+        """Log the stack of the main thread; writing to stderr directly could take forever."""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
         stack = "".join(traceback.format_stack(frame))
         _log.critical("process_killed", reason=self.failure or "the event loop is blocked", details=stack)
@@ -142,7 +142,7 @@ async def _run(loop: _Loop, coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def supervise(name: str, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task without which the process is of no use, and whose loop calls `beat`.
+    """Start a task that the process cannot do without, and whose loop calls `beat`.
 
     It may return, but if it raises an exception or is cancelled, the process ends; `release` it before you
     cancel it.
@@ -170,7 +170,7 @@ def release(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
 
 
 def fail(failure: str) -> None:
-    """Have the process end if it is supervised."""
+    """End the process if it is supervised."""
     if supervisor := _supervisor.get():
         supervisor.fail(failure)
 
@@ -182,7 +182,7 @@ def failure() -> str | None:
 
 
 def beat() -> None:
-    """Show that the loop of the current task has turned."""
+    """Record that the loop of the current task has made progress."""
     if loop := _loop.get():
         loop.silent_for = 0
 

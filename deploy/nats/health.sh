@@ -1,6 +1,6 @@
 #!/bin/sh
 # The health check of the container. A stream for which there was no room on the disk stores nothing until the
-# server is restarted: if there is room again, this ends the server, and the restart policy starts it.
+# server is restarted: if there is room again, this stops the server, and the restart policy starts it.
 port=${NATS_MONITORING_PORT:-8222}
 if command -v curl >/dev/null; then
   health=$(curl --silent --max-time 4 "http://127.0.0.1:$port/healthz")

@@ -1,4 +1,4 @@
-"""Floods the services as strangers could, and prints what remains for genuine requests.
+"""Floods the services as strangers could, and prints how genuine requests fare.
 
     python -m dev.floods [--seconds 6]
 

@@ -1,4 +1,4 @@
-"""A server with large attachments, which is also the provider that gets them.
+"""A server with large attachments, which is also the provider to which they are sent.
 
 python -m dev.floods.attachments <port>
 """

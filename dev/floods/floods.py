@@ -1,4 +1,4 @@
-"""The floods: what a client without any credentials can send to the gateway."""
+"""The floods that a client without any credentials can send to the gateway."""
 
 import asyncio
 import base64
@@ -69,7 +69,7 @@ FLOODS: Mapping[str, Flood] = {
 
 
 def _signed_head(length: int) -> bytes:
-    """Return the head of a webhook of SendGrid whose signature only its body shows to be wrong."""
+    """Return the head of a SendGrid webhook with a well-formed signature that does not match the body."""
     headers = {
         "host": "x",
         "content-type": "multipart/form-data; boundary=x",
@@ -92,7 +92,7 @@ async def _hold(port: int, count: int, begin: bytes) -> None:
 
 
 async def _pour(port: int, begin: bytes, more: int, *, stays: bool = False) -> None:
-    """Send some bytes, and wait until the server closes the connection, or, if we leave, for a response."""
+    """Send some bytes, and wait for a response; with `stays`, wait until the server closes the connection."""
     with suppress(OSError):
         reader, writer = await asyncio.open_connection(HOST, port)
         try:

@@ -22,7 +22,7 @@ _TEMPLATES = 500
 
 @dataclass(frozen=True)
 class Result:
-    """What the clients saw; times are in seconds.
+    """The responses that the clients got; times are in seconds.
 
     Attributes:
         accepted: responses with a 2xx.

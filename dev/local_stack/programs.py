@@ -49,7 +49,7 @@ class Program:
     Attributes:
         address: the URL at which it answers.
         start_timeout: seconds that it has to become ready at the first start.
-        broken: asks while it runs, and returns why it has to be restarted, or None.
+        broken: returns the reason why the running program has to be restarted, or None.
     """
 
     command: Command

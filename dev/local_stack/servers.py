@@ -37,7 +37,7 @@ HOST = "127.0.0.1"
 _START_TIMEOUT = 60
 _LOG_LIMIT = 10 * 1024 * 1024
 _ROOM = 64 * 1024 * 1024
-"""Free bytes on the disk with which a restart of NATS helps; or a tenth of a small disk."""
+"""Bytes that must be free on the disk before a restart of NATS helps; a tenth of a small disk is enough."""
 
 
 class LocalServer(ABC):

@@ -1,7 +1,7 @@
-"""The claim of a process on a step of a message: it is taken, renewed during the request, and resolved.
+"""The claim of a process on a step of a message, which is taken, renewed during the request, and resolved.
 
 Other processes respect a claim until its lease is over. A process that cannot renew its claim stops sending
-before that. It may still have an answer in hand that it cannot record yet.
+before that. It may still hold a response that it cannot record yet.
 """
 
 import asyncio

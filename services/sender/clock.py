@@ -1,8 +1,8 @@
 """The clock of the sender, which shows the time of nats-server.
 
 All processes therefore agree on it, and so does NATS, which delivers scheduled messages. If the clock of this
-host is wrong or jumps, nothing happens: between two readings, time passes as the monotonic clock measures it.
-If the clock of nats-server jumps, that counts only after most of the latest readings confirm it.
+host is wrong or jumps, that has no effect: between two readings, time passes as the monotonic clock measures
+it. If the clock of nats-server jumps, that counts only after most of the latest readings confirm it.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class ServerClock:
         await self._known.wait()
 
     def set(self, time: datetime, *, asked_at: float) -> None:
-        """Take a reading into account, which was requested at the monotonic time `asked_at`."""
+        """Take into account a reading that was requested at the monotonic time `asked_at`."""
         answered_at = self._clock()
         difference = time.timestamp() - (asked_at + answered_at) / 2
         self._readings.append(_Reading(difference, answered_at - asked_at))

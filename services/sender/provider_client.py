@@ -47,7 +47,7 @@ _LONGEST_WAIT_WITH_FILES = 60.0
 """Seconds that a message whose files are in memory waits for its limits; others may wait longer."""
 
 _MOMENT = 2.0
-"""Seconds that a message waits which has moved between processes very often."""
+"""Seconds that a message may wait for its limits if it has moved between processes very often."""
 
 _AFTER_A_MOMENT = 30.0
 """Seconds after which such a message is due again."""

@@ -201,8 +201,8 @@ class Bus:
 class _Client(Client):
     """A client that never speaks to a server in the clear if its URL begins with `tls://`.
 
-    The library encrypts a connection only if the server asks for it, so that anybody who can pose as the
-    server could read the password.
+    The library encrypts a connection only if the server asks for it, so anybody who can pose as the server
+    could read the password.
     """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the library

@@ -21,7 +21,7 @@ _INTERVAL = 5
 """Seconds."""
 
 _AGE_EVERY = 12
-"""Measurements. The age needs a request for each subject of the consumer."""
+"""Measurements per measurement of the age, which needs a request for each subject of the consumer."""
 
 _METRICS = (CONSUMER_PENDING, CONSUMER_ACK_PENDING, CONSUMER_OLDEST, CONSUMER_MISSING)
 

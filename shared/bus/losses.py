@@ -32,7 +32,7 @@ class LossCounter:
         self._check_at = 0.0
 
     async def check(self) -> None:
-        """Count what was lost since the last check; it does nothing more often than once a minute."""
+        """Count the messages that were lost since the last check, at most once a minute."""
         now = asyncio.get_running_loop().time()
         if now < self._check_at:
             return
@@ -46,7 +46,7 @@ class LossCounter:
             return
         seen = self._seen if self._seen is not None else lag.delivered
         if seen is None:
-            return  # it was created or reset, and nothing tells what it had received before
+            return  # it was created or reset, so it is unknown what it had received before
         following = await self._streams.oldest(self._consumer.stream, [">"], seen)
         self._seen = max(seen, lag.delivered or 0)
         if following is None or following.sequence <= seen + 1:

@@ -69,7 +69,7 @@ class Probe:
 
 
 class BucketProbe(Probe):
-    """A probe that also writes a key of a bucket, and considers what else the service has published."""
+    """A probe that also writes a key of a bucket, and considers the other publishes of the service."""
 
     def __init__(self, bus: Bus, publisher: Publisher, bucket: str) -> None:
         self._stream = f"KV_{bucket}"

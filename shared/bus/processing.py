@@ -85,7 +85,7 @@ class Processing:
     Attributes:
         held: the messages, by sequence.
         held_bytes: their size.
-        stopping: set when no message is to be processed again.
+        stopping: set when no message is to be tried again.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Processing:
         self._warned_at = 0.0
 
     def stop(self) -> None:
-        """Let each message end as soon as it is interrupted."""
+        """Let each message finish the attempt in progress, and begin no other."""
         self.stopping.set()
         self._able.set()
 
@@ -256,7 +256,7 @@ class Processing:
                         await self._reply(held, _IN_PROGRESS)
 
     async def finish(self, close_at: float) -> None:
-        """Give the messages time, then finish those that have begun, and leave the others.
+        """Wait for all messages until a certain time, and then only for those that have begun.
 
         Args:
             close_at: the time, by the clock of the event loop, at which no more messages are started.
@@ -290,7 +290,7 @@ class Processing:
                 await self._bus.client.request(held.reply, NAK, timeout=CONFIRMATION_TIMEOUT)
 
     async def pause(self, seconds: float) -> None:
-        """Wait, unless or until the processing stops."""
+        """Wait until the time is over or the processing stops."""
         if seconds > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

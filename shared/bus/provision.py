@@ -36,7 +36,7 @@ _OF_SENDER = "sender-"
 
 
 class DamagedConsumersError(ServiceError):
-    """The server cannot create some consumers, because it cannot read what it has stored about them."""
+    """The server cannot create some consumers, because it cannot read their stored state."""
 
     def __init__(self, consumers: Sequence[Consumer]) -> None:
         names = ", ".join(f"{consumer.name} of {consumer.stream}" for consumer in consumers)

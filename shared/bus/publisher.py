@@ -48,7 +48,7 @@ _TOO_LARGE = 10_054
 """The server's own code for a message that is too large for a stream."""
 
 _OUTAGE_SECONDS = 30.0
-"""The time for which the last publish says whether the next one works. Then the stream is tried again."""
+"""How long the outcome of the last publish counts. After that, the stream is tried again."""
 
 _FIRST_SERVER_ERROR = 500
 
@@ -184,7 +184,7 @@ class _BatchQueue:
                 await self._linger()
                 size = min(self._batch_size, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(size)]
-                # If NATS does not store anything, the publishers give up, and nobody expects their messages.
+                # While NATS stores nothing, publishers give up, and their messages are no longer wanted.
                 await self._send([each for each in batch if not each[1].done()])
         finally:
             # Immediately: a message must not be left to a task that has looked for the last time.

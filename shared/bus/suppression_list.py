@@ -32,7 +32,7 @@ _LOG_EVENTS = {
 
 
 _MAX_HISTORY = 1_000
-"""Changes of one pair. After so many, a pair is opted in only by changes that cannot be repeated."""
+"""Changes of one pair. After this many, only changes that cannot be repeated opt the pair in."""
 
 
 class SuppressionList:

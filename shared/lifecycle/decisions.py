@@ -1,4 +1,4 @@
-"""What a process decides to do with a request, and the circumstances in which it decides that."""
+"""The possible decisions about a request, and the circumstances on which they depend."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Facts:
     """The circumstances in which a process takes a step.
 
     Attributes:
-        lease: the time after which a claim without an outcome belongs to a process that died.
+        lease: the time after which a claim that was not renewed is no longer respected.
         connected_for: how long NATS has been available to this process without interruption.
         honouring_keys: the providers that honour idempotency keys.
         keeps_place: whether the message can wait in its place. Otherwise, it is deferred.

@@ -89,7 +89,7 @@ class LedgerEntry(FrozenModel):
         return self.state in _POSTPONED
 
     def correct(self, recorded: Self) -> Self | None:
-        """Return the entry that replaces one that was recorded meanwhile, or None if that one stands.
+        """Return the entry that replaces one that was recorded meanwhile, or None if the recorded one stands.
 
         After the claim of a slow process has expired, another process continues, in doubt about whether the
         provider has the message. An acceptance removes the doubt, whatever was recorded because of it.

@@ -1,4 +1,4 @@
-"""The rules of what people do about a message: replaying its dead letter, and cancelling it."""
+"""The rules of interventions by people: replaying the dead letter of a message, and cancelling it."""
 
 from datetime import datetime, timedelta
 

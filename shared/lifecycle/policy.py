@@ -196,8 +196,7 @@ def _is_wanted_again(entry: LedgerEntry, request: DeliveryRequest) -> bool:
 def _is_early(request: DeliveryRequest, now: datetime) -> bool:
     """Return whether a scheduled message has to be deferred until its time.
 
-    Only its first request is compared with the local clock. NATS delivers later ones when they are due by its
-    own clock.
+    Only its first request is compared with the clock. NATS delivers later ones when they are due.
     """
     send_at = request.message.send_at
     is_first_request = (request.attempt, request.deferral_count) == (1, 0)

@@ -1,4 +1,4 @@
-"""The rules of sending a message within a step: through which provider, and what follows from that."""
+"""The rules of sending a message within a step: the choice of the provider, and the possible outcomes."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""Writes log lines in a thread, so that no caller ever waits for their reader, or fails with it."""
+"""Writes log lines in a thread, so that no caller waits for their reader, or fails when it does."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from shared.observability.metrics import LOG_LINES_DROPPED
 
 _MAX_LINES = 4_096
-"""Lines that wait while the output does not accept any. Those that exceed the number are dropped."""
+"""Lines that wait while the output does not accept any. Further ones are dropped."""
 
 _MAX_BATCH = 256
 """Lines that are written at once."""

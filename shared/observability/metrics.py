@@ -33,7 +33,7 @@ HTTP_ERRORS = Counter(
 )
 HTTP_REFUSED = Counter(
     "messaging_http_refused_total",
-    "Requests and connections that the HTTP server refused before anything was read from them, by reason",
+    "Requests and connections that the HTTP server refused or closed, by reason",
     ["reason"],
 )
 WEBHOOKS_REFUSED = Counter(
@@ -76,7 +76,7 @@ CONSUMER_MISSING = Gauge(
 )
 LOST = Counter(
     "messaging_lost_total",
-    "Messages that a stream has dropped before they were delivered to ingest",
+    "Messages that a stream dropped before they were delivered to ingest",
     ["stream", "consumer"],
 )
 

@@ -159,7 +159,7 @@ async def _request(adapter: Adapter[Any], message: Message, files: Sequence[File
     """Build the request. For a large message, this takes so long that it must not block other messages.
 
     Raises:
-        RejectedError: the request cannot be built, so it is certain that the provider has nothing.
+        RejectedError: the request cannot be built, so the provider certainly does not have the message.
     """
     try:
         if files or len(message.body) > _LARGE_BODY:

@@ -58,7 +58,7 @@ class WebhookRequest:
 
 
 def parse_own_id(value: object) -> MessageId | None:
-    """Parse our id of a message where other users of the provider's account may have put anything."""
+    """Parse our id of a message, or return None: other users of the account may have put anything there."""
     try:
         return MessageId(UUID(str(value)))
     except ValueError:

@@ -105,7 +105,7 @@ async def replay_dead_letter(
 
     A payload that could not be read or stored returns to its stream unchanged, and a message that was sent is
     not sent again. The response is a 409 if the dead letter was already replayed or discarded, or if its
-    message was sent nevertheless: the provider's response or a receipt may arrive after the failure.
+    message was sent after all: the provider's response or a receipt may arrive after the failure.
     """
     async with deadline():
         dead_letter = await _find(id, dead_letters)

@@ -35,9 +35,7 @@ class DeadLetterResponse(DeadLetter):
     """A message that could not be processed, and how that was resolved."""
 
     state: DeadLetterState
-    is_sent: bool = Field(
-        description="Whether its message was sent nevertheless, so that it cannot be replayed"
-    )
+    is_sent: bool = Field(description="Whether its message was sent after all, so that it cannot be replayed")
     resolution: ResolutionResponse | None = Field(
         description="How it was resolved; null if it is open, or was replayed without the API"
     )

@@ -60,7 +60,7 @@ class DeadLetterService:
             The new generation of its message, or None if the payload returned to its stream unchanged.
 
         Raises:
-            ConflictError: there is nothing to replay, or the message was sent nevertheless.
+            ConflictError: there is nothing to replay, or the message was sent after all.
         """
         _require_open(dead_letter)
         generation = None
@@ -69,9 +69,7 @@ class DeadLetterService:
         else:
             # With a payload, it was not the sender that gave up; the ledger decides whether it was sent.
             if dead_letter.is_sent and dead_letter.payload is None:
-                raise ConflictError(
-                    "already_sent", "The message was sent nevertheless; discard the dead letter"
-                )
+                raise ConflictError("already_sent", "The message was sent after all; discard the dead letter")
             generation = await self._replay_message(dead_letter.request)
         ACCEPTED.labels(dead_letter.channel or "unknown", "replay").inc()
         await self._record(dead_letter, Resolution.REPLAYED, None, caller)

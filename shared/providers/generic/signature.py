@@ -52,7 +52,7 @@ class WebhookSecrets:
 
 
 def check_headers(headers: Mapping[str, str], now: datetime) -> Refusal | None:
-    """Return the reason why a webhook is refused whatever its body is."""
+    """Return the reason to refuse a webhook regardless of its body, or None if there is none."""
     timestamp = headers.get(_TIMESTAMP_HEADER, "")
     is_recent = timestamp.isdecimal() and abs(now.timestamp() - float(timestamp)) <= _TOLERANCE
     has_form = _FORM_OF_SIGNATURE.search(headers.get(HEADER, ""))

@@ -220,7 +220,7 @@ def _body(html: str | None, text: str | None) -> str:
 
 
 def _digest_of(fields: Form, written_id: str | None) -> "HASH":
-    """Return a digest of what identifies an e-mail, which may have megabytes.
+    """Return a digest of the identity of an e-mail, which may have megabytes.
 
     An e-mail without a Message-ID still has other headers, which show when and how it arrived.
     """

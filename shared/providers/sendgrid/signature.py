@@ -56,7 +56,7 @@ class SendGridKey:
 
 
 def check_headers(headers: Mapping[str, str], now: datetime) -> Refusal | None:
-    """Return the reason why a webhook is refused whatever its body is."""
+    """Return the reason to refuse a webhook regardless of its body, or None if there is none."""
     timestamp = headers.get(_TIMESTAMP_HEADER.lower(), "")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp) or abs(now.timestamp() - int(timestamp)) > _TOLERANCE:
         return Refusal.EXPIRED

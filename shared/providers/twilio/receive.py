@@ -32,8 +32,8 @@ _MAX_FORM = 64 * 1024
 
 _MEDIA_COUNT = re.compile(r"[0-9]|10")
 
-# Twilio signs names and values one after another, without separators. What is moved from the beginning of one
-# to the end of another leaves the signature as it is, so the fields have to look like those that were signed.
+# Twilio signs names and values one after another, without separators. Moving text from the beginning of one
+# to the end of another does not change the signature, so each field has to have the form that Twilio uses.
 _FIELD_NAME = re.compile(r"[A-Za-z]+[0-9]{0,2}")
 _MESSAGE_SID = r"^(SM|MM)[0-9a-fA-F]{32}$"
 _ACCOUNT_SID = r"^AC[0-9a-fA-F]{32}$"

@@ -65,7 +65,7 @@ def _hash_matches(request: WebhookRequest) -> bool:
 
 
 def check_headers(headers: Mapping[str, str], _: datetime) -> Refusal | None:
-    """Return the reason why a webhook is refused whatever its body is: it has no signature of that form."""
+    """Return the reason to refuse a webhook regardless of its body: a signature that is not well-formed."""
     return None if _FORM_OF_SIGNATURE.fullmatch(headers.get(HEADER.lower(), "")) else Refusal.WRONG_SIGNATURE
 
 

@@ -90,6 +90,7 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         summary="Get the metrics",
         description="Returns the metrics of this process in the Prometheus text format.",
         response_class=PlainTextResponse,
+        include_in_schema=False,  # it is not served at the port of the API
     )
     async def metrics() -> Response:
         nonlocal scraped_at, page

@@ -51,6 +51,6 @@ async def test_logs_on_a_full_disk_stop_no_service(tmp_path: Path, database_url:
         message_id = (await stack.send())["id"]
         await stack.message_becomes(message_id, "sent")
         for service in services:
-            metrics = (await stack.client.get(f"{stack.processes[service].url}/metrics")).text
+            metrics = (await stack.client.get(f"{stack.processes[service].health_url}/metrics")).text
             assert "messaging_log_lines_dropped_total" in metrics
             assert "messaging_log_lines_dropped_total 0.0" not in metrics

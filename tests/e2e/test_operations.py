@@ -406,6 +406,11 @@ async def test_messages_that_are_not_processed_are_not_purged(
 async def test_a_running_sender_does_not_lose_its_messages(
     terminal: Terminal, jetstream: JetStreamContext
 ) -> None:
+    async def is_read() -> bool:
+        consumers = await jetstream.consumers_info("OUTBOUND")
+        return any(each.name.startswith("sender-") and each.num_waiting for each in consumers)
+
+    await eventually(is_read)
     before = await jetstream.consumers_info("OUTBOUND")
     assert not await succeeds(partial(terminal.run, "without-ledger"))
     after = await jetstream.consumers_info("OUTBOUND")

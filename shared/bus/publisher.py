@@ -191,7 +191,7 @@ class _BatchQueue:
             self._sending -= 1
 
     async def _linger(self) -> None:
-        """Under load, wait until a batch is worthwhile."""
+        """Wait, under load, until a batch is worthwhile."""
         now = asyncio.get_running_loop().time
         if self._batch_size > 1 and self._rate.per_second(now()) >= _BUSY_RATE:
             with suppress(TimeoutError):

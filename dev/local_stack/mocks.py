@@ -20,6 +20,7 @@ from shared.channels import Channel, channel_of_address
 from shared.settings import SettingsError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_OF_ANY_PROGRAM = {"PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR"}
 _SHARED_SECRET = "WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 
 
@@ -59,7 +60,7 @@ def environment_of_mocks(configuration: Configuration, channels: Sequence[Channe
         if _is_mocked(api.name, channel, settings, environment)
     ]
     kinds: list[type[BaseSettings]] = [MockProviderSettings, *of_apis]
-    names = {field.upper() for kind in kinds for field in kind.model_fields}
+    names = {field.upper() for kind in kinds for field in kind.model_fields} | _OF_ANY_PROGRAM
     if len(channels) < len(Channel):
         names.discard(_SHARED_SECRET)  # a real provider may use it
     return {name: value for name, value in environment.items() if name.upper() in names}

@@ -41,7 +41,7 @@ def test_operation_ids_are_the_names_of_the_handlers(document: dict[str, Any]) -
     handlers = [id_ for id_ in ids if any(hasattr(module, id_) for module in MODULES)]
     assert len(handlers) == 17
     webhooks = {webhook.name for provider in PROVIDERS.values() for webhook in provider.webhooks}
-    others = {"show_unsubscribe_page", "unsubscribe", "healthz", "readyz", "metrics"}
+    others = {"show_unsubscribe_page", "unsubscribe", "healthz", "readyz"}
     assert set(ids) == {*handlers, *webhooks, *others}
 
 

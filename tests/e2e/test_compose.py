@@ -20,6 +20,7 @@ from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not os.environ.get("TEST_COMPOSE"), reason="TEST_COMPOSE is not set"),
 ]
 

@@ -1,6 +1,6 @@
 """The scenarios, grouped by subject, and the order in which they are played."""
 
-from dev.chaos.scenarios import kills, partitions, poison, providers, senders, servers
+from dev.chaos.scenarios import kills, logs, partitions, poison, providers, senders, servers, stores
 
 SCENARIOS = (
     poison.SCENARIO,
@@ -8,5 +8,7 @@ SCENARIOS = (
     *servers.SCENARIOS,
     *senders.SCENARIOS,
     *partitions.SCENARIOS,
+    *logs.SCENARIOS,
+    *stores.SCENARIOS,
     *kills.SCENARIOS,
 )

@@ -1,6 +1,17 @@
 """The scenarios, grouped by subject, and the order in which they are played."""
 
-from dev.chaos.scenarios import kills, logs, partitions, poison, providers, senders, servers, stores
+from dev.chaos.scenarios import (
+    kills,
+    logs,
+    partitions,
+    poison,
+    pressure,
+    providers,
+    senders,
+    servers,
+    stores,
+    stuck,
+)
 
 SCENARIOS = (
     poison.SCENARIO,
@@ -8,7 +19,9 @@ SCENARIOS = (
     *servers.SCENARIOS,
     *senders.SCENARIOS,
     *partitions.SCENARIOS,
+    *pressure.SCENARIOS,
     *logs.SCENARIOS,
+    *stuck.SCENARIOS,
     *stores.SCENARIOS,
     *kills.SCENARIOS,
 )

@@ -6,7 +6,7 @@ whatever ids it was given on the way.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -222,15 +222,21 @@ class Load:
         item = Item(name, channel, (f"{channel}-{conversation}", number))
         ours, theirs = _addresses(channel, conversation)
         payload = _payload(channel, ours, theirs, name)
-        url = f"{self._stack.gateway_url}/api/messages/{channel}"
         if name not in self._accepted:
             self.record.sends.append(item)
-        await self._until_accepted("send", item, url, payload, {"Idempotency-Key": f'"{name}"'})
+        await self._until_accepted(
+            "send",
+            item,
+            lambda: f"{self._stack.gateway_url}/api/messages/{channel}",
+            payload,
+            {"Idempotency-Key": f'"{name}"'},
+        )
         if item.id and item.id != self._accepted.setdefault(name, item.id):
             self.record.differing.append(name)
 
     async def _receive(self, channel: str, provider: int) -> None:
         id_field = {"sms": "messaging_provider_id", "email": "xillio_id"}[channel]
+        url = f"{self._stack.provider_urls[channel]}/mock/inbound"
         async for number in self._beat(self._receive_interval):
             conversation = number % (_CLIENTS * _CONVERSATIONS)
             name = f"{self._tag}-in-{channel}-{provider}-{number}"
@@ -238,8 +244,7 @@ class Load:
             self.record.inbound.append(item)
             ours, theirs = _addresses(channel, conversation)
             payload = {**_payload(channel, theirs, ours, name), id_field: name}
-            url = f"{self._stack.provider_urls[channel]}/mock/inbound"
-            await self._until_accepted("webhook", item, url, payload, {})
+            await self._until_accepted("webhook", item, lambda: url, payload, {})
 
     async def _read(self) -> None:
         async for number in self._beat(_READ_INTERVAL):
@@ -259,11 +264,16 @@ class Load:
                 continue
 
     async def _until_accepted(
-        self, kind: str, item: Item, url: str, payload: dict[str, Any], headers: dict[str, str]
+        self,
+        kind: str,
+        item: Item,
+        url: Callable[[], str],
+        payload: dict[str, Any],
+        headers: dict[str, str],
     ) -> None:
         deadline = time.monotonic() + _RETRY_SECONDS
         while time.monotonic() < deadline or not self._stopping.is_set():
-            answer, body = await self._request(kind, "POST", url, json=payload, headers=headers)
+            answer, body = await self._request(kind, "POST", url(), json=payload, headers=headers)
             if answer.is_accepted:
                 item.id = str(body["id"])
                 item.accepted_at = datetime.now(UTC)

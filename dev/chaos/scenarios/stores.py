@@ -102,9 +102,15 @@ async def _age_out(scene: Scene) -> None:
         jetstream = client.jetstream(timeout=5)
         async with faults.hanging(scene.stack, _INGEST, wait=False):
             await asyncio.sleep(WARM_UP)
+            processed = {consumer: await _processed(jetstream, consumer) for consumer in INGEST_CONSUMERS}
             async with faults.ageing(scene.stack, _AGEING, seconds=_AGE):
                 await asyncio.sleep(_AGE + scene.pick(short=2, full=8))
-            expected = sum([await _note_lost(scene, jetstream, consumer) for consumer in INGEST_CONSUMERS])
+            expected = sum(
+                [
+                    await _note_lost(scene, jetstream, consumer, sequence)
+                    for consumer, sequence in processed.items()
+                ]
+            )
             await faults.restart(scene.stack, _INGEST, Signals.SIGKILL)
     scene.expect(expected > 0, "no message was dropped")
     counted = await _counted(scene.stack, expected)
@@ -114,17 +120,25 @@ async def _age_out(scene: Scene) -> None:
     scene.expect(counted == expected, f"{counted} instead of {expected} lost messages were counted")
 
 
-async def _note_lost(scene: Scene, jetstream: JetStreamContext, consumer: Consumer) -> int:
+async def _processed(jetstream: JetStreamContext, consumer: Consumer) -> int:
+    """Return the sequence up to which the consumer has processed its stream."""
+    info = await jetstream.consumer_info(consumer.stream, consumer.name)
+    if info.ack_floor is None:
+        raise ChaosError(f"NATS does not know what {consumer.name} has processed")
+    return int(info.ack_floor.stream_seq)
+
+
+async def _note_lost(scene: Scene, jetstream: JetStreamContext, consumer: Consumer, processed: int) -> int:
     """Return how many messages are no longer in the stream and have not been delivered to the consumer.
 
     Those that were delivered but not processed become dead letters.
     """
     state = (await jetstream.stream_info(consumer.stream)).state
     info = await jetstream.consumer_info(consumer.stream, consumer.name)
-    if info.delivered is None or info.ack_floor is None:
+    if info.delivered is None:
         raise ChaosError(f"NATS does not know what {consumer.name} has received")
     received = int(info.delivered.stream_seq)
-    for sequence in range(info.ack_floor.stream_seq + 1, min(received + 1, state.first_seq)):
+    for sequence in range(processed + 1, min(received + 1, state.first_seq)):
         scene.dead_letters[id_of_unreadable(consumer.stream, sequence)] = "terminated"
     return max(0, int(state.first_seq) - received - 1)
 

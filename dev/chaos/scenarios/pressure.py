@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from statistics import median, quantiles
 
 import httpx
 
-from dev.chaos.load import CHANNELS
+from dev.chaos.load import CHANNELS, Item
 from dev.chaos.scene import WARM_UP, Scenario, Scene
 
 _FLOODING = 1_000
@@ -22,8 +23,12 @@ _QUICK = 2.0
 
 _WEBHOOKS = 300
 _VISIBLE_WITHIN = 0.1
-_LONGEST_VISIBLE_WITHIN = 0.5
-"""Seconds, for the median and for p99 on a machine that others use."""
+"""Seconds, on a machine that does nothing else."""
+
+_SLOWDOWN = 3
+"""On other machines, this many times the time that acceptance took is added to the limit."""
+
+_GIVEN_UP_AFTER = 10.0
 
 
 async def _overload(scene: Scene) -> None:
@@ -77,24 +82,35 @@ async def _abandon(http: httpx.AsyncClient, url: str) -> None:
 
 async def _be_idle(scene: Scene) -> None:
     """Send single messages after pauses, and measure when each is visible."""
-    seconds = []
+    began = asyncio.get_running_loop().time()
+    visible = []
     for number in range(int(scene.pick(short=25, full=150))):
         await asyncio.sleep(scene.random.uniform(0.2, 0.8))
         item = await scene.load.send(CHANNELS[number % len(CHANNELS)])
-        started = time.monotonic()
-        url = f"{scene.stack.gateway_url}/api/messages/{item.id}"
-        while (await scene.stack.http.get(url)).status_code != httpx.codes.OK:
-            await asyncio.sleep(0.005)
-            if time.monotonic() > started + 10:
-                break
-        seconds.append(time.monotonic() - started)
-    p99 = quantiles(seconds, n=100, method="inclusive")[-1]
-    scene.notes.append(
-        f"{len(seconds)} single messages were visible after {median(seconds) * 1000:.0f} ms (p50),"
-        f" {p99 * 1000:.0f} ms (p99), at most {max(seconds) * 1000:.0f} ms"
-    )
-    scene.expect(median(seconds) < _VISIBLE_WITHIN, "half of the messages were visible too late")
-    scene.expect(p99 < _LONGEST_VISIBLE_WITHIN, f"p99 of the visibility was {p99:.1f} s")
+        visible.append(await _seconds_until_visible(scene, item))
+    accepted = [answer.seconds for answer in scene.load.record.since(began, "send")]
+    scene.notes.append(f"accepted: {_shown(accepted)}; visible afterwards: {_shown(visible)}")
+    for name, of in (("p50", median), ("p99", _p99)):
+        limit = _VISIBLE_WITHIN + _SLOWDOWN * of(accepted)
+        scene.expect(of(visible) < limit, f"{name} is longer than {limit * 1000:.0f} ms")
+
+
+async def _seconds_until_visible(scene: Scene, item: Item) -> float:
+    started = time.monotonic()
+    url = f"{scene.stack.gateway_url}/api/messages/{item.id}"
+    while (await scene.stack.http.get(url)).status_code != httpx.codes.OK:
+        if time.monotonic() > started + _GIVEN_UP_AFTER:
+            break
+        await asyncio.sleep(0.005)
+    return time.monotonic() - started
+
+
+def _p99(seconds: Sequence[float]) -> float:
+    return quantiles(seconds, n=100, method="inclusive")[-1]
+
+
+def _shown(seconds: Sequence[float]) -> str:
+    return f"p50 {median(seconds) * 1000:.0f} ms, p99 {_p99(seconds) * 1000:.0f} ms"
 
 
 SCENARIOS = (

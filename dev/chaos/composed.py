@@ -22,16 +22,6 @@ _LONGEST_PAUSE = 3.0
 
 _SUPERVISOR = "supervisor"
 
-_MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
-    {"status": 500, "rate": 0.3},
-    {"status": 429, "retry_after": 2},
-    {"status": 503, "html": True},
-    {"hang": True, "rate": 0.5},
-    {"drop_connection": True, "rate": 0.5},
-    {"ambiguous": True, "rate": 0.5},
-    {"latency_ms": 400},
-)
-
 Inject = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 
@@ -139,7 +129,7 @@ KINDS: tuple[tuple[Fault, ...], ...] = (
     tuple(_restart(name, Signals.SIGKILL) for name in EVERYTHING),
     tuple(_restart(name, Signals.SIGTERM) for name in SERVICES),
     tuple(_hang(name) for name in (NATS, POSTGRES, *INGESTS, *SENDERS)),
-    tuple(_misbehave(channel, behaviour) for channel in CHANNELS for behaviour in _MISBEHAVIOURS),
+    tuple(_misbehave(channel, behaviour) for channel in CHANNELS for behaviour in faults.MISBEHAVIOURS),
     (Fault(name="full streams", inject=lambda scene: faults.full(scene.stack), targets=_OF_NATS),),
     (Fault(name="poison", inject=_poisoned, longest=1.0, targets=_OF_NATS, may_repeat=False),),
     (

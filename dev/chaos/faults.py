@@ -20,6 +20,17 @@ from dev.chaos.stack import Stack
 TO_FULL_DEVICE = ("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh")
 """A command that runs its arguments with an output that cannot be written."""
 
+MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
+    {"status": 500, "rate": 0.3},
+    {"status": 429, "retry_after": 2},
+    {"status": 503, "html": True},
+    {"hang": True, "rate": 0.5},
+    {"drop_connection": True, "rate": 0.5},
+    {"ambiguous": True, "rate": 0.5},
+    {"latency_ms": 400},
+)
+"""Ways in which a provider can misbehave."""
+
 _END_SECONDS = 30
 
 

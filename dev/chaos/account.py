@@ -175,6 +175,15 @@ async def dead_letters(stack: Stack) -> frozenset[str]:
     return frozenset(str(row["id"]) for row in rows)
 
 
+async def stored(stack: Stack) -> int:
+    """Count the messages in the database."""
+    connection = await asyncpg.connect(stack.database_url, timeout=5)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM messages"))
+    finally:
+        connection.terminate()
+
+
 def id_of_unreadable(stream: str, sequence: int) -> str:
     """Return the id of the dead letter of a message that could not be read."""
     return str(dead_letter_id(stream, sequence))

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from signal import Signals
 from typing import Any
 
@@ -12,9 +13,23 @@ import nats.errors
 import psutil
 from nats.aio.client import Client
 
-from dev.chaos.errors import ChaosError
+from dev.chaos.errors import ChaosError, NotPossibleError
 from dev.chaos.load import CHANNELS
 from dev.chaos.stack import Stack
+
+TO_FULL_DEVICE = ("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh")
+"""A command that runs its arguments with an output that cannot be written."""
+
+MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
+    {"status": 500, "rate": 0.3},
+    {"status": 429, "retry_after": 2},
+    {"status": 503, "html": True},
+    {"hang": True, "rate": 0.5},
+    {"drop_connection": True, "rate": 0.5},
+    {"ambiguous": True, "rate": 0.5},
+    {"latency_ms": 400},
+)
+"""Ways in which a provider can misbehave."""
 
 _END_SECONDS = 30
 
@@ -98,6 +113,16 @@ async def hanging(stack: Stack, name: str, *, wait: bool = True) -> AsyncIterato
 
 
 @asynccontextmanager
+async def unread_logs(stack: Stack) -> AsyncIterator[None]:
+    """Suspend the supervisor, which reads the logs of the services through pipes, for the block."""
+    stack.supervisor.suspend()
+    try:
+        yield
+    finally:
+        stack.supervisor.resume()
+
+
+@asynccontextmanager
 async def misbehaving(
     stack: Stack,
     *,
@@ -148,6 +173,63 @@ async def full(stack: Stack, *, room: int = 2_000) -> AsyncIterator[None]:
         finally:
             for config in before:
                 await _request(client, f"STREAM.UPDATE.{config['name']}", config)
+
+
+@asynccontextmanager
+async def ageing(stack: Stack, streams: Iterable[str], *, seconds: float) -> AsyncIterator[None]:
+    """Let these streams drop messages that are older than this, for the block."""
+    async with connected(stack) as client:
+        before = []
+        try:
+            for name in streams:
+                config = (await _request(client, f"STREAM.INFO.{name}", {}))["config"]
+                before.append(config)
+                duplicate_window = min(config["duplicate_window"], int(seconds * 1e9))
+                limited = {**config, "max_age": int(seconds * 1e9), "duplicate_window": duplicate_window}
+                await _request(client, f"STREAM.UPDATE.{name}", limited)
+            yield
+        finally:
+            for config in before:
+                await _request(client, f"STREAM.UPDATE.{config['name']}", config)
+
+
+@asynccontextmanager
+async def full_disk(stack: Stack) -> AsyncIterator[None]:
+    """Fill the disk of NATS for the block."""
+    filler = stack.nats_folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4_096))
+        yield
+    finally:
+        filler.unlink()
+
+
+@asynccontextmanager
+async def small_disk(folder: Path, mebibytes: int) -> AsyncIterator[None]:
+    """Mount a file system of this size at a folder for the block.
+
+    Raises:
+        NotPossibleError: the user must not mount file systems.
+    """
+    await _run("mkdir", "-p", str(folder))
+    if await _run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)):
+        raise NotPossibleError("only root can mount a file system")
+    try:
+        yield
+    finally:
+        await _run("umount", "--lazy", str(folder))
+
+
+async def _run(*command: str) -> int:
+    """Run a command without showing its output, and return its exit status."""
+    silent = asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdout=silent, stderr=silent)
+    except OSError:
+        return 1
+    return await process.wait()
 
 
 async def _request(client: Client, name: str, payload: dict[str, Any]) -> dict[str, Any]:

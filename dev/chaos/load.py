@@ -6,12 +6,13 @@ whatever ids it was given on the way.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import httpx
 
 from dev.chaos.stack import Stack
@@ -27,6 +28,7 @@ _REPEAT_EVERY = 10
 _BURST_CLIENTS = 24
 _BURST_CONVERSATIONS = 500
 _BURST_FROM = 1_000
+_FLOOD_FROM = 2_000
 _RESPONSE_TIMEOUT = 10.0
 """Seconds after which a client stops waiting: twice the time that the API may take."""
 
@@ -34,7 +36,7 @@ _RETRY_PAUSE = 0.25
 _RETRY_SECONDS = 60.0
 _READ_INTERVAL = 0.4
 _TIMESTAMP = "2024-11-01T14:00:00Z"
-_ACCEPTED = {"send": {202}, "webhook": {200}, "read": {200, 404}}
+_ACCEPTED = {"send": {202}, "flood": {202}, "webhook": {200}, "read": {200, 404}}
 _UNAVAILABLE = 503
 _NO_GATEWAY = 502
 
@@ -44,7 +46,7 @@ class Answer:
     """The answer to one request.
 
     Attributes:
-        kind: `send`, `webhook` or `read`.
+        kind: `send`, `flood`, `webhook` or `read`.
         at: when the request was made, by the clock of `time.monotonic`.
         seconds: the time until the response came or the connection broke.
         status: None if there was no response.
@@ -159,6 +161,54 @@ class Load:
             for offset in range(clients):
                 group.create_task(client(offset))
 
+    async def send(self, channel: str) -> Item:
+        """Send a single message, and return it once it is accepted."""
+        self._bursts += 1
+        name = f"{self._tag}-{channel}-single-{self._bursts}"
+        await self._send_one(channel, name, _BURST_FROM, self._bursts)
+        return self.record.sends[-1]
+
+    async def flood(self, channel: str, *, clients: int, seconds: float) -> None:
+        """Make requests with this many clients at the same time, none of which is repeated.
+
+        The answers are of the kind `flood`. Only messages that were accepted become a part of the account.
+        """
+        deadline = time.monotonic() + seconds
+        connector = aiohttp.TCPConnector(limit=0)  # httpx would be slower than the gateway
+        timeout = aiohttp.ClientTimeout(total=_RESPONSE_TIMEOUT)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
+
+            async def client(number: int) -> None:
+                request = 0
+                while time.monotonic() < deadline:
+                    place = (f"{channel}-{_FLOOD_FROM + number}", request)
+                    item = Item(f"{self._tag}-{channel}-flood-{number}-{request}", channel, place)
+                    request += 1
+                    if not await self._flood_one(http, item, _FLOOD_FROM + number):
+                        await asyncio.sleep(_RETRY_PAUSE)
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(clients):
+                    group.create_task(client(number))
+
+    async def _flood_one(self, http: aiohttp.ClientSession, item: Item, conversation: int) -> bool:
+        """Request a message, and return whether it was accepted."""
+        ours, theirs = _addresses(item.channel, conversation)
+        url = f"{self._stack.gateway_url}/api/messages/{item.channel}"
+        at = time.monotonic()
+        status, retry_after = None, False
+        with suppress(aiohttp.ClientError, TimeoutError, ValueError):
+            async with http.post(url, json=_payload(item.channel, ours, theirs, item.name)) as response:
+                body = await response.json()
+                status, retry_after = response.status, "Retry-After" in response.headers
+        answer = Answer("flood", at, time.monotonic() - at, status, retry_after)
+        self.record.answers.append(answer)
+        if answer.is_accepted:
+            item.id = str(body["id"])
+            item.accepted_at = datetime.now(UTC)
+            self.record.sends.append(item)
+        return answer.is_accepted
+
     async def _send(self, channel: str, client: int) -> None:
         async for number in self._beat(self._send_interval):
             conversation = client * _CONVERSATIONS + number % _CONVERSATIONS
@@ -172,15 +222,21 @@ class Load:
         item = Item(name, channel, (f"{channel}-{conversation}", number))
         ours, theirs = _addresses(channel, conversation)
         payload = _payload(channel, ours, theirs, name)
-        url = f"{self._stack.gateway_url}/api/messages/{channel}"
         if name not in self._accepted:
             self.record.sends.append(item)
-        await self._until_accepted("send", item, url, payload, {"Idempotency-Key": f'"{name}"'})
+        await self._until_accepted(
+            "send",
+            item,
+            lambda: f"{self._stack.gateway_url}/api/messages/{channel}",
+            payload,
+            {"Idempotency-Key": f'"{name}"'},
+        )
         if item.id and item.id != self._accepted.setdefault(name, item.id):
             self.record.differing.append(name)
 
     async def _receive(self, channel: str, provider: int) -> None:
         id_field = {"sms": "messaging_provider_id", "email": "xillio_id"}[channel]
+        url = f"{self._stack.provider_urls[channel]}/mock/inbound"
         async for number in self._beat(self._receive_interval):
             conversation = number % (_CLIENTS * _CONVERSATIONS)
             name = f"{self._tag}-in-{channel}-{provider}-{number}"
@@ -188,8 +244,7 @@ class Load:
             self.record.inbound.append(item)
             ours, theirs = _addresses(channel, conversation)
             payload = {**_payload(channel, theirs, ours, name), id_field: name}
-            url = f"{self._stack.provider_urls[channel]}/mock/inbound"
-            await self._until_accepted("webhook", item, url, payload, {})
+            await self._until_accepted("webhook", item, lambda: url, payload, {})
 
     async def _read(self) -> None:
         async for number in self._beat(_READ_INTERVAL):
@@ -209,11 +264,16 @@ class Load:
                 continue
 
     async def _until_accepted(
-        self, kind: str, item: Item, url: str, payload: dict[str, Any], headers: dict[str, str]
+        self,
+        kind: str,
+        item: Item,
+        url: Callable[[], str],
+        payload: dict[str, Any],
+        headers: dict[str, str],
     ) -> None:
         deadline = time.monotonic() + _RETRY_SECONDS
         while time.monotonic() < deadline or not self._stopping.is_set():
-            answer, body = await self._request(kind, "POST", url, json=payload, headers=headers)
+            answer, body = await self._request(kind, "POST", url(), json=payload, headers=headers)
             if answer.is_accepted:
                 item.id = str(body["id"])
                 item.accepted_at = datetime.now(UTC)

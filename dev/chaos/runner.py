@@ -19,10 +19,11 @@ import psutil
 from dev.chaos import account
 from dev.chaos.account import Findings, Line
 from dev.chaos.errors import ChaosError
+from dev.chaos.faults import small_disk
 from dev.chaos.load import Record, running_load
 from dev.chaos.outside import running_outside
 from dev.chaos.scene import Scenario, Scene
-from dev.chaos.stack import Stack, running_stack
+from dev.chaos.stack import NATS, Stack, running_stack
 from dev.local_stack.errors import StackError
 
 ABORTING = (
@@ -101,7 +102,7 @@ class Runner:
         scenario.check(scene, findings)
         repeated = await account.repeated_keys(stack) - repeated_before
         lines = account.lines(load.record, findings)
-        violations = [*scene.violations, *_violations(load.record, findings, lines)]
+        violations = [*scene.violations, *_violations(load.record, findings, lines, scene.lost)]
         failures = account.failures(load.record, findings)
         allowed = {_IN_DOUBT} if scenario.may_doubt else set()
         if failures.keys() - allowed:
@@ -146,7 +147,7 @@ class Runner:
             self._stack is None
             or before is None
             or before.settings != scenario.settings
-            or before.cluster != scenario.cluster
+            or (before.cluster, before.disk) != (scenario.cluster, scenario.disk)
             or not scenario.disturbs.isdisjoint(self._stack.disturbed)
         ):
             await self.aclose()
@@ -162,6 +163,8 @@ async def _new_stack(scenario: Scenario) -> AsyncIterator[Stack]:
             outside = None
             if scenario.cluster:
                 outside = await exits.enter_async_context(running_outside(Path(folder)))
+            if scenario.disk:
+                await exits.enter_async_context(small_disk(Path(folder) / ".data" / NATS, scenario.disk))
             yield await exits.enter_async_context(
                 running_stack(Path(folder), scenario.settings, outside=outside)
             )
@@ -174,8 +177,13 @@ def _keep_log(stack: Stack, tag: str) -> Path:
     return kept
 
 
-def _violations(record: Record, findings: Findings, lines: Sequence[Line]) -> list[str]:
+def _violations(record: Record, findings: Findings, lines: Sequence[Line], lost: int) -> list[str]:
     found = [violation for line in lines for violation in _violations_of(line)]
+    missing = [f"{item.name} ({item.id})" for line in lines for item in line.missing]
+    if len(missing) > lost:
+        found.append(
+            f"{len(missing)} messages are missing{f' instead of {lost}' if lost else ''}: {_names(missing)}"
+        )
     if findings.backlog:
         found.append(f"unread messages: {_names([f'{n} {c}' for n, c in findings.backlog.items()])}")
     if record.differing:
@@ -193,8 +201,6 @@ def _violations(record: Record, findings: Findings, lines: Sequence[Line]) -> li
 
 
 def _violations_of(line: Line) -> Iterator[str]:
-    if line.missing:
-        yield f"{line.name}: missing {_names([f'{item.name} ({item.id})' for item in line.missing])}"
     if line.duplicates:
         yield f"{line.name}: sent more than once: {_names([item.name for item in line.duplicates])}"
     if line.requested > line.accepted:

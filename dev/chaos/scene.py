@@ -33,6 +33,7 @@ class Scene:
         unreadable: ids of messages whose entries in the ledger were made unreadable.
         kills: when senders were killed.
         disorder: the times between which accepted messages may be sent out of order.
+        lost: the number of messages that may be missing.
     """
 
     stack: Stack
@@ -45,6 +46,7 @@ class Scene:
     unreadable: list[str] = field(default_factory=list)
     kills: list[datetime] = field(default_factory=list)
     disorder: list[tuple[datetime, datetime]] = field(default_factory=list)
+    lost: int = 0
 
     def expect(self, condition: bool, violation: str) -> None:  # noqa: FBT001 - reads like assert
         if not condition:
@@ -89,6 +91,7 @@ class Scenario:
         may_doubt: whether messages may become dead letters because it is unknown whether their provider has
             them.
         cluster: whether NATS is a cluster of three servers.
+        disk: the size of the disk of NATS in MiB, if it has one of its own.
     """
 
     name: str
@@ -103,3 +106,4 @@ class Scenario:
     may_repeat: bool = True
     may_doubt: bool = False
     cluster: bool = False
+    disk: int | None = None

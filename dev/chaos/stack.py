@@ -7,7 +7,7 @@ lines, and signals them by their process ids.
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from dev.chaos.errors import ChaosError
 from dev.chaos.outside import ROOT, Outside
 from dev.chaos.ports import Ports, free_ports
 from dev.local_stack.ports import free_port
-from dev.local_stack.processes import Child, Command
+from dev.local_stack.processes import Child, Command, run_to_end
 from dev.local_stack.readiness import (
     NotReadyError,
     Probe,
@@ -86,9 +86,13 @@ class Stack:
         self._environment = environment
         self._additional: list[Child] = []
 
+    @property
+    def supervisor(self) -> psutil.Process:
+        return psutil.Process(self._child.pid)
+
     def find(self, name: str) -> psutil.Process | None:
         """Return the process of a program, or None if the program is not running."""
-        for process in psutil.Process(self._child.pid).children():
+        for process in self.supervisor.children():
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
                 if self._is(process, name):
                     return process
@@ -142,10 +146,22 @@ class Stack:
         except NotReadyError as exc:
             raise ChaosError(f"{name} was not back within {_BACK_SECONDS} s: {exc}") from exc
 
-    async def start_sender(self, *, nats_port: int | None = None) -> Child:
-        """Start a sender in addition to those of the supervisor, and wait until it is ready.
+    async def start(
+        self,
+        service: str,
+        *,
+        module: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
+        log: Path | None = None,
+        nats_port: int | None = None,
+    ) -> Child:
+        """Start a service in addition to those of the supervisor, and wait until it is ready.
 
         Args:
+            service: `gateway`, `ingest` or `sender`.
+            module: the module that runs the service, and its arguments, if it is not the service itself.
+            wrapper: a command that runs its arguments.
+            log: the file for the output, if it is not the usual one.
             nats_port: the port of NATS, if it is not the usual one.
 
         Raises:
@@ -154,20 +170,24 @@ class Stack:
         port = free_port()
         environment = {
             **self._environment,
-            "NATS_URL": f"nats://{HOST}:{nats_port}" if nats_port else self.servers,
+            **self.server_settings,
             "SMS_PROVIDER_URL": self.provider_urls["sms"],
             "EMAIL_PROVIDER_URL": self.provider_urls["email"],
+            "GATEWAY_PORT": str(free_port({port})),
             "HEALTH_HOST": HOST,
             "HEALTH_PORT": str(port),
+            "GATEWAY_HEALTH_PORT": str(port),
             "LOG_FORMAT": "text",
             "PYTHONUNBUFFERED": "1",
         }
+        if nats_port:
+            environment["NATS_URL"] = f"nats://{HOST}:{nats_port}"
         command = Command(
-            name="sender",
-            argv=(sys.executable, "-m", "services.sender"),
+            name=service,
+            argv=(*wrapper, sys.executable, "-m", *(module or [f"services.{service}"])),
             environment=environment,
             folder=self.folder,
-            log=self.folder / "services.log",
+            log=log or self.folder / "services.log",
             grace=30,
         )
         child = Child(command)
@@ -175,14 +195,40 @@ class Stack:
         await until_ready(child, partial(answers_http, f"http://{HOST}:{port}/readyz"), _START_SECONDS)
         return child
 
+    async def run(self, module: str) -> tuple[int, list[str]]:
+        """Run a module to its end, and return its exit status and its last lines."""
+        command = Command(
+            name=module,
+            argv=(sys.executable, "-m", module),
+            environment={**self._environment, **self.server_settings},
+            folder=self.folder,
+        )
+        return await run_to_end(command, lambda _: None)
+
+    @property
+    def server_settings(self) -> Mapping[str, str]:
+        return {
+            "DATABASE_URL": self.database_url.replace("postgresql://", "postgresql+asyncpg://", 1),
+            "NATS_URL": self.servers,
+        }
+
+    @property
+    def nats_folder(self) -> Path:
+        """The folder in which NATS stores its data."""
+        return self.folder / ".data" / NATS
+
     async def stop_additional(self) -> None:
-        """Stop the additional senders."""
+        """Stop the additional services."""
         await asyncio.gather(*(child.stop() for child in self._additional))
 
     def configuration_of(self, server: str) -> Path:
         """Return the configuration file, without which NATS or PostgreSQL does not start."""
         names = {NATS: "nats-server.conf", POSTGRES: "postgresql.conf"}
         return self.folder / ".data" / server / names[server]
+
+    def health_url(self, name: str) -> str:
+        """Return the URL of the health server of an ingest or a sender."""
+        return f"http://{HOST}:{self._health_port(name)}"
 
     def _is(self, process: psutil.Process, name: str) -> bool:
         command = process.cmdline()
@@ -202,7 +248,7 @@ class Stack:
     def _health_port(self, name: str) -> int:
         service, _, number = name.partition("-")
         first = self.ports.ingest if service == "ingest" else self.ports.sender
-        return first + int(number) - 1
+        return first + int(number or 1) - 1
 
     def _probe(self, name: str) -> Probe:
         match name:
@@ -213,7 +259,7 @@ class Stack:
             case "gateway":
                 return partial(answers_http, f"{self.gateway_url}/healthz")
             case _:
-                return partial(answers_http, f"http://{HOST}:{self._health_port(name)}/healthz")
+                return partial(answers_http, f"{self.health_url(name)}/healthz")
 
 
 @asynccontextmanager
@@ -258,6 +304,8 @@ async def running_stack(
         log=log,
         grace=45,
     )
+    # The supervisor gives the mocks only the variables that belong to them, so PYTHONPATH is not one of them.
+    (folder / "mock_providers").symlink_to(ROOT / "mock_providers")
     child = Child(command)
     try:
         await _until_up(child, log)

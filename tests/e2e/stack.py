@@ -171,7 +171,7 @@ async def running_stack(
         nats_url: the URL of NATS, or a function that returns the URL of each service.
         settings: further settings. A value such as `$GATEWAY_URL` stands for the value of that setting.
         services: the services to run.
-        saboteurs: the ports of `tests.sabotage`, by the services that it runs.
+        saboteurs: the ports of `dev.chaos.sabotage`, by the services that it runs.
     """
     ports = {
         name: free_port() for name in ("gateway", "gateway-health", "ingest", "sender", "mocks", "email")
@@ -196,7 +196,7 @@ async def running_stack(
         "sender": "services.sender",
     }
     for name, port in (saboteurs or {}).items():
-        modules[name] = f"tests.sabotage {modules[name]} {port}"
+        modules[name] = f"dev.chaos.sabotage {modules[name]} {port}"
     processes = {
         name: Process(
             modules[name],

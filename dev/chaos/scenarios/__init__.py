@@ -1,6 +1,17 @@
 """The scenarios, grouped by subject, and the order in which they are played."""
 
-from dev.chaos.scenarios import kills, partitions, poison, providers, senders, servers
+from dev.chaos.scenarios import (
+    kills,
+    logs,
+    partitions,
+    poison,
+    pressure,
+    providers,
+    senders,
+    servers,
+    stores,
+    stuck,
+)
 
 SCENARIOS = (
     poison.SCENARIO,
@@ -8,5 +19,9 @@ SCENARIOS = (
     *servers.SCENARIOS,
     *senders.SCENARIOS,
     *partitions.SCENARIOS,
+    *pressure.SCENARIOS,
+    *logs.SCENARIOS,
+    *stuck.SCENARIOS,
+    *stores.SCENARIOS,
     *kills.SCENARIOS,
 )

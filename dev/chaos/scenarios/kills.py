@@ -22,16 +22,6 @@ _WAITING = 96
 _SLOTS = {"SMS_PROVIDER_CONCURRENCY": "1"}
 """Settings with which most messages in a sender wait for a slot."""
 
-_MISBEHAVIOURS: tuple[dict[str, Any], ...] = (
-    {"status": 500, "rate": 0.3},
-    {"status": 429, "retry_after": 2},
-    {"status": 503, "html": True},
-    {"hang": True, "rate": 0.5},
-    {"drop_connection": True, "rate": 0.5},
-    {"ambiguous": True, "rate": 0.5},
-    {"latency_ms": 400},
-)
-
 
 def _kill(*names: str, **behaviour: Any) -> Play:  # noqa: ANN401 - fields of the behaviour
     async def play(scene: Scene) -> None:
@@ -112,7 +102,7 @@ async def _random_fault(scene: Scene) -> str:
                 await asyncio.sleep(seconds)
             return f"{name} hung for {seconds:.1f} s"
         case _:
-            behaviour = random.choice(_MISBEHAVIOURS)
+            behaviour = random.choice(faults.MISBEHAVIOURS)
             channels = random.choice([["sms"], ["email"], CHANNELS])
             async with faults.misbehaving(stack, channels=channels, **behaviour):
                 await asyncio.sleep(seconds)

@@ -28,7 +28,7 @@ def _cut_off(*, short: float, full: float) -> Play:
             shares.watching(stack) as held,
             faults.misbehaving(stack, latency_ms=_LATENCY),
         ):
-            sender = await stack.start_sender(nats_port=proxy.port)
+            sender = await stack.start("sender", nats_port=proxy.port)
             await held.until_divided(2)
             await asyncio.sleep(2 * WARM_UP)
             scene.excuse_disorder()
@@ -54,7 +54,7 @@ async def _cut_off_briefly(scene: Scene) -> None:
         shares.watching(stack) as held,
         faults.misbehaving(stack, latency_ms=_LATENCY),
     ):
-        sender = await stack.start_sender(nats_port=proxy.port)
+        sender = await stack.start("sender", nats_port=proxy.port)
         await held.until_divided(2)
         for _ in range(int(scene.pick(short=2, full=8))):
             await asyncio.sleep(scene.random.uniform(1, 3))

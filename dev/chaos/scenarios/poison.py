@@ -53,15 +53,21 @@ async def _play(scene: Scene) -> None:
     """Publish every payload to every stream, and wherever the services read a value back, under load."""
     async with faults.connected(scene.stack) as client:
         jetstream = client.jetstream()
-        for stream, subjects in _SUBJECTS.items():
-            for subject in subjects:
-                for number, (payload, reason) in enumerate(_poisons()):
-                    await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
-        subject = "inbound.message.sms.7.poison"
-        await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
+        await poison_streams(scene, jetstream)
         for payload, reason in _poisons():
             await _poison_state(scene, jetstream, payload, reason)
     await asyncio.sleep(2)  # the load continues after the poison
+
+
+async def poison_streams(scene: Scene, jetstream: JetStreamContext) -> None:
+    """Publish every payload to every stream."""
+    for stream, subjects in _SUBJECTS.items():
+        for subject in subjects:
+            for payload, reason in _poisons():
+                number = len(scene.dead_letters)
+                await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
+    subject = "inbound.message.sms.7.poison"
+    await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
 
 
 async def _poison_state(scene: Scene, jetstream: JetStreamContext, payload: bytes, reason: str) -> None:
@@ -107,7 +113,8 @@ async def _expect(
     return response.json()
 
 
-def _check(scene: Scene, findings: Findings) -> None:
+def check(scene: Scene, findings: Findings) -> None:
+    """Expect the dead letters of all poison, for the expected reasons."""
     for id_, expected in scene.dead_letters.items():
         found = findings.dead_letters.get(id_)
         scene.expect(found == expected, f"dead letter {id_} has the reason {found}, not {expected}")
@@ -164,6 +171,6 @@ SCENARIO = Scenario(
     name="poison",
     about="every stream and bucket gets garbage, invalid events and events of an unknown version",
     play=_play,
-    check=_check,
+    check=check,
     may_repeat=False,
 )

@@ -55,7 +55,7 @@ async def _scale(scene: Scene) -> None:
         await _scale_one_by_one(scene, held)
         if not scene.is_short:
             queueing = asyncio.create_task(_queue(scene, 4 * _LINE))
-            started = await asyncio.gather(*(scene.stack.start_sender() for _ in range(3)))
+            started = await asyncio.gather(*(scene.stack.start("sender") for _ in range(3)))
             await queueing
             await _note_division(scene, held, 4)
             await _queue(scene)
@@ -67,7 +67,7 @@ async def _scale(scene: Scene) -> None:
 async def _scale_one_by_one(scene: Scene, held: shares.Shares) -> None:
     started = []
     for count in (2, 3, 4):
-        sender, _ = await asyncio.gather(scene.stack.start_sender(), _queue(scene, 2 * _LINE))
+        sender, _ = await asyncio.gather(scene.stack.start("sender"), _queue(scene, 2 * _LINE))
         started.append(sender)
         await _note_division(scene, held, count)
     for sender in scene.random.sample(started, k=len(started)):

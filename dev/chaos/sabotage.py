@@ -1,6 +1,6 @@
 """Runs a service, and cancels or blocks one of its tasks or threads on request.
 
-python -m tests.sabotage services.sender PORT
+python -m dev.chaos.sabotage services.sender PORT
 
 `GET /tasks` at the port lists the names of the tasks; `POST /cancel?NAME`, `/block?NAME` and the others below
 act on all tasks whose name or coroutine is NAME.

@@ -304,8 +304,6 @@ async def running_stack(
         log=log,
         grace=45,
     )
-    # The supervisor gives the mocks only the variables that belong to them, so PYTHONPATH is not one of them.
-    (folder / "mock_providers").symlink_to(ROOT / "mock_providers")
     child = Child(command)
     try:
         await _until_up(child, log)

@@ -85,5 +85,6 @@ SCENARIOS = (
         about="the logs go to a pipe that nobody reads, then to a closed one, and to a full device",
         play=_broken_logs,
         settings={"INGESTS": "1", "SENDERS": "1", "LOG_LEVEL": "DEBUG"},
+        in_short=False,
     ),
 )

@@ -120,6 +120,7 @@ SCENARIOS = (
         play=_be_idle,
         rate=1,
         may_repeat=False,
+        in_short=False,
     ),
     Scenario(
         name="overload",

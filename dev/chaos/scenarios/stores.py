@@ -179,6 +179,7 @@ SCENARIOS = (
         play=_fill_disk,
         disturbs=frozenset({NATS}),
         disk=64,
+        in_short=False,
     ),
     Scenario(
         name="aged-out",
@@ -188,5 +189,6 @@ SCENARIOS = (
         settings={"INGESTS": "1"},
         may_repeat=False,
         settle_seconds=20,
+        in_short=False,
     ),
 )

@@ -58,5 +58,6 @@ SCENARIOS = (
         name="stuck",
         about="a task or the event loop of a service is stuck: the process ends itself, and nothing is lost",
         play=_sabotage,
+        in_short=False,
     ),
 )

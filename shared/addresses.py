@@ -33,7 +33,12 @@ class Address:
 
 def is_sender_id(address: Address) -> bool:
     """Return whether a phone address is an alphanumeric sender id, to which nobody can reply."""
-    return _SENDER_ID.fullmatch(address.key) is not None
+    return is_sender_id_key(address.key)
+
+
+def is_sender_id_key(key: str) -> bool:
+    """Return whether the key of a phone address is an alphanumeric sender id."""
+    return _SENDER_ID.fullmatch(key) is not None
 
 
 @lru_cache(maxsize=65_536)

@@ -6,6 +6,7 @@ others hold too much: it closes the one that has been without a complete request
 """
 
 import asyncio
+import re
 import resource
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ _MAX_DIGITS = 9
 _SEPARATORS = len(b": \r\n")
 _MAX_PIPELINED = 16
 _GRACE_SECONDS = 5
+_UPGRADE = re.compile(rb"(\r\n)upgrade[ \t]*:", re.IGNORECASE)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -78,6 +80,8 @@ class HttpProtocol(HttpToolsProtocol):
     # --- Receiving
 
     def data_received(self, data: bytes) -> None:
+        if self._is_in_head:
+            data = _without_upgrade(data)
         self._unparsed += len(data)
         super().data_received(data)
         if self._timer is None and (self._unparsed > 0 or not self._is_in_head):
@@ -85,6 +89,10 @@ class HttpProtocol(HttpToolsProtocol):
         # Headers, trailers and chunk extensions are collected by the parser, which does not limit their size.
         if self._unparsed > MAX_HEAD and self.parser is not None:
             self.refuse(431, "headers_too_large", f"The headers are larger than {MAX_HEAD} bytes")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The parser has stopped. What it has not read must not be taken for another request.
+        self.refuse(400, "unsupported_upgrade", "The protocol cannot be changed")
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + _SEPARATORS for name, value in self.headers)
@@ -265,6 +273,17 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             # Not 408, because SendGrid discards an e-mail if the answer is any 4xx.
             self.refuse(503, "body_timeout", "The body did not arrive in time")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Rename the `Upgrade` header, which HTTP permits to ignore, in what has arrived of a request's head.
+
+    Clients such as curl and Java's offer HTTP/2 with it. The parser would not read the body after it.
+    """
+    if _UPGRADE.search(data) is None:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(rb"\1x-ignored-upgrade:", head) + end + rest
 
 
 def config_of(app: Admission) -> uvicorn.Config:

@@ -166,6 +166,7 @@ class _Server(uvicorn.Server):
         self.supervisor.stop()
 
     async def on_tick(self, counter: int) -> bool:
+        self.supervisor.show_life()
         if counter % _TICKS_PER_SECOND == 0:
             self.supervisor.tick()
         return await super().on_tick(counter) or self.supervisor.failure is not None

@@ -67,16 +67,20 @@ class Supervisor:
         """Start the thread; from now on, `tick` has to be called."""
         self._thread.start()
 
-    def tick(self) -> None:
-        """Check all loops; the event loop calls this once a second."""
+    def show_life(self) -> None:
+        """Report that the event loop is not blocked; it calls this several times a second."""
         if self.failure is None:
             self._silent_for = 0
         if self._thread.ident is not None:
             # The thread cannot run while code in C, such as a regular expression, holds the interpreter's
             # lock. This timer counts CPU time, and its signal ends the process without the interpreter.
             signal.setitimer(signal.ITIMER_VIRTUAL, _LIFETIME)
-            if not self._thread.is_alive():
-                self.fail("the watchdog has ended")
+
+    def tick(self) -> None:
+        """Check all loops; the event loop calls this once a second."""
+        self.show_life()
+        if self._thread.ident is not None and not self._thread.is_alive():
+            self.fail("the watchdog has ended")
         self._has_loops |= bool(self._loops)
         if self._has_loops and not self._loops:
             self.fail("no task is left")

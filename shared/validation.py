@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Never
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id
 from shared.channels import RULES, Channel
@@ -60,6 +67,9 @@ _DETAILS = {
     "model_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",
 }
+
+NO_RECIPIENT = "is an alphanumeric sender id, which messages cannot be sent to"
+"""The fault of a recipient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ def _phone(value: object, info: ValidationInfo) -> Address:
 def _recipient_phone(value: object, info: ValidationInfo) -> Address:
     address = _phone(value, info)
     if is_sender_id(address):
-        raise ValueError("is an alphanumeric sender id, which messages cannot be sent to")
+        raise ValueError(NO_RECIPIENT)
     return address
 
 

@@ -21,7 +21,7 @@ from dev.local_stack.state import ProcessState, State, StateFile
 
 _READY = "ready"
 _ANSWERS_WITHIN = 3
-_NUMBER = re.compile(r"-\d+$")
+_NUMBER = re.compile(r"-\d+(-of-\d+)?$")
 
 
 @dataclass

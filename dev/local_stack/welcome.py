@@ -4,8 +4,10 @@ import shlex
 from collections.abc import Iterator
 
 from dev.local_stack.configuration import Configuration
+from dev.local_stack.mocks import mocked_channels
 from dev.local_stack.plan import Addresses
 from dev.local_stack.readiness import place
+from shared.channels import Channel
 
 _EXAMPLE = '{"from": "+12016661234", "to": "+18045551234", "type": "sms", "body": "Hello!"}'
 
@@ -46,9 +48,9 @@ def _rows(configuration: Configuration, addresses: Addresses) -> Iterator[tuple[
         yield "NATS", ", ".join(place(url.strip(), 4222) for url in addresses.nats_url.split(","))
     settings = configuration.settings
     sms = _provider(settings.sms_provider_url, addresses.sms_provider_url)
-    yield "SMS providers", _in_order(configuration, "SMS_PROVIDERS", "generic_sms", sms)
+    yield "SMS providers", _in_order(configuration, Channel.SMS, sms)
     email = _provider(settings.email_provider_url, addresses.email_provider_url)
-    yield "e-mail providers", _in_order(configuration, "EMAIL_PROVIDERS", "generic_email", email)
+    yield "e-mail providers", _in_order(configuration, Channel.EMAIL, email)
     for name, port in addresses.health_ports.items():
         yield name, f"http://127.0.0.1:{port}/readyz and /metrics"
     yield "logs", str(configuration.log_folder)
@@ -60,9 +62,12 @@ def _provider(chosen: str | None, url: str) -> str:
     return f"{url} (a mock, see {url}/docs)"
 
 
-def _in_order(configuration: Configuration, variable: str, generic: str, where: str) -> str:
-    names = [name.strip() for name in configuration.environment.get(variable, generic).split(",")]
-    return ", then ".join(where if name == generic else name for name in names)
+def _in_order(configuration: Configuration, channel: Channel, where: str) -> str:
+    environment, generic = configuration.environment, channel.rules.default_provider
+    names = [name.strip() for name in environment.get(f"{channel}_providers".upper(), generic).split(",")]
+    is_mocked = channel in mocked_channels(configuration.settings, environment)
+    described = {name: f"{name} at {where}" if is_mocked else name for name in names} | {generic: where}
+    return ", then ".join(described[name] for name in names)
 
 
 def _curl(configuration: Configuration, addresses: Addresses) -> str:

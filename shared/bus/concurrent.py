@@ -52,10 +52,15 @@ _IDLE_PAUSE = (0.5, 1.5)
 
 
 _HEARTBEAT_STATUS, _NO_MESSAGES, _TIMED_OUT, _WRONG_PIN = "100", "404", "408", "423"
+_NO_RESPONDERS, _CONSUMER_DELETED = "503", "Consumer Deleted"
 
 
 class _RequestError(Exception):
     """The server rejected a request for messages."""
+
+
+class _ConsumerMissingError(Exception):
+    """There is no such consumer."""
 
 
 class ConcurrentReader:
@@ -96,7 +101,7 @@ class ConcurrentReader:
         self._pin: str | None = None
         self._has_caught_up = False
         self._must_restart = False
-        self._error: str | None = None
+        self._error: Exception | None = None
 
         self._room = asyncio.Event()
         self._close_at = 0.0
@@ -122,6 +127,10 @@ class ConcurrentReader:
                 supervision.beat()
                 try:
                     await self._read()
+                except _ConsumerMissingError:
+                    # Usually, the number of shards has changed. Metrics report a consumer that stays missing.
+                    _log.info("consumer_missing", consumer=self._consumer.name)
+                    await self._processing.pause(_ERROR_PAUSE)
                 except Exception as exc:  # noqa: BLE001 - no error may stop the loop
                     if self._bus.is_connected:  # otherwise the connection has already logged the outage
                         _log.warning("consumer_failed", consumer=self._consumer.name, error=repr(exc))
@@ -163,7 +172,7 @@ class ConcurrentReader:
             lost.cancel()
             await self._unsubscribe(subscription)
         if self._error:
-            raise _RequestError(self._error)
+            raise self._error
 
     def _look(self) -> bool:
         """Return whether messages can be processed; if they can, wake those that are waiting for that."""
@@ -171,7 +180,7 @@ class ConcurrentReader:
             self._processing.wake()
         return may_read
 
-    def _restart(self, error: str | None = None) -> None:
+    def _restart(self, error: Exception | None = None) -> None:
         self._must_restart = True
         self._error = self._error or error
         self._room.set()
@@ -194,7 +203,7 @@ class ConcurrentReader:
         now = asyncio.get_running_loop().time()
         if self._requested:
             if now > self._requested_at + _ANSWER_TIMEOUT:
-                self._restart("no answer")
+                self._restart(_RequestError("no answer"))
             return
         free = self._free
         is_little = free < min(self._capacity, _BATCH) // 4
@@ -268,8 +277,10 @@ class ConcurrentReader:
         elif status == _WRONG_PIN:
             self._pin = None
             self._restart()
+        elif status == _NO_RESPONDERS or headers.get("Description") == _CONSUMER_DELETED:
+            self._restart(_ConsumerMissingError())
         elif status != _HEARTBEAT_STATUS:
-            self._restart(f"{status} {headers.get('Description', '')}")
+            self._restart(_RequestError(f"{status} {headers.get('Description', '')}"))
 
     async def _unsubscribe(self, subscription: Subscription) -> None:
         with suppress(*CONNECTION_ERRORS):

@@ -164,6 +164,27 @@ async def test_a_body_arrives_as_a_whole(server: Server, size: int) -> None:
     assert server.seen == [size]
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
+async def test_an_offer_to_change_the_protocol_is_ignored(server: Server, protocol: str) -> None:
+    client = await server.connect()
+    client.send(post("/", "connection: Upgrade", f"Upgrade: {protocol}", "content-length: 5"))
+    client.send(b"12345" + get("/"))
+    assert (await client.response())[0] == 200
+    assert (await client.response())[0] == 200
+    assert server.seen == [5, 0]
+
+
+async def test_what_follows_an_offer_that_arrives_in_parts_is_not_another_request(server: Server) -> None:
+    client = await server.connect()
+    offer = post("/", "connection: Upgrade", "upgrade: h2c", "content-length: 60")
+    middle = offer.index(b"grade: h2c")
+    client.send(offer[:middle])
+    assert await server.status() == 200  # by now, the first part has arrived
+    client.send(offer[middle:] + get("/") * 2)
+    assert await client.is_closed()
+    assert len(server.seen) <= 2
+
+
 async def test_a_chunked_body_and_one_that_waits_for_permission_arrive(server: Server) -> None:
     client = await server.connect()
     client.send(post("/", "transfer-encoding: chunked") + b"1\r\nx\r\n1\r\ny\r\n0\r\n\r\n")

@@ -73,9 +73,11 @@ class ApiKeyAuthentication(SecurityBase):
         if not keys:
             return ANONYMOUS
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        name = keys.name_of(key.strip()) if scheme.lower() == "bearer" else None
-        if name is None:
+        if scheme.lower() != "bearer":
             raise UnauthorizedError("An API key is required: Authorization: Bearer …", challenge="Bearer")
+        name = keys.name_of(key.strip())
+        if name is None:
+            raise UnauthorizedError("The API key is not valid", challenge="Bearer")
         return name
 
 

@@ -8,11 +8,18 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
 from services.gateway.http.body import read_body
 from services.gateway.http.errors import InvalidRequestError, ProblemError
-from shared.validation import context_of, faults_of, parse_json
+from shared.validation import Fault, context_of, faults_of, parse_json
+
+_LARGE = 4 * 1024
+"""Bytes."""
+
+_MAX_PARTS = 100
+"""Fields of a body, or elements of one of them. No valid request has as many."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -100,11 +107,28 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
         InvalidRequestError: with every field at fault.
     """
     body = await read_body(request)
+    if len(body) > _LARGE:
+        _require_few_parts(body)
     context = context_of(request.app.state.default_region)
     try:
         return model.model_validate_json(body, context=context)
     except ValidationError:
         return _validated_in_steps(body, model, context)
+
+
+def _require_few_parts(body: bytes) -> None:
+    """Refuse thousands of fields or elements, for each of which the validation would report a fault."""
+    try:
+        value = from_json(body)
+    except ValueError:
+        return  # the validation reports it
+    if not isinstance(value, dict):
+        return
+    if len(value) > _MAX_PARTS:
+        raise InvalidRequestError(Fault("body", f"has more than {_MAX_PARTS} fields"))
+    for name, field in value.items():
+        if isinstance(field, list) and len(field) > _MAX_PARTS:
+            raise InvalidRequestError(Fault(name[:_MAX_PARTS], f"has more than {_MAX_PARTS} elements"))
 
 
 def _validated_in_steps(body: bytes, model: type[BaseModel], context: dict[str, str]) -> BaseModel:

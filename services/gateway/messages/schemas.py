@@ -205,7 +205,7 @@ class MessageWithHistory(MessageResponse):
 class ScheduledQuery(PageParameters):
     """Filters of the scheduled messages."""
 
-    status: Literal[Status.SCHEDULED]
+    status: Literal["scheduled"]
     channel: Channel | None = None
 
 

@@ -14,9 +14,10 @@ from services.gateway.suppressions.schemas import (
     SuppressionResponse,
     SuppressRequest,
 )
+from shared.addresses import is_sender_id_key
 from shared.channels import Channel
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-from shared.validation import Fault
+from shared.validation import NO_RECIPIENT, Fault
 
 router = APIRouter(prefix="/api/suppressions", tags=["suppressions"], route_class=AuthenticatedRoute)
 
@@ -49,6 +50,8 @@ async def suppress_address(
     An existing opt-out from the same senders is left unchanged.
     """
     channel, theirs, ours = _pair(address, sender, default_region)
+    if channel is Channel.SMS and is_sender_id_key(theirs):
+        raise InvalidRequestError(Fault("address", NO_RECIPIENT))
     change = SuppressionChange(
         channel=channel,
         ours=ours,

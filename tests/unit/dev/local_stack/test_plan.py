@@ -57,7 +57,7 @@ def test_the_sender_gets_the_chosen_providers_and_their_credentials() -> None:
     sender = command(make_plan(configuration, addresses), "sender")
     assert environment.items() <= sender.environment.items()
     shown = welcome(configuration, addresses)
-    assert "twilio, then http://127.0.0.1:8001 (a mock" in shown
+    assert "twilio at http://127.0.0.1:8001 (a mock" in shown
     assert "hunter2" not in shown
 
 

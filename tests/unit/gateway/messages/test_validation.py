@@ -1,5 +1,6 @@
 """The validation of requests to send: each field at fault is named."""
 
+import json
 from datetime import timedelta
 
 import httpx
@@ -261,3 +262,22 @@ async def test_only_the_trace_of_the_headers_is_passed_on(
 
     [message] = server.messages(Stream.OUTBOUND)
     assert message.headers == passed
+
+
+@pytest.mark.parametrize("path", SENDS)
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"attachments": [{}] * 60_000}, "attachments"),
+        ({f"field{number}": 0 for number in range(10_000)}, "body"),
+    ],
+)
+async def test_thousands_of_faults_are_reported_as_one(
+    client: httpx.AsyncClient, path: str, fields: dict[str, object], fault: str
+) -> None:
+    response = await client.post(
+        path, content=json.dumps({**SENDS[path], **fields}, separators=(",", ":")), headers=JSON
+    )
+
+    assert response.status_code == 422
+    assert faults_of(response) == {fault}

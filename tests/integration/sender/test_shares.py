@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from random import Random
 
+from services.sender.worker import Worker
 from shared.bus.provision import provision
 from shared.bus.publisher import Outgoing
 from shared.bus.streams import Streams
@@ -74,24 +75,25 @@ async def test_order_is_kept_while_senders_come_and_go(harness: Harness, sender:
     assert await harness.dead_letters() == []
 
 
-async def test_a_second_sender_takes_half_of_the_work(harness: Harness, sender: SenderFactory) -> None:
-    """Each sender has 32 requests in progress, which take half a second."""
-    await harness.provider.behave(latency_ms=500)
-    await accept_many(harness, 500, 2)
+async def test_a_second_sender_adds_its_own_capacity(harness: Harness, sender: SenderFactory) -> None:
+    """Each sender has up to 32 requests in progress, which take four seconds."""
+    await harness.provider.behave(latency_ms=4_000)
+    async with sender() as first, sender() as second:
 
-    async def seconds_for(count: int) -> float:
-        loop = asyncio.get_running_loop()
-        start, before = loop.time(), (await harness.provider.stats())["accepted"]
-        await until_sent(harness, before + count)
-        return loop.time() - start
+        async def have_equal_shares() -> bool:
+            return len(shards_of(first)) == len(shards_of(second)) == 8
 
-    async with sender():
-        await until_sent(harness, 32)
-        alone = await seconds_for(160)
-        async with sender():
-            await asyncio.sleep(3)  # the shards change hands
-            together = await seconds_for(160)
-    assert together < alone * 0.75
+        await eventually(have_equal_shares)
+        await accept_many(harness, 500, 1)
+        await until_sent(harness, 64)
+        events = await harness.bus.jetstream.stream_info(Stream.EVENTS)
+        assert events.state.messages == 0  # no request is finished, which would have made room for others
+
+
+def shards_of(worker: Worker) -> list[str]:
+    """Return the shards for SMS that a sender is reading."""
+    sms, _ = worker._channels  # noqa: SLF001 - only the sender itself knows
+    return [consumer.name for consumer in sms._running if consumer.is_pinned]  # noqa: SLF001
 
 
 async def test_messages_keep_their_place_during_an_outage_of_the_provider(

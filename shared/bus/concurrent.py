@@ -60,7 +60,7 @@ class _RequestError(Exception):
 
 
 class _ConsumerMissingError(Exception):
-    """There is no such consumer."""
+    """The consumer does not exist."""
 
 
 class ConcurrentReader:

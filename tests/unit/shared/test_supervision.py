@@ -1,4 +1,4 @@
-"""What makes a process fail. `tests/e2e/test_supervision.py` shows that it then ends."""
+"""A process fails when a part of it does. `tests/e2e/test_supervision.py` shows that it then ends."""
 
 import asyncio
 import signal

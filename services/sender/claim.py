@@ -8,9 +8,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from secrets import token_hex
 
 from tenacity import retry, retry_if_exception_type, wait_random
 
+from services.sender.deadline import Deadline
 from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.errors import BusUnavailableError
 from shared.ids import MessageId
@@ -51,9 +53,10 @@ class Claim:
         self._message_id = message_id
         self._found = found
         self._clock = clock
+        self._id = token_hex(8)
         self._written: list[LedgerEntry] = []
         self._valid_until = 0.0
-        self._deadline: asyncio.Timeout | None = None
+        self._deadline: Deadline | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -68,7 +71,7 @@ class Claim:
             BusUnavailableError: NATS does not answer; the claim may be written nevertheless.
         """
         asked_at = asyncio.get_running_loop().time()
-        entry = entry.becomes(DeliveryState.CLAIMED, self._clock())
+        entry = entry.becomes(DeliveryState.CLAIMED, self._clock(), claimed_by=self._id)
         self._written.append(entry)
         try:
             self._found = await self._ledger.write(self._message_id, entry, after=self._found)
@@ -100,7 +103,7 @@ class Claim:
         # A task for each request would be expensive.
         timer = loop.call_later(_RENEWAL, lambda: renewals.append(loop.create_task(self._renew())))
         try:
-            async with asyncio.timeout_at(self._valid_until) as self._deadline:
+            async with Deadline(self._valid_until) as self._deadline:
                 yield
         finally:
             self._deadline = None

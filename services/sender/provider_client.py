@@ -15,6 +15,7 @@ import structlog
 from services.sender.attachment_limits import SMALL, AttachmentLimits
 from services.sender.attachments import MAX_BYTES, TOO_LARGE, Fetch
 from services.sender.circuit_breaker import CircuitBreaker, Permission
+from services.sender.deadline import Deadline
 from services.sender.gate import LimitedError
 from services.sender.limits import Limiter
 from services.sender.pauses import Pauses
@@ -92,7 +93,7 @@ class ProviderClient:
         self._fetch = fetch
         self._attachment_limits = attachment_limits or AttachmentLimits()
         self._is_paused = False
-        self._attempts: set[asyncio.Timeout] = set()
+        self._attempts: set[Deadline] = set()
         self._finish_at = inf
         self._throttled_until = 0.0
         pauses.listen(self.name, self._observe_pause)
@@ -204,16 +205,13 @@ class ProviderClient:
         """Limit the attempts in progress, and those that begin later, to this time."""
         self._finish_at = asyncio.get_running_loop().time() + seconds
         for attempt in self._attempts:
-            self._shorten(attempt)
-
-    def _shorten(self, attempt: asyncio.Timeout) -> None:
-        attempt.reschedule(min(attempt.when() or inf, self._finish_at))
+            attempt.reschedule(min(attempt.when, self._finish_at))
 
     @asynccontextmanager
     async def _attempt_deadline(self) -> AsyncIterator[None]:
-        async with asyncio.timeout(ATTEMPT_TIMEOUT) as attempt:
+        latest = asyncio.get_running_loop().time() + ATTEMPT_TIMEOUT
+        async with Deadline(min(latest, self._finish_at)) as attempt:
             self._attempts.add(attempt)
-            self._shorten(attempt)
             try:
                 yield
             finally:

@@ -41,6 +41,7 @@ class LedgerEntry(FrozenModel):
 
     Attributes:
         at: when the step had this outcome.
+        claimed_by: identifies the claim; without it, two claims made at the same moment would look the same.
         provider: the provider of this step.
         in_doubt_at: the provider of an earlier attempt without a response, which may have the message.
         error: the error of the attempt, if it failed.
@@ -51,6 +52,7 @@ class LedgerEntry(FrozenModel):
     step: Step
     state: DeliveryState
     at: AwareDatetime
+    claimed_by: str | None = None
     provider: str | None = None
     provider_message_id: str | None = None
     error: AttemptError | None = None

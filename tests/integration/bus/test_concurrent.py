@@ -481,7 +481,9 @@ async def test_a_consumer_that_is_deleted_and_created_again_is_read(
             await publish(publisher, "a:1")
             await recorder.until_done(3)  # the new one begins with the first message
     assert recorder.done == ["a:0", "a:0", "a:1"]
-    assert {entry["event"] for entry in logs} == {"consumer_missing"}
+    # The server does not answer a request that arrives while it deletes the consumer.
+    assert {entry["event"] for entry in logs} <= {"consumer_missing", "consumer_failed"}
+    assert logs
     assert len(logs) <= 4  # it does not repeat its request endlessly
 
 

@@ -467,3 +467,23 @@ def test_a_process_that_was_suspended_after_its_claim_makes_no_request(world: Wo
     assert world.requests_to_provider == []
     world.come_to_rest()
     assert world.statuses() == [Status.RETRYING, Status.SENT]
+
+
+def test_a_claim_made_at_the_same_moment_is_not_mistaken_for_ones_own() -> None:
+    world = World(honours_keys=False)
+    world.accept(0)
+    [step] = world.unsettled()
+    first, *_ = world.processes
+    first.handle(step)
+    world.let_pass()
+    first.handle(step)
+    world.let_pass()
+    world.answer(3, first)  # both claim the step, one of them succeeds, and the other one looks it up
+    world.in_progress()[1].lose()
+    world.let_pass()
+    world.on_the_wire()[0].arrive()
+    first.die()  # before it records the response
+    world.let_pass()
+    world.come_to_rest()
+    assert len(world.provider.accepted) == 1
+    world.close()

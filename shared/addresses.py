@@ -1,22 +1,26 @@
-"""Addresses of participants: phone numbers and e-mail addresses, normalised so that they can be compared.
+"""Addresses of participants, and e-mail addresses in particular, normalised so that they can be compared.
 
-Phone numbers become E.164; short codes and alphanumeric sender ids stay as they are. An e-mail address
-keeps the spelling that it was given, for sending, and is compared by its key.
+An e-mail address keeps the spelling that it was given, for sending, and is compared by its key.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-import phonenumbers
-from email_validator import EmailNotValidError, validate_email
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
+
+from shared.text import NOT_A_LINE, single_line
 
 MAX_ADDRESS_LENGTH = 320
 """Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
 
 _MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
-_SHORT_CODE = re.compile(r"[0-9]{3,6}")
-_SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+.-]{1,11}")
+_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+_INVISIBLE = "Cf"
+"""Unicode's category of format characters, such as zero-width spaces and marks of the writing direction."""
 
 
 class InvalidAddressError(ValueError):
@@ -25,74 +29,100 @@ class InvalidAddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address as it is displayed and sent to (`spelling`), and as it is compared (`key`)."""
+    """An address.
+
+    Attributes:
+        spelling: as it is displayed and sent to.
+        key: as it is compared.
+        name: the display name that an e-mail address was given.
+    """
 
     spelling: str
     key: str
-
-
-def is_sender_id(address: Address) -> bool:
-    """Return whether a phone address is an alphanumeric sender id, to which nobody can reply."""
-    return is_sender_id_key(address.key)
-
-
-def is_sender_id_key(key: str) -> bool:
-    """Return whether the key of a phone address is an alphanumeric sender id."""
-    return _SENDER_ID.fullmatch(key) is not None
-
-
-@lru_cache(maxsize=65_536)
-def parse_phone(text: str, default_region: str) -> Address:
-    """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
-
-    A number has to be plausible, but not necessarily assigned: numbering plans change faster than libraries.
-
-    Args:
-        text: as a person or a provider wrote it.
-        default_region: ISO 3166 country of phone numbers in national form.
-
-    Raises:
-        InvalidAddressError: the text is none of these.
-    """
-    _require_plausible(text)
-    text = text.strip()
-    if _SHORT_CODE.fullmatch(text) or _SENDER_ID.fullmatch(text):
-        return Address(text, text)
-    try:
-        number = phonenumbers.parse(text, default_region)
-    except phonenumbers.NumberParseException as exc:
-        raise InvalidAddressError("is not a phone number") from exc
-    if number.extension:
-        raise InvalidAddressError("has an extension, which messages cannot be sent to")
-    possible = phonenumbers.is_possible_number_with_reason(number)
-    if possible != phonenumbers.ValidationResult.IS_POSSIBLE:
-        raise InvalidAddressError("is not a valid phone number")
-    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    return Address(e164, e164)
+    name: str | None = None
 
 
 @lru_cache(maxsize=65_536)
 def parse_email(text: str) -> Address:
     """Extract the address from `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`, without asking DNS.
 
+    The key is in Unicode's normalisation form C and in lower case, and its domain is in ASCII (IDNA 2008).
+
     Raises:
-        InvalidAddressError: the text is none of these.
+        InvalidAddressError: the text is none of these, or no provider sends to the address.
     """
-    _require_plausible(text)
-    text = text.strip()
-    if link := _MARKDOWN_LINK.fullmatch(text):
-        text = link["address"]
+    require_plausible(text)
+    name, written = _split(text.strip())
+    address = _normalise(written, name)
+    if not address.spelling.rpartition("@")[0].isascii():
+        raise InvalidAddressError("has characters before the @ that providers do not send to")
+    return address
+
+
+def read_email(text: str) -> Address | None:
+    """Normalise the address in a mailbox of an e-mail that a provider has delivered.
+
+    Returns:
+        The address as it was written if it cannot be normalised, and None if it is missing.
+    """
+    name, written = _split(text.strip())
     try:
-        email = validate_email(
-            text, check_deliverability=False, allow_display_name=True, test_environment=True
-        )
-    except EmailNotValidError as exc:
-        raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
-    return Address(email.normalized, email.normalized.casefold())
+        require_plausible(written)
+        return _normalise(written, name)
+    except InvalidAddressError:
+        return as_written(written, name)
 
 
-def _require_plausible(text: str) -> None:
+def as_written(text: str, name: str | None = None) -> Address | None:
+    """Return an address that cannot be normalised, or None if the text is empty."""
+    spelling = single_line(unicodedata.normalize("NFC", text), limit=MAX_ADDRESS_LENGTH)
+    return Address(spelling, spelling.lower(), name) if spelling else None
+
+
+def withheld_sender(written: str, message_id: str) -> Address:
+    """Return the sender of a message that does not name one.
+
+    Args:
+        written: the text in place of an address, which may be empty.
+        message_id: the provider's id of the message. Each of these messages is a conversation of its own.
+    """
+    spelling = single_line(written, limit=MAX_ADDRESS_LENGTH) or "unknown"
+    return Address(spelling, f"withheld#{message_id}"[:MAX_ADDRESS_LENGTH])
+
+
+def remove_invisible(text: str) -> str:
+    """Remove characters that cannot be seen, which are easily pasted with a number, and spaces around it."""
+    return "".join(char for char in text if unicodedata.category(char) != _INVISIBLE).strip()
+
+
+def require_plausible(text: str) -> None:
+    """Raise InvalidAddressError if a text is too long or has control characters."""
     if len(text) > MAX_ADDRESS_LENGTH:
         raise InvalidAddressError(f"is longer than {MAX_ADDRESS_LENGTH} characters")
-    if not text.isprintable():
+    if NOT_A_LINE.search(text):
         raise InvalidAddressError("contains control characters")
+
+
+def _split(text: str) -> tuple[str | None, str]:
+    """Return the display name and the address of a mailbox."""
+    if link := _MARKDOWN_LINK.fullmatch(text):
+        return None, link["address"]
+    if not (mailbox := _NAMED.fullmatch(text)):
+        return None, text
+    name = mailbox["name"].strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = _QUOTED_PAIR.sub(r"\1", name[1:-1])
+    return name or None, mailbox["address"].strip()
+
+
+def _normalise(text: str, name: str | None) -> Address:
+    try:
+        email = validate_email(text, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as exc:
+        raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
+    return Address(email.normalized, _key_of(email), name)
+
+
+def _key_of(email: ValidatedEmail) -> str:
+    local = unicodedata.normalize("NFC", email.local_part.lower())
+    return f"{local}@{email.ascii_domain.lower()}"

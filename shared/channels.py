@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shared.addresses import Address, parse_email, parse_phone
+from shared.addresses import Address, parse_email, read_email
+from shared.phone_numbers import parse_phone, read_phone
 from shared.status import Status
 
 
@@ -49,6 +50,14 @@ class Channel(StrEnum):
         """
         return self.rules.parse_address(text, default_region)
 
+    def read_address(self, text: str, *, default_region: str) -> Address | None:
+        """Normalise an address of this channel that a provider has delivered.
+
+        Returns:
+            The address as it was written if it cannot be normalised, and None if it is missing or withheld.
+        """
+        return self.rules.read_address(text, default_region)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRules:
@@ -57,6 +66,7 @@ class ChannelRules:
     Attributes:
         types: the message types that belong to the channel.
         parse_address: normalises an address; takes the text and the default region.
+        read_address: the same for what a provider has delivered; see `Channel.read_address`.
         accepts: returns whether a text, as it appears in a URL or a setting, is meant as an address of the
             channel. The channels are asked in the order of their declaration.
         max_body: characters in the body of an outbound message; None if only the size of a request is
@@ -69,6 +79,7 @@ class ChannelRules:
 
     types: frozenset[MessageType]
     parse_address: Callable[[str, str], Address]
+    read_address: Callable[[str, str], Address | None]
     accepts: Callable[[str], bool]
     max_body: int | None
     has_keywords: bool
@@ -96,6 +107,7 @@ RULES: Mapping[Channel, ChannelRules] = {
     Channel.SMS: ChannelRules(
         types=frozenset({MessageType.SMS, MessageType.MMS}),
         parse_address=parse_phone,
+        read_address=read_phone,
         accepts=lambda text: "@" not in text,
         max_body=1_600,  # what the providers accept
         has_keywords=True,
@@ -106,6 +118,7 @@ RULES: Mapping[Channel, ChannelRules] = {
     Channel.EMAIL: ChannelRules(
         types=frozenset({MessageType.EMAIL}),
         parse_address=lambda text, _: parse_email(text),
+        read_address=lambda text, _: read_email(text),
         accepts=lambda text: "@" in text,
         max_body=None,
         has_keywords=False,  # e-mails have links for this, and their words have no special meaning

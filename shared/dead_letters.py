@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from shared.channels import Channel, Direction
 from shared.ids import DeadLetterId, MessageId
@@ -22,6 +22,21 @@ class Origin(FrozenModel):
     consumer: str
 
 
+class PostedWebhook(FrozenModel):
+    """A provider's webhook that could not be read, apart from its body.
+
+    Attributes:
+        path: below the public URL of the gateway.
+        query: the text after the `?`; each character is a byte.
+        content_type: the media type of the body, with its parameters.
+    """
+
+    path: str
+    query: str
+    content_type: str
+    received_at: AwareDatetime
+
+
 class DeadLetter(FrozenModel):
     """A message that could not be processed, with everything needed to understand it and to try again.
 
@@ -32,6 +47,8 @@ class DeadLetter(FrozenModel):
         request: the request to send the message; only if it was to be sent.
         payload: the payload from the stream, if the message could not be read (`payload_base64` if it is not
             text).
+        origin: where the message came from, unless it is a webhook that never was in a stream.
+        webhook: how such a webhook was posted; the payload is its body.
         is_cut: whether only the beginning of the payload is kept, since a NATS message holds 1 MiB.
     """
 
@@ -48,7 +65,8 @@ class DeadLetter(FrozenModel):
     payload: str | None = None
     payload_base64: str | None = None
     is_cut: bool = False
-    origin: Origin
+    origin: Origin | None = None
+    webhook: PostedWebhook | None = None
 
 
 class Resolution(StrEnum):

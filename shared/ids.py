@@ -39,9 +39,15 @@ def request_id(client: str, key: str) -> RequestId:
     return RequestId(uuid5(_IDEMPOTENT_REQUESTS, f"{client}\n{key}"))
 
 
-def inbound_message_id(provider: str, provider_message_id: str) -> MessageId:
-    """Return the id of a provider's message, which is the same each time its webhook is delivered."""
-    return MessageId(uuid5(_PROVIDER_MESSAGES, f"{provider}\n{provider_message_id}"))
+def inbound_message_id(provider: str, provider_message_id: str, *content: str) -> MessageId:
+    """Return the id of a provider's message, which is the same each time its webhook is delivered.
+
+    Args:
+        provider: the provider's name.
+        provider_message_id: its id of the message.
+        content: the addresses and the text, if the provider may use the same id for several messages.
+    """
+    return MessageId(uuid5(_PROVIDER_MESSAGES, "\n".join((provider, provider_message_id, *content))))
 
 
 def conversation_key(channel: str, participants: Iterable[str]) -> ConversationKey:

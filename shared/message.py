@@ -1,5 +1,6 @@
 """Messages, and the models around their delivery: requests, status reports and receipts."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
@@ -39,6 +40,7 @@ class Message(FrozenModel):
         in_reply_to: Message-ID of the e-mail that this one replies to.
         provider: the provider that delivered the message to us; only for inbound messages.
         provider_message_id: that provider's id for the message.
+        warnings: the parts of an inbound message that could not be read, in words.
     """
 
     id: MessageId
@@ -61,6 +63,7 @@ class Message(FrozenModel):
     in_reply_to: str | None = None
     provider: str | None = None
     provider_message_id: str | None = None
+    warnings: list[str] = Field(default_factory=list)
 
     @classmethod
     def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model
@@ -176,6 +179,7 @@ class IncomingMessage(FrozenModel):
         from_: Address,
         to: Address,
         raw: object,
+        content: Sequence[str] = (),
         keyword: Keyword | None = None,
         **fields: Any,  # noqa: ANN401 - further fields of the message
     ) -> Self:
@@ -187,6 +191,7 @@ class IncomingMessage(FrozenModel):
             from_: the address of its author.
             to: our address that it was sent to.
             raw: the provider's payload.
+            content: what distinguishes the message from others for which the provider used the same id.
             keyword: the keyword that the message consists of.
             fields: further fields of the message: its `type`, `body` and `attachments`, `timestamp` and
                 `created_at`, and optional ones.
@@ -194,7 +199,7 @@ class IncomingMessage(FrozenModel):
         message = Message.between(
             from_,
             to,
-            id=inbound_message_id(provider, provider_message_id),
+            id=inbound_message_id(provider, provider_message_id, *content),
             direction=Direction.INBOUND,
             provider=provider,
             provider_message_id=provider_message_id,

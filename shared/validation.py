@@ -20,9 +20,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from shared.addresses import MAX_ADDRESS_LENGTH, Address, is_sender_id
+from shared.addresses import MAX_ADDRESS_LENGTH, Address
 from shared.channels import RULES, Channel
 from shared.dead_letters import MAX_RESOLUTION_REASON
+from shared.phone_numbers import is_sender_id
 from shared.status import Status
 from shared.suppressions import MAX_SUPPRESSION_DETAIL
 from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_text
@@ -196,15 +197,17 @@ def _address_schema(format_: str, description: str, example: str) -> WithJsonSch
     )
 
 
-Phone = Annotated[
-    Address,
-    PlainValidator(_phone),
-    _address_schema(
-        "phone-number",
-        "A phone number in E.164 or national form, a short code, or an alphanumeric sender id",
-        "+12016661234",
-    ),
-]
+PHONE_SCHEMA = _address_schema(
+    "phone-number",
+    "A phone number in E.164 or national form, a short code, or an alphanumeric sender id",
+    "+12016661234",
+)
+EMAIL_SCHEMA = _address_schema(
+    "email-address",
+    "An e-mail address, optionally in the form `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`",
+    "user@usehatchapp.com",
+)
+Phone = Annotated[Address, PlainValidator(_phone), PHONE_SCHEMA]
 RecipientPhone = Annotated[
     Address,
     PlainValidator(_recipient_phone),
@@ -212,15 +215,7 @@ RecipientPhone = Annotated[
         "phone-number", "A phone number in E.164 or national form, or a short code", "+18045551234"
     ),
 ]
-Email = Annotated[
-    Address,
-    PlainValidator(_email),
-    _address_schema(
-        "email-address",
-        "An e-mail address, optionally in the form `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`",
-        "user@usehatchapp.com",
-    ),
-]
+Email = Annotated[Address, PlainValidator(_email), EMAIL_SCHEMA]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
 ProviderText = Annotated[str, AfterValidator(clean_text)]

@@ -121,6 +121,7 @@ def _create_services(
     suppression_list = SuppressionList(bus, publisher)
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
+    webhook_service = WebhookService(publisher, suppression_list, settings.default_region)
     return Services(
         message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
@@ -129,10 +130,10 @@ def _create_services(
         messages=MessageQueries(reader, validity),
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
-        dead_letter_service=DeadLetterService(publisher, validity, _now),
+        dead_letter_service=DeadLetterService(publisher, webhook_service.post_again, validity, _now),
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
-        webhook_service=WebhookService(publisher, suppression_list),
+        webhook_service=webhook_service,
         clock=_now,
     )
 

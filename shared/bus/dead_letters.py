@@ -2,6 +2,7 @@
 
 import base64
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -68,7 +69,6 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin, line: int
     """
     tokens = origin.subject.split(".")
     channel = next((Channel(token) for token in tokens if token in set(Channel)), None)
-    text, encoded = _as_text(payload[:_MAX_COPY])
     request = _request_in(payload)
     return DeadLetter(
         id=dead_letter_id(origin.stream, origin.sequence, *([line] if line else [])),
@@ -80,10 +80,8 @@ def unreadable(payload: bytes, error: BadMessageError, origin: Origin, line: int
         generation=request.generation if request else 0,
         attempts=request.attempt if request else 0,
         request=request,
-        payload=text,
-        payload_base64=encoded,
-        is_cut=len(payload) > _MAX_COPY,
         origin=origin,
+        **payload_fields(payload),
     )
 
 
@@ -95,6 +93,21 @@ def _request_in(payload: bytes) -> DeliveryRequest | None:
     except BadMessageError:
         return None
     return data if isinstance(data, DeliveryRequest) else None
+
+
+def payload_fields(payload: bytes) -> dict[str, Any]:
+    """Return the fields of a dead letter that keep a payload, or as much of it as a NATS message holds."""
+    text, encoded = _as_text(payload[:_MAX_COPY])
+    return {"payload": text, "payload_base64": encoded, "is_cut": len(payload) > _MAX_COPY}
+
+
+def original_payload(dead_letter: DeadLetter) -> bytes | None:
+    """Return the payload that a dead letter keeps, if there is one."""
+    if dead_letter.payload is not None:
+        return dead_letter.payload.encode()
+    if dead_letter.payload_base64 is not None:
+        return base64.b64decode(dead_letter.payload_base64)
+    return None
 
 
 def _as_text(payload: bytes) -> tuple[str | None, str | None]:

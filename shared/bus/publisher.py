@@ -52,6 +52,13 @@ _OUTAGE_SECONDS = 30.0
 
 _FIRST_SERVER_ERROR = 500
 
+_EVENT = {"Content-Type": "application/cloudevents+json"}
+"""Structured mode of the NATS protocol binding of CloudEvents."""
+
+_LINES = {"Content-Type": "application/jsonl"}
+
+_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES}
+
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server accepts at most 50."""
 
@@ -139,6 +146,7 @@ class _BatchQueue:
         batched = stream != Stream.DELAYED  # a stream with schedules does not accept atomic batches
         self._bus = bus
         self._joins_lines = stream == Stream.EVENTS
+        self._headers = _EVENT if stream in _EVENT_STREAMS else {}
         self._batch_size = _BATCH if batched else 1
         self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
         self._waiting: deque[tuple[Outgoing, asyncio.Future[int]]] = deque()
@@ -247,14 +255,17 @@ class _BatchQueue:
         return await asyncio.gather(*map(self._store_one, batch), return_exceptions=True)
 
     async def _store_one(self, outgoing: Outgoing) -> int:
-        return await self._bus.unless_lost(self._request(outgoing, outgoing.all_headers()))
+        return await self._bus.unless_lost(self._request(outgoing, self._headers_of(outgoing)))
+
+    def _headers_of(self, outgoing: Outgoing) -> dict[str, str]:
+        return {**self._headers, **outgoing.all_headers()}
 
     async def _store_batch(self, batch: list[Outgoing]) -> int:
         """Store all messages or none; return the sequence of the last one."""
         batch_id = uuid4().hex
         last = len(batch)
         for number, outgoing in enumerate(batch, start=1):
-            headers = outgoing.all_headers()
+            headers = self._headers_of(outgoing)
             headers["Nats-Batch-Id"] = batch_id
             headers["Nats-Batch-Sequence"] = str(number)
             if number < last:
@@ -306,7 +317,8 @@ def _as_one(group: Sequence[Outgoing]) -> Outgoing:
     if len(group) == 1:
         return group[0]
     # The same lines are never published together again, so an id could not recognise a repetition.
-    return Outgoing(group[0].subject, None, lines.join(outgoing.payload for outgoing in group))
+    payload = lines.join(outgoing.payload for outgoing in group)
+    return Outgoing(group[0].subject, None, payload, _LINES)
 
 
 class _Rate:

@@ -125,13 +125,20 @@ class Message(Base):
     """A message of either direction; see `shared.message.Message`.
 
     Attributes:
-        timestamp: when the message was written, according to its sender; it orders a conversation.
-        created_at: when the gateway accepted the message; it orders messages with the same timestamp.
+        timestamp: when the message was written, according to its sender; if that is plausible, it orders a
+            conversation (`place_in_time`).
+        created_at: when the gateway accepted the message; it orders those that were written at the same time.
     """
 
     __tablename__ = "messages"
     __table_args__ = (
-        Index("ix_messages_conversation_id_timestamp", "conversation_id", "timestamp", "created_at", "id"),
+        Index(
+            "ix_messages_conversation_id_place",
+            "conversation_id",
+            text('place_in_time("timestamp", created_at)'),
+            "created_at",
+            "id",
+        ),
         _is_one_of("channel", Channel),
         _is_one_of("direction", Direction),
         _is_one_of("type", MessageType),
@@ -140,7 +147,6 @@ class Message(Base):
             " OR (provider IS NOT NULL AND provider_message_id IS NOT NULL)",
             name="inbound_has_provider",
         ),
-        UniqueConstraint("provider", "provider_message_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -159,6 +165,7 @@ class Message(Base):
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
     priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
+    warnings: Mapped[list[str]] = mapped_column(server_default="{}")
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 

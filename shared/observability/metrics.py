@@ -36,10 +36,10 @@ HTTP_REFUSED = Counter(
     "Requests and connections that the HTTP server refused or closed, by reason",
     ["reason"],
 )
-WEBHOOKS_REFUSED = Counter(
-    "messaging_webhooks_refused_total",
-    "Webhooks refused because of their signature, and webhook events skipped because they were invalid",
-    ["provider", "reason"],
+REFUSED = Counter(
+    "messaging_refused_total",
+    "Requests and webhook events that the gateway refused or could not read, by route and reason",
+    ["route", "reason"],
 )
 HTTP_SECONDS = Histogram(
     "messaging_http_request_duration_seconds",

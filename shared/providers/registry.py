@@ -9,7 +9,7 @@ from shared.providers.generic.email import GENERIC_EMAIL
 from shared.providers.generic.sms import GENERIC_SMS
 from shared.providers.sendgrid import SENDGRID
 from shared.providers.twilio import TWILIO
-from shared.providers.webhooks import Verifier
+from shared.providers.webhooks import UnreadableWebhookError, Verifier, Webhook
 from shared.settings import SettingsError, collect, read
 
 PROVIDERS: Mapping[str, Provider[Any]] = {
@@ -21,6 +21,19 @@ PROVIDERS: Mapping[str, Provider[Any]] = {
         SENDGRID,
     )
 }
+
+
+def webhook_at(path: str) -> tuple[str, Webhook]:
+    """Return the webhook at a path below `/api/webhooks/`, and the name of its provider.
+
+    Raises:
+        UnreadableWebhookError: no provider has a webhook there.
+    """
+    for provider in PROVIDERS.values():
+        for webhook in provider.webhooks:
+            if webhook.path == path:
+                return provider.name, webhook
+    raise UnreadableWebhookError("There is no webhook at this path any more")
 
 
 def create_adapter(provider: Provider[Any], **values: Any) -> Adapter[Any]:  # noqa: ANN401 - fields of the settings

@@ -4,6 +4,8 @@ The gateway mounts each `Webhook`, checks the signature, lets the provider parse
 the content.
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,15 +27,22 @@ S = TypeVar("S", bound=Settings)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class UnreadableWebhookError(ServiceError):
-    """The body is not in the format of the webhook; the gateway returns 400."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class InvalidWebhookError(ServiceError):
-    """Some fields are not valid; the gateway returns 422."""
+class WebhookError(ServiceError):
+    """The content of a webhook cannot be used; the gateway keeps the webhook as a dead letter."""
+
+
+class UnreadableWebhookError(WebhookError):
+    """The body is not in the format of the webhook."""
+
+
+class InvalidWebhookError(WebhookError):
+    """Fields that are needed are missing or not valid."""
 
     def __init__(self, *faults: Fault) -> None:
-        super().__init__("The webhook is not valid")
+        super().__init__("; ".join(f"{fault.field}: {fault.detail}" for fault in faults))
         self.faults = faults
 
 
@@ -179,14 +188,32 @@ def require_storable(value: object, name: str) -> bytes:
         raise InvalidWebhookError(Fault(name, "contains lone surrogates")) from exc
 
 
-def validate(value: object, model: type[Model], *, default_region: str) -> Model:
+def storable(value: Any) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Return a JSON value in which lone surrogates, which are not characters, are replaced."""
+    try:
+        to_json(value)
+    except PydanticSerializationError:
+        return json.loads(_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
+    return value
+
+
+def validate(
+    value: object, model: type[Model], *, default_region: str, warnings: list[str] | None = None
+) -> Model:
     """Validate a parsed value.
+
+    Args:
+        value: the value.
+        model: its model.
+        default_region: ISO 3166 country of phone numbers in national form.
+        warnings: the list to which the types of `shared.providers.fields` add what they could not read.
 
     Raises:
         InvalidWebhookError: with every field at fault.
     """
     try:
-        return model.model_validate(value, context=context_of(default_region))
+        context = {**context_of(default_region), "warnings": [] if warnings is None else warnings}
+        return model.model_validate(value, context=context)
     except ValidationError as exc:
         errors = exc.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidWebhookError(*faults_of(errors)) from exc

@@ -1,7 +1,6 @@
 """Replaying and discarding dead letters."""
 
-import base64
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,14 +8,16 @@ import structlog
 
 from services.gateway.dead_letters.schemas import DeadLetterResponse, DeadLetterState
 from services.gateway.http.errors import ConflictError
+from shared.bus.dead_letters import original_payload
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import INGEST_CONSUMERS, Stream, dead_letter_resolved_subject, outbound_subject
-from shared.dead_letters import DeadLetterResolution, Resolution
+from shared.dead_letters import DeadLetterResolution, PostedWebhook, Resolution
 from shared.events import dead_letter_resolved, message_accepted
 from shared.ids import event_id
 from shared.lifecycle.interventions import replay
 from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
+from shared.providers.webhooks import WebhookError
 
 _log = structlog.get_logger()
 
@@ -41,11 +42,13 @@ class DeadLetterService:
     does not acknowledge; repeating them is then harmless.
 
     Attributes:
+        post_again: publishes the content of a webhook that could not be read; raises WebhookError.
         validity: how long after its replay a message may still be sent.
         clock: returns the time, in UTC.
     """
 
     publisher: Publisher
+    post_again: Callable[[PostedWebhook, bytes], Awaitable[None]]
     validity: timedelta
     clock: Callable[[], datetime]
 
@@ -64,7 +67,9 @@ class DeadLetterService:
         """
         _require_open(dead_letter)
         generation = None
-        if dead_letter.request is None or dead_letter.origin.consumer in _STORING:
+        if dead_letter.webhook is not None:
+            await self._replay_webhook(dead_letter, dead_letter.webhook)
+        elif dead_letter.request is None or _is_of_storing(dead_letter):
             await self._replay_payload(dead_letter)
         else:
             # With a payload, it was not the sender that gave up; the ledger decides whether it was sent.
@@ -88,16 +93,25 @@ class DeadLetterService:
         await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode()))
         return request.generation
 
+    async def _replay_webhook(self, dead_letter: DeadLetterResponse, webhook: PostedWebhook) -> None:
+        if dead_letter.is_cut:
+            raise ConflictError("payload_cut", "The webhook is too large to be kept in the dead letter")
+        try:
+            await self.post_again(webhook, original_payload(dead_letter) or b"")
+        except WebhookError as exc:
+            detail = f"The webhook still cannot be read: {exc}"
+            raise ConflictError("nothing_to_replay", detail) from exc
+
     async def _replay_payload(self, dead_letter: DeadLetterResponse) -> None:
         origin = dead_letter.origin
-        if dead_letter.is_cut:
+        if origin and dead_letter.is_cut:
             detail = (
                 "The payload is too large to be kept in the dead letter; replay it from its stream: "
                 f"message {origin.sequence} of {origin.stream}"
             )
             raise ConflictError("payload_cut", detail)
-        payload = _original_payload(dead_letter)
-        if not payload or origin.stream not in _REPLAYABLE:
+        payload = original_payload(dead_letter)
+        if not payload or origin is None or origin.stream not in _REPLAYABLE:
             raise ConflictError("nothing_to_replay", "There is no payload to replay")
         outgoing = Outgoing(origin.subject, event_id(dead_letter.id, "replayed"), payload)
         await self.publisher.publish(Stream(origin.stream), outgoing)
@@ -124,9 +138,5 @@ def _require_open(dead_letter: DeadLetterResponse) -> None:
         raise ConflictError("dead_letter_resolved", f"The dead letter was already {dead_letter.state}")
 
 
-def _original_payload(dead_letter: DeadLetterResponse) -> bytes | None:
-    if dead_letter.payload is not None:
-        return dead_letter.payload.encode()
-    if dead_letter.payload_base64 is not None:
-        return base64.b64decode(dead_letter.payload_base64)
-    return None
+def _is_of_storing(dead_letter: DeadLetterResponse) -> bool:
+    return dead_letter.origin is not None and dead_letter.origin.consumer in _STORING

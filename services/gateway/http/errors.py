@@ -12,14 +12,19 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import Scope
 
 from shared.errors import DatabaseUnavailableError, UnavailableError
+from shared.observability.metrics import REFUSED
 from shared.suppressions import SuppressionChange
 from shared.validation import Fault, faults_of
 
 _log = structlog.get_logger()
 
 PROBLEM_TYPE = "application/problem+json"
+
+WEBHOOKS = "/api/webhooks/"
+"""The beginning of the paths of webhooks."""
 
 ProblemCode = Literal[
     "already_sent",
@@ -78,6 +83,7 @@ class ProblemError(HTTPException):
     Attributes:
         code: the kind of problem, for programs.
         faults: the fields at fault, if any.
+        reason: a more precise kind, for the metrics.
     """
 
     def __init__(
@@ -88,15 +94,18 @@ class ProblemError(HTTPException):
         *,
         faults: Sequence[Fault] = (),
         headers: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(status, detail, headers=dict(headers or {}))
         self.code = code
         self.faults = faults
+        self.reason = reason or code
 
 
 class UnauthorizedError(ProblemError):
-    def __init__(self, detail: str, *, challenge: str) -> None:
-        super().__init__(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
+    def __init__(self, detail: str, *, challenge: str, reason: str | None = None) -> None:
+        headers = {"WWW-Authenticate": challenge}
+        super().__init__(401, "unauthorized", detail, headers=headers, reason=reason)
 
 
 class NotFoundError(ProblemError):
@@ -194,12 +203,22 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, StarletteHTTPException)  # noqa: S101 - for mypy
     if isinstance(exc, ProblemError):
+        _report(request, exc.reason)
         return problem(exc.status_code, exc.code, exc.detail, exc.faults, exc.headers)
     headers = exc.headers
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
         headers = {"Allow": ", ".join(methods)}
     code = _GENERIC_CODES.get(exc.status_code, "http_error")
+    _report(request, code)
     return problem(exc.status_code, code, exc.detail, headers=headers)
+
+
+def _report(request: Request, reason: str) -> None:
+    """Count a request that is refused, and log it if it is a webhook, whose provider may not repeat it."""
+    route = route_of(request.scope)
+    REFUSED.labels(route, reason).inc()
+    if route.startswith(WEBHOOKS):
+        _log.warning("webhook_refused", route=route, reason=reason)
 
 
 def _methods_at(request: Request) -> list[str]:
@@ -208,26 +227,36 @@ def _methods_at(request: Request) -> list[str]:
     return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
 
 
-async def _on_invalid_parameters(_: Request, exc: Exception) -> Response:
+async def _on_invalid_parameters(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)  # noqa: S101 - for mypy
     errors = exc.errors()
     if errors[0]["type"] == "json_invalid":
+        _report(request, "malformed_body")
         return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
+    _report(request, "invalid_request")
     errors = [{**error, "loc": error["loc"][1:]} for error in errors]
     return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
 
 
-async def _on_unavailable(_: Request, exc: Exception) -> Response:
+async def _on_unavailable(request: Request, exc: Exception) -> Response:
     _log.warning("dependency_unavailable", error=str(exc))
     headers = {"Retry-After": _RETRY_AFTER}
     if isinstance(exc, DatabaseUnavailableError):
+        _report(request, "database_unavailable")
         return problem(503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
+    _report(request, "bus_unavailable")
     return problem(503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
 
 
-async def _on_unexpected(_: Request, __: Exception) -> Response:
+async def _on_unexpected(request: Request, _: Exception) -> Response:
+    _report(request, "internal_error")
     # Starlette raises the exception again after sending this, and the server logs it.
     return problem(500, "internal_error", "An unexpected error occurred")
+
+
+def route_of(scope: Scope) -> str:
+    """Return the path of the route of a request, of which there are only a few."""
+    return getattr(scope.get("route"), "path", "none")
 
 
 def problem(

@@ -7,6 +7,7 @@ from http import HTTPMethod
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.gateway.http.errors import route_of
 from shared.observability import tracing
 from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 
@@ -37,7 +38,7 @@ class Telemetry:
             try:
                 await self._app(scope, receive, send_observed)
             finally:
-                route = getattr(scope.get("route"), "path", "none")
+                route = route_of(scope)
                 HTTP_SECONDS.labels(method, route, status).observe(time.perf_counter() - started)
                 tracing.served(method, route, status)
                 if status >= _FIRST_ERROR:

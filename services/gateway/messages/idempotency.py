@@ -6,6 +6,7 @@ streams recognise the repetition. After a day, the key is forgotten, and a reque
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from services.gateway.http.errors import ConflictError, InvalidRequestError
 from services.gateway.messages.schemas import SendRequest
+from shared.addresses import Address
 from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError
 from shared.bus.topology import KEY_RETENTION
 from shared.errors import BusUnavailableError
@@ -86,8 +88,25 @@ def fingerprint(body: SendRequest) -> str:
     Fields that are absent, null or empty do not count, so that a field which a later release adds does not
     change the digests of requests without it.
     """
-    fields = {name: value for name, value in body if value}
+    fields = {name: value for name, value in _fields_of(body) if value}
     return blake2b(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """An address without its name, so that digests from before there were names stay the same."""
+
+    spelling: str
+    key: str
+
+
+def _fields_of(body: SendRequest) -> Iterator[tuple[str, object]]:
+    for name, value in body:
+        if isinstance(value, Address):
+            yield name, _Address(value.spelling, value.key)
+            yield f"{name}.name", value.name
+        else:
+            yield name, value
 
 
 class StoredRequest(BaseModel):

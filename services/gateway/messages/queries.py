@@ -103,13 +103,19 @@ def show(row: Row[Any]) -> MessageResponse:
 
 def messages_of(conversation_id: int, cursor: MessageCursor | None, limit: int) -> Statement:
     """Select messages of a conversation, oldest first."""
-    place = (_message.c.timestamp, _message.c.created_at, _message.c.id)
+    placed_at, *_ = place = _place_of(_message)
     statement = select_messages().where(_message.c.conversation_id == conversation_id)
     if cursor is not None:
         statement = statement.where(
-            tuple_(*place) > tuple_(literal(cursor.timestamp), literal(cursor.created_at), literal(cursor.id))
+            tuple_(*place) > tuple_(literal(cursor.placed_at), literal(cursor.created_at), literal(cursor.id))
         )
-    return statement.order_by(*place).limit(limit)
+    return statement.add_columns(placed_at.label("placed_at")).order_by(*place).limit(limit)
+
+
+def _place_of(message: FromClause) -> Sequence[ColumnElement[Any]]:
+    """Return the columns that order the messages of a conversation."""
+    placed_at = func.place_in_time(message.c.timestamp, message.c.created_at)
+    return placed_at, message.c.created_at, message.c.id
 
 
 def last_messages_of(conversation_ids: Sequence[int]) -> Statement:
@@ -117,7 +123,7 @@ def last_messages_of(conversation_ids: Sequence[int]) -> Statement:
     newest = (
         select(_message)
         .where(_message.c.conversation_id == _conversation.c.id)
-        .order_by(_message.c.timestamp.desc(), _message.c.created_at.desc(), _message.c.id.desc())
+        .order_by(*(column.desc() for column in _place_of(_message)))
         .limit(1)
         .lateral("newest")
     )

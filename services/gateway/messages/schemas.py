@@ -18,9 +18,10 @@ from pydantic import (
 )
 
 from services.gateway.http.pagination import Cursor, PageParameters
-from shared.addresses import Address, is_sender_id
+from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.message import Message, Priority
+from shared.phone_numbers import is_sender_id
 from shared.segments import Encoding, segments_of
 from shared.status import Status
 from shared.validation import (
@@ -167,6 +168,9 @@ class MessageResponse(BaseModel):
         description="The time before which the message is not sent, if one was requested", examples=[None]
     )
     priority: Priority = Field(examples=[Priority.TRANSACTIONAL])
+    warnings: list[str] = Field(
+        description="The parts of an inbound message that could not be read, in words", examples=[[]]
+    )
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property
@@ -213,13 +217,13 @@ ScheduledParameters = Annotated[ScheduledQuery, Query()]
 
 
 class MessageCursor(Cursor):
-    timestamp: AwareDatetime
+    placed_at: AwareDatetime
     created_at: AwareDatetime
     id: UUID
 
     @classmethod
     def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row
-        return cls(timestamp=row.timestamp, created_at=row.created_at, id=row.id)
+        return cls(placed_at=row.placed_at, created_at=row.created_at, id=row.id)
 
 
 class ScheduledCursor(Cursor):

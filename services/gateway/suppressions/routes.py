@@ -14,8 +14,8 @@ from services.gateway.suppressions.schemas import (
     SuppressionResponse,
     SuppressRequest,
 )
-from shared.addresses import is_sender_id_key
 from shared.channels import Channel
+from shared.phone_numbers import is_sender_id_key
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import NO_RECIPIENT, Fault
 

@@ -10,8 +10,6 @@ from fastapi.security.base import SecurityBase
 from services.gateway.dependencies import services_of
 from services.gateway.http.errors import ProblemError, UnauthorizedError
 from services.gateway.webhooks.requests import webhook_request
-from shared.observability.metrics import WEBHOOKS_REFUSED
-from shared.providers.base import Provider
 from shared.providers.webhooks import Refusal, SignatureScheme, Verifier
 from shared.validation import MAX_BODY
 
@@ -27,21 +25,14 @@ class RequireSignature(SecurityBase):
     """Refuses requests to a provider's webhook that the provider has not signed.
 
     Args:
-        provider: the provider.
         scheme: how it signs.
         verifier: verifies its signatures; None if that is not configured, and all requests are refused.
     """
 
-    def __init__(
-        self,
-        provider: Provider[Any],
-        scheme: SignatureScheme[Any],
-        verifier: Verifier | None,
-    ) -> None:
+    def __init__(self, scheme: SignatureScheme[Any], verifier: Verifier | None) -> None:
         location = {"in": APIKeyIn.header}
         self.model = APIKey(name=scheme.header, description=scheme.description, **location)
         self.scheme_name = scheme.name
-        self._provider = provider.name
         self._scheme = scheme
         self._verify = verifier
 
@@ -49,11 +40,10 @@ class RequireSignature(SecurityBase):
         refusal = await self._refusal(request)
         if refusal is None:
             return
-        WEBHOOKS_REFUSED.labels(self._provider, refusal).inc()
         detail = _DETAILS[refusal].format(header=self._scheme.header)
         if self._scheme.challenge:
-            raise UnauthorizedError(detail, challenge=self._scheme.challenge)
-        raise ProblemError(403, "signature_refused", detail)
+            raise UnauthorizedError(detail, challenge=self._scheme.challenge, reason=refusal)
+        raise ProblemError(403, "signature_refused", detail, reason=refusal)
 
     async def _refusal(self, request: Request) -> Refusal | None:
         if self._verify is None:

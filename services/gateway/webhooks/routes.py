@@ -3,33 +3,36 @@
 The providers parse the bodies, which are in their own formats; signatures are computed over bytes.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Response, Security
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.gateway.dependencies import Trace, WebhookServiceDep
-from services.gateway.http.errors import InvalidRequestError, ProblemError, problems
+from services.gateway.http.errors import WEBHOOKS, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
 from services.gateway.webhooks.guard import RequireSignature
+from services.gateway.webhooks.parsing import parse_webhook
 from services.gateway.webhooks.requests import ReceivedWebhook
+from shared.ids import DeadLetterId
 from shared.providers.base import Provider
 from shared.providers.registry import PROVIDERS
 from shared.providers.webhooks import (
-    InvalidWebhookError,
-    UnreadableWebhookError,
     Verifier,
     Webhook,
     WebhookContent,
-    WebhookRequest,
+    WebhookError,
 )
-from shared.validation import MAX_BODY
 
-_PREFIX = "/api/webhooks/"
+
+class KeptWebhook(BaseModel):
+    """The acknowledgement of a webhook that cannot be read, and was kept for a later release."""
+
+    dead_letter_id: UUID
 
 
 def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -> APIRouter:
@@ -49,7 +52,7 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
 def body_rules() -> Mapping[str, BodyRule]:
     """Return the rules for the bodies of all webhooks, by path."""
     return {
-        _PREFIX + webhook.path: BodyRule(webhook.media_type, webhook.max_size)
+        WEBHOOKS + webhook.path: BodyRule(webhook.media_type, webhook.max_size)
         for provider in PROVIDERS.values()
         for webhook in provider.webhooks
     }
@@ -76,38 +79,32 @@ def _mount(
     assert provider.signature is not None  # noqa: S101 - a provider with webhooks has one
     dependencies = []
     if verifier is not None or not is_open:
-        dependencies = [Security(RequireSignature(provider, provider.signature, verifier))]
+        dependencies = [Security(RequireSignature(provider.signature, verifier))]
 
     async def handle(request: ReceivedWebhook, publisher: WebhookServiceDep, trace: Trace) -> Response:
-        content = await _parse(webhook, request)
+        try:
+            content = await parse_webhook(webhook, request)
+        except WebhookError as exc:
+            # The provider may not repeat a webhook that is refused, and could only repeat it unchanged.
+            kept_as = await publisher.keep(request, exc, provider.channel)
+            return _respond_to_unreadable(webhook, kept_as)
         await publisher.publish(content, request, provider=provider.name, trace=trace)
         return _respond(webhook, content)
 
     refused = 401 if provider.signature.challenge else 403
     model = webhook.response if isinstance(webhook.response, type) else None
     router.add_api_route(
-        _PREFIX + webhook.path,
+        WEBHOOKS + webhook.path,
         handle,
         methods=["POST"],
         name=webhook.name,
         summary=webhook.summary,
         status_code=204 if webhook.response is None else 200,
         response_class=Response,
-        responses={**_success(webhook, model), **problems(400, refused, 413, 415, 422, 503)},
+        responses={**_success(webhook, model), **problems(refused, 413, 415, 503)},
         dependencies=dependencies,
         openapi_extra=_request_body(webhook),
     )
-
-
-async def _parse(webhook: Webhook, request: WebhookRequest) -> WebhookContent:
-    try:
-        if webhook.max_size > MAX_BODY:  # may take long enough to block other requests
-            return await asyncio.to_thread(webhook.parse, request)
-        return webhook.parse(request)
-    except UnreadableWebhookError as exc:
-        raise ProblemError(400, "malformed_body", str(exc)) from exc
-    except InvalidWebhookError as exc:
-        raise InvalidRequestError(*exc.faults) from exc
 
 
 def _respond(webhook: Webhook, content: WebhookContent) -> Response:
@@ -119,11 +116,21 @@ def _respond(webhook: Webhook, content: WebhookContent) -> Response:
     return Response(body, media_type=str(webhook.response))
 
 
+def _respond_to_unreadable(webhook: Webhook, kept_as: DeadLetterId) -> Response:
+    if isinstance(webhook.response, str):
+        return Response(str(webhook.respond(WebhookContent())), media_type=webhook.response)
+    body = KeptWebhook(dead_letter_id=kept_as)
+    return Response(body.model_dump_json(), status_code=202, media_type="application/json")
+
+
 def _success(webhook: Webhook, model: type[BaseModel] | None) -> dict[int | str, dict[str, Any]]:
+    kept: dict[int | str, dict[str, Any]] = {
+        202: {"description": "Kept as a dead letter, since it cannot be read", "model": KeptWebhook}
+    }
     if model is not None:
-        return {200: {"description": "Accepted and stored", "model": model}}
+        return {200: {"description": "Accepted and stored", "model": model}, **kept}
     if webhook.response is None:
-        return {204: {"description": "Accepted and stored"}}
+        return {204: {"description": "Accepted and stored"}, **kept}
     return {200: {"description": "Accepted and stored", "content": {str(webhook.response): {}}}}
 
 

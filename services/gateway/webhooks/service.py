@@ -7,15 +7,27 @@ from dataclasses import dataclass
 import structlog
 
 from services.gateway.http.deadline import deadline
+from services.gateway.http.errors import WEBHOOKS
+from services.gateway.webhooks.dead_letters import dead_letter_of, posted
+from services.gateway.webhooks.parsing import parse_webhook
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.suppression_list import SuppressionList
-from shared.bus.topology import Stream, inbound_message_subject, inbound_receipt_subject
-from shared.events import message_received, receipt_received
+from shared.bus.topology import (
+    Stream,
+    dead_letter_subject,
+    inbound_message_subject,
+    inbound_receipt_subject,
+)
+from shared.channels import Channel
+from shared.dead_letters import PostedWebhook
+from shared.events import dead_letter_created, message_received, receipt_received
+from shared.ids import DeadLetterId
 from shared.keywords import Keyword
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.observability import tracing
-from shared.observability.metrics import ACCEPTED, RECEIPTS, WEBHOOKS_REFUSED
-from shared.providers.webhooks import WebhookContent, WebhookRequest
+from shared.observability.metrics import ACCEPTED, DEAD_LETTERS, RECEIPTS, REFUSED
+from shared.providers.registry import webhook_at
+from shared.providers.webhooks import WebhookContent, WebhookError, WebhookRequest
 from shared.suppressions import SuppressionChange, SuppressionSource, change_by_keyword
 
 _log = structlog.get_logger()
@@ -31,6 +43,7 @@ class WebhookService:
 
     publisher: Publisher
     suppressions: SuppressionList
+    default_region: str
 
     async def publish(
         self, content: WebhookContent, request: WebhookRequest, *, provider: str, trace: Mapping[str, str]
@@ -44,7 +57,7 @@ class WebhookService:
             trace: headers of the trace that the webhook belongs to.
         """
         if content.invalid:
-            WEBHOOKS_REFUSED.labels(provider, "invalid_event").inc(len(content.invalid))
+            REFUSED.labels(request.path, "invalid_event").inc(len(content.invalid))
             fields = sorted({fault.field for faults in content.invalid for fault in faults})
             _log.warning(
                 "webhook_event_invalid", provider=provider, count=len(content.invalid), fields=fields[:20]
@@ -55,6 +68,35 @@ class WebhookService:
                 *(self._report(receipt, request, trace) for receipt in content.receipts),
                 *(self._record(change) for change in content.suppressions),
             )
+
+    async def keep(self, request: WebhookRequest, error: WebhookError, channel: Channel) -> DeadLetterId:
+        """Keep a webhook that could not be read as a dead letter, and return its id."""
+        dead_letter = dead_letter_of(request, error, channel)
+        event = dead_letter_created(dead_letter, source="/gateway", time=request.received_at)
+        subject = dead_letter_subject(dead_letter.direction, channel)
+        async with deadline():
+            await self.publisher.publish(Stream.DEADLETTER, Outgoing(subject, event.id, event.encode()))
+        DEAD_LETTERS.labels(dead_letter.direction, channel, dead_letter.reason).inc()
+        REFUSED.labels(request.path, dead_letter.reason).inc()
+        _log.error(
+            "webhook_dead_lettered",
+            route=request.path,
+            dead_letter_id=str(dead_letter.id),
+            reason=dead_letter.reason,
+            detail=dead_letter.detail,
+        )
+        return dead_letter.id
+
+    async def post_again(self, webhook: PostedWebhook, body: bytes) -> None:
+        """Publish the content of a webhook that could not be read when it was received.
+
+        Raises:
+            WebhookError: it still cannot be read.
+        """
+        provider, declared = webhook_at(webhook.path.removeprefix(WEBHOOKS))
+        request = posted(webhook, body, self.default_region)
+        content = await parse_webhook(declared, request)
+        await self.publish(content, request, provider=provider, trace={})
 
     async def _receive(self, incoming: IncomingMessage, trace: Mapping[str, str]) -> None:
         message = incoming.message

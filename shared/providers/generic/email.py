@@ -1,12 +1,13 @@
 """The generic provider of e-mail."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Provider
+from shared.providers.fields import ReadEmail, ReadId
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
@@ -22,7 +23,7 @@ from shared.providers.generic.receive import (
 from shared.providers.generic.send import GenericAdapter
 from shared.providers.generic.settings import GenericEmailSettings
 from shared.providers.webhooks import Webhook
-from shared.validation import Email, ProviderId, Subject
+from shared.validation import ProviderId
 
 _NAME = "generic_email"
 
@@ -40,11 +41,9 @@ class EmailWebhook(InboundPayload):
         }
     )
 
-    from_: Email = Field(alias="from")
-    to: Email
-    type: Literal["email"] = "email"
-    subject: Subject | None = None
-    provider_message_id: ProviderId = Field(alias="xillio_id")
+    from_: ReadEmail = Field(default=None, alias="from")
+    to: ReadEmail
+    provider_message_id: ReadId = Field(default=None, alias="xillio_id")
 
 
 class EmailReceipt(ReceiptPayload):

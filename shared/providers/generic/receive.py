@@ -5,20 +5,33 @@ ignored.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from hashlib import sha256
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import to_json
 
-from shared.addresses import Address
+from shared.addresses import Address, withheld_sender
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
+from shared.providers.fields import ReadText, ReadTime, ReadUrls
 from shared.providers.generic.signature import HEADER, check_headers
-from shared.providers.webhooks import SignatureScheme, WebhookContent, WebhookRequest, parse_model
+from shared.providers.webhooks import (
+    InvalidWebhookError,
+    SignatureScheme,
+    WebhookContent,
+    WebhookRequest,
+    json_of,
+    parse_model,
+    storable,
+    validate,
+)
 from shared.status import Status
-from shared.validation import Attachments, ErrorCode, ReceiptStatus, Text, Timestamp
+from shared.text import single_line
+from shared.validation import MAX_SUBJECT, ErrorCode, Fault, ReceiptStatus, Timestamp
 
 SIGNATURE: SignatureScheme[Any] = SignatureScheme(
     name="WebhookSignature",
@@ -51,19 +64,14 @@ def documented_message(example: dict[str, JsonValue]) -> ConfigDict:
 class InboundPayload(BaseModel):
     """A message as a generic provider posts it; subclasses narrow the fields that they repeat."""
 
-    from_: Address
-    to: Address
-    type: str
-    body: Text | None = None
-    attachments: Attachments | None = None
-    timestamp: Timestamp | None = Field(default=None, description="When it was written; now by default")
-    provider_message_id: str
-
-    @model_validator(mode="after")
-    def _require_content(self) -> Self:
-        if self.body is None and not self.attachments:
-            raise ValueError("is missing, and there are no attachments")
-        return self
+    from_: Address | None
+    to: Address | None
+    type: ReadText = ""
+    subject: ReadText = ""
+    body: ReadText = ""
+    attachments: ReadUrls = []
+    timestamp: Annotated[ReadTime, Field(description="When it was written; now by default")] = None
+    provider_message_id: str | None
 
 
 class ReceiptPayload(BaseModel):
@@ -86,25 +94,41 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
     """Return the function that parses a provider's inbound messages."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw, payload = parse_model(request, model)
-        body = payload.body or ""
+        posted = json_of(request)
+        warnings: list[str] = []
+        payload = validate(posted, model, default_region=request.default_region, warnings=warnings)
+        if payload.to is None:
+            raise InvalidWebhookError(Fault("to", "is required"))
+        raw = storable(posted)
+        id_ = payload.provider_message_id or f"#{sha256(to_json(raw)).hexdigest()}"
+        from_ = payload.from_ or withheld_sender(str(raw.get("from") or ""), id_)
+        subject = single_line(payload.subject, limit=MAX_SUBJECT) or None
         message = IncomingMessage.of(
             provider=provider,
-            provider_message_id=payload.provider_message_id,
-            from_=payload.from_,
+            provider_message_id=id_,
+            from_=from_,
             to=payload.to,
             raw=raw,
-            keyword=keyword_of(body) if channel.rules.has_keywords else None,
-            type=MessageType(payload.type),
-            subject=getattr(payload, "subject", None),
-            body=body,
-            attachments=payload.attachments or [],
-            timestamp=payload.timestamp or request.received_at,
+            content=(from_.key, payload.to.key, subject or "", payload.body, *payload.attachments),
+            keyword=keyword_of(payload.body) if channel.rules.has_keywords else None,
+            type=_type_of(payload, channel),
+            subject=subject,
+            body=payload.body,
+            attachments=payload.attachments,
+            timestamp=min(payload.timestamp or request.received_at, request.received_at),
             created_at=request.received_at,
+            warnings=warnings,
         )
         return WebhookContent(messages=[message])
 
     return parse
+
+
+def _type_of(payload: InboundPayload, channel: Channel) -> MessageType:
+    """Return the type of a message, which a provider may name in its own way."""
+    if channel is Channel.EMAIL:
+        return MessageType.EMAIL
+    return MessageType.MMS if payload.attachments or payload.type.lower() == "mms" else MessageType.SMS
 
 
 def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload]) -> Parse:

@@ -1,12 +1,13 @@
 """The generic provider of SMS and MMS."""
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from shared.channels import Channel
+from shared.channels import Channel, MessageType
 from shared.message import Message
 from shared.providers.base import Provider
+from shared.providers.fields import ReadId, ReadPhone, ReadText
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
@@ -22,9 +23,10 @@ from shared.providers.generic.receive import (
 from shared.providers.generic.send import GenericAdapter
 from shared.providers.generic.settings import GenericSmsSettings
 from shared.providers.webhooks import Webhook
-from shared.validation import Phone, ProviderId
+from shared.validation import ProviderId
 
 _NAME = "generic_sms"
+_TYPE = WithJsonSchema({"type": "string", "enum": [MessageType.SMS, MessageType.MMS]})
 
 
 class SmsWebhook(InboundPayload):
@@ -41,10 +43,10 @@ class SmsWebhook(InboundPayload):
         }
     )
 
-    from_: Phone = Field(alias="from")
-    to: Phone
-    type: Literal["sms", "mms"]
-    provider_message_id: ProviderId = Field(alias="messaging_provider_id")
+    from_: ReadPhone = Field(default=None, alias="from")
+    to: ReadPhone
+    type: Annotated[ReadText, _TYPE] = ""
+    provider_message_id: ReadId = Field(default=None, alias="messaging_provider_id")
 
 
 class SmsReceipt(ReceiptPayload):

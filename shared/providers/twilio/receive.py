@@ -4,11 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from shared.addresses import withheld_sender
 from shared.channels import Channel, MessageType
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
+from shared.providers.fields import ReadPhone, ReadText, ReadUrls
 from shared.providers.forms import Form, collect, parse_urlencoded
 from shared.providers.twilio import codes
 from shared.providers.twilio.signature import FORM
@@ -23,7 +25,7 @@ from shared.providers.webhooks import (
 )
 from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-from shared.validation import Attachments, ErrorCode, Fault, Phone, ProviderText
+from shared.validation import ErrorCode, Fault, Phone
 
 NAME = "twilio"
 
@@ -48,14 +50,6 @@ _STATUSES = {
 """The statuses that are new to us; the sender already knows that a message was queued or sent."""
 
 
-def _without_channel(value: object) -> object:
-    # Twilio prefixes an address with its channel if that is not SMS, as in whatsapp:+12016661234.
-    if isinstance(value, str) and ":" in value:
-        raise ValueError("is an address of a channel that is not supported")
-    return value
-
-
-Number = Annotated[Phone, BeforeValidator(_without_channel)]
 MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]
 AccountSid = Annotated[str, Field(alias="AccountSid", pattern=_ACCOUNT_SID)]
 
@@ -65,13 +59,13 @@ class TwilioMessage(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    from_: Number = Field(alias="From")
-    to: Number = Field(alias="To")
-    body: ProviderText | None = Field(default=None, alias="Body")
+    from_: ReadPhone = Field(alias="From")
+    to: ReadPhone = Field(alias="To")
+    body: ReadText | None = Field(default=None, alias="Body")
     message_sid: MessageSid
     account_sid: AccountSid
     opt_out_type: str | None = Field(default=None, alias="OptOutType")
-    media: Attachments = []
+    media: ReadUrls = []
 
 
 class TwilioReceipt(BaseModel):
@@ -83,22 +77,27 @@ class TwilioReceipt(BaseModel):
 
 
 class _OptOut(BaseModel):
-    from_: Number = Field(alias="From")
-    to: Number = Field(alias="To")
+    from_: Phone = Field(alias="From")
+    to: Phone = Field(alias="To")
 
 
 def parse_message(request: WebhookRequest) -> WebhookContent:
     form = _form_of(request)
     count = _media_count(form)
     media = [form[name] for number in range(count) if (name := f"MediaUrl{number}") in form]
-    fields = validate({**form, "media": media}, TwilioMessage, default_region=request.default_region)
+    warnings: list[str] = []
+    fields = validate(
+        {**form, "media": media}, TwilioMessage, default_region=request.default_region, warnings=warnings
+    )
     if fields.body is None and not media:
         raise InvalidWebhookError(Fault("Body", "is missing, and there is no media"))
+    if fields.to is None:
+        raise InvalidWebhookError(Fault("To", "is required"))
     body = fields.body or ""
     message = IncomingMessage.of(
         provider=NAME,
         provider_message_id=fields.message_sid,
-        from_=fields.from_,
+        from_=fields.from_ or withheld_sender(str(form.get("From") or ""), fields.message_sid),
         to=fields.to,
         raw=form,
         # Twilio names the keyword that it recognised, even if the account has custom keywords.
@@ -108,6 +107,7 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
         attachments=fields.media,
         timestamp=request.received_at,
         created_at=request.received_at,
+        warnings=warnings,
     )
     return WebhookContent(messages=[message])
 

@@ -59,7 +59,7 @@ class Rows:
             "body": "Hello",
             "attachments": [],
             "timestamp": START,
-            "created_at": START,
+            "created_at": fields.get("timestamp", START),
             "provider": "generic_sms" if is_inbound else None,
             "provider_message_id": str(uuid4()) if is_inbound else None,
             **fields,

@@ -95,7 +95,7 @@ async def gateway(pigeon: Provider[Any]) -> AsyncIterator[Gateway]:
     server = JetStream(messages.now)
     publisher = PublisherTo(server)
     app.state.services = SimpleNamespace(
-        webhook_service=WebhookService(publisher, SuppressionList(BusTo(server), publisher)),
+        webhook_service=WebhookService(publisher, SuppressionList(BusTo(server), publisher), "US"),
         clock=messages.now,
     )
     transport = httpx.ASGITransport(app)

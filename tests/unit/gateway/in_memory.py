@@ -72,16 +72,17 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
+    webhook_service = WebhookService(publisher, suppressions, "US")
     return Services(
         message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
         messages=MessageQueries(reader, _VALIDITY),
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
-        dead_letter_service=DeadLetterService(publisher, _VALIDITY, clock),
+        dead_letter_service=DeadLetterService(publisher, webhook_service.post_again, _VALIDITY, clock),
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
-        webhook_service=WebhookService(publisher, suppressions),
+        webhook_service=webhook_service,
         clock=clock,
     )
 

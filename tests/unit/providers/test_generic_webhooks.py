@@ -149,6 +149,117 @@ def test_only_text_messages_have_keywords(
     assert parse_message(path, payload).keyword is keyword
 
 
+# --- Messages that can only be read in part --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("+5215512345678", "+525512345678"),
+        ("+22997123456", "+2290197123456"),
+        ("+22507123456", "+2250707123456"),
+        ("447911123456", "+447911123456"),
+        (18_045_551_234, "+18045551234"),
+        ("+68849", "68849"),
+        ("19123456", "19123456"),
+        ("7", "7"),
+        ("Müller", "müller"),
+        ("InfoSMS-Service", "infosms-service"),
+        ("+3370005123456789", "+3370005123456789"),
+        ("whatsapp:+18045551234", "whatsapp:+18045551234"),
+    ],
+)
+def test_a_sender_is_kept_as_written_if_it_cannot_be_normalised(written: object, key: str) -> None:
+    message = parse_message(SMS_PATH, {**SMS, "from": written}).message
+
+    assert (message.from_key, message.warnings) == (key, [])
+
+
+@pytest.mark.parametrize("withheld", [MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"])
+def test_withheld_senders_are_not_one_person(withheld: object) -> None:
+    payload = without(SMS, "from") | ({} if withheld is MISSING else {"from": withheld})
+    first = parse_message(SMS_PATH, payload).message
+    second = parse_message(SMS_PATH, {**payload, "messaging_provider_id": "message-2"}).message
+
+    assert first.from_ == (str(withheld).strip() if withheld not in {MISSING, None, "", "  "} else "unknown")
+    assert first.conversation_key != second.conversation_key
+    assert first == parse_message(SMS_PATH, payload).message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("body", "half of one \ud83d", "half of one \ufffd"),
+        ("body", "me\0example.com", "me\ufffdexample.com"),
+        ("attachments", ["javascript:x", "https://a.example/b"], ["https://a.example/b"]),
+        ("attachments", 5, []),
+        ("attachments", [f"a{number}" for number in range(11)], [f"a{number}" for number in range(10)]),
+        ("timestamp", "soon", NOW),
+    ],
+)
+def test_a_field_that_can_only_be_read_in_part_is_named_in_the_warnings(
+    field: str, value: object, expected: object
+) -> None:
+    message = parse_message(SMS_PATH, {**SMS, field: value}).message
+
+    assert getattr(message, field) == expected
+    [warning] = message.warnings
+    assert warning.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(
+    ("type_", "attachments", "expected"),
+    [
+        ("sms", [], MessageType.SMS),
+        ("MMS", [], MessageType.MMS),
+        ("fax", [], MessageType.SMS),
+        (None, ["a"], MessageType.MMS),
+        ("sms", ["a"], MessageType.MMS),
+    ],
+)
+def test_attachments_make_an_mms(type_: object, attachments: list[str], expected: MessageType) -> None:
+    assert (
+        parse_message(SMS_PATH, {**SMS, "type": type_, "attachments": attachments}).message.type == expected
+    )
+
+
+def test_a_message_may_be_empty() -> None:
+    message = parse_message(SMS_PATH, without(SMS, "body", "attachments")).message
+
+    assert (message.body, message.attachments) == ("", [])
+
+
+def test_an_id_that_is_used_for_different_messages_does_not_make_them_one() -> None:
+    different: list[dict[str, Any]] = [
+        {},
+        {"body": "another text"},
+        {"from": "+18045551235"},
+        {"to": "+12016661235"},
+        {"attachments": ["https://a.example/b"]},
+    ]
+    ids = {parse_message(SMS_PATH, {**SMS, **fields}).message.id for fields in different}
+
+    assert len(ids) == len(different)
+
+
+@pytest.mark.parametrize("id_", [MISSING, None, "", "x" * 256, "a\nb"])
+def test_a_message_without_an_id_is_identified_by_its_content(id_: object) -> None:
+    payload = {**SMS, "messaging_provider_id": id_}
+    if id_ is MISSING:
+        del payload["messaging_provider_id"]
+    message = parse_message(SMS_PATH, payload).message
+
+    assert message == parse_message(SMS_PATH, payload).message
+    assert message.id != parse_message(SMS_PATH, {**payload, "body": "another"}).message.id
+    assert message.provider_message_id
+
+
+def test_a_time_ahead_of_ours_counts_as_now() -> None:
+    message = parse_message(SMS_PATH, {**SMS, "timestamp": "9999-12-31T23:59:59Z"}).message
+
+    assert message.timestamp == NOW
+
+
 # --- Receipts -----------------------------------------------------------------------------------------
 
 
@@ -213,24 +324,12 @@ def test_the_responses_have_our_id_and_the_status() -> None:
 @pytest.mark.parametrize(
     ("path", "field", "value"),
     [
-        (SMS_PATH, "messaging_provider_id", MISSING),
-        (SMS_PATH, "messaging_provider_id", ""),
-        (SMS_PATH, "messaging_provider_id", 5),
-        (SMS_PATH, "messaging_provider_id", "x" * 256),
-        (SMS_PATH, "messaging_provider_id", "a\nb"),
-        (SMS_PATH, "type", MISSING),
-        (SMS_PATH, "type", "email"),
-        (SMS_PATH, "body", "nul \x00"),
-        (SMS_PATH, "body", 5),
-        (SMS_PATH, "from", MISSING),
-        (SMS_PATH, "to", "nobody in particular"),
-        (SMS_PATH, "timestamp", 5),
-        (SMS_PATH, "attachments", "https://example.com/a.jpg"),
-        (SMS_PATH, "attachments.0", ["javascript:alert(1)"]),
-        (EMAIL_PATH, "xillio_id", MISSING),
-        (EMAIL_PATH, "from", "nobody"),
-        (EMAIL_PATH, "type", "sms"),
-        (EMAIL_PATH, "subject", "two\nlines"),
+        (SMS_PATH, "from", []),
+        (SMS_PATH, "to", MISSING),
+        (SMS_PATH, "to", ""),
+        (SMS_PATH, "body", {}),
+        (EMAIL_PATH, "to", 1.5),
+        (EMAIL_PATH, "subject", ["a", "b"]),
         (SMS_STATUS_PATH, "messaging_provider_id", MISSING),
         (SMS_STATUS_PATH, "status", MISSING),
         (SMS_STATUS_PATH, "status", "frobnicated"),
@@ -250,19 +349,10 @@ def test_an_invalid_field_is_named(path: str, field: str, value: object) -> None
     assert invalid_fields(path, json_bytes(payload), JSON) == {field}
 
 
-@pytest.mark.parametrize("attachments", [None, [], MISSING])
-def test_a_message_needs_a_body_or_attachments(attachments: object) -> None:
-    payload = without(SMS, "body", "attachments")
-    payload |= {} if attachments is MISSING else {"attachments": attachments}
-
-    assert invalid_fields(SMS_PATH, json_bytes(payload), JSON) == {"body"}
-
-
 def test_every_invalid_field_is_named() -> None:
-    payload = {**SMS, "from": "?", "to": 5, "type": "fax", "body": "\x00", "attachments": ["data:x", "a", 1]}
-    fields = {"from", "to", "type", "body", "attachments.0", "attachments.2"}
+    payload: dict[str, Any] = {**SMS, "from": {}, "to": [], "body": {}}
 
-    assert invalid_fields(SMS_PATH, json_bytes(payload), JSON) == fields
+    assert invalid_fields(SMS_PATH, json_bytes(payload), JSON) == {"from", "to", "body"}
 
 
 @pytest.mark.parametrize("path", PAYLOADS)
@@ -278,17 +368,9 @@ def test_malformed_json_is_unreadable(path: str, body: bytes) -> None:
         parse(path, body, JSON)
 
 
-@pytest.mark.parametrize("path", PAYLOADS)
-def test_a_lone_surrogate_in_an_unknown_field_is_refused(path: str) -> None:
+@pytest.mark.parametrize("path", [SMS_STATUS_PATH, EMAIL_STATUS_PATH])
+def test_a_lone_surrogate_in_an_unknown_field_of_a_receipt_is_refused(path: str) -> None:
     assert invalid_fields(path, json_bytes({**PAYLOADS[path], "extra": ["\ud800"]}), JSON) == {"body"}
-
-
-@pytest.mark.parametrize("path", PAYLOADS)
-def test_a_lone_surrogate_is_a_fault_of_its_field_beside_the_others(path: str) -> None:
-    [id_field] = {"messaging_provider_id", "xillio_id"} & PAYLOADS[path].keys()
-    body = json_bytes({**PAYLOADS[path], id_field: "\ud800", "timestamp": "soon"})
-
-    assert invalid_fields(path, body, JSON) == {id_field, "timestamp"}
 
 
 @pytest.mark.parametrize("path", PAYLOADS)

@@ -101,11 +101,9 @@ def test_unknown_fields_are_kept() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "fault"),
     [
-        *((name, value, name) for name in ("From", "To", "MessageSid") for value in ("", ["+1", "+2"])),
+        *((name, ["+1", "+2"], name) for name in ("From", "To", "MessageSid")),
+        *((name, "", name) for name in ("To", "MessageSid")),
         ("Body", ["a", "b"], "Body"),
-        ("From", "nobody in particular", "From"),
-        ("From", "whatsapp:+18045551234", "From"),
-        ("To", "messenger:12016661234", "To"),
         ("MessageSid", SMS["MessageSid"] + "NumMedia0", "MessageSid"),
         ("MessageSid", SMS["MessageSid"][:-1], "MessageSid"),
         ("MessageSid", "AC" + "1" * 32, "MessageSid"),

@@ -1,9 +1,12 @@
+import phonenumbers
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.addresses import InvalidAddressError, is_sender_id, parse_email, parse_phone
+from shared.addresses import MAX_ADDRESS_LENGTH, Address, InvalidAddressError, parse_email, read_email
 from shared.channels import Channel
+from shared.phone_numbers import is_sender_id, parse_phone, read_phone
+from shared.text import NOT_A_LINE
 
 VALID_PHONES = {
     "+12016661234": "+12016661234",
@@ -85,3 +88,112 @@ def test_any_text_is_rejected_or_an_address_whose_spelling_has_the_same_key(
     except InvalidAddressError:
         return
     assert channel.parse_address(address.spelling, default_region="US").key == address.key
+
+
+# --- Numbers without a plus ---
+
+
+@pytest.mark.parametrize(
+    ("region", "text", "expected"),
+    [
+        ("US", "4534412345", "+4534412345"),
+        ("US", "6591234567", "+6591234567"),
+        ("US", "447911123456", "+447911123456"),
+        ("US", "2125551234", "+12125551234"),
+        ("US", "12125551234", "+12125551234"),
+        ("US", "011 44 7911 123456", "+447911123456"),
+        ("DE", "4915123456789", "+4915123456789"),
+        ("DE", "0151 23456789", "+4915123456789"),
+        ("ID", "62812345678", "+62812345678"),
+        ("XK", "38343123456", "+38343123456"),
+        ("NO", "47412345", "+4747412345"),
+    ],
+)
+def test_the_valid_reading_of_a_number_without_a_plus_counts(region: str, text: str, expected: str) -> None:
+    assert parse_phone(text, region).key == read_phone(text, region).key == expected  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["06 12 34 56 78", "0412 345 678", "050 123 4567", "000-000-0000", "123-456-7890", "804-055-1234"],
+)
+def test_a_national_form_that_no_plan_has_is_rejected_for_clients_only(text: str) -> None:
+    with pytest.raises(InvalidAddressError):
+        parse_phone(text, "US")
+    address = read_phone(text, "US")
+    assert address
+    assert address.spelling == text
+
+
+@pytest.mark.parametrize("region", sorted(phonenumbers.SUPPORTED_REGIONS))
+def test_every_region_has_one_key_for_all_notations_of_a_number(region: str) -> None:
+    number = phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+    number = number or phonenumbers.example_number(region)
+    assert number
+    forms = phonenumbers.PhoneNumberFormat
+    e164 = phonenumbers.format_number(number, forms.E164)
+    written = [phonenumbers.format_number(number, form) for form in (forms.INTERNATIONAL, forms.RFC3966)]
+    national = phonenumbers.format_number(number, forms.NATIONAL)
+    keys = [parse_phone(text, "US").key for text in (e164, *written, f"\u202a{e164}\u202c")]
+
+    assert set(keys) == {e164}
+    assert parse_phone(e164[1:], region).key == e164
+    # A few countries have national numbers of the length of short codes.
+    assert parse_phone(national, region).key in {e164, national}
+
+
+# --- What providers deliver ---
+
+
+@given(st.text(max_size=400), st.sampled_from(Channel))
+def test_any_text_that_a_provider_delivers_is_an_address_or_missing(text: str, channel: Channel) -> None:
+    address = channel.read_address(text, default_region="US")
+
+    if address is not None:
+        assert 0 < len(address.spelling) <= MAX_ADDRESS_LENGTH
+        assert 0 < len(address.key) <= 2 * MAX_ADDRESS_LENGTH
+        assert not NOT_A_LINE.search(address.spelling)
+        assert channel.read_address(text, default_region="US") == address
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("MAILER-DAEMON", "mailer-daemon"),
+        ("a..b@example.com", "a..b@example.com"),
+        ("Ann@under_score.example", "ann@under_score.example"),
+        ("x@host.local", "x@host.local"),
+        ("jörg@example.com", "jörg@example.com"),
+        ("Jo\u0308rg <jo\u0308rg@example.com>", "jörg@example.com"),
+    ],
+)
+def test_an_email_address_is_kept_as_written_if_it_cannot_be_normalised(text: str, key: str) -> None:
+    address = read_email(text)
+
+    assert address
+    assert address.key == key
+
+
+def test_two_people_whose_addresses_fold_to_the_same_text_are_not_one() -> None:
+    assert parse_email("a@straße.example").key == "a@xn--strae-oqa.example"
+    assert parse_email("a@strasse.example").key == "a@strasse.example"
+    ss, sharp = read_email("strasse@example.com"), read_email("straße@example.com")
+    assert ss
+    assert sharp
+    assert ss.key != sharp.key
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ann@example.com", None),
+        ("<ann@example.com>", None),
+        ("Jörg <ann@example.com>", "Jörg"),
+        ('"李, 雷" <ann@example.com>', "李, 雷"),
+        (r'"The \"Boss\"" <ann@example.com>', 'The "Boss"'),
+        ("St. John [staff] <ann@example.com>", "St. John [staff]"),
+        ("👨‍👩‍👧 <ann@example.com>", "👨‍👩‍👧"),
+    ],
+)
+def test_a_display_name_may_be_in_any_script(text: str, name: str | None) -> None:
+    assert parse_email(text) == Address("ann@example.com", "ann@example.com", name)

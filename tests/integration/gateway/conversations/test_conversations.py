@@ -1,6 +1,7 @@
 """Conversations and their messages, as they are stored."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -69,7 +70,7 @@ async def test_a_conversation_by_its_id_and_by_its_key(gateway: httpx.AsyncClien
 async def test_messages_are_read_oldest_first_page_by_page(gateway: httpx.AsyncClient, rows: Rows) -> None:
     moments = [(3, 0), (1, 0), (2, 1), (2, 0), (2, 0), (0, 0), (4, 0)]
     ids = {
-        await rows.message(BOB, ALICE, timestamp=minutes(at), created_at=minutes(created)): (at, created)
+        await rows.message(BOB, ALICE, timestamp=minutes(at), created_at=minutes(10 + created)): (at, created)
         for at, created in moments
     }
     key = key_of(ALICE, BOB)
@@ -83,6 +84,27 @@ async def test_messages_are_read_oldest_first_page_by_page(gateway: httpx.AsyncC
     in_order = sorted(ids, key=lambda id_: (ids[id_], id_))
     assert read == [str(id_) for id_ in in_order]
     assert [len(page) async for page in pages(gateway, "/api/conversations/1/messages?limit=7")] == [7]
+
+
+async def test_a_time_that_is_not_plausible_does_not_place_a_message(
+    gateway: httpx.AsyncClient, rows: Rows
+) -> None:
+    written = {"first": 0, "ahead": 60 * 24 * 365, "ancient": -60 * 24 * 365, "delayed": 2.5, "last": 4}
+    for arrived_at, (body, written_at) in enumerate(written.items()):
+        await rows.message(
+            ALICE, BOB, body=body, timestamp=minutes(written_at), created_at=minutes(arrived_at)
+        )
+    conversation = key_of(ALICE, BOB)
+    path = f"/api/conversations/{conversation}"
+
+    page = (await gateway.get(f"{path}/messages", params={"limit": 3})).json()
+    rest = await gateway.get(f"{path}/messages", params={"limit": 3, "cursor": page["next_cursor"]})
+    bodies = [item["body"] for item in (*page["items"], *rest.json()["items"])]
+    assert bodies == ["first", "ahead", "ancient", "delayed", "last"]
+
+    shown = (await gateway.get(path)).json()
+    assert shown["last_message"]["body"] == "last"
+    assert datetime.fromisoformat(shown["last_message_at"]) == minutes(4)
 
 
 async def test_a_cursor_of_another_conversation_is_refused(gateway: httpx.AsyncClient, rows: Rows) -> None:

@@ -2,7 +2,7 @@
 
 from shared.bus.dead_letters import unreadable
 from shared.channels import Channel, Direction
-from shared.dead_letters import DeadLetter, Origin
+from shared.dead_letters import DeadLetter, Origin, PostedWebhook
 from shared.errors import BadMessageError
 from shared.ids import dead_letter_id
 from shared.message import AttemptError, DeliveryRequest
@@ -10,6 +10,9 @@ from tests import messages
 from tests.integration.gateway.rows import START
 
 PAYLOAD = b'{"type": "messaging.message.received.v9"}'
+WEBHOOK = PostedWebhook(
+    path="/api/webhooks/sms", query="", content_type="application/json", received_at=START
+)
 SUBJECT = "inbound.message.sms.7.13db6b6e-2dbd-5c1c-b749-f90205e39fde"
 
 
@@ -40,6 +43,19 @@ def unknown(
     """Return the dead letter of an event whose type is unknown."""
     origin = Origin(stream=stream, sequence=sequence, subject=subject, consumer="ingest-inbound")
     return unreadable(payload, BadMessageError("unknown_type", "v9"), origin)
+
+
+def posted(body: str) -> DeadLetter:
+    """Return the dead letter of a webhook that could not be read."""
+    return DeadLetter(
+        id=dead_letter_id("webhook", body),
+        direction=Direction.INBOUND,
+        channel=Channel.SMS,
+        reason="webhook_unreadable",
+        detail="The body is not JSON",
+        payload=body,
+        webhook=WEBHOOK,
+    )
 
 
 def request_of(dead_letter: DeadLetter) -> DeliveryRequest:

@@ -1,6 +1,7 @@
 """Replaying and discarding one dead letter."""
 
 import base64
+import json
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,11 +18,21 @@ from shared.ids import event_id
 from shared.status import IN_DOUBT, Status
 from tests import messages
 from tests.integration.gateway.conftest import StartGateway
-from tests.integration.gateway.dead_letters.letters import PAYLOAD, SUBJECT, request_of, undelivered, unknown
-from tests.integration.gateway.rows import Rows
+from tests.integration.gateway.dead_letters.letters import (
+    PAYLOAD,
+    SUBJECT,
+    WEBHOOK,
+    posted,
+    request_of,
+    undelivered,
+    unknown,
+)
+from tests.integration.gateway.rows import START, Rows
 from tests.integration.gateway.streams import count, events
 
 pytestmark = pytest.mark.integration
+
+EVENT = {"Content-Type": "application/cloudevents+json"}
 
 REASON = {"reason": "a test"}
 
@@ -204,7 +215,7 @@ async def test_an_unreadable_payload_returns_to_its_stream_unchanged(
     assert await count(jetstream, Stream.INBOUND) == 1
     message = await jetstream.get_msg(Stream.INBOUND, 1)
     assert (message.subject, message.data) == (SUBJECT, payload)
-    assert message.headers == {"Nats-Msg-Id": str(event_id(dead_letter.id, "replayed"))}
+    assert message.headers == {**EVENT, "Nats-Msg-Id": str(event_id(dead_letter.id, "replayed"))}
 
 
 async def test_a_payload_that_was_cut_cannot_be_replayed(gateway: httpx.AsyncClient, rows: Rows) -> None:
@@ -230,6 +241,48 @@ async def test_a_dead_letter_without_a_payload_or_of_another_stream_cannot_be_re
     response = await replay(gateway, dead_letter.id)
 
     assert (response.status_code, response.json()["code"]) == (409, "nothing_to_replay")
+
+
+async def test_a_webhook_that_can_be_read_now_is_received_when_it_is_replayed(
+    gateway: httpx.AsyncClient, rows: Rows, jetstream: JetStreamContext
+) -> None:
+    body = json.dumps({"from": "+18045551234", "to": "+12016661234", "body": "Hello"})
+    dead_letter = posted(body)
+    await rows.dead_letter(dead_letter)
+
+    responses = [await replay(gateway, dead_letter.id) for _ in range(2)]
+
+    assert [response.status_code for response in responses] == [202, 202]
+    assert responses[0].json()["generation"] is None
+    [event] = await events(jetstream, Stream.INBOUND)
+    assert (event.data.message.body, event.data.message.created_at) == ("Hello", START)
+    assert {each.resolution for each in await resolutions(jetstream)} == {Resolution.REPLAYED}
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "code"),
+    [
+        ("{", {}, "nothing_to_replay"),
+        ('{"body": "to nobody"}', {}, "nothing_to_replay"),
+        ("{", {"is_cut": True}, "payload_cut"),
+        ("{}", {"webhook": WEBHOOK.model_copy(update={"path": "/api/webhooks/gone"})}, "nothing_to_replay"),
+    ],
+)
+async def test_a_webhook_that_still_cannot_be_read_remains_a_dead_letter(
+    gateway: httpx.AsyncClient,
+    rows: Rows,
+    jetstream: JetStreamContext,
+    body: str,
+    changes: dict[str, Any],
+    code: str,
+) -> None:
+    dead_letter = posted(body).model_copy(update=changes)
+    await rows.dead_letter(dead_letter)
+
+    response = await replay(gateway, dead_letter.id)
+
+    assert (response.status_code, response.json()["code"]) == (409, code)
+    assert await resolutions(jetstream) == []
 
 
 async def test_a_dead_letter_that_is_not_stored_cannot_be_resolved(gateway: httpx.AsyncClient) -> None:

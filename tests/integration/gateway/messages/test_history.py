@@ -71,6 +71,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "created_at": "2024-11-01T14:00:00Z",
         "send_at": None,
         "priority": "transactional",
+        "warnings": [],
         "segments": None,
         "encoding": None,
     }

@@ -80,8 +80,8 @@ def test_the_problems_of_each_operation_are_documented(document: dict[str, Any])
     assert documented["POST /api/dead-letters/{id}/discard"] == {
         *("400", "401", "404", "409", "413", "415", "422", "503")
     }
-    assert documented["POST /api/webhooks/sms"] == {"400", "401", "413", "415", "422", "503"}
-    assert documented["POST /api/webhooks/twilio/status"] == {*("400", "403", "413", "415", "422", "503")}
+    assert documented["POST /api/webhooks/sms"] == {"401", "413", "415", "503"}
+    assert documented["POST /api/webhooks/twilio/status"] == {"403", "413", "415", "503"}
     assert documented["GET /unsubscribe/{token}"] == {"404"}
     for name, problems in documented.items():
         is_clients = "/api/" in name and "/webhooks/" not in name

@@ -22,7 +22,7 @@ from services.gateway.messages.schemas import MessageCursor
 
 MOMENT = datetime(2024, 11, 1, 14, 0, 0, 123_456, tzinfo=UTC)
 CURSOR = ConversationCursor(last_message_at=MOMENT, id=7)
-MESSAGE_CURSOR = MessageCursor(timestamp=MOMENT, created_at=MOMENT, id=UUID(int=1))
+MESSAGE_CURSOR = MessageCursor(placed_at=MOMENT, created_at=MOMENT, id=UUID(int=1))
 
 
 @pytest.mark.parametrize("cursor", [CURSOR, MESSAGE_CURSOR])
@@ -94,7 +94,7 @@ def test_a_cursor_that_was_signed_with_another_secret_is_refused() -> None:
 
 
 def test_a_cursor_is_safe_in_a_url_and_not_too_long() -> None:
-    cursor = MessageCursor(timestamp=MOMENT, created_at=MOMENT, id=uuid4())
+    cursor = MessageCursor(placed_at=MOMENT, created_at=MOMENT, id=uuid4())
     text = encode_cursor(cursor, "messages")
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 

@@ -215,6 +215,7 @@ async def test_a_message_is_published_with_its_conversation(
         "created_at": "2026-01-02T03:04:05.678901Z",
         "send_at": None,
         "priority": "transactional",
+        "warnings": [],
         "segments": 1,
         "encoding": "GSM-7",
     }

@@ -55,17 +55,6 @@ SIGNATURES = {
 """The headers of the signatures."""
 
 
-def provider_of(path: str) -> str:
-    match path.split("/")[3:]:
-        case ["sms", *_]:
-            return "generic_sms"
-        case ["email", *_]:
-            return "generic_email"
-        case [provider, _]:
-            return provider
-    raise ValueError(path)
-
-
 def unsigned(path: str) -> dict[str, Any]:
     """Return the arguments of a valid request."""
     return {"content": BODIES[path], "headers": MEDIA_TYPES[path]}

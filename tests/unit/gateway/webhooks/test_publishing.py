@@ -10,7 +10,6 @@ from prometheus_client import REGISTRY
 
 from shared.bus.topology import Stream
 from shared.events import EventType
-from shared.ids import inbound_message_id
 from shared.status import Status
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW
@@ -46,11 +45,14 @@ def counted(name: str, **labels: str) -> Iterator[list[float]]:
     increase.append((REGISTRY.get_sample_value(name, labels) or 0) - before)
 
 
-async def test_a_generic_provider_is_answered_with_our_id(client: httpx.AsyncClient) -> None:
+async def test_a_generic_provider_is_answered_with_our_id(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
     message = await client.post(GENERIC_EMAIL, **unsigned(GENERIC_EMAIL))
     receipt = await client.post(GENERIC_SMS_STATUS, **unsigned(GENERIC_SMS_STATUS))
 
-    id_ = inbound_message_id("generic_email", "message-2")
+    [event, _] = events_in(server, Stream.INBOUND)
+    id_ = event.data.message.id
     assert (message.status_code, message.json()) == (200, {"id": str(id_), "status": "received"})
     assert (receipt.status_code, receipt.json()["status"]) == (200, "delivered")
 
@@ -170,7 +172,7 @@ async def test_an_invalid_event_is_counted_and_the_others_are_stored(
     bad: Any,  # noqa: ANN401 - JSON
 ) -> None:
     body = events(DELIVERED, bad, {**DELIVERED, "sg_event_id": "2"})
-    with counted("messaging_webhooks_refused_total", provider="sendgrid", reason="invalid_event") as invalid:
+    with counted("messaging_refused_total", route=SENDGRID_EVENTS, reason="invalid_event") as invalid:
         response = await client.post(SENDGRID_EVENTS, content=body, headers=JSON)
 
     assert response.json() == {"receipts": 2, "suppressions": 0, "invalid": 1}

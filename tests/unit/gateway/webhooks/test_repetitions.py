@@ -42,7 +42,8 @@ async def test_a_start_posted_again_does_not_undo_a_later_stop(word: str) -> Non
 
 
 async def test_an_old_signature_does_not_make_another_message() -> None:
-    app = create_gateway(twilio_auth_token=TOKEN, public_base_url=PUBLIC_URL)
+    server = JetStream(lambda: START)
+    app = create_gateway(server, twilio_auth_token=TOKEN, public_base_url=PUBLIC_URL)
     text = sms(1, "STOPFrom+15005550000")
     genuine = by_twilio(TWILIO_MESSAGES, text)
     moved = (
@@ -58,7 +59,9 @@ async def test_an_old_signature_does_not_make_another_message() -> None:
         for changes in moved:
             form = {name: value for name, value in {**text, **changes}.items() if value is not None}
             forged = {**genuine, "content": urlencoded(form)}
-            assert (await client.post(TWILIO_MESSAGES, **forged)).status_code == 422
+            assert (await client.post(TWILIO_MESSAGES, **forged)).status_code == 200
+    assert len(server.messages(Stream.INBOUND)) == 1
+    assert len(server.messages(Stream.DEADLETTER)) == len(moved)
 
 
 async def test_a_refusal_posted_again_does_not_undo_a_later_start() -> None:

@@ -1,0 +1,104 @@
+"""Types of the fields in webhooks of messages.
+
+A provider cannot be asked to correct a value, and the text behind it would be lost if it was refused. What
+cannot be read is therefore dropped or replaced, and named in the warnings of the validation context.
+"""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import PlainValidator, TypeAdapter, ValidationError, ValidationInfo, WithJsonSchema
+
+from shared.addresses import Address
+from shared.channels import Channel
+from shared.text import clean_text
+from shared.times import read_time
+from shared.validation import EMAIL_SCHEMA, PHONE_SCHEMA, Attachments, ProviderId
+
+_MAX_LISTED = 10
+
+_provider_id = TypeAdapter(ProviderId)
+_attachments = TypeAdapter(Attachments)
+
+
+def _warn(info: ValidationInfo, warning: str) -> None:
+    (info.context or {})["warnings"].append(f"{info.field_name}: {warning}")
+
+
+def _address(value: object, info: ValidationInfo, channel: Channel) -> Address | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError("should be a string")  # noqa: TRY004 - pydantic collects ValueErrors
+    return channel.read_address(value, default_region=(info.context or {})["default_region"])
+
+
+def _phone(value: object, info: ValidationInfo) -> Address | None:
+    return _address(value, info, Channel.SMS)
+
+
+def _email(value: object, info: ValidationInfo) -> Address | None:
+    return _address(value, info, Channel.EMAIL)
+
+
+def _text(value: object, info: ValidationInfo) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int | float):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError("should be a string")  # noqa: TRY004 - pydantic collects ValueErrors
+    text = clean_text(value)
+    if text != value:
+        _warn(info, "contains characters that cannot be kept, which were replaced")
+    return text
+
+
+def _urls(value: object, info: ValidationInfo) -> list[str]:
+    if value is None:
+        return []
+    values = value if isinstance(value, list) else [value]
+    kept: list[str] = []
+    for url in values:
+        try:
+            kept += _attachments.validate_python([url], strict=True)
+        except ValidationError:
+            _warn(info, "an attachment is not a URL, and was dropped")
+    if len(kept) > _MAX_LISTED:
+        _warn(info, f"only the first {_MAX_LISTED} of {len(kept)} were kept")
+    return kept[:_MAX_LISTED]
+
+
+def _time(value: object, info: ValidationInfo) -> datetime | None:
+    moment = read_time(value)
+    if moment is None and value is not None and value != "":
+        _warn(info, "cannot be read, so the message has the time of its arrival")
+    return moment
+
+
+def _id(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    try:
+        return _provider_id.validate_python(value, strict=True)
+    except ValidationError:
+        return None
+
+
+ReadPhone = Annotated[Address | None, PlainValidator(_phone), PHONE_SCHEMA]
+"""The address of a text message; None if it is missing or withheld."""
+
+ReadEmail = Annotated[Address | None, PlainValidator(_email), EMAIL_SCHEMA]
+ReadText = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+ReadUrls = Annotated[
+    list[str],
+    PlainValidator(_urls),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "format": "uri-reference"}}),
+]
+ReadTime = Annotated[
+    datetime | None, PlainValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+ReadId = Annotated[str | None, PlainValidator(_id), WithJsonSchema({"type": "string"})]
+"""The provider's id of a message; None if it has none that can be stored."""

@@ -1,0 +1,78 @@
+"""Times as providers and mail programs write them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+LATEST_ARRIVAL = timedelta(days=4)
+"""The longest time for which providers keep trying to deliver a message; SendGrid does for three days."""
+
+_EPOCH = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")
+_ISO = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)"
+    r"(?:[Tt ](?P<hour>[01]\d|2[0-4]):(?P<minute>[0-5]\d)"
+    r"(?::(?P<second>[0-5]\d|60)(?:[.,](?P<fraction>\d{1,12}))?)?"
+    r" ?(?P<offset>[Zz]|[+-]\d\d(?::?\d\d)?)?)?",
+    flags=re.ASCII,
+)
+
+_MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 1e11, 1e14, 1e17
+"""The least numbers that are taken for these units rather than for seconds."""
+
+
+def read_time(value: object) -> datetime | None:
+    """Return the time that a value denotes, or None if it cannot be read.
+
+    It may be a number of seconds since 1970 (or of milli-, micro- or nanoseconds), ISO 8601 with the common
+    deviations, or RFC 5322. A leap second counts as the second after it, and a time without an offset is in
+    UTC.
+    """
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _from_epoch(float(value))
+        if not isinstance(value, str):
+            return None
+        text = value.strip()
+        if _EPOCH.fullmatch(text):
+            return _from_epoch(float(text))
+        found = _ISO.fullmatch(text)
+        return _from_iso(found) if found else _in_utc(parsedate_to_datetime(text))
+    except (ValueError, OverflowError, OSError, TypeError, IndexError):
+        return None
+
+
+def place_in_time(written_at: datetime, arrived_at: datetime) -> datetime:
+    """Return the time by which a message is ordered among others.
+
+    It is the time at which it was written, unless that is further in the past than a message can be under
+    way. Then the clock of its author is wrong, or the message is a copy of an old one.
+    """
+    is_plausible = arrived_at - LATEST_ARRIVAL <= written_at <= arrived_at
+    return written_at if is_plausible else arrived_at
+
+
+def _from_epoch(number: float) -> datetime:
+    for least, per_second in ((_NANOSECONDS, 1e9), (_MICROSECONDS, 1e6), (_MILLISECONDS, 1e3)):
+        if number >= least:
+            number /= per_second
+            break
+    return datetime.fromtimestamp(number, UTC)
+
+
+def _from_iso(found: re.Match[str]) -> datetime:
+    hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
+    microseconds = int((found["fraction"] or "0")[:6].ljust(6, "0"))
+    since_midnight = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=microseconds)
+    day = datetime.fromisoformat(f"{found['date']}T00:00:00{_offset(found['offset'])}")
+    return _in_utc(day + since_midnight)
+
+
+def _offset(text: str | None) -> str:
+    if text is None or text in {"Z", "z"}:
+        return "+00:00"
+    digits = text[1:].replace(":", "").ljust(4, "0")
+    return f"{text[0]}{digits[:2]}:{digits[2:]}"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

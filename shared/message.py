@@ -1,6 +1,6 @@
 """Messages, and the models around their delivery: requests, status reports and receipts."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -11,6 +11,8 @@ from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
 from shared.status import IN_DOUBT, Status, Step
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class FrozenModel(BaseModel):
@@ -94,7 +96,8 @@ class Message(FrozenModel):
 
     def expiry(self, validity: timedelta, now: datetime) -> datetime:
         """Return the time until which the message may be sent if it is accepted or replayed now."""
-        return max(now, self.send_at or now) + validity
+        start = max(now, self.send_at or now)
+        return start + min(validity, _END_OF_TIME - start)
 
 
 class AttemptError(FrozenModel):

@@ -103,9 +103,22 @@ class SmsRequest(SendRequest):
     @field_validator("type")
     @classmethod
     def _require_number_for_mms(cls, type_: str, info: ValidationInfo) -> str:
-        if type_ == MessageType.MMS and "from_" in info.data and is_sender_id(info.data["from_"]):
+        if type_ == MessageType.MMS and _is_from_sender_id(info):
             raise ValueError("cannot be mms from an alphanumeric sender id, which can only send sms")
         return type_
+
+    @field_validator("attachments")
+    @classmethod
+    def _require_number_for_attachments(
+        cls, attachments: list[str] | None, info: ValidationInfo
+    ) -> list[str] | None:
+        if attachments and info.data.get("type") == MessageType.SMS and _is_from_sender_id(info):
+            raise ValueError("cannot be sent from an alphanumeric sender id, which can only send sms")
+        return attachments
+
+
+def _is_from_sender_id(info: ValidationInfo) -> bool:
+    return "from_" in info.data and is_sender_id(info.data["from_"])
 
 
 class EmailRequest(SendRequest):
@@ -171,12 +184,17 @@ class MessageResponse(BaseModel):
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property
     def segments(self) -> int | None:
-        return segments_of(self.body).count if self.type is MessageType.SMS else None
+        return segments_of(self.body).count if self._is_sms else None
 
     @computed_field(description="Encoding of an SMS; null for other messages", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
     @property
     def encoding(self) -> Encoding | None:
-        return segments_of(self.body).encoding if self.type is MessageType.SMS else None
+        return segments_of(self.body).encoding if self._is_sms else None
+
+    @property
+    def _is_sms(self) -> bool:
+        # Earlier versions kept the type sms of messages that were sent as MMS because of their attachments.
+        return self.type is MessageType.SMS and not self.attachments
 
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:

@@ -147,13 +147,18 @@ def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Mes
         created_at=now,
         **{
             **fields,
-            "type": MessageType(body.type),
+            "type": MessageType.MMS if _is_mms(body) else MessageType(body.type),
             "body": body.body or "",
             "attachments": body.attachments or [],
             "timestamp": body.timestamp or now,
             "priority": body.priority or Priority.TRANSACTIONAL,
         },
     )
+
+
+def _is_mms(body: SendRequest) -> bool:
+    """Return whether providers send a request as an MMS, as they do with any SMS that has attachments."""
+    return body.type == MessageType.SMS and bool(body.attachments)
 
 
 @cache
@@ -166,6 +171,6 @@ def _refusal_by_time(send_at: datetime | None, now: datetime) -> InvalidRequestE
         return None
     if send_at < now - _CLOCK_SKEW:
         return InvalidRequestError(Fault("send_at", "is in the past"))
-    if send_at > now + SEND_WINDOW:
+    if send_at - now > SEND_WINDOW:
         return InvalidRequestError(Fault("send_at", f"is more than {SEND_WINDOW.days} days ahead"))
     return None

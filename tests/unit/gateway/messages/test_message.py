@@ -141,10 +141,7 @@ def test_attachments_are_optional(payload: dict[str, Any]) -> None:
     ],
 )
 def test_attachments_are_kept_unchanged(url: str) -> None:
-    sent = sms(attachments=[url])
-
-    assert sent.attachments == [url]
-    assert sent.type is MessageType.SMS
+    assert sms(attachments=[url]).attachments == [url]
 
 
 @pytest.mark.parametrize("body", [None, "", " "])
@@ -175,6 +172,7 @@ def test_an_email_can_have_a_subject_and_name_its_type() -> None:
         ({"body": "x" * 161}, 2, "GSM-7"),
         ({"body": "ж" * 71}, 2, "UCS-2"),
         ({"type": "mms"}, None, None),
+        ({"attachments": ["https://example.com/a.jpg"]}, None, None),
     ],
 )
 def test_the_response_has_the_segments_of_an_sms(
@@ -183,6 +181,17 @@ def test_the_response_has_the_segments_of_an_sms(
     response = MessageResponse.of(sms(**payload), Status.ACCEPTED).model_dump(mode="json", by_alias=True)
 
     assert (response["segments"], response["encoding"]) == (segments, encoding)
+
+
+def test_an_sms_with_attachments_becomes_an_mms() -> None:
+    assert sms(attachments=["https://example.com/a.jpg"]).type is MessageType.MMS
+    assert sms(attachments=[]).type is MessageType.SMS
+
+
+def test_an_mms_that_an_earlier_version_stored_as_an_sms_has_no_segments() -> None:
+    stored = sms(attachments=["https://example.com/a.jpg"]).model_copy(update={"type": MessageType.SMS})
+
+    assert MessageResponse.of(stored, Status.SENT).segments is None
 
 
 async def test_a_message_is_published_with_its_conversation(

@@ -178,6 +178,14 @@ async def test_an_alphanumeric_sender_cannot_send_mms(
         assert faults_of(response) == {"type"}
 
 
+async def test_an_alphanumeric_sender_cannot_send_attachments(client: httpx.AsyncClient) -> None:
+    payload = {**SMS, "from": "ACME", "attachments": ["https://example.com/a.jpg"]}
+    response = await post_json(client, SEND_SMS, payload)
+
+    assert response.status_code == 422
+    assert faults_of(response) == {"attachments"}
+
+
 @pytest.mark.parametrize("character", ["x", "ж", "😀"])
 async def test_an_sms_has_up_to_1600_characters_of_any_alphabet(
     client: httpx.AsyncClient, character: str
@@ -198,6 +206,22 @@ async def test_a_time_in_the_past_or_too_far_ahead_is_refused(
         assert response.status_code == 422
         assert faults_of(response) == {"send_at"}
     assert server.messages(Stream.OUTBOUND) == []
+
+
+@pytest.mark.parametrize("path", [SEND_SMS, SEND_EMAIL])
+@pytest.mark.parametrize(
+    "send_at",
+    ["0001-01-01T00:00:00Z", "9999-12-31T19:59:59Z", "9999-12-31T20:00:00Z", "9999-12-31T23:59:59.999999Z"],
+)
+async def test_a_time_at_either_end_of_the_calendar_is_refused(
+    client: httpx.AsyncClient, path: str, send_at: str
+) -> None:
+    for headers in ({}, {"Idempotency-Key": "a-key"}):
+        payload = {**(SMS if path == SEND_SMS else EMAIL), "send_at": send_at}
+        response = await client.post(path, json=payload, headers=headers)
+
+        assert response.status_code == 422
+        assert faults_of(response) == {"send_at"}
 
 
 @pytest.mark.parametrize(

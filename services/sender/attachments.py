@@ -13,7 +13,10 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import Message as Headers
+from email.utils import collapse_rfc2231_value
 from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
@@ -21,8 +24,11 @@ from typing import Protocol
 from urllib.parse import unquote
 
 import httpx
+import structlog
 
 from shared.providers.base import File, RejectedError, TemporaryError
+
+_log = structlog.get_logger()
 
 MAX_BYTES = 10 * 1024 * 1024
 """For all attachments of a message. Base64 adds a third, which is as much as mail servers usually accept."""
@@ -55,6 +61,8 @@ class Fetch(Protocol):
 
     async def __call__(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
         """Return the files at some URLs, which have at most this many bytes together.
+
+        Files without content are left out, since providers refuse an e-mail because of them.
 
         Raises:
             RejectedError: they are larger, with the code `TOO_LARGE`, or cannot be used.
@@ -112,8 +120,12 @@ class _Fetcher:
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 for url in urls:
-                    files.append(await self._fetch_one(url, remaining))
-                    remaining -= len(files[-1].content)
+                    file = await self._fetch_one(url, remaining)
+                    if not file.content:
+                        _log.warning("empty_attachment_left_out", name=file.name)
+                        continue
+                    files.append(file)
+                    remaining -= len(file.content)
         except (httpx.InvalidURL, ValueError) as exc:
             raise _refused("its URL is not valid") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
@@ -227,9 +239,21 @@ def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
     if len(content_disposition) <= _MAX_HEADER:
         headers = Headers()
         headers["Content-Disposition"] = content_disposition
-        with suppress(ValueError):  # some of Python's character sets cannot decode at all
-            yield headers.get_filename("")
+        parameters = headers.get_params(failobj=[], header="Content-Disposition")
+        given = [value for name, value in parameters if name.lower() == "filename"]
+        # The extended notation takes precedence, in which a value is a tuple.
+        for value in sorted(given, key=lambda value: isinstance(value, str)):
+            with suppress(ValueError):  # some of Python's character sets cannot decode at all
+                yield _decode_words(collapse_rfc2231_value(value))
     yield unquote(url.path)
+
+
+def _decode_words(name: str) -> str:
+    """Decode a name in encoded words (RFC 2047), which some servers send although no standard allows it."""
+    try:
+        return str(make_header(decode_header(name)))
+    except (HeaderParseError, LookupError, ValueError):
+        return name
 
 
 def _too_large() -> RejectedError:

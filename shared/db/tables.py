@@ -127,6 +127,7 @@ class Message(Base):
     Attributes:
         timestamp: when the message was written, according to its sender; it orders a conversation.
         created_at: when the gateway accepted the message; it orders messages with the same timestamp.
+        email: the fields `EMAIL_FIELDS` that have a value; null if there are none.
     """
 
     __tablename__ = "messages"
@@ -159,6 +160,7 @@ class Message(Base):
     provider: Mapped[str | None]
     provider_message_id: Mapped[str | None]
     priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
+    email: Mapped[dict[str, Any] | None]
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 

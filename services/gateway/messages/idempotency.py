@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from services.gateway.http.errors import ConflictError, InvalidRequestError
 from services.gateway.messages.schemas import SendRequest
+from shared.addresses import Address
 from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError
 from shared.bus.topology import KEY_RETENTION
 from shared.errors import BusUnavailableError
@@ -87,7 +88,16 @@ def fingerprint(body: SendRequest) -> str:
     change the digests of requests without it.
     """
     fields = {name: value for name, value in body if value}
-    return blake2b(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    encoded = orjson.dumps(fields, _encode, orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS)
+    return blake2b(encoded, digest_size=16).hexdigest()
+
+
+def _encode(value: object) -> orjson.Fragment:
+    if not isinstance(value, Address):
+        raise TypeError(f"{type(value)} cannot be part of a request")
+    # In this order, so that an address without a name has the same digest in every release.
+    fields = {"spelling": value.spelling, "key": value.key} | ({"name": value.name} if value.name else {})
+    return orjson.Fragment(orjson.dumps(fields))
 
 
 class StoredRequest(BaseModel):

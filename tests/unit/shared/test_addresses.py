@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.addresses import InvalidAddressError, is_sender_id, parse_email, parse_phone
+from shared.addresses import Address, InvalidAddressError, is_sender_id, parse_email, parse_phone
 from shared.channels import Channel
 
 VALID_PHONES = {
@@ -63,6 +63,40 @@ def test_impossible_numbers_are_rejected(text: str) -> None:
 def test_emails_keep_their_spelling_beside_their_key(text: str, expected: tuple[str, str]) -> None:
     address = parse_email(text)
     assert (address.spelling, address.key) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Jörg Müller",
+            "李雷",
+            "Ann 🎉",
+            "St. John",
+            "Doe, Jane",
+            "Jane [Sales]",
+            "Jane (Sales)",
+            "Ann \u2013 Sales",
+        ),
+        *(
+            "O\u2019Brien",
+            "Jane\u00a0Doe",
+            "山田\u3000太郎",
+            "👩\u200d💻 Jane",
+            "jane@example.com",
+            "Casey's Garage",
+        ),
+    ],
+)
+def test_a_display_name_may_be_in_any_script(name: str) -> None:
+    for text in (f"{name} <jane@example.com>", f'"{name}" <jane@example.com>', f"{name}<jane@example.com>"):
+        assert parse_email(text) == Address("jane@example.com", "jane@example.com", name)
+
+
+@given(st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, max_size=60))
+def test_a_mailbox_keeps_its_name(name: str) -> None:
+    address = Address("jane@example.com", "jane@example.com", name.strip() or None)
+    assert parse_email(address.mailbox) == address
 
 
 @pytest.mark.parametrize("text", INVALID_EMAILS)

@@ -1,5 +1,6 @@
 """The message of a request, and its response."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import literal, select
 from services.gateway.messages import queries, service
 from services.gateway.messages.queries import select_messages
 from services.gateway.messages.schemas import EmailRequest, MessageResponse, SendRequest, SmsRequest
-from services.gateway.messages.service import outbound_message
+from services.gateway.messages.service import as_reply, outbound_message
 from shared.bus.topology import Stream
 from shared.channels import Channel, Direction, MessageType
 from shared.db import tables
@@ -194,6 +195,69 @@ def test_an_mms_that_an_earlier_version_stored_as_an_sms_has_no_segments() -> No
     assert MessageResponse.of(stored, Status.SENT).segments is None
 
 
+def test_the_fields_of_an_email_pass_from_the_request_to_the_response() -> None:
+    sent = email(
+        **{"from": "Jörg Müller <joerg@example.com>", "to": '"李雷" <lilei@example.com>'},
+        body="<p>Hi</p>",
+        body_type="html",
+        text="Hi",
+        reply_to=["Casey's Garage <office@example.com>"],
+        cc=["Doe, Jane <jane@example.com>", "JANE@example.com", "lilei@example.com"],
+        bcc=["jane@example.com", "Eve@example.com"],
+    )
+    response = MessageResponse.of(sent, Status.ACCEPTED).model_dump(mode="json", by_alias=True)
+
+    assert (response["from"], response["from_name"]) == ("joerg@example.com", "Jörg Müller")
+    assert (response["to"], response["to_name"]) == ("lilei@example.com", "李雷")
+    assert (response["body_type"], response["text"]) == ("html", "Hi")
+    assert response["reply_to"] == ["Casey's Garage <office@example.com>"]
+    assert response["cc"] == ['"Doe, Jane" <jane@example.com>']
+    assert response["bcc"] == ["Eve@example.com"]
+
+
+def test_an_earlier_version_does_without_the_fields_of_an_email() -> None:
+    fields = {"from_name", "to_name", "text", "body_type", "reply_to", "cc", "bcc", "references"}
+    stored = email().model_dump(mode="json", by_alias=True, exclude=fields)
+
+    assert Message.model_validate_json(json.dumps({**stored, "a_later_field": 1})).cc == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "answered", "expected"),
+    [
+        (None, "Quote", "Re: Quote"),
+        ("", "Quote", "Re: Quote"),
+        (None, "RE: Quote", "RE: Quote"),
+        ("Invoice", "Quote", "Invoice"),
+        (None, None, None),
+        (None, "x" * 998, "Re: " + "x" * 994),
+    ],
+)
+def test_a_reply_without_a_subject_has_that_of_its_parent(
+    subject: str | None, answered: str | None, expected: str | None
+) -> None:
+    parent = email().model_copy(update={"subject": answered})
+
+    assert as_reply(parent, email(subject=subject)).subject == expected
+
+
+@pytest.mark.parametrize(
+    ("references", "id_", "expected"),
+    [
+        ([], None, []),
+        ([], "<1@b.c>", ["<1@b.c>"]),
+        (["<0@b.c>"], "<1@b.c>", ["<0@b.c>", "<1@b.c>"]),
+        (["<0@b.c>"], None, ["<0@b.c>"]),
+    ],
+)
+def test_a_reply_continues_the_thread_of_its_parent(
+    references: list[str], id_: str | None, expected: list[str]
+) -> None:
+    parent = email().model_copy(update={"references": references, "email_id": id_})
+
+    assert as_reply(parent, email()).references == expected
+
+
 async def test_a_message_is_published_with_its_conversation(
     client: httpx.AsyncClient, server: JetStream
 ) -> None:
@@ -213,8 +277,15 @@ async def test_a_message_is_published_with_its_conversation(
         "type": "sms",
         "from": "+12016661234",
         "to": "+18045551234",
+        "from_name": None,
+        "to_name": None,
         "subject": None,
         "body": "text message",
+        "body_type": None,
+        "text": None,
+        "reply_to": [],
+        "cc": [],
+        "bcc": [],
         "attachments": [],
         "timestamp": "2026-01-02T03:04:05.678901Z",
         "status": "accepted",

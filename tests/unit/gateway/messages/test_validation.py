@@ -102,6 +102,18 @@ INVALID_EMAIL_FIELDS: list[tuple[str, object]] = [
     ("subject", "\ud800"),
     ("body", "nul \x00"),
     ("xillio_id", "message-2"),
+    ("to", "pepé@example.com"),
+    ("from", "Pepé <pepé@example.com>"),
+    ("to", "Ann <a@b.com>, Bob <c@d.com>"),
+    ("to", "a@b.com, Bob <c@d.com>"),
+    ("to", "Ann\r\nBcc: x <a@b.com>"),
+    ("cc", "a@b.com"),
+    ("cc.1", ["a@b.com", "nobody"]),
+    ("bcc.0", ["pepé@example.com"]),
+    ("reply_to.0", [""]),
+    ("cc", [f"{number}@example.com" for number in range(51)]),
+    ("body_type", "markdown"),
+    ("text", "nul \x00"),
 ]
 
 
@@ -124,6 +136,13 @@ async def test_an_invalid_field_of_an_email_is_named(
 
     assert response.status_code == 422
     assert faults_of(response) == {field}
+
+
+async def test_a_plain_body_has_no_text_beside_it(client: httpx.AsyncClient) -> None:
+    response = await post_json(client, SEND_EMAIL, {**EMAIL, "body_type": "text", "text": "Hello"})
+
+    assert response.status_code == 422
+    assert faults_of(response) == {"text"}
 
 
 async def test_every_field_at_fault_is_named(client: httpx.AsyncClient) -> None:

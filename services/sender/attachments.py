@@ -24,11 +24,8 @@ from typing import Protocol
 from urllib.parse import unquote
 
 import httpx
-import structlog
 
 from shared.providers.base import File, RejectedError, TemporaryError
-
-_log = structlog.get_logger()
 
 MAX_BYTES = 10 * 1024 * 1024
 """For all attachments of a message. Base64 adds a third, which is as much as mail servers usually accept."""
@@ -61,8 +58,6 @@ class Fetch(Protocol):
 
     async def __call__(self, urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[File]:
         """Return the files at some URLs, which have at most this many bytes together.
-
-        Files without content are left out, since providers refuse an e-mail because of them.
 
         Raises:
             RejectedError: they are larger, with the code `TOO_LARGE`, or cannot be used.
@@ -120,12 +115,8 @@ class _Fetcher:
         try:
             async with asyncio.timeout(TIME_LIMIT):
                 for url in urls:
-                    file = await self._fetch_one(url, remaining)
-                    if not file.content:
-                        _log.warning("empty_attachment_left_out", name=file.name)
-                        continue
-                    files.append(file)
-                    remaining -= len(file.content)
+                    files.append(await self._fetch_one(url, remaining))
+                    remaining -= len(files[-1].content)
         except (httpx.InvalidURL, ValueError) as exc:
             raise _refused("its URL is not valid") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:

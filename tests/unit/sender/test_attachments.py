@@ -121,12 +121,6 @@ async def test_an_attachment_that_cannot_be_fetched_is_an_error(
     assert "token" not in str(caught.value)
 
 
-async def test_a_file_without_content_is_left_out(server: StandIn, fetch: Fetch) -> None:
-    server.answer = lambda request: Answer(body=b"" if request.path == "/empty.txt" else b"A")
-    urls = [f"{server.url}/{name}" for name in ("a.txt", "empty.txt", "b.txt")]
-    assert [file.name for file in await fetch(urls)] == ["a.txt", "b.txt"]
-
-
 async def test_the_limit_applies_to_all_attachments_together(server: StandIn, fetch: Fetch) -> None:
     server.answer = lambda _: Answer(body=bytes(500))
     assert len(await fetch([server.url] * 2, 1000)) == 2
@@ -261,7 +255,6 @@ async def test_a_redirect_is_followed(server: StandIn) -> None:
 
 async def test_the_next_address_is_tried_if_one_does_not_answer(server: StandIn) -> None:
     url = f"http://files.example:{httpx.URL(server.url).port}/"
-    server.answer = lambda _: Answer(body=b"A")
     async with fetching(allow_private=True, look_up=hosts(files="127.0.0.2 127.0.0.1")) as fetch:
         assert len(await fetch([url])) == 1
 
@@ -274,7 +267,6 @@ async def test_tls_is_verified_for_the_host_name(
     monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "certificate.pem"))
     table = hosts(files="127.0.0.1", other="127.0.0.1")
     async with standing_in(tls=tls) as server, fetching(allow_private=True, look_up=table) as fetch:
-        server.answer = lambda _: Answer(body=b"A")
         fetched = fetch([f"https://{host}:{httpx.URL(server.url).port}/"])
         if is_trusted:
             assert len(await fetched) == 1

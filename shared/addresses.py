@@ -6,6 +6,7 @@ keeps the spelling that it was given, for sending, and is compared by its key.
 
 import re
 from dataclasses import dataclass
+from email.utils import quote
 from functools import lru_cache
 
 import phonenumbers
@@ -52,8 +53,7 @@ class Address:
             return self.spelling
         if _ATOMS.fullmatch(self.name):
             return f"{self.name} <{self.spelling}>"
-        quoted = re.sub(r'(["\\])', r"\\\1", self.name)
-        return f'"{quoted}" <{self.spelling}>'
+        return f'"{quote(self.name)}" <{self.spelling}>'
 
 
 def is_sender_id(address: Address) -> bool:

@@ -1,5 +1,7 @@
 import base64
+import re
 from collections.abc import Sequence
+from email.utils import quote
 from typing import Any
 
 from shared.addresses import Address
@@ -7,6 +9,8 @@ from shared.message import Message
 from shared.providers import mail
 from shared.providers.base import Adapter, File, HttpAnswer, HttpRequest
 from shared.providers.sendgrid.settings import SendGridSettings
+
+_SPECIALS = re.compile(r'[()<>\[\]:;@\\,"]')
 
 
 class SendGridAdapter(Adapter[SendGridSettings]):
@@ -42,14 +46,14 @@ def _unsubscribe_links(settings: SendGridSettings) -> mail.UnsubscribeLinks | No
 
 def _payload(message: Message, files: Sequence[File], links: mail.UnsubscribeLinks | None) -> dict[str, Any]:
     copies = {
-        name: [_mailbox(each.spelling, each.name) for each in addresses]
+        name: [_recipient(each.spelling, each.name) for each in addresses]
         for name, addresses in (("cc", message.cc), ("bcc", message.bcc))
         if addresses
     }
     # All recipients get the same headers, and the link is only for the first one.
     links = None if copies else links
     payload: dict[str, Any] = {
-        "personalizations": [{"to": [_mailbox(message.to, message.to_name)], **copies}],
+        "personalizations": [{"to": [_recipient(message.to, message.to_name)], **copies}],
         "from": _mailbox(message.from_, message.from_name),
         "subject": mail.subject_of(message),
         "content": [{"type": type_, "value": text} for type_, text in mail.parts_of(message)],
@@ -67,6 +71,11 @@ def _payload(message: Message, files: Sequence[File], links: mail.UnsubscribeLin
 
 def _mailbox(address: str, name: str | None) -> dict[str, str]:
     return {"email": mail.ascii_address(address), **({"name": name} if name else {})}
+
+
+def _recipient(address: str, name: str | None) -> dict[str, str]:
+    # SendGrid does not quote the names of recipients, and would send the e-mail to a part of such a name.
+    return _mailbox(address, f'"{quote(name)}"' if name and _SPECIALS.search(name) else name)
 
 
 def _reply_to(addresses: Sequence[Address]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ COPIED_ROW = sendgrid(
     personalizations=[
         {
             "to": [{"email": "ben@xn--bcher-kva.example", "name": "李雷"}],
-            "cc": [{"email": "ann@xn--bcher-kva.example", "name": "Doe, Jane"}],
+            "cc": [{"email": "ann@xn--bcher-kva.example", "name": '"Doe, Jane"'}],
             "bcc": [{"email": "eve@b.example"}],
         }
     ],

@@ -62,13 +62,24 @@ def test_any_accepted_email_is_accepted_by_sendgrid(payload: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["Jörg Müller", "李雷", "Doe, Jane", "Ann \U0001f389", "St. John", "Jane [Sales]"]
+    ("name", "of_recipient"),
+    [
+        ("Jörg Müller", "Jörg Müller"),
+        ("李雷", "李雷"),
+        ("Ann \U0001f389", "Ann \U0001f389"),
+        ("St. John", "St. John"),
+        ("Casey's Garage", "Casey's Garage"),
+        ("Doe, Jane", '"Doe, Jane"'),
+        ("Jane :(", '"Jane :("'),
+        ('Jane "J" Doe', r'"Jane \"J\" Doe"'),
+    ],
 )
-def test_a_name_is_sent_as_it_was_written(name: str) -> None:
-    payload = {"from": f"{name} <a@b.example>", "to": f'"{name}" <c@d.example>', "body": "Hi"}
+def test_a_name_is_sent_as_it_was_written(name: str, of_recipient: str) -> None:
+    """SendGrid quotes the name of the sender itself, but not those of the recipients."""
+    payload = {"from": f"{name} <a@b.example>", "to": f"{name} <c@d.example>", "body": "Hi"}
     body = EmailRequest.model_validate(payload, context=context_of("US"))
     message = outbound_message(body, id_=new_message_id(), now=messages.now())
 
     mail = parse_mail(ADAPTER.request(message, []).body)
 
-    assert (mail.from_.name, mail.personalizations[0].to[0].name) == (name, name)
+    assert (mail.from_.name, mail.personalizations[0].to[0].name) == (name, of_recipient)

@@ -57,7 +57,7 @@ def ascii_address(address: str) -> str:
     local, _, domain = address.rpartition("@")
     if domain.isascii():
         return address
-    email = validate_email(address, check_deliverability=False, test_environment=True)
+    email = validate_email(f"postmaster@{domain}", check_deliverability=False, test_environment=True)
     return f"{local}@{email.ascii_domain}"
 
 

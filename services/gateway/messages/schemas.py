@@ -234,9 +234,9 @@ class MessageResponse(BaseModel):
         description="Type of the body of an e-mail, if it was declared", examples=[None]
     )
     text: str | None = Field(description="Plain text beside the HTML body of an e-mail", examples=[None])
-    reply_to: Mailboxes
-    cc: Mailboxes
-    bcc: Mailboxes
+    reply_to: Mailboxes = Field(description="Where replies to an e-mail should be sent")
+    cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
+    bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
     status: Status = Field(examples=[Status.SENT])

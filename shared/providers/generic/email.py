@@ -80,7 +80,7 @@ class GenericEmailAdapter(GenericAdapter[GenericEmailSettings]):
             **super().payload(message),
             "from": ascii_address(message.from_),
             "to": ascii_address(message.to),
-            **{name: value for name, value in optional.items() if value},
+            **{name: value for name, value in optional.items() if value not in (None, [])},
         }
 
 

@@ -15,8 +15,9 @@ from services.gateway.messages.service import as_reply, outbound_message
 from shared.bus.topology import Stream
 from shared.channels import Channel, Direction, MessageType
 from shared.db import tables
+from shared.events import decode, message_accepted
 from shared.ids import new_message_id
-from shared.message import Message
+from shared.message import DeliveryRequest, Message
 from shared.status import Status
 from shared.validation import Subject, context_of
 from tests.jetstream import JetStream
@@ -215,11 +216,23 @@ def test_the_fields_of_an_email_pass_from_the_request_to_the_response() -> None:
     assert response["bcc"] == ["Eve@example.com"]
 
 
-def test_an_earlier_version_does_without_the_fields_of_an_email() -> None:
+def test_messages_of_earlier_and_of_later_versions_are_readable() -> None:
     fields = {"from_name", "to_name", "text", "body_type", "reply_to", "cc", "bcc", "references"}
-    stored = email().model_dump(mode="json", by_alias=True, exclude=fields)
+    earlier = email().model_dump(mode="json", by_alias=True, exclude=fields)
+    copy = {"spelling": "ann@example.com", "key": "ann@example.com", "a_later_field": 1}
+    later = {**earlier, "cc": [copy], "a_later_field": 1}
 
-    assert Message.model_validate_json(json.dumps({**stored, "a_later_field": 1})).cc == []
+    assert Message.model_validate_json(json.dumps(earlier)).cc == []
+    assert [copy.spelling for copy in Message.model_validate_json(json.dumps(later)).cc] == [
+        "ann@example.com"
+    ]
+
+
+def test_a_message_with_copies_passes_through_a_stream() -> None:
+    sent = email(cc=["Doe, Jane <jane@example.com>"], reply_to=["office@example.com"], text="Hi")
+    event = message_accepted(DeliveryRequest(message=sent, expires_at=NOW), time=NOW)
+
+    assert decode(event.encode()) == event
 
 
 @pytest.mark.parametrize(

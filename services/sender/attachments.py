@@ -20,7 +20,7 @@ from email.utils import collapse_rfc2231_value
 from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httpx
@@ -228,21 +228,25 @@ def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
 
 def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
     if len(content_disposition) <= _MAX_HEADER:
-        headers = Headers()
-        headers["Content-Disposition"] = content_disposition
-        parameters = headers.get_params(failobj=[], header="Content-Disposition")
-        given = [value for name, value in parameters if name.lower() == "filename"]
-        # The extended notation takes precedence, in which a value is a tuple.
-        for value in sorted(given, key=lambda value: isinstance(value, str)):
-            with suppress(ValueError):  # some of Python's character sets cannot decode at all
-                yield _decode_words(collapse_rfc2231_value(value))
+        with suppress(ValueError):  # some of Python's character sets cannot decode at all
+            yield _name_in(content_disposition)
     yield unquote(url.path)
 
 
-def _decode_words(name: str) -> str:
-    """Decode a name in encoded words (RFC 2047), which some servers send although no standard allows it."""
+def _name_in(content_disposition: str) -> str:
+    headers = Headers()
+    headers["Content-Disposition"] = content_disposition
+    parameters = headers.get_params(failobj=[], header="Content-Disposition")
+    values: list[Any] = [value for name, value in parameters if name.lower() == "filename"]
+    # The extended notation takes precedence, in which a value is a tuple.
+    extended = next((value for value in values if isinstance(value, tuple)), None)
+    return collapse_rfc2231_value(extended) if extended else _decode(next(iter(values), ""))
+
+
+def _decode(name: str) -> str:
+    """Decode encoded words (RFC 2047) and escapes (%20), which some servers send against the standards."""
     try:
-        return str(make_header(decode_header(name)))
+        return unquote(str(make_header(decode_header(name))), errors="strict")
     except (HeaderParseError, LookupError, ValueError):
         return name
 

@@ -6,6 +6,7 @@ An e-mail address keeps the spelling that it was given, for sending, and is comp
 import re
 import unicodedata
 from dataclasses import dataclass
+from email.utils import quote
 from functools import lru_cache
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
@@ -16,8 +17,13 @@ MAX_ADDRESS_LENGTH = 320
 """Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
 
 _MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
-_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
-_QUOTED_PAIR = re.compile(r"\\(.)")
+_MAILBOX = re.compile(r"(?P<name>.*)<(?P<address>[^<>]*)>")
+_QUOTED = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"')
+_SEVERAL = re.compile(r"[<>]|@[^,;]*[,;]")
+"""Part of a name that is not quoted, and in which there is another address."""
+
+_ATOMS = re.compile(r'[^()<>\[\]:;@\\,."]+')
+"""A name that need not be quoted (RFC 5322, 3.2.3)."""
 
 _INVISIBLE = "Cf"
 """Unicode's category of format characters, such as zero-width spaces and marks of the writing direction."""
@@ -34,17 +40,28 @@ class Address:
     Attributes:
         spelling: as it is displayed and sent to.
         key: as it is compared.
-        name: the display name that an e-mail address was given.
+        name: the display name beside an e-mail address, in any script.
     """
 
     spelling: str
     key: str
     name: str | None = None
 
+    @property
+    def mailbox(self) -> str:
+        """The address with its name, if it has one: `a@b.c` or `Name <a@b.c>`."""
+        if self.name is None:
+            return self.spelling
+        if _ATOMS.fullmatch(self.name):
+            return f"{self.name} <{self.spelling}>"
+        return f'"{quote(self.name)}" <{self.spelling}>'
+
 
 @lru_cache(maxsize=65_536)
 def parse_email(text: str) -> Address:
-    """Extract the address from `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`, without asking DNS.
+    """Parse `a@b.c`, `Name <a@b.c>` or `[a@b.c](mailto:a@b.c)`, without asking DNS.
+
+    The name may be in any script, and need not be quoted.
 
     The key is in Unicode's normalisation form C and in lower case, and its domain is in ASCII (IDNA 2008).
 
@@ -65,12 +82,14 @@ def read_email(text: str) -> Address | None:
     Returns:
         The address as it was written if it cannot be normalised, and None if it is missing.
     """
-    name, written = _split(text.strip())
+    text = text.strip()
+    name = None
     try:
-        require_plausible(written)
-        return _normalise(written, name)
+        name, text = _split(text)
+        require_plausible(text)
+        return _normalise(text, name)
     except InvalidAddressError:
-        return as_written(written, name)
+        return as_written(text, name)
 
 
 def as_written(text: str, name: str | None = None) -> Address | None:
@@ -107,12 +126,17 @@ def _split(text: str) -> tuple[str | None, str]:
     """Return the display name and the address of a mailbox."""
     if link := _MARKDOWN_LINK.fullmatch(text):
         return None, link["address"]
-    if not (mailbox := _NAMED.fullmatch(text)):
-        return None, text
-    name = mailbox["name"].strip()
-    if len(name) > 1 and name[0] == name[-1] == '"':
-        name = _QUOTED_PAIR.sub(r"\1", name[1:-1])
-    return name or None, mailbox["address"].strip()
+    if mailbox := _MAILBOX.fullmatch(text):
+        return _name_of(mailbox["name"].strip()), mailbox["address"].strip()
+    return None, text
+
+
+def _name_of(text: str) -> str | None:
+    if quoted := _QUOTED.fullmatch(text):
+        return re.sub(r"\\(.)", r"\1", quoted["text"]).strip() or None
+    if _SEVERAL.search(text):
+        raise InvalidAddressError("is more than one e-mail address")
+    return text or None
 
 
 def _normalise(text: str, name: str | None) -> Address:

@@ -1,9 +1,9 @@
 """Messages, and the models around their delivery: requests, status reports and receipts."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -12,6 +12,10 @@ from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
 from shared.status import IN_DOUBT, Status, Step
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+BodyType = Literal["html", "text"]
 
 
 class FrozenModel(BaseModel):
@@ -32,12 +36,18 @@ class Message(FrozenModel):
 
     Attributes:
         from_key: `from_` as it is compared with other addresses; `to_key` likewise.
+        from_name: the display name of the author of an e-mail; `to_name` likewise.
+        text: the plain text of an e-mail whose body is HTML.
+        body_type: whether the body of an e-mail is HTML, if that was declared.
+        reply_to: where replies to an e-mail should be sent, if not to its author.
+        cc: further recipients of an e-mail; `bcc` likewise. They do not take part in the conversation.
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
         send_at: the time before which the message must not be sent; only for outbound messages.
         priority: bulk messages give way to transactional ones that are ready to be sent.
         email_id: Message-ID of an inbound e-mail (RFC 5322, 3.6.4), if its provider reports it.
         in_reply_to: Message-ID of the e-mail that this one replies to.
+        references: Message-IDs of the e-mails before this one in its thread, oldest first.
         provider: the provider that delivered the message to us; only for inbound messages.
         provider_message_id: that provider's id for the message.
         warnings: the parts of an inbound message that could not be read, in words.
@@ -52,8 +62,15 @@ class Message(FrozenModel):
     to: str
     from_key: str
     to_key: str
+    from_name: str | None = None
+    to_name: str | None = None
     subject: str | None = None
     body: str
+    text: str | None = None
+    body_type: BodyType | None = None
+    reply_to: list[Address] = Field(default_factory=list)
+    cc: list[Address] = Field(default_factory=list)
+    bcc: list[Address] = Field(default_factory=list)
     attachments: list[str]
     timestamp: AwareDatetime
     created_at: AwareDatetime
@@ -61,6 +78,7 @@ class Message(FrozenModel):
     priority: Priority = Priority.TRANSACTIONAL
     email_id: str | None = None
     in_reply_to: str | None = None
+    references: list[str] = Field(default_factory=list)
     provider: str | None = None
     provider_message_id: str | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -79,7 +97,7 @@ class Message(FrozenModel):
             to=to.spelling,
             from_key=from_.key,
             to_key=to.key,
-            **fields,
+            **{"from_name": from_.name, "to_name": to.name, **fields},
         )
 
     @property
@@ -95,9 +113,19 @@ class Message(FrozenModel):
     def their_key(self) -> str:
         return self.to_key if self.direction is Direction.OUTBOUND else self.from_key
 
+    @property
+    def copies(self) -> list[Address]:
+        """The recipients other than `to`."""
+        return [*self.cc, *self.bcc]
+
     def expiry(self, validity: timedelta, now: datetime) -> datetime:
         """Return the time until which the message may be sent if it is accepted or replayed now."""
-        return max(now, self.send_at or now) + validity
+        start = max(now, self.send_at or now)
+        return start + min(validity, _END_OF_TIME - start)
+
+
+EMAIL_FIELDS = ("from_name", "to_name", "text", "body_type", "reply_to", "cc", "bcc")
+"""The fields that only e-mails have, apart from the subject; the database has one column for all of them."""
 
 
 class AttemptError(FrozenModel):

@@ -1,6 +1,7 @@
 """The characters that a text may contain, and functions that replace all others."""
 
 import re
+from collections.abc import Iterable
 
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _SURROGATES = r"\ud800-\udfff"
@@ -9,6 +10,9 @@ _BREAKS = r"\t\n\r"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
 _MESSAGE_ID = re.compile(rf"\s*<?(?P<id>{_ATOM}@(?:{_ATOM}|\[[A-Za-z0-9.:-]+\]))>?\s*")
 _MAX_MESSAGE_ID = 255
+_REFERENCE = re.compile(r"<[^<>]*>|[^\s<>]+")
+_MAX_REFERENCES = 900
+"""Characters, so that the header fits into a line (RFC 5322, 2.1.1)."""
 
 # Lone surrogates are not characters, and cannot be written as UTF-8.
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}]")
@@ -35,3 +39,33 @@ def message_id_of(text: str | None) -> str | None:
     """
     found = _MESSAGE_ID.fullmatch(text or "")
     return f"<{found['id']}>" if found and len(found["id"]) <= _MAX_MESSAGE_ID else None
+
+
+def references_of(references: str | None, in_reply_to: str | None) -> list[str]:
+    """Return the Message-IDs of the e-mails before one in its thread, oldest first (RFC 5322, 3.6.4).
+
+    Args:
+        references: its header References.
+        in_reply_to: its header In-Reply-To, which counts if there are no References and it names one e-mail.
+    """
+    ids = _message_ids(references)
+    if not ids and len(parents := _message_ids(in_reply_to)) == 1:
+        ids = parents
+    return fit_references(ids)
+
+
+def fit_references(ids: Iterable[str]) -> list[str]:
+    """Return the Message-IDs that fit into a header: the first one, and as many of the last as possible."""
+    distinct = [*dict.fromkeys(reversed([*ids]))][::-1]
+    room = _MAX_REFERENCES - len("".join(distinct[:1]))
+    last: list[str] = []
+    for each in reversed(distinct[1:]):
+        room -= len(each) + 1
+        if room < 0:
+            break
+        last.append(each)
+    return [*distinct[:1], *reversed(last)]
+
+
+def _message_ids(header: str | None) -> list[str]:
+    return [id_ for each in _REFERENCE.findall(header or "") if (id_ := message_id_of(each))]

@@ -1,9 +1,18 @@
+from typing import Literal
+
 from mock_providers.generic.api import GenericApi, OutboundMessage
 from mock_providers.webhooks import Payload
 
 
 class EmailMessage(OutboundMessage):
     subject: str | None = None
+    from_name: str | None = None
+    to_name: str | None = None
+    body_type: Literal["html", "text"] | None = None
+    text: str | None = None
+    reply_to: list[str] | None = None
+    cc: list[str] | None = None
+    bcc: list[str] | None = None
 
 
 class GenericEmail(GenericApi):

@@ -83,6 +83,7 @@ class Mail(_Part):
     content: list[Content] | None = None
     attachments: list[Attachment] = []
     reply_to: Address | None = None
+    reply_to_list: list[Address] = []
     categories: list[str] = Field(default=[], max_length=10)
     headers: dict[str, str] = {}
     custom_args: dict[str, str] = {}

@@ -14,7 +14,14 @@ from pydantic import BaseModel
 from shared.db import tables
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.events import Event, EventType, accepted_status
-from shared.message import DeliveryRequest, IncomingMessage, IncomingReceipt, Message, StatusReport
+from shared.message import (
+    EMAIL_FIELDS,
+    DeliveryRequest,
+    IncomingMessage,
+    IncomingReceipt,
+    Message,
+    StatusReport,
+)
 from shared.status import Status
 from shared.suppressions import SuppressionChange
 
@@ -49,6 +56,7 @@ def message_row(message: Message, conversation_id: int) -> Row:
         conversation_id=conversation_id,
         from_address=message.from_,
         to_address=message.to,
+        email={name: value for name in EMAIL_FIELDS if (value := getattr(message, name))} or None,
     )
 
 

@@ -13,11 +13,14 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import Message as Headers
+from email.utils import collapse_rfc2231_value
 from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Network, ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import httpx
@@ -225,11 +228,27 @@ def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
 
 def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
     if len(content_disposition) <= _MAX_HEADER:
-        headers = Headers()
-        headers["Content-Disposition"] = content_disposition
         with suppress(ValueError):  # some of Python's character sets cannot decode at all
-            yield headers.get_filename("")
+            yield _name_in(content_disposition)
     yield unquote(url.path)
+
+
+def _name_in(content_disposition: str) -> str:
+    headers = Headers()
+    headers["Content-Disposition"] = content_disposition
+    parameters = headers.get_params(failobj=[], header="Content-Disposition")
+    values: list[Any] = [value for name, value in parameters if name.lower() == "filename"]
+    # The extended notation takes precedence, in which a value is a tuple.
+    extended = next((value for value in values if isinstance(value, tuple)), None)
+    return collapse_rfc2231_value(extended) if extended else _decode(next(iter(values), ""))
+
+
+def _decode(name: str) -> str:
+    """Decode encoded words (RFC 2047) and escapes (%20), which some servers send against the standards."""
+    try:
+        return unquote(str(make_header(decode_header(name))), errors="strict")
+    except (HeaderParseError, LookupError, ValueError):
+        return name
 
 
 def _too_large() -> RejectedError:

@@ -227,7 +227,13 @@ class ProviderClient:
             await memory.aclose()  # other messages do not have to wait for that place
             await memory.enter_async_context(self._attachment_limits.large_place(urls))
             files = await self._try_to_fetch(urls, MAX_BYTES)
-        return files
+        if files is None or isinstance(files, ProviderError):
+            return files
+        # Providers refuse a whole message because of an empty file.
+        kept = [file for file in files if file.content]
+        if len(kept) < len(files):
+            _log.warning("empty_attachment_left_out", message_id=str(request.message.id))
+        return kept
 
     async def _try_to_fetch(
         self, urls: Sequence[str], max_bytes: int

@@ -47,14 +47,21 @@ class SuppressionList:
         self._index = SuppressionIndex(bus)
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
-        """Return the opt-out that forbids a message: from its sender's address, or from all our addresses.
+        """Return an opt-out that forbids a message: from its sender's address, or from all our addresses.
+
+        It may be the opt-out of any recipient, including those of copies.
 
         An opt-out that was recorded before this call is never overlooked.
         """
-        channel, theirs = message.channel, message.their_key
-        senders = {_subject(channel, ours, theirs): ours for ours in (message.our_key, None)}
-        subjects = await self._index.with_messages(senders)
-        found = await asyncio.gather(*(self.latest(channel, senders[each], theirs) for each in subjects))
+        channel = message.channel
+        recipients = [message.their_key, *(copy.key for copy in message.copies)]
+        pairs = {
+            _subject(channel, ours, theirs): (ours, theirs)
+            for theirs in recipients
+            for ours in (message.our_key, None)
+        }
+        subjects = await self._index.with_messages(pairs)
+        found = await asyncio.gather(*(self.latest(channel, *pairs[each]) for each in subjects))
         return next((each for each in found if each and each.state is SuppressionState.OPTED_OUT), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:

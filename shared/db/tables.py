@@ -128,6 +128,7 @@ class Message(Base):
         timestamp: when the message was written, according to its sender; if that is plausible, it orders a
             conversation (`place_in_time`).
         created_at: when the gateway accepted the message; it orders those that were written at the same time.
+        email: the fields `EMAIL_FIELDS` that have a value; null if there are none.
     """
 
     __tablename__ = "messages"
@@ -166,6 +167,7 @@ class Message(Base):
     provider_message_id: Mapped[str | None]
     priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
     warnings: Mapped[list[str]] = mapped_column(server_default="{}")
+    email: Mapped[dict[str, Any] | None]
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 

@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass, field
 
+from email_validator import validate_email
+
 from shared.message import Message
 from shared.providers.html import visible_text
-from shared.text import message_id_of
+from shared.text import fit_references, message_id_of
 from shared.unsubscribe import Subscription
 
 _MAX_SUBJECT = 78
@@ -31,10 +33,32 @@ def text_of(body: str) -> str:
 def parts_of(message: Message) -> list[tuple[str, str]]:
     """Return the bodies of a message with their media types, the plainest first."""
     # SendGrid requires a text of at least one character, even if there are attachments.
-    parts = [("text/plain", text_of(message.body) or " ")]
-    if is_html(message.body):
+    parts = [("text/plain", _text_part(message) or " ")]
+    if _has_html(message):
         parts.append(("text/html", message.body))
     return parts
+
+
+def _has_html(message: Message) -> bool:
+    """Return whether the body is HTML, as declared or else as it appears."""
+    if not message.body.strip():
+        return False
+    if message.body_type is not None:
+        return message.body_type == "html"
+    return bool(message.text) or is_html(message.body)
+
+
+def _text_part(message: Message) -> str:
+    return message.text or (visible_text(message.body) if _has_html(message) else message.body)
+
+
+def ascii_address(address: str) -> str:
+    """Return an address with its domain in A-labels (IDNA 2008), which all mail servers accept."""
+    local, _, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    email = validate_email(f"postmaster@{domain}", check_deliverability=False, test_environment=True)
+    return f"{local}@{email.ascii_domain}"
 
 
 def subject_of(message: Message) -> str:
@@ -42,7 +66,7 @@ def subject_of(message: Message) -> str:
     subject = " ".join((message.subject or "").split())
     if subject:
         return subject
-    line = next((line for line in text_of(message.body).splitlines() if line.strip()), "(no subject)")
+    line = next((line for line in _text_part(message).splitlines() if line.strip()), "(no subject)")
     line = " ".join(line.split())
     if len(line) <= _MAX_SUBJECT:
         return line
@@ -53,16 +77,17 @@ def subject_of(message: Message) -> str:
 def threading_of(message: Message) -> dict[str, str]:
     """Return the headers by which mail clients group the messages of a conversation (RFC 5322, 3.6.4).
 
-    All messages refer to one Message-ID, which is computed from the conversation and belongs to no message,
-    so that the earlier messages need not be known.
+    A reply refers to the e-mails of its thread. Other messages refer to a Message-ID that is computed from
+    the conversation and belongs to no message, so that they are grouped without knowing the earlier ones.
     """
-    domain = message.from_.rpartition("@")[2]
-    references = [f"<{message.conversation_key}@{domain}>"]
+    domain = ascii_address(message.from_).rpartition("@")[2]
     headers = {"Message-ID": f"<{message.id}@{domain}>"}
+    references = message.references
     if parent := message_id_of(message.in_reply_to):
         headers["In-Reply-To"] = parent
-        references.append(parent)
-    return {**headers, "References": " ".join(references)}
+        references = fit_references([*references, parent])
+    root = f"<{message.conversation_key}@{domain}>"
+    return {**headers, "References": " ".join(references or [root])}
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,20 @@ def _mail(**fields: str) -> WebhookRequest:
 @pytest.mark.parametrize("field", ["headers", "from", "subject", "html", "envelope", "charsets"])
 @pytest.mark.parametrize(
     "part",
-    ["message-id: \n", "message-id:\n \n", " ", "<", "<> ", "\r\n--", "\r\n--A", "&", "[", '{"a":', "\0"],
+    [
+        "message-id: \n",
+        "message-id:\n \n",
+        "references: <a@b>\n ",
+        " ",
+        "<",
+        "<> ",
+        "\r\n--",
+        "\r\n--A",
+        "&",
+        "[",
+        '{"a":',
+        "\0",
+    ],
 )
 def test_a_field_of_an_email(field: str, part: str) -> None:
     create = _repeated(part)

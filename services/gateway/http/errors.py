@@ -121,10 +121,13 @@ class ConflictError(ProblemError):
 
 
 class RecipientOptedOutError(ConflictError):
-    def __init__(self, suppression: SuppressionChange) -> None:
+    """A recipient has opted out; one of `cc` or `bcc` is named."""
+
+    def __init__(self, suppression: SuppressionChange, copy: str | None = None) -> None:
         sender = suppression.ours or "all senders"
         date = suppression.occurred_at.isoformat(timespec="seconds")
-        detail = f"The recipient opted out of messages from {sender} on {date} ({suppression.source})"
+        recipient = f"The recipient {copy}" if copy else "The recipient"
+        detail = f"{recipient} opted out of messages from {sender} on {date} ({suppression.source})"
         super().__init__("recipient_opted_out", detail)
 
 

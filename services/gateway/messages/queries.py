@@ -32,6 +32,7 @@ from shared.channels import Channel, Direction
 from shared.db.reader import Reader
 from shared.db.tables import Conversation, Message, MessageEvent
 from shared.db.views import message_history
+from shared.message import EMAIL_FIELDS
 from shared.status import Status
 
 Statement = Select[Any]
@@ -177,7 +178,8 @@ def select_messages(
     initial = case(
         (message.c.direction == Direction.INBOUND.value, Status.RECEIVED.value), else_=Status.ACCEPTED.value
     )
-    derived = {
+    derived: dict[str, Any] = {
+        **{name: message.c.email[name] for name in EMAIL_FIELDS},
         "from_": message.c.from_address,
         "to": message.c.to_address,
         "conversation_key": _conversation.c.key,

@@ -6,11 +6,14 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     ValidationInfo,
     computed_field,
     field_validator,
@@ -20,7 +23,7 @@ from pydantic import (
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
-from shared.message import Message, Priority
+from shared.message import BodyType, Message, Priority
 from shared.phone_numbers import is_sender_id
 from shared.segments import Encoding, segments_of
 from shared.status import Status
@@ -41,6 +44,23 @@ _ATTACHMENT: JsonValue = {
     "properties": {"attachments": {"type": "array", "minItems": 1}},
 }
 _TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}}
+
+_MAX_COPIES = 50
+
+
+def _require_ascii_local_part(address: Address) -> Address:
+    if not address.spelling.rpartition("@")[0].isascii():
+        raise ValueError("has letters outside ASCII before the @, and no provider can send such e-mails")
+    return address
+
+
+MailAddress = Annotated[Email, AfterValidator(_require_ascii_local_part)]
+MailAddresses = Annotated[list[MailAddress], Field(max_length=_MAX_COPIES)]
+Mailboxes = Annotated[
+    list[Annotated[Address, PlainSerializer(lambda address: address.mailbox, return_type=str)]],
+    BeforeValidator(lambda given: given or []),
+    Field(examples=[[]]),
+]
 
 
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
@@ -104,13 +124,26 @@ class SmsRequest(SendRequest):
     @field_validator("type")
     @classmethod
     def _require_number_for_mms(cls, type_: str, info: ValidationInfo) -> str:
-        if type_ == MessageType.MMS and "from_" in info.data and is_sender_id(info.data["from_"]):
+        if type_ == MessageType.MMS and _is_from_sender_id(info):
             raise ValueError("cannot be mms from an alphanumeric sender id, which can only send sms")
         return type_
 
+    @field_validator("attachments")
+    @classmethod
+    def _require_number_for_attachments(
+        cls, attachments: list[str] | None, info: ValidationInfo
+    ) -> list[str] | None:
+        if attachments and info.data.get("type") == MessageType.SMS and _is_from_sender_id(info):
+            raise ValueError("cannot be sent from an alphanumeric sender id, which can only send sms")
+        return attachments
+
+
+def _is_from_sender_id(info: ValidationInfo) -> bool:
+    return "from_" in info.data and is_sender_id(info.data["from_"])
+
 
 class EmailRequest(SendRequest):
-    """An e-mail to send; its body may be HTML."""
+    """An e-mail to send; its body may be HTML. Addresses may have display names, in any script."""
 
     model_config = _documented(
         {
@@ -120,12 +153,55 @@ class EmailRequest(SendRequest):
             "body": "<p>Hello!</p>",
             "attachments": [],
         },
+        {
+            "from": "Casey's Garage <office@example.com>",
+            "to": "李雷 <lilei@example.org>",
+            "cc": ["Ann <ann@example.com>"],
+            "reply_to": ["bookings@example.com"],
+            "subject": "Your appointment",
+            "body": "<p>Is <b>nine</b> convenient?</p>",
+            "body_type": "html",
+            "text": "Is nine convenient?",
+        },
     )
 
-    from_: Email = Field(alias="from")
-    to: Email
+    from_: MailAddress = Field(alias="from")
+    to: MailAddress
     type: Literal["email"] = "email"
-    subject: Subject | None = None
+    subject: Subject | None = Field(
+        default=None, description="An e-mail that answers one has the subject `Re: …` by default"
+    )
+    body_type: BodyType | None = Field(
+        default=None,
+        description="Whether the body is HTML. By default it is if there is a `text` beside it, or if it "
+        "contains an HTML tag",
+    )
+    text: Text | None = Field(
+        default=None, description="The plain text of an HTML body; by default, it is extracted from the HTML"
+    )
+    reply_to: MailAddresses | None = Field(default=None, description="Where replies should be sent")
+    cc: MailAddresses | None = Field(
+        default=None, description="Further recipients, who are not participants of the conversation"
+    )
+    bcc: MailAddresses | None = Field(default=None, description="The same, hidden from each other")
+
+    @field_validator("text")
+    @classmethod
+    def _require_html(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text and info.data.get("body_type") == "text":
+            raise ValueError("cannot accompany a body that is plain text itself")
+        return text
+
+    @field_validator("reply_to", "cc", "bcc")
+    @classmethod
+    def _drop_repeated(cls, addresses: list[Address] | None, info: ValidationInfo) -> list[Address] | None:
+        """Drop addresses that occur earlier, since an e-mail reaches each of its recipients once."""
+        distinct = {address.key: address for address in reversed(addresses or [])}
+        if info.field_name != "reply_to":
+            earlier = [info.data.get("to"), *(info.data.get("cc") or [])]
+            known = {address.key for address in earlier if address}
+            distinct = {key: address for key, address in distinct.items() if key not in known}
+        return [*reversed(distinct.values())]
 
 
 class ErrorResponse(BaseModel):
@@ -151,8 +227,17 @@ class MessageResponse(BaseModel):
     type: MessageType
     from_: str = Field(alias="from", examples=["+12016661234"])
     to: str = Field(examples=["+18045551234"])
+    from_name: str | None = Field(description="Display name of the author of an e-mail", examples=[None])
+    to_name: str | None = Field(description="Display name of its recipient", examples=[None])
     subject: str | None = Field(description="Subject of an e-mail", examples=[None])
     body: str = Field(examples=["Hello!"])
+    body_type: BodyType | None = Field(
+        description="Type of the body of an e-mail, if it was declared", examples=[None]
+    )
+    text: str | None = Field(description="Plain text beside the HTML body of an e-mail", examples=[None])
+    reply_to: Mailboxes = Field(description="Where replies to an e-mail should be sent")
+    cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
+    bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
     status: Status = Field(examples=[Status.SENT])
@@ -175,12 +260,17 @@ class MessageResponse(BaseModel):
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property
     def segments(self) -> int | None:
-        return segments_of(self.body).count if self.type is MessageType.SMS else None
+        return segments_of(self.body).count if self._is_sms else None
 
     @computed_field(description="Encoding of an SMS; null for other messages", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
     @property
     def encoding(self) -> Encoding | None:
-        return segments_of(self.body).encoding if self.type is MessageType.SMS else None
+        return segments_of(self.body).encoding if self._is_sms else None
+
+    @property
+    def _is_sms(self) -> bool:
+        # Earlier versions kept the type sms of messages that were sent as MMS because of their attachments.
+        return self.type is MessageType.SMS and not self.attachments
 
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:

@@ -26,8 +26,8 @@ from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, IncomingMessage, Message, Priority
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
-from shared.text import message_id_of
-from shared.validation import Fault
+from shared.text import fit_references, message_id_of
+from shared.validation import MAX_SUBJECT, Fault
 
 _log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class MessageService:
             trace: headers of the trace that the request belongs to.
 
         Raises:
-            ConflictError: the recipient has opted out.
+            ConflictError: a recipient has opted out.
             InvalidRequestError: the idempotency key was used for a different request, or `send_at` is out of
                 range.
             BusUnavailableError: JetStream does not acknowledge. The event may be stored nevertheless;
@@ -104,15 +104,15 @@ class MessageService:
             return message
         if newest is None:
             return message
-        parent = message_id_of(newest.value.data.message.email_id)
-        return message.model_copy(update={"in_reply_to": parent})
+        return as_reply(newest.value.data.message, message)
 
     async def _refusal_by_opt_out(self, message: Message) -> ConflictError | None:
         suppression = await self.suppressions.suppression_of(message)
         if suppression is None:
             return None
         SUPPRESSED.labels(message.channel).inc()
-        return RecipientOptedOutError(suppression)
+        copies = {copy.key: copy.spelling for copy in message.copies}
+        return RecipientOptedOutError(suppression, copies.get(suppression.theirs))
 
     async def _first_with_key(
         self, id_: RequestId, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None
@@ -136,9 +136,25 @@ def _label(message: Message) -> None:
     )
 
 
+def as_reply(parent: Message, message: Message) -> Message:
+    """Make a message a reply, which continues the thread of its parent, under the same subject by default."""
+    parent_id = message_id_of(parent.email_id)
+    references = fit_references([*parent.references, *([parent_id] if parent_id else [])])
+    subject = message.subject if (message.subject or "").strip() else _answered(parent.subject)
+    return message.model_copy(update={"in_reply_to": parent_id, "references": references, "subject": subject})
+
+
+def _answered(subject: str | None) -> str | None:
+    """Return the subject of a reply (RFC 5322, 3.6.5)."""
+    if not subject:
+        return None
+    return subject if subject[:3].casefold() == "re:" else f"Re: {subject}"[:MAX_SUBJECT]
+
+
 def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Message:
     """Create the message of a request; fields of the same name are copied."""
-    fields = {name: getattr(body, name) for name in _common_fields(type(body))}
+    names = _common_fields(type(body))
+    fields = {name: value for name in names if (value := getattr(body, name)) is not None}
     return Message.between(
         body.from_,
         body.to,
@@ -147,13 +163,18 @@ def outbound_message(body: SendRequest, *, id_: MessageId, now: datetime) -> Mes
         created_at=now,
         **{
             **fields,
-            "type": MessageType(body.type),
+            "type": MessageType.MMS if _is_mms(body) else MessageType(body.type),
             "body": body.body or "",
             "attachments": body.attachments or [],
             "timestamp": body.timestamp or now,
             "priority": body.priority or Priority.TRANSACTIONAL,
         },
     )
+
+
+def _is_mms(body: SendRequest) -> bool:
+    """Return whether providers send a request as an MMS, as they do with any SMS that has attachments."""
+    return body.type == MessageType.SMS and bool(body.attachments)
 
 
 @cache
@@ -166,6 +187,6 @@ def _refusal_by_time(send_at: datetime | None, now: datetime) -> InvalidRequestE
         return None
     if send_at < now - _CLOCK_SKEW:
         return InvalidRequestError(Fault("send_at", "is in the past"))
-    if send_at > now + SEND_WINDOW:
+    if send_at - now > SEND_WINDOW:
         return InvalidRequestError(Fault("send_at", f"is more than {SEND_WINDOW.days} days ahead"))
     return None

@@ -1,9 +1,11 @@
 """The generic provider of e-mail."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
+from shared.addresses import Address
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Provider
@@ -22,6 +24,7 @@ from shared.providers.generic.receive import (
 )
 from shared.providers.generic.send import GenericAdapter
 from shared.providers.generic.settings import GenericEmailSettings
+from shared.providers.mail import ascii_address
 from shared.providers.webhooks import Webhook
 from shared.validation import ProviderId
 
@@ -61,8 +64,27 @@ class GenericEmailAdapter(GenericAdapter[GenericEmailSettings]):
         self.url = settings.email_provider_url
 
     def payload(self, message: Message) -> dict[str, Any]:
-        payload = super().payload(message)
-        return payload if message.subject is None else {**payload, "subject": message.subject}
+        """Add the optional fields that have a value."""
+        optional = {
+            "subject": message.subject,
+            "from_name": message.from_name,
+            "to_name": message.to_name,
+            "body_type": message.body_type,
+            "text": message.text,
+            "reply_to": _mailboxes(message.reply_to),
+            "cc": _mailboxes(message.cc),
+            "bcc": _mailboxes(message.bcc),
+        }
+        return {
+            **super().payload(message),
+            "from": ascii_address(message.from_),
+            "to": ascii_address(message.to),
+            **{name: value for name, value in optional.items() if value not in (None, [])},
+        }
+
+
+def _mailboxes(addresses: Sequence[Address]) -> list[str]:
+    return [Address(ascii_address(each.spelling), each.key, each.name).mailbox for each in addresses]
 
 
 GENERIC_EMAIL = Provider(

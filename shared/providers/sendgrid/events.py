@@ -125,7 +125,7 @@ def _require_event(event: object) -> None:
 
 def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingReceipt | None:
     status = _STATUSES.get(event["event"])
-    if status is None:
+    if status is None or _concerns_copy(event):
         return None
     # Late bounces may lack sg_message_id.
     sent_id = _sent_id(event.get("sg_message_id") or event.get("message_id"))
@@ -147,6 +147,12 @@ def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingRe
         occurred_at=fields.timestamp or request.received_at,
         raw=event,
     )
+
+
+def _concerns_copy(event: Mapping[str, Any]) -> bool:
+    """Return whether an event is about a recipient in cc or bcc, whose copy has no status."""
+    recipient = event.get("recipient")
+    return recipient is not None and str(event.get("email")).casefold() != str(recipient).casefold()
 
 
 def _sent_id(value: object) -> object:

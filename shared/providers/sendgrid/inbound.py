@@ -32,7 +32,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     validate,
 )
-from shared.text import NOT_A_LINE, clean_text, message_id_of, single_line
+from shared.text import NOT_A_LINE, clean_text, message_id_of, references_of, single_line
 from shared.validation import MAX_SUBJECT, Email, Fault
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ _SUPERSETS = {"ascii": "cp1252", "iso8859-1": "cp1252"}
 """Character sets that are often named when a larger one is meant (WHATWG Encoding Standard)."""
 
 _MESSAGE_ID = re.compile(r"(?im)^message-id:[ \t]*(?:\r?\n[ \t]+)?(\S+)")
+_REFERENCES = re.compile(r"(?im)^references:(.*(?:\r?\n[ \t].*)*)")
+_IN_REPLY_TO = re.compile(r"(?im)^in-reply-to:(.*(?:\r?\n[ \t].*)*)")
 _IN_BRACKETS = re.compile(r"<([^<>]*)>\s*$")
 
 _CHARSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:()+-]{0,39}")
@@ -103,6 +105,8 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
     sender = _sender(_single(fields, "from"), envelope)
     written_id = _written_id(fields)
     digest = _digest_of(fields, written_id)
+    headers = _single(fields, "headers") or ""
+    references = references_of(*(_value(pattern, headers) for pattern in (_REFERENCES, _IN_REPLY_TO)))
     messages = []
     for recipient in {address.casefold(): address for address in envelope.to}.values():
         addresses = validate(
@@ -120,6 +124,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
                 body=content.body,
                 attachments=[],
                 email_id=message_id_of(written_id),
+                references=references,
                 timestamp=request.received_at,
                 created_at=request.received_at,
             )
@@ -244,6 +249,11 @@ def _written_id(fields: Form) -> str | None:
     if found is None or len(found[1]) > MAX_SUBJECT or NOT_A_LINE.search(found[1]):
         return None
     return found[1]
+
+
+def _value(pattern: re.Pattern[str], headers: str) -> str | None:
+    found = pattern.search(headers)
+    return found[1] if found else None
 
 
 def _raw(fields: Form, form: MultipartForm) -> Mapping[str, Any]:

@@ -1,11 +1,16 @@
 import base64
+import re
 from collections.abc import Sequence
+from email.utils import quote
 from typing import Any
 
+from shared.addresses import Address
 from shared.message import Message
 from shared.providers import mail
 from shared.providers.base import Adapter, File, HttpAnswer, HttpRequest
 from shared.providers.sendgrid.settings import SendGridSettings
+
+_SPECIALS = re.compile(r'[()<>\[\]:;@\\,"]')
 
 
 class SendGridAdapter(Adapter[SendGridSettings]):
@@ -40,18 +45,48 @@ def _unsubscribe_links(settings: SendGridSettings) -> mail.UnsubscribeLinks | No
 
 
 def _payload(message: Message, files: Sequence[File], links: mail.UnsubscribeLinks | None) -> dict[str, Any]:
-    payload = {
-        "personalizations": [{"to": [{"email": message.to}]}],
-        "from": {"email": message.from_},
+    copies = {
+        name: [_recipient(each.spelling, each.name) for each in addresses]
+        for name, addresses in (("cc", message.cc), ("bcc", message.bcc))
+        if addresses
+    }
+    # All recipients get the same headers, and the link is only for the first one.
+    links = None if copies else links
+    payload: dict[str, Any] = {
+        "personalizations": [{"to": [_recipient(message.to, message.to_name)], **copies}],
+        "from": _mailbox(message.from_, message.from_name),
         "subject": mail.subject_of(message),
         "content": [{"type": type_, "value": text} for type_, text in mail.parts_of(message)],
         "headers": {**mail.threading_of(message), **(links.headers_of(message) if links else {})},
         # SendGrid returns this with every event about the message, unlike the id in its response.
         "custom_args": {"message_id": str(message.id)},
+        **_reply_to(message.reply_to),
     }
+    if copies:
+        payload["custom_args"]["recipient"] = mail.ascii_address(message.to)
     if files:
         payload["attachments"] = [_attachment(file) for file in files]
     return payload
+
+
+def _mailbox(address: str, name: str | None) -> dict[str, str]:
+    return {"email": mail.ascii_address(address), **({"name": name} if name else {})}
+
+
+def _recipient(address: str, name: str | None) -> dict[str, str]:
+    # SendGrid does not quote the names of recipients, and would send the e-mail to a part of such a name.
+    return _mailbox(address, f'"{quote(name)}"' if name and _SPECIALS.search(name) else name)
+
+
+def _reply_to(addresses: Sequence[Address]) -> dict[str, Any]:
+    """Return the field that SendGrid expects for one address, or for several."""
+    match [_mailbox(address.spelling, address.name) for address in addresses]:
+        case []:
+            return {}
+        case [mailbox]:
+            return {"reply_to": mailbox}
+        case mailboxes:
+            return {"reply_to_list": mailboxes}
 
 
 def _attachment(file: File) -> dict[str, str]:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
+from shared.addresses import Address
 from shared.channels import Channel, MessageType
 from shared.message import Message
 from shared.providers.base import (
@@ -103,6 +104,24 @@ SUBJECT = messages.email(subject="Greetings", body="<b>Hi</b>", timestamp=WRITTE
 ANSWERED = messages.email(
     body="<p>See <a href='https://example.com'>here</a></p>", attachments=[PICTURE], in_reply_to="<1@b.c>"
 )
+COPIED = messages.email(
+    from_="office@bücher.example",
+    to="ben@bücher.example",
+    from_name="Casey's Garage",
+    to_name="李雷",
+    subject="Greetings",
+    body="<p>Hi</p>",
+    body_type="html",
+    text="Hello",
+    reply_to=[Address("a@b.example", "a@b.example")],
+    cc=[Address("ann@bücher.example", "ann@bücher.example", "Doe, Jane")],
+    bcc=[Address("eve@b.example", "eve@b.example")],
+    references=["<0@b.c>", "<1@b.c>"],
+    in_reply_to="<1@b.c>",
+    timestamp=WRITTEN,
+)
+REPLIES = [messages.address("a@b.example"), Address("b@b.example", "b@b.example", "Bea")]
+ANYBODY = messages.email(timestamp=WRITTEN, reply_to=REPLIES)
 ACCOUNT, TOKEN = "AC" + "0" * 32, "f00dfeedf00dfeedf00dfeedf00dfeed"
 SID = "SM" + "1" * 32
 BASIC = base64.b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
@@ -186,6 +205,22 @@ ROWS = {
         SUBJECT,
         generic_email(subject="Greetings", body="<b>Hi</b>"),
     ),
+    "generic_email, with all fields": generic(
+        GENERIC_EMAIL,
+        "email_provider_url",
+        "xillio_id",
+        COPIED,
+        {
+            **generic_email(body="<p>Hi</p>", subject="Greetings", body_type="html", text="Hello"),
+            "from": "office@xn--bcher-kva.example",
+            "to": "ben@xn--bcher-kva.example",
+            "from_name": "Casey's Garage",
+            "to_name": "李雷",
+            "reply_to": ["a@b.example"],
+            "cc": ['"Doe, Jane" <ann@xn--bcher-kva.example>'],
+            "bcc": ["eve@b.example"],
+        },
+    ),
     "twilio": twilio(TEXT, {**FROM_TO, "Body": ["Hello"]}),
     "twilio, two pictures, a service and a callback": twilio(
         PICTURES,
@@ -217,13 +252,47 @@ ROWS = {
         headers={
             "Message-ID": f"<{ANSWERED.id}@example.com>",
             "In-Reply-To": "<1@b.c>",
-            "References": f"<{ANSWERED.conversation_key}@example.com> <1@b.c>",
+            "References": "<1@b.c>",
         },
         attachments=[
             {"content": "iVBORw==", "filename": "a.png", "type": "image/png", "disposition": "attachment"}
         ],
     ),
 }
+COPIED_ROW = sendgrid(
+    COPIED,
+    subject="Greetings",
+    content=[{"type": "text/plain", "value": "Hello"}, {"type": "text/html", "value": "<p>Hi</p>"}],
+    personalizations=[
+        {
+            "to": [{"email": "ben@xn--bcher-kva.example", "name": "李雷"}],
+            "cc": [{"email": "ann@xn--bcher-kva.example", "name": '"Doe, Jane"'}],
+            "bcc": [{"email": "eve@b.example"}],
+        }
+    ],
+    reply_to={"email": "a@b.example"},
+    headers={
+        "Message-ID": f"<{COPIED.id}@xn--bcher-kva.example>",
+        "In-Reply-To": "<1@b.c>",
+        "References": "<0@b.c> <1@b.c>",
+    },
+    custom_args={"message_id": str(COPIED.id), "recipient": "ben@xn--bcher-kva.example"},
+    **{"from": {"email": "office@xn--bcher-kva.example", "name": "Casey's Garage"}},
+)
+UNSUBSCRIBING = {
+    "sendgrid_api_key": KEY,
+    "public_base_url": "https://us.example/base/",
+    "unsubscribe_secret": "a secret of some length",
+}
+ROWS["sendgrid, with all fields, and without a link to unsubscribe"] = replace(
+    COPIED_ROW, settings=UNSUBSCRIBING
+)
+ROWS["sendgrid, with two addresses for replies"] = sendgrid(
+    ANYBODY,
+    subject="Hello",
+    content=[{"type": "text/plain", "value": "Hello"}],
+    reply_to_list=[{"email": "a@b.example"}, {"email": "b@b.example", "name": "Bea"}],
+)
 LINK = Subscription(Channel.EMAIL, "ann@example.com", "ben@example.org").sign("a secret of some length")
 ROWS["sendgrid, with a link to unsubscribe"] = replace(
     sendgrid(
@@ -236,11 +305,7 @@ ROWS["sendgrid, with a link to unsubscribe"] = replace(
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         },
     ),
-    settings={
-        "sendgrid_api_key": KEY,
-        "public_base_url": "https://us.example/base/",
-        "unsubscribe_secret": "a secret of some length",
-    },
+    settings=UNSUBSCRIBING,
 )
 ALL_ROWS: dict[str, Row] = {**ROWS, **documented_rows(globals())}
 

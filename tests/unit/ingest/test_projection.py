@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.ingest.projection import Projection, message_row, project
+from shared.addresses import Address
 from shared.db import tables
 from shared.dead_letters import Resolution
 from shared.events import Event, delivery_due
@@ -124,6 +125,14 @@ def test_a_change_of_the_suppression_list_is_stored_with_its_key() -> None:
 
 def test_a_delivery_that_is_due_concerns_only_the_sender() -> None:
     assert project(delivery_due(accepted(MESSAGE).data, time=NOON)) == Projection()
+
+
+def test_the_fields_of_an_email_are_one_column() -> None:
+    copy = Address("cy@example.com", "cy@example.com", "Cy")
+    sent = message(1).model_copy(update={"text": "Hello", "cc": [copy]})
+
+    assert message_row(sent, 1)["email"] == {"text": "Hello", "cc": [copy]}
+    assert message_row(message(1), 1)["email"] is None
 
 
 def test_a_message_refers_to_its_conversation_by_number() -> None:

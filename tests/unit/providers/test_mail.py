@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.ids import ConversationKey, MessageId
-from shared.providers.mail import is_html, parts_of, subject_of, text_of, threading_of
+from shared.providers.mail import ascii_address, is_html, parts_of, subject_of, text_of, threading_of
+from shared.text import message_id_of, references_of
 from tests import messages
+
+ROOT = "<00000000-0000-0000-0000-000000000002@example.com>"
 
 
 @pytest.mark.parametrize(
@@ -87,25 +90,25 @@ def test_any_html_has_a_plain_text(parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("in_reply_to", "more", "references"),
     [
-        (None, {}, ""),
-        ("<1@b.c>", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
-        ("1@b.c", {"In-Reply-To": "<1@b.c>"}, " <1@b.c>"),
+        (None, {}, ROOT),
+        ("<1@b.c>", {"In-Reply-To": "<1@b.c>"}, "<1@b.c>"),
+        ("1@b.c", {"In-Reply-To": "<1@b.c>"}, "<1@b.c>"),
         (
             " <a.b+c=d$1@[192.0.2.1]>\n",
             {"In-Reply-To": "<a.b+c=d$1@[192.0.2.1]>"},
-            " <a.b+c=d$1@[192.0.2.1]>",
+            "<a.b+c=d$1@[192.0.2.1]>",
         ),
-        ("<1@b.c>\r\nBcc: x", {}, ""),
-        ("<1@b.c> <2@b.c>", {}, ""),
-        ("<1@b\0.c>", {}, ""),
-        ("<1é@b.c>", {}, ""),
-        ('<"1"@b.c>', {}, ""),
-        ("<1>", {}, ""),
-        (f"<{'1' * 252}@b.c>", {}, ""),
-        ("<" * 200_000, {}, ""),
+        ("<1@b.c>\r\nBcc: x", {}, ROOT),
+        ("<1@b.c> <2@b.c>", {}, ROOT),
+        ("<1@b\0.c>", {}, ROOT),
+        ("<1é@b.c>", {}, ROOT),
+        ('<"1"@b.c>', {}, ROOT),
+        ("<1>", {}, ROOT),
+        (f"<{'1' * 252}@b.c>", {}, ROOT),
+        ("<" * 200_000, {}, ROOT),
     ],
 )
-def test_the_emails_of_a_conversation_refer_to_one_message_id(
+def test_an_email_refers_to_its_parent_or_else_to_its_conversation(
     in_reply_to: str | None, more: dict[str, str], references: str
 ) -> None:
     message = messages.email(id=MessageId(UUID(int=1)), in_reply_to=in_reply_to).model_copy(
@@ -113,9 +116,80 @@ def test_the_emails_of_a_conversation_refer_to_one_message_id(
     )
     assert threading_of(message) == {
         "Message-ID": "<00000000-0000-0000-0000-000000000001@example.com>",
-        "References": f"<00000000-0000-0000-0000-000000000002@example.com>{references}",
+        "References": references,
         **more,
     }
+
+
+def test_a_reply_refers_to_all_emails_of_its_thread() -> None:
+    message = messages.email(references=["<1@b.c>", "<2@b.c>"], in_reply_to="<2@b.c>")
+    assert threading_of(message)["References"] == "<1@b.c> <2@b.c>"
+
+
+def test_the_references_fit_into_a_line() -> None:
+    ids = [f"<{number}@{'x' * 60}.example>" for number in range(100)]
+    references = threading_of(messages.email(references=ids, in_reply_to=ids[-1]))["References"]
+    assert len(f"References: {references}") <= 998
+    first, *last = references.split()
+    assert first == ids[0]
+    assert last == ids[-len(last) :]
+    assert len(last) > 10
+
+
+@given(
+    st.text(alphabet="<>@ab1.()\r\n\t é", max_size=60), st.text(alphabet="<>@ab1. ", max_size=20) | st.none()
+)
+def test_any_header_becomes_message_ids(references: str, in_reply_to: str | None) -> None:
+    assert all(message_id_of(id_) == id_ for id_ in references_of(references, in_reply_to))
+
+
+@pytest.mark.parametrize(
+    ("references", "in_reply_to", "ids"),
+    [
+        ("<1@b.c> <2@b.c>", "<2@b.c>", ["<1@b.c>", "<2@b.c>"]),
+        ("<1@b.c><2@b.c>\r\n\t<3@b.c> (a comment)", None, ["<1@b.c>", "<2@b.c>", "<3@b.c>"]),
+        ("1@b.c <two> <3@b.c>", None, ["<1@b.c>", "<3@b.c>"]),
+        (None, "<1@b.c>", ["<1@b.c>"]),
+        ("", "<1@b.c> <2@b.c>", []),
+        ("<2@b.c> <1@b.c> <2@b.c>", None, ["<1@b.c>", "<2@b.c>"]),
+        (None, None, []),
+    ],
+)
+def test_the_references_of_an_email_are_those_of_its_headers(
+    references: str | None, in_reply_to: str | None, ids: list[str]
+) -> None:
+    assert references_of(references, in_reply_to) == ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"body": "1 <b> 2", "body_type": "text"}, [("text/plain", "1 <b> 2")]),
+        ({"body": "Hi", "body_type": "html"}, [("text/plain", "Hi"), ("text/html", "Hi")]),
+        ({"body": "<p>Hi</p>", "text": "Hello"}, [("text/plain", "Hello"), ("text/html", "<p>Hi</p>")]),
+        ({"body": "Hi", "text": "Hello"}, [("text/plain", "Hello"), ("text/html", "Hi")]),
+        ({"body": " ", "body_type": "html"}, [("text/plain", " ")]),
+        ({"body": "", "text": "Hello"}, [("text/plain", "Hello")]),
+    ],
+)
+def test_html_is_declared_or_recognised(fields: dict[str, str], parts: list[tuple[str, str]]) -> None:
+    assert parts_of(messages.email(**fields)) == parts
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("ann@example.com", "ann@example.com"),
+        ("info@bücher.example", "info@xn--bcher-kva.example"),
+        ("info@straße.example", "info@xn--strae-oqa.example"),
+        ("info@例え.example", "info@xn--r8jz45g.example"),
+    ],
+)
+def test_domains_are_sent_in_ascii(address: str, expected: str) -> None:
+    assert ascii_address(address) == expected
+    assert threading_of(messages.email(from_=address))["Message-ID"].endswith(
+        expected.partition("@")[2] + ">"
+    )
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,29 @@ def test_an_email() -> None:
     assert incoming.raw == {"fields": MAIL, "files": [], "cut": []}
 
 
+@pytest.mark.parametrize(
+    ("headers", "references"),
+    [
+        ("Message-ID: <3@b.c>\nReferences: <1@b.c>\n\t<2@b.c>\nSubject: <4@b.c>\n", ["<1@b.c>", "<2@b.c>"]),
+        ("Message-ID: <3@b.c>\nIn-Reply-To: <2@b.c>\n", ["<2@b.c>"]),
+        ("Message-ID: <3@b.c>\nX-References: <1@b.c>\n", []),
+    ],
+)
+def test_an_email_keeps_the_references_of_its_headers(headers: str, references: list[str]) -> None:
+    assert parse_email({**MAIL, "headers": headers}).message.references == references
+
+
+@pytest.mark.parametrize(
+    ("email", "count"), [("ben@example.com", 1), ("Ben@Example.com", 1), ("copy@example.com", 0)]
+)
+def test_a_copy_has_no_receipts_of_its_own(email: str, count: int) -> None:
+    event = {**DELIVERED, "event": "bounce", "email": email, "recipient": "ben@example.com"}
+    content = parse(SENDGRID_EVENTS, json.dumps([event]).encode(), JSON)
+
+    assert len(content.receipts) == count
+    assert len(content.suppressions) == 1
+
+
 def test_the_response_has_the_ids_of_the_messages() -> None:
     [incoming] = parse_emails(MAIL)
     answer = webhook_at(SENDGRID_INBOUND).respond(WebhookContent(messages=[incoming]))

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from threading import get_ident
 from time import monotonic
@@ -91,6 +92,8 @@ async def fetch(urls: Sequence[str], max_bytes: int = MAX_BYTES) -> Sequence[Fil
             raise RejectedError(TOO_LARGE, "x")
         case ["odd"]:
             raise KeyError("oops")
+        case ["empty", "full"]:
+            return [replace(FILE, content=b""), FILE]
     return [FILE]
 
 
@@ -223,6 +226,12 @@ async def test_attachments_are_fetched_once_for_a_provider_that_takes_files() ->
     client = client_of(provider, adapter=adapter)
     await send(client, messages.message(attachments=["https://example.com/a.txt"]))
     assert (provider.requests, adapter.files) == (2, [FILE])
+
+
+async def test_a_file_without_content_is_left_out() -> None:
+    adapter = StubAdapter(Settings())
+    await send(client_of(StubProvider(), adapter=adapter), messages.message(attachments=["empty", "full"]))
+    assert adapter.files == [FILE]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.gateway.messages.schemas import EmailRequest, SmsRequest
 from shared.addresses import Address
@@ -61,3 +65,10 @@ def test_every_field_of_a_request_is_a_field_of_the_message(
     request_model: type[SmsRequest | EmailRequest],
 ) -> None:
     assert request_model.model_fields.keys() <= Message.model_fields.keys()
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.timedeltas(timedelta(0), timedelta(days=7)))
+def test_any_message_has_an_expiry(send_at: datetime, validity: timedelta) -> None:
+    expiry = messages.message(send_at=send_at).expiry(validity, messages.now())
+
+    assert expiry >= send_at

@@ -60,8 +60,15 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "type": "mms",
         "from": ALICE,
         "to": BOB,
+        "from_name": None,
+        "to_name": None,
         "subject": None,
         "body": "Hello",
+        "body_type": None,
+        "text": None,
+        "reply_to": [],
+        "cc": [],
+        "bcc": [],
         "attachments": ["attachment-url"],
         "timestamp": "2024-11-01T14:00:00Z",
         "status": "undelivered",
@@ -75,6 +82,28 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "segments": None,
         "encoding": None,
     }
+
+
+async def test_the_fields_of_an_email_are_shown_wherever_it_is(
+    gateway: httpx.AsyncClient, rows: Rows
+) -> None:
+    email = {
+        "from_name": "Ann",
+        "text": "Hello",
+        "body_type": "html",
+        "cc": [{"spelling": "Cy@example.com", "key": "cy@example.com", "name": "Doe, Cy"}],
+    }
+    id_ = await rows.message("ann@example.com", "ben@example.com", direction=Direction.OUTBOUND, email=email)
+
+    message = await get(gateway, f"/api/messages/{id_}")
+    [conversation] = (await get(gateway, "/api/conversations"))["items"]
+    [listed] = (await get(gateway, f"/api/conversations/{conversation['id']}/messages"))["items"]
+
+    assert message.pop("history") == []
+    assert message == listed == conversation["last_message"]
+    assert (message["from_name"], message["to_name"]) == ("Ann", None)
+    assert (message["text"], message["body_type"]) == ("Hello", "html")
+    assert (message["cc"], message["bcc"], message["reply_to"]) == (['"Doe, Cy" <Cy@example.com>'], [], [])
 
 
 def _entry(status: str, minute: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - of an entry

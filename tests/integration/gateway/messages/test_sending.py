@@ -65,8 +65,15 @@ async def test_an_sms_is_accepted_and_published(
         "type": "sms",
         "from": "+12016661234",
         "to": "+18045551234",
+        "from_name": None,
+        "to_name": None,
         "subject": None,
         "body": "text message",
+        "body_type": None,
+        "text": None,
+        "reply_to": [],
+        "cc": [],
+        "bcc": [],
         "attachments": [],
         "timestamp": "2024-11-01T14:00:00Z",
         "status": "accepted",
@@ -206,6 +213,24 @@ async def test_an_email_replies_to_the_newest_one_in_its_conversation(
     assert again.json() == before.json()
     sent = [event.data.message.in_reply_to for event in await events(jetstream, Stream.OUTBOUND)]
     assert sent == [None, "<2@example.com>"]
+
+
+async def test_a_reply_has_the_references_and_the_subject_of_its_parent(
+    gateway: httpx.AsyncClient, jetstream: JetStreamContext
+) -> None:
+    ours = {"from": "us@example.org", "to": "Ann@example.com", "body": "Hello"}
+    headers = "Message-ID: <3@example.com>\nReferences: <1@example.com>\n <2@example.com>\n"
+    mail = {**MAIL, "headers": headers, "subject": "Quote"}
+    await gateway.post(SENDGRID_INBOUND, content=multipart(mail), headers=MULTIPART)
+
+    response = await gateway.post(SEND_EMAIL, json=ours)
+    await gateway.post(SEND_EMAIL, json={**ours, "subject": "Invoice"})
+
+    assert response.json()["subject"] == "Re: Quote"
+    sent = [event.data.message for event in await events(jetstream, Stream.OUTBOUND)]
+    assert [message.subject for message in sent] == ["Re: Quote", "Invoice"]
+    chain = ["<1@example.com>", "<2@example.com>", "<3@example.com>"]
+    assert [message.references for message in sent] == [chain, chain]
 
 
 async def test_an_unreadable_message_in_the_stream_is_not_replied_to(

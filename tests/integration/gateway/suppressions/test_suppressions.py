@@ -30,6 +30,24 @@ TO_BEN = {"from": "Ann@example.com", "to": "Ben@example.org", "body": "Hello"}
 OTHER_SENDER = "+12015550000"
 
 
+@pytest.mark.parametrize("field", ["cc", "bcc"])
+async def test_a_copy_to_a_recipient_who_has_opted_out_is_refused(
+    gateway: httpx.AsyncClient, jetstream: JetStreamContext, field: str
+) -> None:
+    await gateway.put("/api/suppressions/ben@example.org", json={"reason": "asked by phone"})
+    payload = {"from": "ann@example.com", "to": "cy@example.com", "body": "Hello"}
+
+    refused = await gateway.post("/api/messages/email", json={**payload, field: ["Ben <Ben@example.org>"]})
+    accepted = await gateway.post("/api/messages/email", json={**payload, field: ["dee@example.org"]})
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "recipient_opted_out")
+    assert refused.json()["detail"].startswith(
+        "The recipient Ben@example.org opted out of messages from all "
+    )
+    assert accepted.status_code == 202
+    assert await count(jetstream, Stream.OUTBOUND) == 1
+
+
 async def receive(gateway: httpx.AsyncClient, body: str, **fields: Any) -> None:  # noqa: ANN401 - any field
     """Post a text from Bob to Alice."""
     payload = {"from": BOB, "to": ALICE, "type": "sms", "messaging_provider_id": body, "body": body, **fields}

@@ -119,6 +119,19 @@ def test_a_field_of_a_later_release_changes_the_fingerprint_only_if_it_is_set() 
     assert fingerprint(tagged(tag="a")) != fingerprint(tagged(tag="b"))
 
 
+def test_the_fingerprint_of_an_email_has_its_names_and_its_copies() -> None:
+    requests = (
+        EMAIL,
+        {**EMAIL, "to": "Ben <contact@gmail.com>"},
+        {**EMAIL, "cc": ["a@example.com"]},
+        {**EMAIL, "bcc": ["a@example.com"]},
+        {**EMAIL, "cc": ["Ann <a@example.com>"]},
+    )
+    given = [EmailRequest.model_validate(each, context=CONTEXT) for each in requests]
+
+    assert len({fingerprint(each) for each in given}) == len(requests)
+
+
 def test_an_sms_and_an_email_have_different_fingerprints() -> None:
     email = EmailRequest.model_validate(EMAIL, context=CONTEXT)
 

@@ -1,5 +1,6 @@
 """The message of a request, and its response."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +11,13 @@ from sqlalchemy import literal, select
 from services.gateway.messages import queries, service
 from services.gateway.messages.queries import select_messages
 from services.gateway.messages.schemas import EmailRequest, MessageResponse, SendRequest, SmsRequest
-from services.gateway.messages.service import outbound_message
+from services.gateway.messages.service import as_reply, outbound_message
 from shared.bus.topology import Stream
 from shared.channels import Channel, Direction, MessageType
 from shared.db import tables
+from shared.events import decode, message_accepted
 from shared.ids import new_message_id
-from shared.message import Message
+from shared.message import DeliveryRequest, Message
 from shared.status import Status
 from shared.validation import Subject, context_of
 from tests.jetstream import JetStream
@@ -141,10 +143,7 @@ def test_attachments_are_optional(payload: dict[str, Any]) -> None:
     ],
 )
 def test_attachments_are_kept_unchanged(url: str) -> None:
-    sent = sms(attachments=[url])
-
-    assert sent.attachments == [url]
-    assert sent.type is MessageType.SMS
+    assert sms(attachments=[url]).attachments == [url]
 
 
 @pytest.mark.parametrize("body", [None, "", " "])
@@ -175,6 +174,7 @@ def test_an_email_can_have_a_subject_and_name_its_type() -> None:
         ({"body": "x" * 161}, 2, "GSM-7"),
         ({"body": "ж" * 71}, 2, "UCS-2"),
         ({"type": "mms"}, None, None),
+        ({"attachments": ["https://example.com/a.jpg"]}, None, None),
     ],
 )
 def test_the_response_has_the_segments_of_an_sms(
@@ -183,6 +183,92 @@ def test_the_response_has_the_segments_of_an_sms(
     response = MessageResponse.of(sms(**payload), Status.ACCEPTED).model_dump(mode="json", by_alias=True)
 
     assert (response["segments"], response["encoding"]) == (segments, encoding)
+
+
+def test_an_sms_with_attachments_becomes_an_mms() -> None:
+    assert sms(attachments=["https://example.com/a.jpg"]).type is MessageType.MMS
+    assert sms(attachments=[]).type is MessageType.SMS
+
+
+def test_an_mms_that_an_earlier_version_stored_as_an_sms_has_no_segments() -> None:
+    stored = sms(attachments=["https://example.com/a.jpg"]).model_copy(update={"type": MessageType.SMS})
+
+    assert MessageResponse.of(stored, Status.SENT).segments is None
+
+
+def test_the_fields_of_an_email_pass_from_the_request_to_the_response() -> None:
+    sent = email(
+        **{"from": "Jörg Müller <joerg@example.com>", "to": '"李雷" <lilei@example.com>'},
+        body="<p>Hi</p>",
+        body_type="html",
+        text="Hi",
+        reply_to=["Casey's Garage <office@example.com>"],
+        cc=["Doe, Jane <jane@example.com>", "JANE@example.com", "lilei@example.com"],
+        bcc=["jane@example.com", "Eve@example.com"],
+    )
+    response = MessageResponse.of(sent, Status.ACCEPTED).model_dump(mode="json", by_alias=True)
+
+    assert (response["from"], response["from_name"]) == ("joerg@example.com", "Jörg Müller")
+    assert (response["to"], response["to_name"]) == ("lilei@example.com", "李雷")
+    assert (response["body_type"], response["text"]) == ("html", "Hi")
+    assert response["reply_to"] == ["Casey's Garage <office@example.com>"]
+    assert response["cc"] == ['"Doe, Jane" <jane@example.com>']
+    assert response["bcc"] == ["Eve@example.com"]
+
+
+def test_messages_of_earlier_and_of_later_versions_are_readable() -> None:
+    fields = {"from_name", "to_name", "text", "body_type", "reply_to", "cc", "bcc", "references"}
+    earlier = email().model_dump(mode="json", by_alias=True, exclude=fields)
+    copy = {"spelling": "ann@example.com", "key": "ann@example.com", "a_later_field": 1}
+    later = {**earlier, "cc": [copy], "a_later_field": 1}
+
+    assert Message.model_validate_json(json.dumps(earlier)).cc == []
+    assert [copy.spelling for copy in Message.model_validate_json(json.dumps(later)).cc] == [
+        "ann@example.com"
+    ]
+
+
+def test_a_message_with_copies_passes_through_a_stream() -> None:
+    sent = email(cc=["Doe, Jane <jane@example.com>"], reply_to=["office@example.com"], text="Hi")
+    event = message_accepted(DeliveryRequest(message=sent, expires_at=NOW), time=NOW)
+
+    assert decode(event.encode()) == event
+
+
+@pytest.mark.parametrize(
+    ("subject", "answered", "expected"),
+    [
+        (None, "Quote", "Re: Quote"),
+        ("", "Quote", "Re: Quote"),
+        (None, "RE: Quote", "RE: Quote"),
+        ("Invoice", "Quote", "Invoice"),
+        (None, None, None),
+        (None, "x" * 998, "Re: " + "x" * 994),
+    ],
+)
+def test_a_reply_without_a_subject_has_that_of_its_parent(
+    subject: str | None, answered: str | None, expected: str | None
+) -> None:
+    parent = email().model_copy(update={"subject": answered})
+
+    assert as_reply(parent, email(subject=subject)).subject == expected
+
+
+@pytest.mark.parametrize(
+    ("references", "id_", "expected"),
+    [
+        ([], None, []),
+        ([], "<1@b.c>", ["<1@b.c>"]),
+        (["<0@b.c>"], "<1@b.c>", ["<0@b.c>", "<1@b.c>"]),
+        (["<0@b.c>"], None, ["<0@b.c>"]),
+    ],
+)
+def test_a_reply_continues_the_thread_of_its_parent(
+    references: list[str], id_: str | None, expected: list[str]
+) -> None:
+    parent = email().model_copy(update={"references": references, "email_id": id_})
+
+    assert as_reply(parent, email()).references == expected
 
 
 async def test_a_message_is_published_with_its_conversation(
@@ -204,8 +290,15 @@ async def test_a_message_is_published_with_its_conversation(
         "type": "sms",
         "from": "+12016661234",
         "to": "+18045551234",
+        "from_name": None,
+        "to_name": None,
         "subject": None,
         "body": "text message",
+        "body_type": None,
+        "text": None,
+        "reply_to": [],
+        "cc": [],
+        "bcc": [],
         "attachments": [],
         "timestamp": "2026-01-02T03:04:05.678901Z",
         "status": "accepted",

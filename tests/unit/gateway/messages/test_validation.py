@@ -102,6 +102,18 @@ INVALID_EMAIL_FIELDS: list[tuple[str, object]] = [
     ("subject", "\ud800"),
     ("body", "nul \x00"),
     ("xillio_id", "message-2"),
+    ("to", "pepé@example.com"),
+    ("from", "Pepé <pepé@example.com>"),
+    ("to", "Ann <a@b.com>, Bob <c@d.com>"),
+    ("to", "a@b.com, Bob <c@d.com>"),
+    ("to", "Ann\r\nBcc: x <a@b.com>"),
+    ("cc", "a@b.com"),
+    ("cc.1", ["a@b.com", "nobody"]),
+    ("bcc.0", ["pepé@example.com"]),
+    ("reply_to.0", [""]),
+    ("cc", [f"{number}@example.com" for number in range(51)]),
+    ("body_type", "markdown"),
+    ("text", "nul \x00"),
 ]
 
 
@@ -124,6 +136,13 @@ async def test_an_invalid_field_of_an_email_is_named(
 
     assert response.status_code == 422
     assert faults_of(response) == {field}
+
+
+async def test_a_plain_body_has_no_text_beside_it(client: httpx.AsyncClient) -> None:
+    response = await post_json(client, SEND_EMAIL, {**EMAIL, "body_type": "text", "text": "Hello"})
+
+    assert response.status_code == 422
+    assert faults_of(response) == {"text"}
 
 
 async def test_every_field_at_fault_is_named(client: httpx.AsyncClient) -> None:
@@ -178,6 +197,14 @@ async def test_an_alphanumeric_sender_cannot_send_mms(
         assert faults_of(response) == {"type"}
 
 
+async def test_an_alphanumeric_sender_cannot_send_attachments(client: httpx.AsyncClient) -> None:
+    payload = {**SMS, "from": "ACME", "attachments": ["https://example.com/a.jpg"]}
+    response = await post_json(client, SEND_SMS, payload)
+
+    assert response.status_code == 422
+    assert faults_of(response) == {"attachments"}
+
+
 @pytest.mark.parametrize("character", ["x", "ж", "😀"])
 async def test_an_sms_has_up_to_1600_characters_of_any_alphabet(
     client: httpx.AsyncClient, character: str
@@ -198,6 +225,22 @@ async def test_a_time_in_the_past_or_too_far_ahead_is_refused(
         assert response.status_code == 422
         assert faults_of(response) == {"send_at"}
     assert server.messages(Stream.OUTBOUND) == []
+
+
+@pytest.mark.parametrize("path", [SEND_SMS, SEND_EMAIL])
+@pytest.mark.parametrize(
+    "send_at",
+    ["0001-01-01T00:00:00Z", "9999-12-31T19:59:59Z", "9999-12-31T20:00:00Z", "9999-12-31T23:59:59.999999Z"],
+)
+async def test_a_time_at_either_end_of_the_calendar_is_refused(
+    client: httpx.AsyncClient, path: str, send_at: str
+) -> None:
+    for headers in ({}, {"Idempotency-Key": "a-key"}):
+        payload = {**(SMS if path == SEND_SMS else EMAIL), "send_at": send_at}
+        response = await client.post(path, json=payload, headers=headers)
+
+        assert response.status_code == 422
+        assert faults_of(response) == {"send_at"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
-from shared.status import IN_DOUBT, Status, Step
+from shared.status import IN_DOUBT, RETURNED, Status, Step
 
 
 class FrozenModel(BaseModel):
@@ -160,11 +160,13 @@ class IncomingMessage(FrozenModel):
 
     Attributes:
         keyword: the keyword that the message consists of, such as STOP.
+        opt_out_group: the group of our addresses that opt-outs concern at the provider, if there is one.
         raw: the provider's payload, from which a later release can parse the message again.
     """
 
     message: Message
     keyword: Keyword | None = None
+    opt_out_group: str | None = None
     raw: Any
 
     @classmethod
@@ -177,6 +179,7 @@ class IncomingMessage(FrozenModel):
         to: Address,
         raw: object,
         keyword: Keyword | None = None,
+        opt_out_group: str | None = None,
         **fields: Any,  # noqa: ANN401 - further fields of the message
     ) -> Self:
         """Create an incoming message; each delivery of the same webhook creates the same one.
@@ -188,6 +191,7 @@ class IncomingMessage(FrozenModel):
             to: our address that it was sent to.
             raw: the provider's payload.
             keyword: the keyword that the message consists of.
+            opt_out_group: the group of our addresses that opt-outs concern at the provider.
             fields: further fields of the message: its `type`, `body` and `attachments`, `timestamp` and
                 `created_at`, and optional ones.
         """
@@ -200,7 +204,7 @@ class IncomingMessage(FrozenModel):
             provider_message_id=provider_message_id,
             **fields,
         )
-        return cls(message=message, keyword=keyword, raw=raw)
+        return cls(message=message, keyword=keyword, opt_out_group=opt_out_group, raw=raw)
 
 
 class IncomingReceipt(FrozenModel):
@@ -210,6 +214,7 @@ class IncomingReceipt(FrozenModel):
         provider_message_id: the provider's id of the message.
         message_id: our id of the message, if the provider returns it.
         key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
+        error_code: the provider's code of a failure, or its word if we do not know that.
         occurred_at: when it happened, according to the provider, or else when the receipt arrived.
         raw: the provider's payload.
     """
@@ -224,3 +229,8 @@ class IncomingReceipt(FrozenModel):
     error_detail: str | None = None
     occurred_at: AwareDatetime
     raw: Any
+
+    @property
+    def precedence(self) -> int:
+        is_returned = self.channel.rules.may_return and self.status in {Status.UNDELIVERED, Status.FAILED}
+        return RETURNED if is_returned else self.status.precedence

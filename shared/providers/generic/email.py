@@ -10,6 +10,7 @@ from shared.providers.base import Provider
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
+    ReceiptId,
     ReceiptPayload,
     Received,
     documented,
@@ -52,7 +53,7 @@ class EmailReceipt(ReceiptPayload):
 
     model_config = documented({"xillio_id": "EM1", "status": "bounced", "error_code": "mailbox_unknown"})
 
-    provider_message_id: ProviderId = Field(alias="xillio_id")
+    provider_message_id: ReceiptId = Field(alias="xillio_id")
 
 
 class GenericEmailAdapter(GenericAdapter[GenericEmailSettings]):

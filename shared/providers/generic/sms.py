@@ -10,6 +10,7 @@ from shared.providers.base import Provider
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
+    ReceiptId,
     ReceiptPayload,
     Received,
     documented,
@@ -52,7 +53,7 @@ class SmsReceipt(ReceiptPayload):
 
     model_config = documented({"messaging_provider_id": "SM1", "status": "delivered"})
 
-    provider_message_id: ProviderId = Field(alias="messaging_provider_id")
+    provider_message_id: ReceiptId = Field(alias="messaging_provider_id")
 
 
 class GenericSmsAdapter(GenericAdapter[GenericSmsSettings]):

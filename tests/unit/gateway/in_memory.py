@@ -81,7 +81,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
         dead_letter_service=DeadLetterService(publisher, _VALIDITY, clock),
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
-        webhook_service=WebhookService(publisher, suppressions),
+        webhook_service=WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY)),
         clock=clock,
     )
 

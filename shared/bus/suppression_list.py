@@ -1,11 +1,10 @@
 """The suppression list: for each pair of addresses, the last change in the stream SUPPRESSIONS applies.
 
 The stream is never purged, and NATS answers which pairs have opted out, so that the gateway and the sender do
-not need PostgreSQL. A change is written by compare-and-set. One that happened at a certain time, according to
-the provider, is only written if it is later than the current one. All others count in the order of their
-arrival, so they are never dated before the current one: the clocks of two gateways may differ. A message
-that arrives again is recognised in the stream, which contains all changes, so that it does not undo a later
-change.
+not need PostgreSQL. A change is written by compare-and-set, and only if it is later than the current one. A
+change with a cause, such as a text message, counts from its arrival, so it is later than all that are known,
+even if the clocks of two gateways differ. If the message arrives again, it is recognised in the stream, which
+contains all changes, so that it does not undo a later change.
 """
 
 import asyncio
@@ -89,16 +88,14 @@ class SuppressionList:
         Args:
             change: the change.
             only_if_changed: record nothing if the pair is already in that state. Use it for requests, as
-                opposed to reports of something that happened at a certain time. A request is later than all
-                known changes.
+                opposed to reports of something that happened at a certain time.
         """
-        is_dated_by_arrival = only_if_changed or change.cause is not None
         subject = _subject(change.channel, change.ours, change.theirs)
         while True:
             found, known = await self._read(change.channel, change.ours, change.theirs)
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
-                if not is_dated_by_arrival:
+                if change.cause is None:
                     return known
                 change = change.model_copy(update={"occurred_at": known.occurred_at + _MOMENT})
             event = suppression_changed(change)

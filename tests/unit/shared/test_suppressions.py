@@ -17,7 +17,13 @@ from shared.events import suppression_changed
 from shared.ids import suppression_key
 from shared.keywords import Keyword
 from shared.message import IncomingMessage, Message
-from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState, changes_by_keyword
+from shared.suppressions import (
+    SuppressionChange,
+    SuppressionSource,
+    SuppressionState,
+    changes_by_keyword,
+    latest_changes,
+)
 from tests import messages
 from tests.events import received
 from tests.jetstream import BusTo, JetStream, PublisherTo
@@ -153,6 +159,37 @@ async def test_a_cause_that_changed_nothing_does_not_change_anything_later(
 
     await suppressions_for_ever.record(change(4, IN, cause="another"), only_if_changed=True)
     assert not await is_suppressed(suppressions_for_ever)
+
+
+async def test_a_change_with_a_cause_counts_from_its_arrival(suppressions_for_ever: SuppressionList) -> None:
+    await suppressions_for_ever.record(change(9, IN, cause="start"))
+    await suppressions_for_ever.record(change(1, OUT, cause="stop"))
+    assert await is_suppressed(suppressions_for_ever)
+
+    await suppressions_for_ever.record(change(20, IN, cause="start"))
+    assert await is_suppressed(suppressions_for_ever)
+    await suppressions_for_ever.record(change(1, IN))
+    assert await is_suppressed(suppressions_for_ever)
+
+
+async def test_an_opt_out_from_a_group_suppresses_the_messages_that_are_sent_in_it(server: JetStream) -> None:
+    in_group = SuppressionList(BusTo(server), PublisherTo(server), {"twilio": "twilio:MG1"})
+    await in_group.record(change(1, OUT, ours="twilio:MG1"))
+
+    assert await is_suppressed(in_group)
+    assert not await is_suppressed(suppressions_on(server))
+    await in_group.record(change(2, IN, ours="twilio:MG1"))
+    assert not await is_suppressed(in_group)
+
+
+@given(changes)
+def test_the_latest_changes_have_the_same_effect_as_all(recorded: Sequence[SuppressionChange]) -> None:
+    latest = latest_changes(recorded)
+
+    assert len({each.key for each in latest}) == len(latest)
+    for each in latest:
+        assert not any(other.supersedes(each) for other in recorded if other.key == each.key)
+    assert {each.key for each in recorded} == {each.key for each in latest}
 
 
 async def test_a_pair_with_very_many_changes_is_not_opted_in_by_one_that_may_be_a_repetition(

@@ -194,7 +194,7 @@ ROWS = {
             "MediaUrl": [PICTURE, "https://example.com/b.png"],
             "MessagingServiceSid": ["MG1"],
             "StatusCallback": [
-                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}"
+                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}#rc=5&rp=all"
             ],
         },
         twilio_messaging_service_sid="MG1",

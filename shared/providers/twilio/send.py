@@ -18,7 +18,6 @@ from shared.providers.base import (
 from shared.providers.twilio import codes
 from shared.providers.twilio.settings import TwilioSettings
 
-
 _RETRIES = "#rc=5&rp=all"
 """Asks Twilio to repeat a callback up to five times after any failure. It is not a part of the signed URL."""
 

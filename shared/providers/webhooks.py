@@ -4,6 +4,7 @@ The gateway mounts each `Webhook`, checks the signature, lets the provider parse
 the content.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -180,6 +181,20 @@ def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anyth
         return parse_json(request.body)
     except ValueError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
+
+
+def storable(value: object) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Return a JSON value in which lone surrogates are replaced: providers cut texts in the middle of one."""
+    text = json.dumps(value, ensure_ascii=False)
+    return value if _is_encodable(text) else json.loads(text.encode(errors="replace"))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def require_storable(value: object, name: str) -> bytes:

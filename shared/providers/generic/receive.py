@@ -35,7 +35,10 @@ from shared.providers.webhooks import (
     SignatureScheme,
     WebhookContent,
     WebhookRequest,
+    json_of,
     parse_model,
+    storable,
+    validate,
 )
 from shared.status import Status
 from shared.text import letters_of, single_line
@@ -190,7 +193,8 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
     """Return the function that parses a provider's delivery receipts."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw, payload = parse_model(request, model)
+        raw = json_of(request)
+        payload = validate(raw, model, default_region=request.default_region)
         status = channel.receipt_status(payload.status)
         is_unknown = status is Status.UNKNOWN
         receipt = IncomingReceipt(
@@ -202,7 +206,7 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
             error_code=payload.error_code or (payload.status if is_unknown else None),
             error_detail=payload.status if is_unknown and payload.error_code else None,
             occurred_at=min(payload.timestamp or request.received_at, request.received_at),
-            raw=raw,
+            raw=storable(raw),
         )
         content = WebhookContent(receipts=[receipt])
         if channel is Channel.EMAIL and _is_hard_bounce(payload):

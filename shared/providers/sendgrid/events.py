@@ -1,5 +1,6 @@
 """SendGrid's Event Webhook: delivery receipts, opt-outs and opt-ins."""
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     json_of,
     parse_own_id,
-    require_storable,
+    storable,
     validate,
 )
 from shared.status import Status
@@ -120,9 +121,10 @@ def _readable(event: object) -> Mapping[str, Any]:
     """Return an event with its kind in lower case."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise InvalidWebhookError(Fault("event", "is required"))
-    if len(require_storable(event, "event")) > MAX_BODY:
+    clean = storable(event)
+    if len(json.dumps(clean, ensure_ascii=False).encode()) > MAX_BODY:
         raise InvalidWebhookError(Fault("event", "is too large"))
-    return {**event, "event": event["event"].strip().lower()}
+    return {**clean, "event": clean["event"].strip().lower()}
 
 
 def _time_of(event: Mapping[str, Any], request: WebhookRequest) -> datetime:

@@ -356,7 +356,14 @@ def test_malformed_json_is_unreadable(path: str, body: bytes) -> None:
         parse(path, body, JSON)
 
 
-@pytest.mark.parametrize("path", PAYLOADS)
+@pytest.mark.parametrize("path", [SMS_STATUS_PATH, EMAIL_STATUS_PATH])
+def test_a_lone_surrogate_in_a_receipt_is_replaced(path: str) -> None:
+    receipt = parse_receipt(path, {**PAYLOADS[path], "error_code": "E\ud800", "extra": ["\ud800"]})
+
+    assert (receipt.error_code, receipt.raw["extra"]) == ("E\ufffd", ["?"])
+
+
+@pytest.mark.parametrize("path", [SMS_PATH, EMAIL_PATH])
 def test_a_lone_surrogate_in_an_unknown_field_is_refused(path: str) -> None:
     assert invalid_fields(path, json_bytes({**PAYLOADS[path], "extra": ["\ud800"]}), JSON) == {"body"}
 

@@ -22,6 +22,7 @@ from tests.webhooks import (
     DELIVERED,
     FORM,
     GENERIC_EMAIL,
+    GENERIC_EMAIL_STATUS,
     GENERIC_SMS,
     GENERIC_SMS_STATUS,
     JSON,
@@ -177,6 +178,21 @@ async def test_many_events_of_a_recipient_in_one_webhook_are_one_change(
     assert len(events_in(server, Stream.INBOUND)) == 403
 
 
+async def test_a_returned_email_is_reported_again_if_only_the_database_has_its_recipient(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    receipt = {"xillio_id": "EM1", "status": "bounced"}
+    response = await client.post(GENERIC_EMAIL_STATUS, json=receipt)
+    assert response.status_code == 503
+    assert len(events_in(server, Stream.INBOUND)) == 1
+
+    response = await client.post(GENERIC_EMAIL_STATUS, json={**receipt, "to": "Ann@Example.com"})
+    assert response.status_code == 200
+    assert len(events_in(server, Stream.INBOUND)) == 1
+    [event] = events_in(server, Stream.SUPPRESSIONS)
+    assert (event.data.theirs, event.data.ours, event.data.source) == ("ann@example.com", None, "bounce")
+
+
 async def test_a_refusal_by_twilio_is_an_opt_out_once(client: httpx.AsyncClient, server: JetStream) -> None:
     for status in ("failed", "undelivered"):
         form = urlencoded({**STATUS, "MessageStatus": status, "ErrorCode": "21610"})
@@ -187,7 +203,9 @@ async def test_a_refusal_by_twilio_is_an_opt_out_once(client: httpx.AsyncClient,
     assert event.data.source == "provider"
 
 
-@pytest.mark.parametrize("bad", [None, 5, {**DELIVERED, "event": None}, {**DELIVERED, "extra": "\ud800"}])
+@pytest.mark.parametrize(
+    "bad", [None, 5, {**DELIVERED, "event": None}, {**DELIVERED, "message_id": None, "sg_message_id": 5}]
+)
 async def test_an_invalid_event_is_counted_and_the_others_are_stored(
     client: httpx.AsyncClient,
     server: JetStream,

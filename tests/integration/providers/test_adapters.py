@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -410,6 +410,32 @@ async def test_an_incomplete_acceptance_is_repeated_only_if_that_is_harmless(
     harmless = row.provider.adapter.honours_idempotency_keys
     with pytest.raises(UnknownOutcomeError if harmless else RejectedError):
         await send_row()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, RejectedError), (429, TemporaryError)])
+@pytest.mark.parametrize(
+    ("headers", "body", "ending"),
+    [
+        ({}, b"", "break"),
+        ({"Content-Encoding": "gzip"}, b"no gzip", "whole"),
+        ({"Content-Type": "application/json; charset=none"}, b"\xff\xfe{", "whole"),
+        ({"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b"[" * 100_000, "whole"),
+    ],
+    ids=["broken off", "not decodable", "no text", "too deep"],
+)
+async def test_an_error_response_counts_even_if_the_rest_of_it_is_unreadable(
+    provider: StandIn,
+    send_row: Send,
+    status: int,
+    kind: type[ProviderError],
+    headers: dict[str, str],
+    body: bytes,
+    ending: Literal["whole", "break"],
+) -> None:
+    provider.answer = lambda _: Answer(status, headers, body, ending=ending)
+    with pytest.raises(kind) as caught:
+        await send_row()
+    assert (caught.value.status_code, caught.value.retry_after) == (status, None)
 
 
 async def test_an_unreachable_provider_did_not_get_the_message(row: Row, client: HttpClient) -> None:

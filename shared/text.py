@@ -26,8 +26,12 @@ LINE_PATTERN = f"^[^{_CONTROLS}{_BREAKS}]*$"
 
 def letters_of(text: str) -> str:
     """Return the letters and digits of a text, to compare words whatever their case, form and punctuation."""
-    folded = normalize("NFKC", _INVISIBLE.sub("", text)).casefold()
-    return "".join(char for char in folded if char.isalnum() or category(char) in {"Mn", "Mc"})
+    # Some symbols are a space and a mark in the normal form, so they are removed before as well.
+    return _only_letters(normalize("NFKC", _only_letters(_INVISIBLE.sub("", text))).casefold())
+
+
+def _only_letters(text: str) -> str:
+    return "".join(char for char in text if char.isalnum() or category(char) in {"Mn", "Mc"})
 
 
 def clean_text(text: str) -> str:

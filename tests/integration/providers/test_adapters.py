@@ -225,7 +225,7 @@ ROWS = {
     ),
 }
 LINK = Subscription(Channel.EMAIL, "ann@example.com", "ben@example.org").sign("a secret of some length")
-ROWS["sendgrid, with a link to unsubscribe"] = replace(
+ROWS["sendgrid, with a link to unsubscribe, in a group"] = replace(
     sendgrid(
         MAIL,
         subject="Hello",
@@ -235,11 +235,13 @@ ROWS["sendgrid, with a link to unsubscribe"] = replace(
             "List-Unsubscribe": f"<https://us.example/base/unsubscribe/{LINK}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         },
+        asm={"group_id": 7},
     ),
     settings={
         "sendgrid_api_key": KEY,
         "public_base_url": "https://us.example/base/",
         "unsubscribe_secret": "a secret of some length",
+        "sendgrid_unsubscribe_group": "7",
     },
 )
 ALL_ROWS: dict[str, Row] = {**ROWS, **documented_rows(globals())}

@@ -69,3 +69,14 @@ def test_words_that_differ_in_a_vowel_sign_are_different() -> None:
 def test_a_word_needs_letters(word: str) -> None:
     with pytest.raises(ValueError, match="without letters"):
         words_for(["stopp", word], Keyword.STOP)
+
+
+@given(
+    word=st.sampled_from(["stop", "stopall", "optout", "unsubscribe", "end", "start", "yes", "help"]),
+    data=st.data(),
+)
+def test_a_keyword_is_recognised_in_any_spelling(word: str, data: st.DataObject) -> None:
+    noise = st.text(st.characters(categories=["P", "S", "Z", "Cf"]) | st.just("\ufe0f"), max_size=2)
+    spelling = "".join(data.draw(noise) + data.draw(st.sampled_from([char, char.upper()])) for char in word)
+
+    assert keyword_of(spelling + data.draw(noise)) is keyword_of(word)

@@ -254,6 +254,15 @@ def test_a_keyword_requests_a_change_for_the_pair_of_its_message(
     assert found.occurred_at == message.created_at
 
 
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_keyword_counts_when_it_arrives_whatever_the_time_of_its_message(written_at: datetime) -> None:
+    stop = incoming(Keyword.STOP)
+    message = stop.message.model_copy(update={"timestamp": written_at})
+    [found] = changes_by_keyword(stop.model_copy(update={"message": message}))
+
+    assert found.occurred_at == message.created_at
+
+
 @pytest.mark.parametrize("keyword", [None, Keyword.HELP])
 def test_other_messages_request_no_change(keyword: Keyword | None) -> None:
     assert changes_by_keyword(incoming(keyword)) == []

@@ -11,6 +11,7 @@ from enum import StrEnum
 from shared.addresses import Address, parse_email, read_email
 from shared.phone_numbers import parse_phone, read_phone
 from shared.status import Status
+from shared.text import letters_of
 
 
 class Direction(StrEnum):
@@ -58,6 +59,10 @@ class Channel(StrEnum):
         """
         return self.rules.read_address(text, default_region)
 
+    def receipt_status(self, word: str) -> Status:
+        """Return the status that a word in a receipt stands for, ignoring its case and punctuation."""
+        return self.rules.receipt_statuses.get(letters_of(word), Status.UNKNOWN)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRules:
@@ -73,7 +78,9 @@ class ChannelRules:
             limited.
         has_keywords: whether replies such as STOP and START opt the sender out and in.
         is_threaded: whether an outbound message names the newest inbound one as its parent.
-        receipt_statuses: the words used in delivery receipts, and the status that each stands for.
+        may_return: whether a message can be returned after its delivery was reported.
+        receipt_statuses: the words used in delivery receipts, in lower case and without spaces or
+            punctuation, and the status that each stands for.
         default_provider: the provider that sends unless the settings name others.
     """
 
@@ -84,24 +91,26 @@ class ChannelRules:
     max_body: int | None
     has_keywords: bool
     is_threaded: bool
+    may_return: bool
     receipt_statuses: Mapping[str, Status]
     default_provider: str
 
 
-_RECEIPT_STATUSES = {
-    "accepted": Status.SENT,
-    "queued": Status.SENT,
-    "sending": Status.SENT,
-    "sent": Status.SENT,
-    "delivered": Status.DELIVERED,
-    "read": Status.DELIVERED,
-    "undelivered": Status.UNDELIVERED,
-    "bounced": Status.UNDELIVERED,
-    "rejected": Status.UNDELIVERED,
-    "failed": Status.FAILED,
-    "expired": Status.UNDELIVERED,
-    "canceled": Status.CANCELED,
+# The words of SMPP 3.4 (in full and as in a receipt's `stat`), of the larger providers, and their spellings.
+_WORDS = {
+    Status.SENT: """
+        accepted acceptd queued sending sent submitted buffered enroute intransit scheduled pending processed
+        processing deferred delayed softbounce softbounced partiallydelivered
+    """,
+    Status.DELIVERED: "delivered delivrd deliveredtohandset handsetdelivered read seen opened clicked",
+    Status.UNDELIVERED: """
+        undelivered undeliv undeliverable notdelivered bounce bounced hardbounce hardbounced rejected rejectd
+        reject refused blocked dropped expired deliveryfailed deliveryfailure
+    """,
+    Status.FAILED: "failed failure error",
+    Status.CANCELED: "canceled cancelled deleted",
 }
+_RECEIPT_STATUSES = {word: status for status, words in _WORDS.items() for word in words.split()}
 
 RULES: Mapping[Channel, ChannelRules] = {
     Channel.SMS: ChannelRules(
@@ -112,6 +121,7 @@ RULES: Mapping[Channel, ChannelRules] = {
         max_body=1_600,  # what the providers accept
         has_keywords=True,
         is_threaded=False,
+        may_return=False,
         receipt_statuses=_RECEIPT_STATUSES,
         default_provider="generic_sms",
     ),
@@ -123,6 +133,7 @@ RULES: Mapping[Channel, ChannelRules] = {
         max_body=None,
         has_keywords=False,  # e-mails have links for this, and their words have no special meaning
         is_threaded=True,
+        may_return=True,
         receipt_statuses=_RECEIPT_STATUSES,
         default_provider="generic_email",
     ),

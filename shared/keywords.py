@@ -1,6 +1,10 @@
 """The keywords with which people opt out of text messages, and back in."""
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
+
+from shared.text import letters_of
 
 
 class Keyword(StrEnum):
@@ -17,18 +21,40 @@ class Keyword(StrEnum):
     HELP = "help"
 
 
+Words = Mapping[str, Keyword]
+"""Keywords by their letters, as `letters_of` returns them."""
+
+_NONE: Words = MappingProxyType({})
+
+
+def words_for(words: Iterable[str], keyword: Keyword) -> Words:
+    """Return words that stand for a keyword, in any language.
+
+    Raises:
+        ValueError: a word has no letters.
+    """
+    found = {letters_of(word): keyword for word in words}
+    if "" in found:
+        raise ValueError("contains a word without letters")
+    return found
+
+
 _KEYWORDS = {
-    **dict.fromkeys(
-        ("STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "REVOKE", "OPTOUT"), Keyword.STOP
+    **words_for(
+        ("stop", "stop all", "unsubscribe", "cancel", "end", "quit", "revoke", "opt out"), Keyword.STOP
     ),
-    **dict.fromkeys(("START", "UNSTOP"), Keyword.START),
-    "YES": Keyword.YES,
-    **dict.fromkeys(("HELP", "INFO"), Keyword.HELP),
+    **words_for(("start", "unstop"), Keyword.START),
+    **words_for(("yes",), Keyword.YES),
+    **words_for(("help", "info"), Keyword.HELP),
 }
 
 
-def keyword_of(text: str) -> Keyword | None:
-    """Return the keyword that a text consists of, ignoring its case and spaces or punctuation around it."""
-    first = next((index for index, char in enumerate(text) if char.isalnum()), 0)
-    last = next((index for index in range(len(text), 0, -1) if text[index - 1].isalnum()), 0)
-    return _KEYWORDS.get(text[first:last].upper())
+def keyword_of(text: str, own: Words = _NONE) -> Keyword | None:
+    """Return the keyword that a text consists of, ignoring its case, spaces and punctuation.
+
+    Args:
+        text: a message.
+        own: further words that stand for keywords.
+    """
+    letters = letters_of(text)
+    return _KEYWORDS.get(letters) or own.get(letters)

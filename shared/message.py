@@ -11,7 +11,7 @@ from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
-from shared.status import IN_DOUBT, Status, Step
+from shared.status import IN_DOUBT, RETURNED, Status, Step
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
@@ -191,15 +191,17 @@ class IncomingMessage(FrozenModel):
 
     Attributes:
         keyword: the keyword that the message consists of, such as STOP.
+        opt_out_group: the group of our addresses that opt-outs concern at the provider, if there is one.
         raw: the provider's payload, from which a later release can parse the message again.
     """
 
     message: Message
     keyword: Keyword | None = None
+    opt_out_group: str | None = None
     raw: Any
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913 - as keywords
         cls,
         *,
         provider: str,
@@ -209,6 +211,7 @@ class IncomingMessage(FrozenModel):
         raw: object,
         content: Sequence[str] = (),
         keyword: Keyword | None = None,
+        opt_out_group: str | None = None,
         **fields: Any,  # noqa: ANN401 - further fields of the message
     ) -> Self:
         """Create an incoming message; each delivery of the same webhook creates the same one.
@@ -221,6 +224,7 @@ class IncomingMessage(FrozenModel):
             raw: the provider's payload.
             content: what distinguishes the message from others for which the provider used the same id.
             keyword: the keyword that the message consists of.
+            opt_out_group: the group of our addresses that opt-outs concern at the provider.
             fields: further fields of the message: its `type`, `body` and `attachments`, `timestamp` and
                 `created_at`, and optional ones.
         """
@@ -233,7 +237,7 @@ class IncomingMessage(FrozenModel):
             provider_message_id=provider_message_id,
             **fields,
         )
-        return cls(message=message, keyword=keyword, raw=raw)
+        return cls(message=message, keyword=keyword, opt_out_group=opt_out_group, raw=raw)
 
 
 class IncomingReceipt(FrozenModel):
@@ -243,6 +247,7 @@ class IncomingReceipt(FrozenModel):
         provider_message_id: the provider's id of the message.
         message_id: our id of the message, if the provider returns it.
         key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
+        error_code: the provider's code of a failure, or its word if we do not know that.
         occurred_at: when it happened, according to the provider, or else when the receipt arrived.
         raw: the provider's payload.
     """
@@ -257,3 +262,8 @@ class IncomingReceipt(FrozenModel):
     error_detail: str | None = None
     occurred_at: AwareDatetime
     raw: Any
+
+    @property
+    def precedence(self) -> int:
+        is_returned = self.channel.rules.may_return and self.status in {Status.UNDELIVERED, Status.FAILED}
+        return RETURNED if is_returned else self.status.precedence

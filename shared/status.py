@@ -2,7 +2,12 @@
 
 A report on a message has a replay generation (0, increased by one with each replay of its dead letter), a
 status with a precedence, and an attempt. The highest (generation, precedence, attempt) wins, so that a status
-only moves forward and the order of arrival does not matter; of several equal reports, the earliest wins.
+only moves forward and the order of arrival does not matter; of several equal reports, the latest wins.
+
+Several final receipts for one message are therefore judged by the provider's times: its later word counts,
+and a delivery is not taken back by a report that was made earlier. A failure of an e-mail has a higher
+precedence than its delivery, because mail servers may return a mail that they have accepted, but not the
+reverse.
 
 A failure is in doubt if a provider may have the message. It has a lower precedence, so that a later certainty
 counts instead: the acceptance, or a receipt from the provider.
@@ -16,6 +21,12 @@ from typing import NamedTuple
 
 
 class Status(StrEnum):
+    """The status of a message, or of a report in its history.
+
+    Attributes:
+        UNKNOWN: a receipt has a word that we do not know; it is kept, and never decides.
+    """
+
     RECEIVED = "received"
     ACCEPTED = "accepted"
     SCHEDULED = "scheduled"
@@ -26,6 +37,7 @@ class Status(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELED = "canceled"
+    UNKNOWN = "unknown"
 
     @property
     def precedence(self) -> int:
@@ -36,7 +48,12 @@ IN_DOUBT = 2
 """The precedence of a failure in doubt; its attempt is later than that of any retry."""
 
 _FINAL = 4
+
+RETURNED = 5
+"""The precedence of a provider's report that it could not deliver an e-mail."""
+
 _PRECEDENCE = {
+    Status.UNKNOWN: -1,
     Status.RECEIVED: 0,
     Status.ACCEPTED: 0,
     Status.SCHEDULED: 1,

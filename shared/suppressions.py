@@ -1,5 +1,6 @@
 """Opt-outs and opt-ins: the changes that the suppression list consists of."""
 
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
@@ -9,7 +10,7 @@ from pydantic import AwareDatetime, Field
 from shared.channels import Channel
 from shared.ids import SuppressionKey, suppression_key
 from shared.keywords import Keyword
-from shared.message import FrozenModel, IncomingMessage
+from shared.message import FrozenModel, IncomingMessage, IncomingReceipt
 from shared.text import single_line
 
 MAX_SUPPRESSION_DETAIL = 500
@@ -46,12 +47,13 @@ class SuppressionChange(FrozenModel):
     """A recipient's opt-out or opt-in.
 
     Attributes:
-        ours: key of our address that the change concerns; None for all our addresses.
+        ours: key of our address that the change concerns, or the name of an opt-out group, which several of
+            our addresses share at a provider; None for all our addresses.
         theirs: key of the recipient's address.
         detail: the text message, the provider's reason, or that of the API's caller.
         by: name of the caller's API key.
-        cause: identifies what caused the change, such as a message, if its report has no time of its own and
-            may come again later.
+        cause: identifies what caused the change, such as a message, if the change is dated by the arrival of
+            its report, which may come again later.
     """
 
     channel: Channel
@@ -77,19 +79,55 @@ class SuppressionChange(FrozenModel):
         return self.occurred_at, self.state is SuppressionState.OPTED_OUT
 
 
-def change_by_keyword(incoming: IncomingMessage) -> SuppressionChange | None:
-    """Return the change that the author of a message requests by a keyword, if there is one."""
+def changes_by_keyword(incoming: IncomingMessage) -> list[SuppressionChange]:
+    """Return the changes that the author of a message requests by a keyword.
+
+    They concern our address that the message was sent to, and its opt-out group. They are dated by the
+    arrival of the message, since its own time may be wrong.
+    """
     message, keyword = incoming.message, incoming.keyword
     if keyword is None or keyword is Keyword.HELP:
-        return None
+        return []
+    scopes = [message.our_key, *filter(None, [incoming.opt_out_group])]
+    return [
+        SuppressionChange(
+            channel=message.channel,
+            ours=ours,
+            theirs=message.their_key,
+            state=SuppressionState.OPTED_OUT if keyword is Keyword.STOP else SuppressionState.OPTED_IN,
+            source=SuppressionSource.KEYWORD,
+            detail=single_line(message.body, limit=MAX_SUPPRESSION_DETAIL),
+            cause=str(message.id),
+            occurred_at=message.created_at,
+        )
+        for ours in scopes
+    ]
+
+
+def change_by_bounce(receipt: IncomingReceipt, recipient: str, *, at: datetime) -> SuppressionChange:
+    """Return the opt-out of a recipient whose mailbox does not exist.
+
+    Args:
+        receipt: the provider's report.
+        recipient: the key of the recipient's address.
+        at: when the report arrived.
+    """
     return SuppressionChange(
-        channel=message.channel,
-        ours=message.our_key,
-        theirs=message.their_key,
-        state=SuppressionState.OPTED_OUT if keyword is Keyword.STOP else SuppressionState.OPTED_IN,
-        source=SuppressionSource.KEYWORD,
-        detail=single_line(message.body, limit=MAX_SUPPRESSION_DETAIL),
-        cause=str(message.id),
-        # A change from the future would prevail over all that follow.
-        occurred_at=min(message.timestamp, message.created_at),
+        channel=receipt.channel,
+        theirs=recipient,
+        state=SuppressionState.OPTED_OUT,
+        source=SuppressionSource.BOUNCE,
+        detail=receipt.error_code,
+        cause=f"{receipt.provider} {receipt.provider_message_id} {receipt.key}",
+        occurred_at=at,
     )
+
+
+def latest_changes(changes: Iterable[SuppressionChange]) -> Collection[SuppressionChange]:
+    """Return the changes that apply after all of the given ones: one for each pair."""
+    latest: dict[SuppressionKey, SuppressionChange] = {}
+    for change in changes:
+        known = latest.get(change.key)
+        if known is None or change.supersedes(known):
+            latest[change.key] = change
+    return latest.values()

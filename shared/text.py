@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from unicodedata import category, normalize
 
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 _SURROGATES = r"\ud800-\udfff"
@@ -18,8 +19,23 @@ _MAX_REFERENCES = 900
 NOT_TEXT = re.compile(f"[{_CONTROLS}{_SURROGATES}]")
 NOT_A_LINE = re.compile(f"[{_CONTROLS}{_SURROGATES}{_BREAKS}]")
 
+# Letters and marks that have no appearance: fillers, joiners, and variation selectors, as of an emoji.
+_INVISIBLE = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
 TEXT_PATTERN = f"^[^{_CONTROLS}]*$"
 LINE_PATTERN = f"^[^{_CONTROLS}{_BREAKS}]*$"
+
+
+def letters_of(text: str) -> str:
+    """Return the letters and digits of a text, to compare words whatever their case, form and punctuation."""
+    # Some symbols are a space and a mark in the normal form, so they are removed before as well.
+    return _only_letters(normalize("NFKC", _only_letters(_INVISIBLE.sub("", text))).casefold())
+
+
+def _only_letters(text: str) -> str:
+    return "".join(char for char in text if char.isalnum() or category(char) in {"Mn", "Mc"})
 
 
 def clean_text(text: str) -> str:

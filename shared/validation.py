@@ -21,10 +21,9 @@ from pydantic import (
 )
 
 from shared.addresses import MAX_ADDRESS_LENGTH, Address
-from shared.channels import RULES, Channel
+from shared.channels import Channel
 from shared.dead_letters import MAX_RESOLUTION_REASON
 from shared.phone_numbers import is_sender_id
-from shared.status import Status
 from shared.suppressions import MAX_SUPPRESSION_DETAIL
 from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_text
 
@@ -57,10 +56,6 @@ _TIMESTAMP = re.compile(
 )
 
 _OFFSET = re.compile(r"([Zz]|[+-]\d\d:\d\d)\Z", flags=re.ASCII)
-
-_RECEIPT_STATUSES = {
-    word: status for rules in RULES.values() for word, status in rules.receipt_statuses.items()
-}
 
 _DETAILS = {
     "extra_forbidden": "is not a field of this request",
@@ -171,12 +166,6 @@ def _address(value: object, channel: Channel, info: ValidationInfo) -> Address:
     return channel.parse_address(value, default_region=(info.context or {})["default_region"])
 
 
-def _receipt_status(value: object) -> Status:
-    if not isinstance(value, str) or value not in _RECEIPT_STATUSES:
-        raise ValueError(f"must be one of {', '.join(_RECEIPT_STATUSES)}")
-    return _RECEIPT_STATUSES[value]
-
-
 def _number_as_text(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         # To JSON, 1.0 is as much of an integer as 1 is.
@@ -279,11 +268,6 @@ SuppressionReason = Annotated[
     Field(max_length=MAX_SUPPRESSION_DETAIL, json_schema_extra=_REASON_SCHEMA),
     AfterValidator(_text),
     AfterValidator(_not_blank),
-]
-ReceiptStatus = Annotated[
-    Status,
-    PlainValidator(_receipt_status),
-    WithJsonSchema({"type": "string", "enum": list(_RECEIPT_STATUSES)}),
 ]
 ErrorCode = Annotated[
     str,

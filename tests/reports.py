@@ -57,7 +57,9 @@ def deciding_report(message_id: MessageId, events: Sequence[Event[Any]]) -> tupl
     if not found:
         return (0, Status.ACCEPTED.precedence, 0), Status.ACCEPTED
     heaviest = max(weight for weight, *_ in found)
-    *_, status = min((time, str(id_), status) for weight, time, id_, status in found if weight == heaviest)
+    decisive = [report for report in found if report[0] == heaviest]
+    latest = max(time for _, time, *_ in decisive)
+    *_, status = min((str(id_), status) for _, time, id_, status in decisive if time == latest)
     return heaviest, status
 
 
@@ -83,5 +85,5 @@ def _weigh(
                         of.provider,
                         of.provider_message_id,
                     ):
-                        weight = report.generation, of.status.precedence, report.attempt
+                        weight = report.generation, of.precedence, report.attempt
                         yield weight, of.occurred_at, event.id, of.status

@@ -25,7 +25,8 @@ _CHECK_SECONDS = 60
 _SCHEDULES = "delayed.wait.*"
 _STATUS = """
     SELECT DISTINCT ON (message_id) message_id, status FROM message_history
-    WHERE message_id = ANY($1) ORDER BY message_id, generation DESC, precedence DESC, occurred_at
+    WHERE message_id = ANY($1)
+    ORDER BY message_id, generation DESC, precedence DESC, attempt DESC, occurred_at DESC
 """
 _MOVED = """
     SELECT DISTINCT message_id FROM message_history

@@ -24,9 +24,12 @@ Params = list[tuple[str, str]]
 async def post(gateway: Gateway, auth_token: str, url: str, params: Params) -> httpx.Response:
     """Post a signed form, and try once more if no connection is made.
 
+    What follows a `#` in the URL is for Twilio only; it is neither sent nor signed, and ignored here.
+
     Raises:
         GatewayUnreachableError: There was no response.
     """
+    url = url.partition("#")[0]
     content = urlencode(params).encode()
     headers = {
         "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",

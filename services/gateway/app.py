@@ -55,18 +55,23 @@ _POOL_SIZE = 10
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> FastAPI:
+def create_app(
+    settings: GatewaySettings,
+    verifiers: Mapping[str, Verifier | None],
+    opt_out_groups: Mapping[str, str] | None = None,
+) -> FastAPI:
     """Create the gateway, which connects to NATS and PostgreSQL as soon as they are available.
 
     Args:
         settings: of the gateway.
         verifiers: the verifier of each provider's webhooks, if one is configured.
+        opt_out_groups: the opt-out groups that messages are sent in, by provider.
     """
     app = FastAPI(
         title="Messaging service",
         version=VERSION,
         summary="Send SMS, MMS and e-mail, receive them, and read the conversations.",
-        lifespan=_lifespan(settings, verifiers),
+        lifespan=_lifespan(settings, verifiers, opt_out_groups or {}),
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -94,7 +99,11 @@ def create_app(settings: GatewaySettings, verifiers: Mapping[str, Verifier | Non
     return app
 
 
-def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> Lifespan:
+def _lifespan(
+    settings: GatewaySettings,
+    verifiers: Mapping[str, Verifier | None],
+    opt_out_groups: Mapping[str, str],
+) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _warn_if_open(settings, verifiers)
@@ -106,7 +115,7 @@ def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None
         ):
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
-            app.state.services = _create_services(settings, bus, publisher, engine)
+            app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
             async with supervision.running("probe", probe.run()):
                 yield
 
@@ -114,20 +123,27 @@ def _lifespan(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None
 
 
 def _create_services(
-    settings: GatewaySettings, bus: Bus, publisher: Publisher, engine: AsyncEngine
+    settings: GatewaySettings,
+    opt_out_groups: Mapping[str, str],
+    bus: Bus,
+    publisher: Publisher,
+    engine: AsyncEngine,
 ) -> Services:
     validity = settings.message_validity
     reader = Reader(engine)
-    suppression_list = SuppressionList(bus, publisher)
+    suppression_list = SuppressionList(bus, publisher, opt_out_groups)
+    queries = MessageQueries(reader, validity)
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
-    webhook_service = WebhookService(publisher, suppression_list, settings.default_region)
+    webhook_service = WebhookService(
+        publisher, suppression_list, queries, settings.default_region, settings.own_keywords
+    )
     return Services(
         message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
         ),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
-        messages=MessageQueries(reader, validity),
+        messages=queries,
         conversations=ConversationQueries(reader),
         dead_letters=DeadLetterQueries(reader),
         dead_letter_service=DeadLetterService(publisher, webhook_service.post_again, validity, _now),

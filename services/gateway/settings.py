@@ -1,5 +1,6 @@
 import ipaddress
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,10 +10,15 @@ from pydantic_settings import NoDecode
 
 from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
+from shared.keywords import Keyword, Words, words_for
 from shared.providers.generic.settings import WebhookSecretSettings
 from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSettings
 
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
+
+
+def _words(keyword: Keyword, text: str) -> Words:
+    return words_for(text.split(","), keyword)
 
 
 class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings):
@@ -27,6 +33,8 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
         message_validity_hours: how long after its acceptance a message may still be sent.
         allow_unauthenticated: whether the gateway listens to other machines although keys or secrets are
             missing.
+        opt_out_keywords, opt_in_keywords: the texts by which recipients opt out and in, besides the usual
+            ones, separated by commas.
         drain_seconds: how long the gateway still answers requests after SIGTERM, while it is not ready.
     """
 
@@ -40,11 +48,21 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
     allow_unauthenticated: bool = Field(default=False, validate_default=True)
+    opt_out_keywords: Annotated[Words, NoDecode, BeforeValidator(partial(_words, Keyword.STOP))] = Field(
+        default={}, validate_default=False
+    )
+    opt_in_keywords: Annotated[Words, NoDecode, BeforeValidator(partial(_words, Keyword.START))] = Field(
+        default={}, validate_default=False
+    )
     drain_seconds: float = Field(default=0, ge=0, le=60)
 
     @property
     def message_validity(self) -> timedelta:
         return timedelta(hours=self.message_validity_hours)
+
+    @property
+    def own_keywords(self) -> Words:
+        return {**self.opt_in_keywords, **self.opt_out_keywords}
 
     @property
     def cursor_secret(self) -> str:

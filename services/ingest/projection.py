@@ -102,7 +102,7 @@ def _project_status_report(event: Event[StatusReport]) -> Projection:
 
 def _project_receipt(event: Event[IncomingReceipt]) -> Projection:
     receipt = event.data
-    row = _row(tables.DeliveryReceipt, receipt, id=event.id, precedence=receipt.status.precedence)
+    row = _row(tables.DeliveryReceipt, receipt, id=event.id, precedence=receipt.precedence)
     return Projection(rows={tables.DeliveryReceipt: row})
 
 

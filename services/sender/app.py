@@ -35,7 +35,7 @@ from shared.lifecycle.policy import DeliveryPolicy
 from shared.observability.tracing import exporting
 from shared.providers.base import Adapter
 from shared.providers.http import make_client
-from shared.providers.registry import PROVIDERS
+from shared.providers.registry import PROVIDERS, opt_out_groups
 from shared.service import health_router
 
 
@@ -46,6 +46,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
         SettingsError: some settings of a chosen provider are missing or invalid.
     """
     adapters = create_adapters(settings)
+    groups = {name: group for name, group in opt_out_groups().items() if name in adapters}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,7 +59,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
             schedules = Schedules(bus, publisher, clock=clock.timestamp)
             deliverer = Deliverer(
                 Ledger(bus, publisher),
-                SuppressionList(bus, publisher),
+                SuppressionList(bus, publisher, groups),
                 EventPublisher(publisher),
                 await _create_providers(settings, adapters, stack, schedules, pauses),
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),

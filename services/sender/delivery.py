@@ -227,7 +227,8 @@ class Deliverer:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
         error = entry.error
         if error and error.code == OPTED_OUT and error.provider:
-            change = _opt_out_reported_by(error.provider, request.message, error.at)
+            group = self._suppressions.groups.get(error.provider)
+            change = _opt_out_reported_by(error.provider, request.message, error.at, group=group)
             await self._suppressions.record(change, only_if_changed=True)
         await self._events.publish(request, entry, origin)
 
@@ -243,10 +244,12 @@ async def _send_while_valid(slot: Slot, claim: Claim) -> str:
         raise UnknownOutcomeError("claim_expired", "the claim could not be renewed in time") from exc
 
 
-def _opt_out_reported_by(provider: str, message: Message, at: datetime) -> SuppressionChange:
+def _opt_out_reported_by(
+    provider: str, message: Message, at: datetime, *, group: str | None
+) -> SuppressionChange:
     return SuppressionChange(
         channel=message.channel,
-        ours=message.our_key,
+        ours=group or message.our_key,
         theirs=message.their_key,
         state=SuppressionState.OPTED_OUT,
         source=SuppressionSource.PROVIDER,

@@ -1,13 +1,16 @@
 """The suppression list: for each pair of addresses, the last change in the stream SUPPRESSIONS applies.
 
 The stream is never purged, and NATS answers which pairs have opted out, so that the gateway and the sender do
-not need PostgreSQL. A change is written by compare-and-set and only if it is later than the current one, so
-that the order of arrival does not matter. A message that arrives again is recognised in the stream, which
+not need PostgreSQL. A change is written by compare-and-set, and only if it is later than the current one. A
+change with a cause, such as a text message, counts from its arrival, so it is later than all that are known,
+even if the clocks of two gateways differ. If the message arrives again, it is recognised in the stream, which
 contains all changes, so that it does not undo a later change.
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 
@@ -31,14 +34,23 @@ _LOG_EVENTS = {
 }
 
 
+_MOMENT = timedelta(microseconds=1)
+
 _MAX_HISTORY = 1_000
 """Changes of one pair. After this many, only changes that cannot be repeated opt the pair in."""
 
 
 class SuppressionList:
-    """The state of all pairs; its methods raise BusUnavailableError when NATS does not answer."""
+    """The state of all pairs; its methods raise BusUnavailableError when NATS does not answer.
 
-    def __init__(self, bus: Bus, publisher: Publisher) -> None:
+    Args:
+        bus: the connection.
+        publisher: writes the changes.
+        groups: the opt-out groups that our messages are sent in, by provider.
+    """
+
+    def __init__(self, bus: Bus, publisher: Publisher, groups: Mapping[str, str] | None = None) -> None:
+        self.groups = groups or {}
         self._bus = bus
         self._changes = KeyValueStore(bus, publisher, Stream.SUPPRESSIONS, Event[SuppressionChange])
         self._without_effect = KeyValueStore.bucket(
@@ -47,7 +59,7 @@ class SuppressionList:
         self._index = SuppressionIndex(bus)
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
-        """Return an opt-out that forbids a message: from its sender's address, or from all our addresses.
+        """Return an opt-out that forbids a message: from its sender, its group, or all our addresses.
 
         It may be the opt-out of any recipient, including those of copies.
 
@@ -58,7 +70,7 @@ class SuppressionList:
         pairs = {
             _subject(channel, ours, theirs): (ours, theirs)
             for theirs in recipients
-            for ours in (message.our_key, None)
+            for ours in (message.our_key, *self.groups.values(), None)
         }
         subjects = await self._index.with_messages(pairs)
         found = await asyncio.gather(*(self.latest(channel, *pairs[each]) for each in subjects))
@@ -75,20 +87,23 @@ class SuppressionList:
     async def record(self, change: SuppressionChange, *, only_if_changed: bool = False) -> SuppressionChange:
         """Record a change unless a later one is known; return the change that applies now.
 
-        A change with a cause is recorded once, whenever and however often the cause is reported.
+        A change with a cause is later than all known ones, but is recorded only once, whenever and however
+        often the cause is reported.
 
         Args:
             change: the change.
             only_if_changed: record nothing if the pair is already in that state. Use it for requests, as
                 opposed to reports of something that happened at a certain time.
         """
-        event = suppression_changed(change)
         subject = _subject(change.channel, change.ours, change.theirs)
         while True:
             found, known = await self._read(change.channel, change.ours, change.theirs)
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
-                return known
+                if change.cause is None:
+                    return known
+                change = change.model_copy(update={"occurred_at": known.occurred_at + _MOMENT})
+            event = suppression_changed(change)
             is_readable = not isinstance(found, UnreadableValueError)
             if only_if_changed and state is change.state and is_readable:
                 await self._remember(event)

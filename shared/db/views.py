@@ -20,5 +20,5 @@ message_history = table(
 )
 """The reports on each message: its events and its provider's receipts.
 
-The report with the highest (generation, precedence, attempt) wins, and among equal ones the earliest.
+The report with the highest (generation, precedence, attempt) wins, and among equal ones the latest.
 """

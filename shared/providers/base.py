@@ -10,8 +10,9 @@
 An adapter reports which of these occurred; the sender decides what follows.
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -118,12 +119,19 @@ class HttpAnswer:
     body: bytes
 
     def json(self) -> Any:  # noqa: ANN401 - JSON may be anything
-        """Parse the body.
+        """Parse the body, even if it is in another encoding than UTF-8 or has a byte order mark.
 
         Raises:
-            ValueError: it is not JSON.
+            ValueError: it is not JSON, or nested too deeply.
         """
-        return orjson.loads(self.body)
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            encoding = json.detect_encoding(self.body)
+        try:
+            return json.loads(self.body.decode(encoding, errors="replace"))
+        except RecursionError as exc:
+            raise ValueError("the body is nested too deeply") from exc
 
     def field(self, name: str) -> object:
         """Return a field of the JSON object in the body, or None if there is none."""
@@ -188,6 +196,8 @@ class Provider(Generic[S]):
         adapter: sends messages.
         webhooks: receive messages and receipts.
         signature: how the provider signs its webhooks.
+        opt_out_group: returns the name of the group in which all our messages are sent, for some settings, if
+            recipients opt out of such a group at the provider rather than of one address.
     """
 
     name: str
@@ -197,6 +207,7 @@ class Provider(Generic[S]):
     adapter: type[Adapter[S]]
     webhooks: Sequence[Webhook] = ()
     signature: SignatureScheme[S] | None = None
+    opt_out_group: Callable[[S], str | None] = lambda _: None
 
     def __post_init__(self) -> None:
         if self.webhooks and self.signature is None:

@@ -70,12 +70,15 @@ class HttpClient:
     async def post(self, request: HttpRequest) -> HttpAnswer:
         """Make a request and return the response, of which at most a megabyte is read.
 
+        The body of an error response is empty if it cannot be read.
+
         Raises:
             NotReachedError: no connection was established.
             UnknownOutcomeError: there was no complete response; the error includes the status if it arrived.
             CredentialsError: the URL is invalid.
         """
         status: int | None = None
+        answered: Mapping[str, str] = {}
         try:
             url = URL(request.url)
             # A body of bytes would be written regardless of how fast the provider reads.
@@ -85,11 +88,13 @@ class HttpClient:
                 async with self._session.post(
                     url, data=body, headers=headers, allow_redirects=False
                 ) as response:
-                    status = response.status
+                    status, answered = response.status, response.headers
                     tracing.called(status)
                     content = await _read(response.content)
-                    return HttpAnswer(status, response.headers, _decompress(content, response.headers))
+                    return HttpAnswer(status, answered, _decompress(content, answered))
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
+            if status is not None and status not in _SUCCESS:
+                return HttpAnswer(status, answered, b"")  # the status says all that matters
             error = _error_without_answer(exc, status)
         # The exception is not its cause: aiohttp's exceptions contain our headers and parts of the response.
         raise error
@@ -288,6 +293,6 @@ def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
 def _parse_date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # for some values, such as years of ten digits
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)

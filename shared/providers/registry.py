@@ -72,6 +72,22 @@ def create_verifier(provider: Provider[Any], **values: Any) -> Verifier | None: 
         raise SettingsError(str(exc)) from exc
 
 
+def opt_out_groups(**values: Any) -> dict[str, str]:  # noqa: ANN401 - fields of the settings
+    """Return the opt-out groups that our messages are sent in, by the names of the providers.
+
+    Args:
+        values: settings that are used instead of the environment.
+
+    Raises:
+        SettingsError: some settings of the providers are invalid.
+    """
+    groups = {
+        name: provider.opt_out_group(read(provider.settings, **values))
+        for name, provider in PROVIDERS.items()
+    }
+    return {name: group for name, group in groups.items() if group}
+
+
 def create_verifiers() -> dict[str, Verifier | None]:
     """Create the verifiers of all providers, by name.
 

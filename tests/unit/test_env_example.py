@@ -31,7 +31,6 @@ NOT_PASSED_ON = {
         "SMS_PROVIDER_URL",
         "EMAIL_PROVIDER_URL",
         "TWILIO_ACCOUNT_SID",
-        "TWILIO_MESSAGING_SERVICE_SID",
         "TWILIO_URL",
         "SENDGRID_API_KEY",
         "SENDGRID_URL",

@@ -46,7 +46,7 @@ _DECIDING_FIRST = (
     message_history.c.generation.desc(),
     message_history.c.precedence.desc(),
     message_history.c.attempt.desc(),
-    message_history.c.occurred_at,
+    message_history.c.occurred_at.desc(),
     message_history.c.event_id,
 )
 """The order in which the decisive report comes first."""
@@ -71,6 +71,22 @@ class MessageQueries:
             if found is None:
                 return None
             return MessageWithHistory.model_validate({**found, "history": await history(connection, id_)})
+
+        return await self._reader.read(query)
+
+    async def recipient_of(self, provider: str, provider_message_id: str) -> str | None:
+        """Return the address to which the newest message with a provider's id was sent, if one is stored."""
+        statement = (
+            select(_message.c.to_address)
+            .join(MessageEvent, MessageEvent.message_id == _message.c.id)
+            .where(MessageEvent.provider == provider, MessageEvent.provider_message_id == provider_message_id)
+            .order_by(MessageEvent.occurred_at.desc())
+            .limit(1)
+        )
+
+        async def query(connection: AsyncConnection) -> str | None:
+            address: str | None = await connection.scalar(statement)
+            return address
 
         return await self._reader.read(query)
 

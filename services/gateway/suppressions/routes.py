@@ -1,3 +1,5 @@
+from collections.abc import Collection
+
 from fastapi import APIRouter, Response
 
 from services.gateway.dependencies import Clock, DefaultRegion, SuppressionListDep, Suppressions
@@ -49,7 +51,7 @@ async def suppress_address(
 
     An existing opt-out from the same senders is left unchanged.
     """
-    channel, theirs, ours = _pair(address, sender, default_region)
+    channel, theirs, ours = _pair(address, sender, default_region, suppressions.groups.values())
     if channel is Channel.SMS and is_sender_id_key(theirs):
         raise InvalidRequestError(Fault("address", NO_RECIPIENT))
     change = SuppressionChange(
@@ -82,7 +84,7 @@ async def lift_suppression(
     sender: SenderQuery = None,
 ) -> None:
     """Lift the suppression for one sender address, or the one for all of them. Neither lifts the other."""
-    channel, theirs, ours = _pair(address, sender, default_region)
+    channel, theirs, ours = _pair(address, sender, default_region, suppressions.groups.values())
     change = SuppressionChange(
         channel=channel,
         ours=ours,
@@ -96,11 +98,13 @@ async def lift_suppression(
         await suppressions.record(change, only_if_changed=True)
 
 
-def _pair(address: str, sender: str | None, default_region: str) -> tuple[Channel, str, str | None]:
-    """Return the channel, and the keys of the recipient's and the sender's address."""
+def _pair(
+    address: str, sender: str | None, default_region: str, groups: Collection[str]
+) -> tuple[Channel, str, str | None]:
+    """Return the channel, and the keys of the recipient's and the sender's address, or the opt-out group."""
     channel, theirs = parse_address(address, "address", default_region=default_region)
-    if sender is None:
-        return channel, theirs, None
+    if sender is None or sender in groups:
+        return channel, theirs, sender
     channel_of_sender, ours = parse_address(sender, "sender", default_region=default_region)
     if channel_of_sender is not channel:
         raise InvalidRequestError(Fault("sender", "is not an address of the same channel"))

@@ -29,7 +29,8 @@ class SuppressionResponse(BaseModel):
     channel: Channel
     address: str = Field(description="The recipient's address", examples=["+18045551234"])
     sender: str | None = Field(
-        description="The sender address that the opt-out applies to; null for all sender addresses",
+        description="The sender address that the opt-out applies to, or the opt-out group of the provider, "
+        "such as a Messaging Service; null for all sender addresses",
         examples=["+12016661234"],
     )
     source: SuppressionSource = Field(description="The cause of the opt-out")
@@ -72,7 +73,7 @@ SenderQuery = Annotated[
     str | None,
     Query(
         max_length=MAX_ADDRESS_LENGTH,
-        description="The sender address; all sender addresses by default",
+        description="The sender address, or an opt-out group; all sender addresses by default",
         json_schema_extra=ADDRESS_SCHEMA,
         examples=["+12016661234"],
     ),

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import WEBHOOKS
+from services.gateway.messages.queries import MessageQueries
 from services.gateway.webhooks.dead_letters import dead_letter_of, posted
 from services.gateway.webhooks.parsing import parse_webhook
 from shared.bus.publisher import Outgoing, Publisher
@@ -22,13 +23,19 @@ from shared.channels import Channel
 from shared.dead_letters import PostedWebhook
 from shared.events import dead_letter_created, message_received, receipt_received
 from shared.ids import DeadLetterId
-from shared.keywords import Keyword
+from shared.keywords import Keyword, Words, keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, DEAD_LETTERS, RECEIPTS, REFUSED
 from shared.providers.registry import webhook_at
-from shared.providers.webhooks import WebhookContent, WebhookError, WebhookRequest
-from shared.suppressions import SuppressionChange, SuppressionSource, change_by_keyword
+from shared.providers.webhooks import Bounce, WebhookContent, WebhookError, WebhookRequest
+from shared.suppressions import (
+    SuppressionChange,
+    SuppressionSource,
+    change_by_bounce,
+    changes_by_keyword,
+    latest_changes,
+)
 
 _log = structlog.get_logger()
 
@@ -39,11 +46,19 @@ class WebhookService:
 
     Its methods raise BusUnavailableError when JetStream does not acknowledge. An event may be stored
     nevertheless; publishing it again does no harm.
+
+    Attributes:
+        publisher: publishes the events.
+        suppressions: the suppression list.
+        messages: find the recipients of e-mails that were returned.
+        own_keywords: further words by which people opt out and in.
     """
 
     publisher: Publisher
     suppressions: SuppressionList
+    messages: MessageQueries
     default_region: str
+    own_keywords: Words = field(default_factory=dict)
 
     async def publish(
         self, content: WebhookContent, request: WebhookRequest, *, provider: str, trace: Mapping[str, str]
@@ -66,8 +81,11 @@ class WebhookService:
             await asyncio.gather(
                 *(self._receive(message, trace) for message in content.messages),
                 *(self._report(receipt, request, trace) for receipt in content.receipts),
-                *(self._record(change) for change in content.suppressions),
+                # Changes of the same pair would be recorded one after another.
+                *(self._record(change) for change in latest_changes(content.suppressions)),
             )
+            for bounce in content.bounces:
+                await self._suppress(bounce, request)
 
     async def keep(self, request: WebhookRequest, error: WebhookError, channel: Channel) -> DeadLetterId:
         """Keep a webhook that could not be read as a dead letter, and return its id."""
@@ -100,11 +118,14 @@ class WebhookService:
 
     async def _receive(self, incoming: IncomingMessage, trace: Mapping[str, str]) -> None:
         message = incoming.message
+        if incoming.keyword is None and message.channel.rules.has_keywords:
+            keyword = keyword_of(message.body, self.own_keywords)
+            incoming = incoming.model_copy(update={"keyword": keyword})
         structlog.contextvars.bind_contextvars(message_id=str(message.id))
         tracing.annotate(
             message_id=message.id, conversation_key=message.conversation_key, channel=message.channel
         )
-        if change := change_by_keyword(incoming):
+        for change in changes_by_keyword(incoming):
             # YES is an ordinary answer unless there is an opt-out to revoke.
             only_if_changed = incoming.keyword is Keyword.YES
             await self.suppressions.record(change, only_if_changed=only_if_changed)
@@ -132,3 +153,18 @@ class WebhookService:
     async def _record(self, change: SuppressionChange) -> None:
         # A provider that refuses to send reports a state rather than an event.
         await self.suppressions.record(change, only_if_changed=change.source is SuppressionSource.PROVIDER)
+
+    async def _suppress(self, bounce: Bounce, request: WebhookRequest) -> None:
+        """Suppress the recipient of an e-mail that was returned.
+
+        Raises:
+            DatabaseUnavailableError: only the database has the recipient. The provider has to try again.
+        """
+        receipt, recipient = bounce.receipt, bounce.recipient
+        if recipient is None:
+            address = await self.messages.recipient_of(receipt.provider, receipt.provider_message_id)
+            if address is None:
+                _log.warning("bounce_of_unknown_message", provider_message_id=receipt.provider_message_id)
+                return
+            recipient = receipt.channel.parse_address(address, default_region=request.default_region).key
+        await self._record(change_by_bounce(receipt, recipient, at=request.received_at))

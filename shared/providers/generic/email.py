@@ -13,6 +13,7 @@ from shared.providers.fields import ReadEmail, ReadId
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
+    ReceiptId,
     ReceiptPayload,
     Received,
     documented,
@@ -26,7 +27,6 @@ from shared.providers.generic.send import GenericAdapter
 from shared.providers.generic.settings import GenericEmailSettings
 from shared.providers.mail import ascii_address
 from shared.providers.webhooks import Webhook
-from shared.validation import ProviderId
 
 _NAME = "generic_email"
 
@@ -54,7 +54,7 @@ class EmailReceipt(ReceiptPayload):
 
     model_config = documented({"xillio_id": "EM1", "status": "bounced", "error_code": "mailbox_unknown"})
 
-    provider_message_id: ProviderId = Field(alias="xillio_id")
+    provider_message_id: ReceiptId = Field(alias="xillio_id")
 
 
 class GenericEmailAdapter(GenericAdapter[GenericEmailSettings]):

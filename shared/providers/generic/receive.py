@@ -5,14 +5,25 @@ ignored.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core import to_json
 
-from shared.addresses import Address, withheld_sender
+from shared.addresses import Address, InvalidAddressError, withheld_sender
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
 from shared.keywords import keyword_of
@@ -20,18 +31,19 @@ from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.fields import ReadText, ReadTime, ReadUrls
 from shared.providers.generic.signature import HEADER, check_headers
 from shared.providers.webhooks import (
+    Bounce,
     InvalidWebhookError,
     SignatureScheme,
     WebhookContent,
     WebhookRequest,
     json_of,
-    parse_model,
     storable,
     validate,
 )
 from shared.status import Status
-from shared.text import single_line
-from shared.validation import MAX_SUBJECT, ErrorCode, Fault, ReceiptStatus, Timestamp
+from shared.text import letters_of, single_line
+from shared.times import read_time
+from shared.validation import MAX_SUBJECT, Fault, ProviderId
 
 SIGNATURE: SignatureScheme[Any] = SignatureScheme(
     name="WebhookSignature",
@@ -41,6 +53,17 @@ SIGNATURE: SignatureScheme[Any] = SignatureScheme(
     verifier=lambda settings: settings.webhook_secret.verify if settings.webhook_secret else None,
     challenge="StandardWebhooks",
 )
+
+_MAX_CODE = 64
+
+_HARD_BOUNCES = {"bounce", "bounced", "hardbounce", "hardbounced"}
+"""The words for an e-mail that was returned because nobody can be reached at its address."""
+
+_RECIPIENTS = ("to", "email", "recipient")
+"""The fields in which a receipt may name the recipient."""
+
+_EARLIEST_YEAR = 2000
+"""Some systems write the year 1 or 1970 if they know no time."""
 
 Parse = Callable[[WebhookRequest], WebhookContent]
 
@@ -74,13 +97,56 @@ class InboundPayload(BaseModel):
     provider_message_id: str | None
 
 
+def _number_as_text(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(int(value)) if value == value // 1 else str(value)
+    return value
+
+
+def _word(value: str) -> str:
+    if word := single_line(value, limit=_MAX_CODE):
+        return word
+    raise ValueError("is empty")
+
+
+def _code(value: object) -> str | None:
+    text = _number_as_text(value)
+    return single_line(text, limit=_MAX_CODE) or None if isinstance(text, str) else None
+
+
+def _time(value: object) -> datetime | None:
+    time = read_time(value)
+    return time if time and time.year >= _EARLIEST_YEAR else None
+
+
+_TEXT_OR_NUMBER = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
+
+ReceiptId = Annotated[ProviderId, BeforeValidator(_number_as_text), WithJsonSchema(_TEXT_OR_NUMBER)]
+
+
 class ReceiptPayload(BaseModel):
     """A delivery receipt as a generic provider posts it."""
 
     provider_message_id: str
-    status: ReceiptStatus
-    error_code: ErrorCode | None = Field(default=None, description="The provider's error code")
-    timestamp: Timestamp | None = Field(default=None, description="When it happened; now by default")
+    status: Annotated[
+        str,
+        BeforeValidator(_number_as_text),
+        AfterValidator(_word),
+        WithJsonSchema(_TEXT_OR_NUMBER),
+        Field(description="The provider's word, such as `delivered`; an unknown one changes no status"),
+    ]
+    error_code: Annotated[
+        str | None,
+        PlainValidator(_code),
+        WithJsonSchema({}),
+        Field(description="The provider's error code"),
+    ] = None
+    timestamp: Annotated[
+        datetime | None,
+        PlainValidator(_time),
+        WithJsonSchema({}),
+        Field(description="When it happened; now by default, and if it cannot be read"),
+    ] = None
 
 
 class Received(BaseModel):
@@ -135,20 +201,41 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
     """Return the function that parses a provider's delivery receipts."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw, payload = parse_model(request, model)
+        raw = json_of(request)
+        payload = validate(raw, model, default_region=request.default_region)
+        status = channel.receipt_status(payload.status)
+        is_unknown = status is Status.UNKNOWN
         receipt = IncomingReceipt(
             channel=channel,
             provider=provider,
             provider_message_id=payload.provider_message_id,
-            key=payload.status,
-            status=payload.status,
-            error_code=payload.error_code,
-            occurred_at=payload.timestamp or request.received_at,
-            raw=raw,
+            key=payload.status if is_unknown else status,
+            status=status,
+            error_code=payload.error_code or (payload.status if is_unknown else None),
+            error_detail=payload.status if is_unknown and payload.error_code else None,
+            occurred_at=min(payload.timestamp or request.received_at, request.received_at),
+            raw=storable(raw),
         )
-        return WebhookContent(receipts=[receipt])
+        content = WebhookContent(receipts=[receipt])
+        if channel is Channel.EMAIL and _is_hard_bounce(payload):
+            content.bounces.append(Bounce(receipt, _recipient_of(raw, channel, request)))
+        return content
 
     return parse
+
+
+def _is_hard_bounce(payload: ReceiptPayload) -> bool:
+    """Return whether a mailbox does not exist; an enhanced status code of 4.x.x is a temporary failure."""
+    return letters_of(payload.status) in _HARD_BOUNCES and not (payload.error_code or "").startswith("4")
+
+
+def _recipient_of(raw: dict[str, object], channel: Channel, request: WebhookRequest) -> str | None:
+    """Return the key of the recipient's address, if the receipt has one."""
+    for value in (raw.get(name) for name in _RECIPIENTS):
+        if isinstance(value, str):
+            with suppress(InvalidAddressError):
+                return channel.parse_address(value, default_region=request.default_region).key
+    return None
 
 
 def respond_to_message(content: WebhookContent) -> Received:

@@ -11,6 +11,7 @@ from shared.providers.fields import ReadId, ReadPhone, ReadText
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
+    ReceiptId,
     ReceiptPayload,
     Received,
     documented,
@@ -23,7 +24,6 @@ from shared.providers.generic.receive import (
 from shared.providers.generic.send import GenericAdapter
 from shared.providers.generic.settings import GenericSmsSettings
 from shared.providers.webhooks import Webhook
-from shared.validation import ProviderId
 
 _NAME = "generic_sms"
 _TYPE = WithJsonSchema({"type": "string", "enum": [MessageType.SMS, MessageType.MMS]})
@@ -54,7 +54,7 @@ class SmsReceipt(ReceiptPayload):
 
     model_config = documented({"messaging_provider_id": "SM1", "status": "delivered"})
 
-    provider_message_id: ProviderId = Field(alias="messaging_provider_id")
+    provider_message_id: ReceiptId = Field(alias="messaging_provider_id")
 
 
 class GenericSmsAdapter(GenericAdapter[GenericSmsSettings]):

@@ -2,7 +2,7 @@
 
 from shared.channels import Channel
 from shared.providers.base import Provider
-from shared.providers.sendgrid.events import EVENTS
+from shared.providers.sendgrid.events import EVENTS, opt_out_group_of
 from shared.providers.sendgrid.inbound import INBOUND, NAME
 from shared.providers.sendgrid.send import SendGridAdapter
 from shared.providers.sendgrid.settings import SendGridSettings
@@ -25,4 +25,5 @@ SENDGRID = Provider(
             settings.sendgrid_webhook_public_key.verify if settings.sendgrid_webhook_public_key else None
         ),
     ),
+    opt_out_group=lambda settings: opt_out_group_of(settings.sendgrid_unsubscribe_group),
 )

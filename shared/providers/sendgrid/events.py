@@ -1,5 +1,7 @@
 """SendGrid's Event Webhook: delivery receipts, opt-outs and opt-ins."""
 
+import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -17,7 +19,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
     json_of,
     parse_own_id,
-    require_storable,
+    storable,
     validate,
 )
 from shared.status import Status
@@ -36,6 +38,14 @@ _MAX_EVENTS = 1024 * 1024
 _MAX_DETAIL = 500
 _MAX_CODE = 64
 
+_SUFFIX = re.compile(r"\.(?:filter|recvd|ismtpd|geopod|canary)")
+"""The beginning of what SendGrid appends to the id in its response: the name of a server."""
+
+_GROUP = re.compile(r"[1-9][0-9]{0,14}")
+
+_MILLISECONDS = 10**11
+"""A larger number of seconds is a number of milliseconds."""
+
 _STATUSES = {
     "delivered": Status.DELIVERED,
     "bounce": Status.UNDELIVERED,
@@ -52,6 +62,9 @@ _SOURCES = {
 }
 """The events that change the suppression list."""
 
+_SOURCES_IN_GROUPS = {SuppressionSource.UNSUBSCRIBE, SuppressionSource.RESUBSCRIBE}
+"""The causes that concern an unsubscribe group, if the event names one and is not about all groups."""
+
 _SOURCES_OF_DROPS = {
     "bounced address": SuppressionSource.BOUNCE,
     "spam reporting address": SuppressionSource.SPAM_REPORT,
@@ -60,29 +73,15 @@ _SOURCES_OF_DROPS = {
 """The reasons for drops that reveal an opt-out which SendGrid already knew about."""
 
 
-def _moment(value: object) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("is not a number of seconds")  # noqa: TRY004 - pydantic collects ValueErrors
-    try:
-        return datetime.fromtimestamp(value, UTC)
-    except (OverflowError, OSError) as exc:
-        raise ValueError("is not a valid time") from exc
-
-
 class _ReceiptEvent(BaseModel):
     model_config = ConfigDict(strict=True)
 
     sg_message_id: ProviderId
-    sg_event_id: ProviderId | None = None
     message_id: Annotated[MessageId | None, PlainValidator(parse_own_id)] = None
-    timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
 
 
 class _Recipient(BaseModel):
     email: Email
-    timestamp: Annotated[datetime | None, PlainValidator(_moment)] = None
 
 
 class AcceptedEvents(BaseModel):
@@ -106,21 +105,36 @@ def parse_events(request: WebhookRequest) -> WebhookContent:
     content = WebhookContent()
     for event in events:
         try:
-            _require_event(event)
-            if change := _change_of(event, request):
-                content.suppressions.append(change)
-            if receipt := _receipt_of(event, request):
-                content.receipts.append(receipt)
+            read = _readable(event)
+            try:
+                if change := _change_of(read, request):
+                    content.suppressions.append(change)
+            finally:
+                if receipt := _receipt_of(read, request):
+                    content.receipts.append(receipt)
         except InvalidWebhookError as exc:
             content.invalid.append(exc.faults)
     return content
 
 
-def _require_event(event: object) -> None:
+def _readable(event: object) -> Mapping[str, Any]:
+    """Return an event with its kind in lower case."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise InvalidWebhookError(Fault("event", "is required"))
-    if len(require_storable(event, "event")) > MAX_BODY:
+    clean = storable(event)
+    if len(json.dumps(clean, ensure_ascii=False).encode()) > MAX_BODY:
         raise InvalidWebhookError(Fault("event", "is too large"))
+    return {**clean, "event": clean["event"].strip().lower()}
+
+
+def _time_of(event: Mapping[str, Any], request: WebhookRequest) -> datetime:
+    """Return when an event happened; it counts from its arrival if its time is invalid or in the future."""
+    try:
+        seconds = float(str(event.get("timestamp")))
+        seconds = seconds / 1_000 if seconds > _MILLISECONDS else seconds
+        return min(datetime.fromtimestamp(seconds, UTC), request.received_at)
+    except (ValueError, OverflowError, OSError):
+        return request.received_at
 
 
 def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingReceipt | None:
@@ -128,10 +142,12 @@ def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingRe
     if status is None or _concerns_copy(event):
         return None
     # Late bounces may lack sg_message_id.
-    sent_id = _sent_id(event.get("sg_message_id") or event.get("message_id"))
+    given = event.get("sg_message_id")
+    sent_id = _sent_id(given if given and isinstance(given, str) else event.get("message_id"))
     fields = validate(
         {**event, "sg_message_id": sent_id}, _ReceiptEvent, default_region=request.default_region
     )
+    event_id = event.get("sg_event_id")
     is_failure = status is Status.UNDELIVERED
     code = single_line(str(event.get("status") or event["event"]), limit=_MAX_CODE)
     detail = single_line(str(event.get("reason") or ""), limit=_MAX_DETAIL) or None
@@ -140,11 +156,11 @@ def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingRe
         provider=NAME,
         provider_message_id=fields.sg_message_id,
         message_id=fields.message_id,
-        key=fields.sg_event_id or status,
+        key=event_id if isinstance(event_id, str) and event_id else status,
         status=status,
         error_code=code if is_failure else None,
         error_detail=detail if is_failure else None,
-        occurred_at=fields.timestamp or request.received_at,
+        occurred_at=_time_of(event, request),
         raw=event,
     )
 
@@ -156,26 +172,41 @@ def _concerns_copy(event: Mapping[str, Any]) -> bool:
 
 
 def _sent_id(value: object) -> object:
-    """Return the part of an event's id that the response to our request contained."""
-    return value.partition(".")[0] if isinstance(value, str) else value
+    """Return the part of an event's id that the response to our request contained; it may have dots."""
+    if not isinstance(value, str):
+        return value
+    suffix = _SUFFIX.search(value)
+    return value[: suffix.start()] if suffix else value.partition(".")[0]
 
 
 def _change_of(event: Mapping[str, Any], request: WebhookRequest) -> SuppressionChange | None:
-    """Return the opt-out or opt-in of an event. It applies to all our addresses, as at SendGrid."""
+    """Return the opt-out or opt-in of an event.
+
+    It applies to all our addresses, as at SendGrid, or to the e-mails of an unsubscribe group.
+    """
     source = _source_of(event)
     if source is None:
         return None
     recipient = validate(event, _Recipient, default_region=request.default_region)
-    now = request.received_at
+    concerns_group = source in _SOURCES_IN_GROUPS and event["event"] != "unsubscribe"
+    group = opt_out_group_of(event.get("asm_group_id")) if concerns_group else None
     is_resubscription = source is SuppressionSource.RESUBSCRIBE
+    if is_resubscription and group is None:
+        raise InvalidWebhookError(Fault("asm_group_id", "is required"))
     return SuppressionChange(
         channel=Channel.EMAIL,
+        ours=group,
         theirs=recipient.email.key,
         state=SuppressionState.OPTED_IN if is_resubscription else SuppressionState.OPTED_OUT,
         source=source,
         detail=single_line(str(event.get("reason") or event["event"]), limit=MAX_SUPPRESSION_DETAIL),
-        occurred_at=min(recipient.timestamp or now, now),
+        occurred_at=_time_of(event, request),
     )
+
+
+def opt_out_group_of(group: object) -> str | None:
+    """Return the opt-out group of one of SendGrid's unsubscribe groups."""
+    return f"{NAME}:{group}" if _GROUP.fullmatch(str(group)) else None
 
 
 def _source_of(event: Mapping[str, Any]) -> SuppressionSource | None:

@@ -28,9 +28,13 @@ class SendGridAdapter(Adapter[SendGridSettings]):
         secrets = (settings.sendgrid_api_key, settings.unsubscribe_secret)
         self.secrets = tuple(secret.get_secret_value() for secret in secrets if secret)
         self._links = _unsubscribe_links(settings)
+        self._group = settings.sendgrid_unsubscribe_group
 
     def request(self, message: Message, files: Sequence[File]) -> HttpRequest:
-        return HttpRequest.json(self._url, _payload(message, files, self._links), self._headers)
+        payload = _payload(message, files, self._links)
+        if self._group is not None:
+            payload["asm"] = {"group_id": self._group}
+        return HttpRequest.json(self._url, payload, self._headers)
 
     def message_id(self, answer: HttpAnswer) -> object:
         return answer.headers.get("x-message-id")

@@ -2,7 +2,7 @@
 
 from shared.channels import Channel
 from shared.providers.base import Provider
-from shared.providers.twilio.receive import NAME, WEBHOOKS
+from shared.providers.twilio.receive import NAME, WEBHOOKS, opt_out_group_of
 from shared.providers.twilio.send import TwilioAdapter
 from shared.providers.twilio.settings import TwilioSettings
 from shared.providers.twilio.signature import SIGNATURE
@@ -15,4 +15,5 @@ TWILIO = Provider(
     adapter=TwilioAdapter,
     webhooks=WEBHOOKS,
     signature=SIGNATURE,
+    opt_out_group=lambda settings: opt_out_group_of(settings.twilio_messaging_service_sid),
 )

@@ -25,6 +25,7 @@ from shared.providers.webhooks import (
 )
 from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
+from shared.text import letters_of
 from shared.validation import ErrorCode, Fault, Phone
 
 NAME = "twilio"
@@ -38,6 +39,7 @@ _MEDIA_COUNT = re.compile(r"[0-9]|10")
 # to the end of another does not change the signature, so each field has to have the form that Twilio uses.
 _FIELD_NAME = re.compile(r"[A-Za-z]+[0-9]{0,2}")
 _MESSAGE_SID = r"^(SM|MM)[0-9a-fA-F]{32}$"
+_SERVICE_SID = re.compile(r"MG[0-9a-fA-F]{32}")
 _ACCOUNT_SID = r"^AC[0-9a-fA-F]{32}$"
 
 _STATUSES = {
@@ -76,9 +78,12 @@ class TwilioReceipt(BaseModel):
     error_code: ErrorCode | None = Field(default=None, alias="ErrorCode")
 
 
-class _OptOut(BaseModel):
-    from_: Phone = Field(alias="From")
+class _Recipient(BaseModel):
     to: Phone = Field(alias="To")
+
+
+class _OptOut(_Recipient):
+    from_: Phone = Field(alias="From")
 
 
 def parse_message(request: WebhookRequest) -> WebhookContent:
@@ -101,7 +106,8 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
         to=fields.to,
         raw=form,
         # Twilio names the keyword that it recognised, even if the account has custom keywords.
-        keyword=keyword_of(fields.opt_out_type or body),
+        keyword=keyword_of(fields.opt_out_type or "") or keyword_of(body),
+        opt_out_group=opt_out_group_of(form.get("MessagingServiceSid")),
         type=MessageType.MMS if count else MessageType.SMS,
         body=body,
         attachments=fields.media,
@@ -128,7 +134,7 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         default_region=request.default_region,
     )
     content = WebhookContent()
-    if status := _STATUSES.get(word):
+    if status := _STATUSES.get(letters_of(word)):
         receipt = IncomingReceipt(
             channel=Channel.SMS,
             provider=NAME,
@@ -145,17 +151,25 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         try:
             content.suppressions.append(_opt_out(form, fields.message_sid, request))
         except InvalidWebhookError as exc:
-            # A Messaging Service that has not chosen a sender yet reports none. The receipt is still valid.
+            # The receipt is still valid.
             content.invalid.append(exc.faults)
     return content
 
 
+def opt_out_group_of(service_sid: object) -> str | None:
+    """Return the opt-out group of a Messaging Service: Twilio applies opt-outs to all its numbers."""
+    is_sid = isinstance(service_sid, str) and _SERVICE_SID.fullmatch(service_sid)
+    return f"{NAME}:{service_sid}" if is_sid else None
+
+
 def _opt_out(form: Form, message_sid: str, request: WebhookRequest) -> SuppressionChange:
-    addresses = validate(form, _OptOut, default_region=request.default_region)
+    region = request.default_region
+    # A Messaging Service that has not chosen a sender yet reports none.
+    ours = opt_out_group_of(form.get("MessagingServiceSid"))
     return SuppressionChange(
         channel=Channel.SMS,
-        ours=addresses.from_.key,
-        theirs=addresses.to.key,
+        ours=ours or validate(form, _OptOut, default_region=region).from_.key,
+        theirs=validate(form, _Recipient, default_region=region).to.key,
         state=SuppressionState.OPTED_OUT,
         source=SuppressionSource.PROVIDER,
         detail=NAME,

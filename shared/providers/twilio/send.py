@@ -18,6 +18,9 @@ from shared.providers.base import (
 from shared.providers.twilio import codes
 from shared.providers.twilio.settings import TwilioSettings
 
+_RETRIES = "#rc=5&rp=all"
+"""Asks Twilio to repeat a callback up to five times after any failure. It is not a part of the signed URL."""
+
 
 class TwilioAdapter(Adapter[TwilioSettings]):
     """Sends SMS and MMS through Twilio's Programmable Messaging."""
@@ -41,7 +44,7 @@ class TwilioAdapter(Adapter[TwilioSettings]):
         fields = {**self._common_fields, **_fields(message)}
         if self._callback:
             # The receipts then have our id, which matters if the response to this request is lost.
-            fields["StatusCallback"] = f"{self._callback}?message_id={message.id}"
+            fields["StatusCallback"] = f"{self._callback}?message_id={message.id}{_RETRIES}"
         return HttpRequest.form(self._url, fields, self._headers)
 
     def message_id(self, answer: HttpAnswer) -> object:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
+from shared.providers.registry import opt_out_groups
 from tests.integration.gateway.rows import Rows
 from tests.waiting import eventually
 from tests.webhooks import verifiers
@@ -19,7 +20,8 @@ StartGateway = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @asynccontextmanager
 async def _start_gateway(*, ready: bool = True, **values: Any) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ANN401
-    app = create_app(GatewaySettings(_env_file=None, **values), verifiers(**values))
+    groups = opt_out_groups(_env_file=None, **values)
+    app = create_app(GatewaySettings(_env_file=None, **values), verifiers(**values), groups)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -251,6 +251,26 @@ async def test_a_receipt_with_our_id_belongs_to_a_message_that_failed_in_doubt(
     ]
 
 
+async def test_a_receipt_of_an_earlier_message_with_the_same_id_is_not_shown(
+    connection: AsyncConnection,
+) -> None:
+    message_id = await add_history(connection)
+    receipt = {"provider": "p", "provider_message_id": "m-1", "status": "canceled", "precedence": 4}
+    ages = {timedelta(hours=25): None, timedelta(hours=23): None, timedelta(hours=30): message_id}
+    await connection.execute(
+        insert(DeliveryReceipt),
+        [
+            {**receipt, "id": uuid4(), "occurred_at": NOON - age, "message_id": own_id}
+            for age, own_id in ages.items()
+        ],
+    )
+
+    query = text("SELECT occurred_at FROM message_history WHERE message_id = :id AND status = 'canceled'")
+    shown = set(await connection.scalars(query, {"id": message_id}))
+
+    assert shown == {NOON - timedelta(hours=23), NOON - timedelta(hours=30)}
+
+
 async def add_unknown_receipt(connection: AsyncConnection) -> None:
     """Add a receipt whose message is unknown, so that it belongs to no history yet."""
     row = {

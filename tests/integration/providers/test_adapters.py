@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -229,7 +229,7 @@ ROWS = {
             "MediaUrl": [PICTURE, "https://example.com/b.png"],
             "MessagingServiceSid": ["MG1"],
             "StatusCallback": [
-                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}"
+                f"https://us.example/base/api/webhooks/twilio/status?message_id={PICTURES.id}#rc=5&rp=all"
             ],
         },
         twilio_messaging_service_sid="MG1",
@@ -294,7 +294,7 @@ ROWS["sendgrid, with two addresses for replies"] = sendgrid(
     reply_to_list=[{"email": "a@b.example"}, {"email": "b@b.example", "name": "Bea"}],
 )
 LINK = Subscription(Channel.EMAIL, "ann@example.com", "ben@example.org").sign("a secret of some length")
-ROWS["sendgrid, with a link to unsubscribe"] = replace(
+ROWS["sendgrid, with a link to unsubscribe, in a group"] = replace(
     sendgrid(
         MAIL,
         subject="Hello",
@@ -304,8 +304,9 @@ ROWS["sendgrid, with a link to unsubscribe"] = replace(
             "List-Unsubscribe": f"<https://us.example/base/unsubscribe/{LINK}>",
             "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         },
+        asm={"group_id": 7},
     ),
-    settings=UNSUBSCRIBING,
+    settings={**UNSUBSCRIBING, "sendgrid_unsubscribe_group": "7"},
 )
 ALL_ROWS: dict[str, Row] = {**ROWS, **documented_rows(globals())}
 
@@ -475,6 +476,32 @@ async def test_an_incomplete_acceptance_is_repeated_only_if_that_is_harmless(
     harmless = row.provider.adapter.honours_idempotency_keys
     with pytest.raises(UnknownOutcomeError if harmless else RejectedError):
         await send_row()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, RejectedError), (429, TemporaryError)])
+@pytest.mark.parametrize(
+    ("headers", "body", "ending"),
+    [
+        ({}, b"", "break"),
+        ({"Content-Encoding": "gzip"}, b"no gzip", "whole"),
+        ({"Content-Type": "application/json; charset=none"}, b"\xff\xfe{", "whole"),
+        ({"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b"[" * 100_000, "whole"),
+    ],
+    ids=["broken off", "not decodable", "no text", "too deep"],
+)
+async def test_an_error_response_counts_even_if_the_rest_of_it_is_unreadable(
+    provider: StandIn,
+    send_row: Send,
+    status: int,
+    kind: type[ProviderError],
+    headers: dict[str, str],
+    body: bytes,
+    ending: Literal["whole", "break"],
+) -> None:
+    provider.answer = lambda _: Answer(status, headers, body, ending=ending)
+    with pytest.raises(kind) as caught:
+        await send_row()
+    assert (caught.value.status_code, caught.value.retry_after) == (status, None)
 
 
 async def test_an_unreachable_provider_did_not_get_the_message(row: Row, client: HttpClient) -> None:

@@ -102,6 +102,21 @@ async def test_an_opt_out_known_to_the_provider_applies_to_the_next_message(
     assert (await harness.provider.stats())["requests"] == 1
 
 
+async def test_an_opt_out_from_the_group_of_a_provider_applies_to_all_its_senders(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    harness.suppressions.groups = {GENERIC_SMS.name: "generic_sms:1"}
+    await harness.provider.behave(status=400, times=1)
+    request = await harness.accept()
+    async with sender(provider=KNOWS_OPT_OUT):
+        await harness.wait_for_status(request, "failed")
+
+    other = messages.message(from_="+12015550000")
+    known = await harness.suppressions.suppression_of(other)
+    assert known is not None
+    assert (known.source, known.ours) == (SuppressionSource.PROVIDER, "generic_sms:1")
+
+
 async def test_a_repeated_report_of_the_provider_does_not_revoke_a_later_opt_in(
     harness: Harness, sender: SenderFactory
 ) -> None:

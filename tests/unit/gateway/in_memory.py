@@ -72,7 +72,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
-    webhook_service = WebhookService(publisher, suppressions, "US")
+    webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
     return Services(
         message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),

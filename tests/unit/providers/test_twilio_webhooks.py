@@ -20,7 +20,7 @@ from shared.providers.twilio.signature import TwilioSignatures
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookContent, WebhookRequest
 from shared.settings import SettingsError
 from shared.status import Status
-from shared.suppressions import SuppressionSource, SuppressionState, change_by_keyword
+from shared.suppressions import SuppressionSource, SuppressionState, changes_by_keyword
 from tests.unit.providers.parsing import (
     NOW,
     changed,
@@ -140,6 +140,8 @@ def test_a_form_must_be_utf_8(body: bytes) -> None:
         ({"Body": "STOP"}, Keyword.STOP, SuppressionState.OPTED_OUT),
         ({"Body": "adieu", "OptOutType": "STOP"}, Keyword.STOP, SuppressionState.OPTED_OUT),
         ({"Body": "stop it", "OptOutType": ""}, None, None),
+        ({"Body": "STOP", "OptOutType": "CUSTOM"}, Keyword.STOP, SuppressionState.OPTED_OUT),
+        ({"Body": "Stop all"}, Keyword.STOP, SuppressionState.OPTED_OUT),
         ({"Body": "UNSTOP"}, Keyword.START, SuppressionState.OPTED_IN),
         ({"Body": "yes"}, Keyword.YES, SuppressionState.OPTED_IN),
         ({"Body": "STOP", "OptOutType": "HELP"}, Keyword.HELP, None),
@@ -150,11 +152,20 @@ def test_keywords_opt_out_and_in(
     form: dict[str, str], keyword: Keyword | None, state: SuppressionState | None
 ) -> None:
     [incoming] = parse_sms(**form).messages
-    change = change_by_keyword(incoming)
+    found = changes_by_keyword(incoming)
 
     assert incoming.keyword is keyword
-    assert (change.state if change else None) is state
-    assert change is None or (change.ours, change.theirs) == (SMS["To"], SMS["From"])
+    assert [each.state for each in found] == ([state] if state else [])
+    assert all((each.ours, each.theirs) == (SMS["To"], SMS["From"]) for each in found)
+
+
+SERVICE = "MG" + "5" * 32
+
+
+def test_a_keyword_also_concerns_the_messaging_service() -> None:
+    [incoming] = parse_sms(Body="STOP", MessagingServiceSid=SERVICE).messages
+
+    assert [each.ours for each in changes_by_keyword(incoming)] == [SMS["To"], f"twilio:{SERVICE}"]
 
 
 # --- Status callbacks ---------------------------------------------------------------------------------
@@ -172,6 +183,7 @@ def parse_status(**changes: Any) -> WebhookContent:  # noqa: ANN401 - any field
         ("undelivered", Status.UNDELIVERED),
         ("failed", Status.UNDELIVERED),
         ("canceled", Status.CANCELED),
+        ("Delivered", Status.DELIVERED),
     ],
 )
 def test_a_status_callback_is_a_receipt(word: str, status: Status) -> None:
@@ -216,7 +228,7 @@ def test_receipts_of_the_same_status_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["queued", "accepted", "scheduled", "sending", "sent", "receiving", "new one"]
+    "word", ["queued", "accepted", "scheduled", "sending", "sent", "partially_delivered", "new one"]
 )
 def test_other_statuses_are_ignored(word: str) -> None:
     assert parse_status(MessageStatus=word) == WebhookContent()
@@ -229,6 +241,14 @@ def test_a_callback_with_code_21610_is_an_opt_out(word: str) -> None:
     assert (change.channel, change.ours, change.theirs) == (Channel.SMS, STATUS["From"], STATUS["To"])
     assert (change.state, change.source) == (SuppressionState.OPTED_OUT, SuppressionSource.PROVIDER)
     assert (change.detail, change.occurred_at) == ("twilio", NOW)
+
+
+@pytest.mark.parametrize("from_", ["", STATUS["From"]])
+def test_an_opt_out_from_a_messaging_service_concerns_all_its_numbers(from_: str) -> None:
+    content = parse_status(MessageStatus="failed", ErrorCode="21610", From=from_, MessagingServiceSid=SERVICE)
+
+    assert [each.ours for each in content.suppressions] == [f"twilio:{SERVICE}"]
+    assert content.invalid == []
 
 
 @pytest.mark.parametrize("code", ["30003", "21611", "021610"])

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.channels import RULES, Channel, MessageType, channel_of_address
 from shared.status import Status
@@ -35,3 +37,20 @@ def test_a_receipt_reports_a_status_that_a_sent_message_can_have(channel: Channe
     assert all(
         status.precedence >= Status.SENT.precedence for status in channel.rules.receipt_statuses.values()
     )
+
+
+noise = st.text(st.characters(categories=["P", "S", "Z", "Cf"]), max_size=2)
+
+
+@pytest.mark.parametrize("channel", Channel)
+@given(data=st.data())
+def test_a_word_of_a_receipt_is_known_in_any_spelling(channel: Channel, data: st.DataObject) -> None:
+    word, status = data.draw(st.sampled_from(sorted(channel.rules.receipt_statuses.items())))
+    spelling = "".join(data.draw(noise) + data.draw(st.sampled_from([char, char.upper()])) for char in word)
+
+    assert channel.receipt_status(spelling) is status
+
+
+@given(st.text())
+def test_any_word_of_a_receipt_has_a_status(word: str) -> None:
+    assert Channel.SMS.receipt_status(word) in {*Channel.SMS.rules.receipt_statuses.values(), Status.UNKNOWN}

@@ -1,5 +1,6 @@
 """The same report wins in whatever order, and however often, the reports arrive."""
 
+from datetime import timedelta
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -8,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.channels import Channel
 from shared.events import Event
 from shared.message import StatusReport
 from shared.status import Status, Step
-from tests.events import accepted, message, receipt, status_changed
+from tests.events import NOON, accepted, message, receipt, status_changed
 from tests.reports import deciding_report, reports, status_after
 
 MESSAGE = message(0)
@@ -98,3 +100,31 @@ def test_only_a_final_status_counts_after_sent(events: list[Event[Any]], attempt
     sent = status_changed(MESSAGE.id, Status.SENT, generation=2, attempt=attempt)
     others = [event for event in events if event.id != sent.id]
     assert status_after(MESSAGE.id, [*others, sent]).precedence >= Status.SENT.precedence
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("channel", "minutes", "status"),
+    [
+        (Channel.SMS, (1, 2), Status.UNDELIVERED),
+        (Channel.SMS, (2, 1), Status.DELIVERED),
+        (Channel.EMAIL, (1, 2), Status.UNDELIVERED),
+        (Channel.EMAIL, (2, 1), Status.UNDELIVERED),
+    ],
+)
+def test_the_later_of_two_receipts_counts_unless_an_email_was_returned(
+    channel: Channel, minutes: tuple[int, int], status: Status, order: int
+) -> None:
+    events: list[Event[Any]] = [status_changed(MESSAGE.id, Status.SENT)]
+    for reported, minute in zip((Status.DELIVERED, Status.UNDELIVERED), minutes, strict=True):
+        event = receipt(MESSAGE.id, reported)
+        fields = {"channel": channel, "occurred_at": NOON + timedelta(minutes=minute)}
+        events.append(event.model_copy(update={"data": event.data.model_copy(update=fields)}))
+
+    assert status_after(MESSAGE.id, events[::order]) is status
+
+
+def test_an_unknown_receipt_changes_no_status() -> None:
+    events: list[Event[Any]] = [status_changed(MESSAGE.id, Status.SENT), receipt(MESSAGE.id, Status.UNKNOWN)]
+
+    assert status_after(MESSAGE.id, events) is Status.SENT

@@ -17,7 +17,13 @@ from shared.events import suppression_changed
 from shared.ids import suppression_key
 from shared.keywords import Keyword
 from shared.message import IncomingMessage, Message
-from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState, change_by_keyword
+from shared.suppressions import (
+    SuppressionChange,
+    SuppressionSource,
+    SuppressionState,
+    changes_by_keyword,
+    latest_changes,
+)
 from tests import messages
 from tests.events import received
 from tests.jetstream import BusTo, JetStream, PublisherTo
@@ -155,6 +161,37 @@ async def test_a_cause_that_changed_nothing_does_not_change_anything_later(
     assert not await is_suppressed(suppressions_for_ever)
 
 
+async def test_a_change_with_a_cause_counts_from_its_arrival(suppressions_for_ever: SuppressionList) -> None:
+    await suppressions_for_ever.record(change(9, IN, cause="start"))
+    await suppressions_for_ever.record(change(1, OUT, cause="stop"))
+    assert await is_suppressed(suppressions_for_ever)
+
+    await suppressions_for_ever.record(change(20, IN, cause="start"))
+    assert await is_suppressed(suppressions_for_ever)
+    await suppressions_for_ever.record(change(1, IN))
+    assert await is_suppressed(suppressions_for_ever)
+
+
+async def test_an_opt_out_from_a_group_suppresses_the_messages_that_are_sent_in_it(server: JetStream) -> None:
+    in_group = SuppressionList(BusTo(server), PublisherTo(server), {"twilio": "twilio:MG1"})
+    await in_group.record(change(1, OUT, ours="twilio:MG1"))
+
+    assert await is_suppressed(in_group)
+    assert not await is_suppressed(suppressions_on(server))
+    await in_group.record(change(2, IN, ours="twilio:MG1"))
+    assert not await is_suppressed(in_group)
+
+
+@given(changes)
+def test_the_latest_changes_have_the_same_effect_as_all(recorded: Sequence[SuppressionChange]) -> None:
+    latest = latest_changes(recorded)
+
+    assert len({each.key for each in latest}) == len(latest)
+    for each in latest:
+        assert not any(other.supersedes(each) for other in recorded if other.key == each.key)
+    assert {each.key for each in recorded} == {each.key for each in latest}
+
+
 async def test_a_pair_with_very_many_changes_is_not_opted_in_by_one_that_may_be_a_repetition(
     server: JetStream, suppressions: SuppressionList
 ) -> None:
@@ -183,7 +220,7 @@ async def test_a_change_that_cannot_be_read_counts_as_an_opt_out(
         assert found.source is SuppressionSource.UNREADABLE
         assert await is_suppressed(suppressions)
 
-        await suppressions.record(change(-1, IN, cause="earlier"))
+        await suppressions.record(change(-1, IN))
         assert await is_suppressed(suppressions)
         again = change(1, OUT, cause=f"again {payload!r}")
         await suppressions.record(again, only_if_changed=True)
@@ -211,13 +248,21 @@ def test_a_keyword_requests_a_change_for_the_pair_of_its_message(
     keyword: Keyword, state: SuppressionState
 ) -> None:
     message = incoming(keyword).message
-    found = change_by_keyword(incoming(keyword))
+    [found] = changes_by_keyword(incoming(keyword))
 
-    assert found is not None
     assert (found.ours, found.theirs, found.state) == (message.to_key, message.from_key, state)
-    assert found.occurred_at == message.timestamp
+    assert found.occurred_at == message.created_at
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_keyword_counts_when_it_arrives_whatever_the_time_of_its_message(written_at: datetime) -> None:
+    stop = incoming(Keyword.STOP)
+    message = stop.message.model_copy(update={"timestamp": written_at})
+    [found] = changes_by_keyword(stop.model_copy(update={"message": message}))
+
+    assert found.occurred_at == message.created_at
 
 
 @pytest.mark.parametrize("keyword", [None, Keyword.HELP])
 def test_other_messages_request_no_change(keyword: Keyword | None) -> None:
-    assert change_by_keyword(incoming(keyword)) is None
+    assert changes_by_keyword(incoming(keyword)) == []

@@ -130,12 +130,14 @@ def _error(code: str) -> dict[str, Any]:
         ([], "accepted"),
         ([(Status.SENT, 0, 1), (Status.RETRYING, 0, 2)], "sent"),
         ([(Status.DELIVERED, 0, 1), (Status.SENT, 0, 2)], "delivered"),
-        ([(Status.DELIVERED, 0, 2), (Status.UNDELIVERED, 0, 1)], "undelivered"),
+        ([(Status.DELIVERED, 0, 2), (Status.UNDELIVERED, 0, 1)], "delivered"),
+        ([(Status.DELIVERED, 0, 1), (Status.UNDELIVERED, 0, 2)], "undelivered"),
+        ([(Status.SENT, 0, 1), (Status.UNKNOWN, 0, 2)], "sent"),
         ([(Status.FAILED, 0, 1), (Status.ACCEPTED, 1, 2)], "accepted"),
         ([(Status.FAILED, 0, 9), (Status.SENT, 1, 2)], "sent"),
     ],
 )
-async def test_the_highest_report_counts_and_the_earliest_of_equal_ones(
+async def test_the_highest_report_counts_and_the_latest_of_equal_ones(
     gateway: httpx.AsyncClient, rows: Rows, reports: list[tuple[Status, int, int]], status: str
 ) -> None:
     id_ = await rows.message(ALICE, BOB, direction=Direction.OUTBOUND)

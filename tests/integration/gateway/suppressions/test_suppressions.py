@@ -1,7 +1,8 @@
 """Recipients who have opted out are not sent any more messages."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
+from time import time
 from typing import Any
 from urllib.parse import quote
 
@@ -13,13 +14,15 @@ from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream
-from shared.channels import Channel
+from shared.channels import Channel, Direction
+from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.unsubscribe import Subscription
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.rows import Rows, minutes
 from tests.integration.gateway.streams import count
 from tests.messages import ALICE, BOB, now
+from tests.webhooks import SENDGRID_EVENTS, SMS, TWILIO_MESSAGES
 
 pytestmark = pytest.mark.integration
 
@@ -95,18 +98,99 @@ async def test_a_repeated_webhook_does_not_opt_out_again(gateway: httpx.AsyncCli
     assert await status_of(gateway) == 202
 
 
-async def test_the_latest_text_counts_in_whatever_order_the_webhooks_arrive(
-    gateway: httpx.AsyncClient,
+@pytest.mark.parametrize("written_at", ["1970-01-01T00:00:00Z", "2999-01-01T00:00:00Z"])
+async def test_the_text_that_arrives_last_counts_whatever_its_time(
+    gateway: httpx.AsyncClient, written_at: str
 ) -> None:
-    hour_ago, before_that = now() - timedelta(hours=1), now() - timedelta(hours=2)
-    await receive(gateway, "start", timestamp=hour_ago.isoformat())
-    await receive(gateway, "stop", timestamp=before_that.isoformat())
+    await receive(gateway, "start")
+    await receive(gateway, "stop", timestamp=written_at)
+    assert await status_of(gateway) == 409
+    await receive(gateway, "unstop", timestamp=written_at)
     assert await status_of(gateway) == 202
 
-    await receive(gateway, "end", timestamp=(now() + timedelta(days=1)).isoformat())
+    await gateway.put(f"/api/suppressions/{BOB}?sender={quote(ALICE)}", json={"reason": "on the phone"})
+    await gateway.delete(f"/api/suppressions/{BOB}?sender={quote(ALICE)}")
+    await receive(gateway, "end", timestamp=written_at)
     assert await status_of(gateway) == 409
-    await receive(gateway, "unstop")
-    assert await status_of(gateway) == 202
+
+
+async def test_a_word_of_the_settings_opts_out(
+    start_gateway: StartGateway, nats_url: str, database_url: str
+) -> None:
+    settings = {"opt_out_keywords": "arr\u00eat, stopp", "opt_in_keywords": "encore"}
+    async with start_gateway(nats_url=nats_url, database_url=database_url, **settings) as gateway:
+        await receive(gateway, "Arr\u00eat !")
+        assert await status_of(gateway) == 409
+        await receive(gateway, "encore")
+        assert await status_of(gateway) == 202
+
+
+async def test_the_opt_outs_of_a_messaging_service_concern_all_its_numbers(
+    start_gateway: StartGateway, nats_url: str, database_url: str
+) -> None:
+    service = "MG" + "5" * 32
+    from_other = {**TO_BOB, "from": OTHER_SENDER}
+    settings = {"twilio_messaging_service_sid": service}
+    async with start_gateway(nats_url=nats_url, database_url=database_url, **settings) as gateway:
+
+        async def receive_from_twilio(number: int, word: str) -> None:
+            form = {**SMS, "MessageSid": f"SM{number:032}", "From": BOB, "To": ALICE, "Body": word}
+            posted = {**form, "OptOutType": word, "MessagingServiceSid": service}
+            assert (await gateway.post(TWILIO_MESSAGES, data=posted)).is_success
+
+        await receive_from_twilio(1, "STOP")
+        refused = await send(gateway, from_other)
+        assert refused.status_code == 409
+        assert f"twilio:{service}" in refused.json()["detail"]
+        assert await status_of(gateway) == 409
+        await receive_from_twilio(2, "START")
+        assert await status_of(gateway, from_other) == 202
+        assert await status_of(gateway) == 202
+
+        await receive_from_twilio(3, "STOP")
+        lifted = await gateway.delete(f"/api/suppressions/{BOB}?sender=twilio:{service}")
+        assert lifted.status_code == 204
+        assert await status_of(gateway, from_other) == 202
+        assert await status_of(gateway) == 409
+
+
+async def post_events(gateway: httpx.AsyncClient, **event: object) -> None:
+    events = [{"email": "ben@example.org", "sg_message_id": "x.y", "timestamp": time(), **event}]
+    assert (await gateway.post(SENDGRID_EVENTS, json=events)).status_code == 200
+
+
+@pytest.mark.parametrize("event", ["spamreport", "unsubscribe", "bounce", "group_unsubscribe"])
+@pytest.mark.parametrize("group", [None, 7])
+async def test_a_resubscription_to_a_group_lifts_only_the_opt_out_from_it(
+    start_gateway: StartGateway, nats_url: str, database_url: str, event: str, group: int | None
+) -> None:
+    settings = {"sendgrid_unsubscribe_group": group} if group else {}
+    is_of_group = event == "group_unsubscribe"
+    async with start_gateway(nats_url=nats_url, database_url=database_url, **settings) as gateway:
+        await post_events(gateway, event="group_unsubscribe", asm_group_id=8)
+        assert await status_of(gateway, TO_BEN) == 202
+        await post_events(gateway, event=event, asm_group_id=7)
+        assert await status_of(gateway, TO_BEN) == (202 if is_of_group and group is None else 409)
+        await post_events(gateway, event="group_resubscribe", asm_group_id=8)
+        assert await status_of(gateway, TO_BEN) == (202 if is_of_group and group is None else 409)
+        await post_events(gateway, event="group_resubscribe", asm_group_id=7)
+        assert await status_of(gateway, TO_BEN) == (202 if is_of_group else 409)
+
+
+async def test_an_email_that_is_returned_suppresses_its_recipient(
+    gateway: httpx.AsyncClient, rows: Rows
+) -> None:
+    id_ = await rows.message("ann@example.com", "Ben@example.org", direction=Direction.OUTBOUND)
+    sent = {"provider": "generic_email", "provider_message_id": "EM1"}
+    await rows.event(id_, Status.SENT, **sent)
+
+    for status, code in (("soft_bounce", 202), ("delivered", 202), ("bounced", 409)):
+        receipt = {"xillio_id": "EM1", "status": status}
+        assert (await gateway.post("/api/webhooks/email/status", json=receipt)).status_code == 200
+        assert await status_of(gateway, TO_BEN) == code
+    assert (
+        await gateway.post("/api/webhooks/email/status", json={"xillio_id": "?", "status": "bounced"})
+    ).status_code == 200
 
 
 async def test_the_repetition_of_an_earlier_request_gets_the_earlier_response(

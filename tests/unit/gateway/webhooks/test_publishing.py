@@ -1,5 +1,6 @@
 """The events in the streams after a webhook, and the response to its provider."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from tests.webhooks import (
     DELIVERED,
     FORM,
     GENERIC_EMAIL,
+    GENERIC_EMAIL_STATUS,
     GENERIC_SMS,
     GENERIC_SMS_STATUS,
     JSON,
@@ -155,6 +157,44 @@ async def test_an_event_of_sendgrid_may_be_an_opt_out(client: httpx.AsyncClient,
     assert event.data.occurred_at == NOW.replace(microsecond=NOW.microsecond)
 
 
+async def test_many_events_of_a_recipient_in_one_webhook_are_one_change(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    bounce = {**DELIVERED, "event": "dropped", "reason": "Bounced Address"}
+    many = [
+        {**bounce, "timestamp": 1_730_469_600 + number % 250, "sg_event_id": str(number)}
+        for number in range(400)
+    ]
+    others = [
+        {**bounce, "email": f"{number}@example.com", "sg_event_id": f"x{number}"} for number in range(3)
+    ]
+    response = await client.post(SENDGRID_EVENTS, content=events(*many, None, *others), headers=JSON)
+
+    assert response.json() == {"receipts": 403, "suppressions": 403, "invalid": 1}
+    changes = [event.data for event in events_in(server, Stream.SUPPRESSIONS)]
+    assert Counter(change.theirs for change in changes) == Counter(
+        ["ann@example.com", "0@example.com", "1@example.com", "2@example.com"]
+    )
+    latest = max(change.occurred_at for change in changes)
+    assert latest.timestamp() == 1_730_469_600 + 249
+    assert len(events_in(server, Stream.INBOUND)) == 403
+
+
+async def test_a_returned_email_is_reported_again_if_only_the_database_has_its_recipient(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    receipt = {"xillio_id": "EM1", "status": "bounced"}
+    response = await client.post(GENERIC_EMAIL_STATUS, json=receipt)
+    assert response.status_code == 503
+    assert len(events_in(server, Stream.INBOUND)) == 1
+
+    response = await client.post(GENERIC_EMAIL_STATUS, json={**receipt, "to": "Ann@Example.com"})
+    assert response.status_code == 200
+    assert len(events_in(server, Stream.INBOUND)) == 1
+    [event] = events_in(server, Stream.SUPPRESSIONS)
+    assert (event.data.theirs, event.data.ours, event.data.source) == ("ann@example.com", None, "bounce")
+
+
 async def test_a_refusal_by_twilio_is_an_opt_out_once(client: httpx.AsyncClient, server: JetStream) -> None:
     for status in ("failed", "undelivered"):
         form = urlencoded({**STATUS, "MessageStatus": status, "ErrorCode": "21610"})
@@ -165,7 +205,9 @@ async def test_a_refusal_by_twilio_is_an_opt_out_once(client: httpx.AsyncClient,
     assert event.data.source == "provider"
 
 
-@pytest.mark.parametrize("bad", [None, 5, {**DELIVERED, "event": None}, {**DELIVERED, "extra": "\ud800"}])
+@pytest.mark.parametrize(
+    "bad", [None, 5, {**DELIVERED, "event": None}, {**DELIVERED, "message_id": None, "sg_message_id": 5}]
+)
 async def test_an_invalid_event_is_counted_and_the_others_are_stored(
     client: httpx.AsyncClient,
     server: JetStream,

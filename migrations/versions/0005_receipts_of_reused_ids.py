@@ -1,14 +1,14 @@
 """Do not take the receipts of an earlier message with the same provider id for those of a later one.
 
 Revision ID: 0005
-Revises: 0003
+Revises: 0004
 Create Date: 2026-11-26 04:30:00+00:00
 """
 
 from alembic import op
 
 revision: str = "0005"
-down_revision: str | None = "0003"
+down_revision: str | None = "0004"
 branch_labels: str | None = None
 depends_on: str | None = None
 

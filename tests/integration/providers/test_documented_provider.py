@@ -154,5 +154,6 @@ async def test_a_webhook_is_stored_once_and_only_if_it_is_genuine_and_valid(
     for _ in range(2):
         assert (await gateway.post(path, payload)).is_success
     assert (await gateway.post(path, payload, secret="another")).status_code == 403
-    assert (await gateway.post(path, {**payload, "parcel": ""})).status_code == 422
+    assert (await gateway.post(path, {**payload, "parcel": ""})).status_code == 202
     assert len(gateway.stored(Stream.INBOUND)) == 1
+    assert len(gateway.stored(Stream.DEADLETTER)) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from services.ingest.projection import Projection, message_row, project
 from shared.addresses import Address
+from shared.channels import Channel
 from shared.db import tables
 from shared.dead_letters import Resolution
 from shared.events import Event, delivery_due
@@ -91,6 +92,26 @@ def test_a_receipt_keeps_the_report_of_the_provider() -> None:
             "occurred_at": event.data.occurred_at,
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("channel", "status", "precedence"),
+    [
+        (Channel.EMAIL, Status.UNDELIVERED, 5),
+        (Channel.EMAIL, Status.FAILED, 5),
+        (Channel.EMAIL, Status.DELIVERED, 4),
+        (Channel.SMS, Status.FAILED, 4),
+        (Channel.SMS, Status.UNKNOWN, -1),
+    ],
+)
+def test_an_email_that_is_returned_takes_precedence_over_its_delivery(
+    channel: Channel, status: Status, precedence: int
+) -> None:
+    event = receipt(MESSAGE.id, status)
+    data = event.data.model_copy(update={"channel": channel})
+    row = project(event.model_copy(update={"data": data})).rows[tables.DeliveryReceipt]
+
+    assert (row["status"], row["precedence"]) == (status, precedence)
 
 
 def test_a_dead_letter_is_stored_whole_as_in_the_stream() -> None:

@@ -5,11 +5,14 @@ keeps the spelling that it was given, for sending, and is compared by its key.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
+
+from shared.text import single_line
 
 MAX_ADDRESS_LENGTH = 320
 """Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
@@ -89,6 +92,25 @@ def parse_email(text: str) -> Address:
     except EmailNotValidError as exc:
         raise InvalidAddressError(f"is not an e-mail address: {exc}") from exc
     return Address(email.normalized, email.normalized.casefold())
+
+
+def read_email(text: str) -> Address | None:
+    """Return the address of a mailbox, as it was written if it is not a valid one; None if it is empty."""
+    written = single_line(text, limit=MAX_ADDRESS_LENGTH)
+    with suppress(InvalidAddressError):
+        return parse_email(written)
+    return Address(written, written.lower()) if written else None
+
+
+def withheld_sender(written: str, message_id: str) -> Address:
+    """Return an address for a sender that is missing or withheld, so that no other message has the same one.
+
+    Args:
+        written: what the message has instead of an address.
+        message_id: the provider's id of the message.
+    """
+    spelling = single_line(written, limit=MAX_ADDRESS_LENGTH) or "unknown"
+    return Address(spelling, single_line(f"unknown:{message_id}", limit=MAX_ADDRESS_LENGTH))
 
 
 def _require_plausible(text: str) -> None:

@@ -39,6 +39,7 @@ class Message(FrozenModel):
         in_reply_to: Message-ID of the e-mail that this one replies to.
         provider: the provider that delivered the message to us; only for inbound messages.
         provider_message_id: that provider's id for the message.
+        warnings: the parts of an inbound message that could not be read, in words.
     """
 
     id: MessageId
@@ -61,6 +62,7 @@ class Message(FrozenModel):
     in_reply_to: str | None = None
     provider: str | None = None
     provider_message_id: str | None = None
+    warnings: list[str] = Field(default_factory=list)
 
     @classmethod
     def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
 from email.utils import parsedate_tz
 from quopri import decodestring
@@ -182,8 +182,10 @@ def parse_date(text: str) -> datetime | None:
         parts = parsedate_tz(" ".join(text[:_MAX_DATE].split()))
         if parts is None:
             return None
-        *_, offset = parts
         year, month, day, hour, minute, second = parts[:6]
-        moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)  # may be a leap second
-        return datetime.fromtimestamp(moment.timestamp() - (offset or 0), UTC)
+        zone = timezone(timedelta(seconds=parts[9] or 0))
+        moment = datetime(
+            year, month, day, hour, minute, min(second, 59), tzinfo=zone
+        )  # may be a leap second
+        return moment.astimezone(UTC)
     return None

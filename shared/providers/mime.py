@@ -105,11 +105,10 @@ def _end_of_fields(content: bytes) -> int:
 
 
 def _leaves(root: _Part, depth: int) -> Iterator[_Part]:
-    boundary = _boundary_of(root) if depth else b""
-    if not boundary:
+    if root.type.get_content_maintype() != "multipart" or depth == 0:
         yield root
         return
-    parts = _split(root.body, boundary)
+    parts = _split(root.body, _boundary_of(root))
     first = next(parts, None)
     if first is None:  # it is a text, in spite of its type
         yield _Part(
@@ -122,8 +121,6 @@ def _leaves(root: _Part, depth: int) -> Iterator[_Part]:
 
 
 def _boundary_of(part: _Part) -> bytes:
-    if part.type.get_content_maintype() != "multipart":
-        return b""
     with suppress(ValueError, TypeError, LookupError, AttributeError):
         return (part.type.get_boundary() or "").encode()
     return b""
@@ -132,7 +129,7 @@ def _boundary_of(part: _Part) -> bytes:
 def _split(body: bytes, boundary: bytes) -> Iterator[_Part]:
     """Yield the parts between the lines of a boundary; the last one may lack its end."""
     delimiter = b"--" + boundary
-    start, found = None, body.find(delimiter)
+    start, found = None, body.find(delimiter) if boundary else -1
     while found >= 0:
         behind = found + len(delimiter)
         if found == 0 or body[found - 1 : found] == b"\n":

@@ -31,7 +31,7 @@ _MAX_FILES_LISTED = 100
 _MAX_WARNINGS = 20
 _MAX_LABEL = 100
 
-_READ = ("headers", "from", "to", "cc", "subject", "html", "text", "email")
+_READ = ("headers", "from", "to", "cc", "subject", "html", "text", "charsets", "email")
 """The fields that an e-mail consists of."""
 
 _object = TypeAdapter(dict[str, Any])

@@ -6,59 +6,7 @@ from hypothesis import strategies as st
 from webencodings.labels import LABELS
 
 from shared.providers.charsets import Decoded, decode
-
-TEXTS = {
-    "ibm866": "Привет, мир",
-    "iso-8859-2": "Zażółć gęślą jaźń",
-    "iso-8859-3": "Ĉu vi parolas Esperanton?",
-    "iso-8859-4": "Tere, kuidas läheb? Šķiet",
-    "iso-8859-5": "Привет, мир",
-    "iso-8859-6": "مرحبا بالعالم",
-    "iso-8859-7": "Καλημέρα κόσμε",
-    "iso-8859-8": "שלום עולם",
-    "iso-8859-8-i": "שלום עולם",
-    "iso-8859-10": "Góðan dag, ŋ",
-    "iso-8859-13": "Labą dieną, Ģ",
-    "iso-8859-14": "Dydd da, ŵ",
-    "iso-8859-15": "Ça coûte 5 €, Œuvre",
-    "iso-8859-16": "Bună ziua, ț",
-    "koi8-r": "Привет, мир",
-    "koi8-u": "Привіт, світе ї",
-    "macintosh": "Grüße, naïve",
-    "windows-874": "สวัสดี “ชาวโลก”",
-    "windows-1250": "Příliš žluťoučký kůň",
-    "windows-1251": "Съешь ещё этих мягких булок",
-    "windows-1252": "Grüße, “naïve” €",
-    "windows-1253": "Καλημέρα €",
-    "windows-1254": "“İstanbul” çşğ €",
-    "windows-1255": "שלום ₪",
-    "windows-1256": "مرحبا پ",
-    "windows-1257": "Labas rytas, šiandien",
-    "windows-1258": "Xin chào đồng",
-    "x-mac-cyrillic": "Привет, мир",
-    "gbk": "朱镕基 囧 御見積",
-    "gb18030": "𠀀 朱镕基",
-    "big5": "鹹 啲嘢 繁體中文",
-    "euc-jp": "こんにちは 日本語",
-    "iso-2022-jp": "こんにちは 日本語",
-    "shift_jis": "①㈱髙﨑 カナ",
-    "euc-kr": "똠방각하 펲시맨",
-    "utf-8": "Grüße 🙂",
-    "utf-16le": "Grüße 日本",
-    "utf-16be": "Grüße 日本",
-}
-"""A text in each encoding of the WHATWG Encoding Standard, by its name."""
-
-CODECS = {
-    "iso-8859-8-i": "iso8859-8",
-    "macintosh": "mac-roman",
-    "windows-874": "cp874",
-    "x-mac-cyrillic": "mac-cyrillic",
-    "big5": "big5hkscs",
-    "euc-kr": "cp949",
-    "shift_jis": "cp932",
-    "windows-1258": "cp1258",
-}
+from tests.mails import CODECS, TEXTS
 
 
 @pytest.mark.parametrize("label", [label for label, name in LABELS.items() if name in TEXTS])

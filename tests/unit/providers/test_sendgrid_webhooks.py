@@ -4,7 +4,7 @@ import base64
 import codecs
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -35,6 +35,7 @@ from shared.providers.webhooks import (
 )
 from shared.settings import SettingsError
 from shared.status import Status
+from tests.mails import Fields, mixed, parsed_mails, plain, post_of, raw_mails
 from tests.unit.providers.parsing import (
     NOW,
     changed,
@@ -453,6 +454,119 @@ def test_an_email_with_too_many_parts_is_read_as_far_as_possible(more: bytes) ->
 
     assert incoming.message.body == MAIL["html"]
     assert incoming.message.warnings or b"x" * 101 in more
+
+
+@pytest.mark.parametrize(("mails", "count"), [(parsed_mails, 38), (raw_mails, 560)], ids=["parsed", "raw"])
+def test_no_email_of_the_corpus_is_lost(
+    mails: Callable[[], Iterator[tuple[Fields, str]]], count: int
+) -> None:
+    messages = []
+    for fields, text in mails():
+        message = parse_email(fields).message
+        assert message.body.strip() == text
+        assert (message.from_, message.to, message.subject) == ("ann@example.com", "us@example.org", "Hello")
+        assert message.warnings == []
+        messages.append(message)
+
+    assert len({message.id for message in messages}) == len(messages) == count
+
+
+def test_a_raw_email_has_its_headers_in_it() -> None:
+    raw = mixed(
+        b"Content-Type: text/html\r\n\r\n<p>a</p>",
+        b'Content-Type: a/b; name="=?utf-8?B?5LitLnBkZg==?="\r\n\r\nx',
+    )
+    head = f"Date: {format_datetime(NOW - HOUR)}\r\nCc: x@y.z\r\n".encode()
+    incoming = parse_email(without(post_of(head + raw), "subject", "from", "envelope", "to"))
+    message = incoming.message
+
+    assert (message.subject, message.from_, message.to) == ("Hello", "ann@example.com", "x@y.z")
+    assert (message.email_id, message.timestamp, message.body) == ("<1@example.com>", NOW - HOUR, "<p>a</p>")
+    assert incoming.raw["files"] == [{"field": "attachment1", "name": "中.pdf", "type": "a/b", "size": 1}]
+    assert incoming.raw["fields"]["email"].startswith("From: Ann <ann@example.com>")
+
+
+def test_the_bytes_of_what_could_not_be_decoded_are_kept() -> None:
+    damaged = "Grüße ".encode() + b"\xff"
+    warning = "Some characters of {} could not be decoded; its bytes are kept in the raw payload"
+    parsed = parse_email({**without(MAIL, "html"), "text": damaged})
+    raw = parse_email(post_of(plain(b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + damaged)))
+
+    assert parsed.message.body == raw.message.body == "Grüße \ufffd"
+    assert parsed.message.warnings == [warning.format("text")]
+    assert raw.message.warnings == [warning.format("text/plain")]
+    assert base64.b64decode(parsed.raw["bytes"]["text"]) == damaged
+    assert base64.b64decode(raw.raw["bytes"]["text/plain"]) == damaged
+
+
+def test_undecodable_bytes_fit_into_the_stream() -> None:
+    incoming = parse_email({**MAIL, "text": b"\x81\xff" * 1_000_000, "html": b"\x81\xff" * 1_000_000})
+
+    assert incoming.raw["bytes"].keys() == {"text", "html"}
+    assert {"bytes.text", "bytes.html"} <= set(incoming.raw["cut"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "warning"),
+    [
+        ({"html": "<p>" + "<b>x</b>" * 60_000}, ">", "The body was cut to 26"),
+        (
+            {"html": '<p>Hello</p><img src="data:' + "x" * 600_000},
+            "<p>Hello</p>",
+            "The body was cut to 12 of",
+        ),
+        ({"html": "x" * 600_000, "text": "y" * 600_000}, "x", "The body was cut to 262,144 of 600,000"),
+        ({"html": "x" * 600_000, "text": "short"}, "short", "The HTML is too long; the body is the plain"),
+    ],
+)
+def test_a_long_body_is_cut_between_tags_and_says_so(fields: dict[str, str], end: str, warning: str) -> None:
+    message = parse_email({**without(MAIL, "text"), **fields}).message
+
+    assert message.body.endswith(end)
+    assert [each[: len(warning)] for each in message.warnings] == [warning]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("=?UTF-8?B?5Lit5paHLnBkZg==?=", "中文.pdf"),
+        ("=?iso-8859-1?q?caf=E9=2Fmenu.pdf?=", "menu.pdf"),
+        ("a.pdf", "a.pdf"),
+    ],
+)
+def test_names_of_files_may_be_encoded_words(written: str, name: str) -> None:
+    info = {"attachment-info": json.dumps({"attachment1": {"filename": written}})}
+    for files in ({"attachment1": (written, "a/b", b"")}, {"attachment1": ("", "a/b", b"")}):
+        [file] = parse_email({**MAIL, **info}, files).raw["files"]
+        assert file["name"] == name
+
+
+def test_not_all_of_many_files_are_listed() -> None:
+    files = {f"attachment{number}": ("a", "a/b", b"") for number in range(101)}
+    incoming = parse_email(MAIL, files)
+
+    assert len(incoming.raw["files"]) == 100
+    assert incoming.message.warnings == ["Only 100 of 101 attachments are listed"]
+
+
+@fuzzed
+@given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode))
+def test_any_raw_email_is_a_message(raw: bytes) -> None:
+    fields = post_of(mixed(raw))
+    assert parse_email(fields).message.from_ == "ann@example.com"
+    assert parse_email({**fields, "email": raw + b"x"}).message.from_ == "ann@example.com"
+
+
+@fuzzed
+@given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
+def test_no_sender_subject_or_recipient_is_a_reason_to_refuse(
+    sender: str, subject: str, recipient: str
+) -> None:
+    envelope = json.dumps({"to": [recipient, "us@example.org"], "from": sender})
+    posted = {"from": sender, "subject": subject}
+    fields = {name: value.encode(errors="replace") for name, value in posted.items()}
+
+    assert parse_emails({**MAIL, **fields, "envelope": envelope})[-1].message.to == "us@example.org"
 
 
 WHOLE = multipart(MAIL)

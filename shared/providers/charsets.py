@@ -32,6 +32,8 @@ _LATIN = {
 _NOT_LEADING = bytes(range(0xC0))
 """Bytes that do not begin a sequence of UTF-8."""
 
+_CONTINUING = bytes(range(0x80, 0xC0))
+
 _PRINTABLE = range(0x21, 0x7F)
 _TO_EIGHT_BITS = bytes(byte | 0x80 if byte in _PRINTABLE else byte for byte in range(256))
 _SEVEN_BIT_JAPANESE = re.compile(rb"\x1b(\$[@B]|\$\(D|\([BJIH])([^\x1b]*)")
@@ -66,6 +68,16 @@ def decode(content: bytes, label: str | None = None) -> Decoded:
     if in_utf_8 and _is_evident(content, codec):
         return in_utf_8
     return (codec and _decode(content, codec)) or in_utf_8 or _guess(content, codec)
+
+
+def beginning_of(content: bytes, size: int) -> bytes:
+    """Return about as many bytes from the beginning of a text, without half a line or half a character."""
+    if len(content) <= size:
+        return content
+    if end := content.rfind(b"\n", size // 2, size) + 1:
+        return content[:end]
+    sequence = content[size - 3 : size].lstrip(_CONTINUING)
+    return content[: size - len(sequence)] if sequence and content[size] in _CONTINUING else content[:size]
 
 
 def _codec_of(label: str) -> str:

@@ -12,9 +12,12 @@ from email.message import Message
 from email.utils import collapse_rfc2231_value
 from quopri import decodestring
 
-from shared.providers.charsets import Decoded, decode
+from shared.providers.charsets import Decoded, beginning_of, decode
 from shared.providers.forms import FormFile
 from shared.providers.mail_headers import Headers
+
+MAX_TEXT = 2 * 1024 * 1024
+"""Bytes of a text that are decoded. Some character sets take seconds for more."""
 
 _MAX_DEPTH = 20
 _MAX_PARTS = 1_000
@@ -154,7 +157,7 @@ def _add(mail: Mail, part: _Part) -> None:
     is_attached = part.headers.first("content-disposition")[:20].strip().lower().startswith("attachment")
     if type_ in (_PLAIN, _HTML) and type_ not in mail.texts and not is_attached:
         if content.strip():
-            decoded = decode(content, _charset_of(part))
+            decoded = decode(beginning_of(content, MAX_TEXT), _charset_of(part))
             mail.texts[type_] = replace(decoded, text=decoded.text.replace("\r\n", "\n")), content
         return
     mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", _name_of(part), type_, len(content)))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from shared.providers.charsets import decode
+from shared.providers.charsets import beginning_of, decode
 from shared.providers.forms import FormFile, MultipartForm, cut_to, fit_form
 from shared.providers.mail_headers import Headers, decode_words
-from shared.providers.mime import Mail, parse_mime
+from shared.providers.mime import MAX_TEXT, Mail, parse_mime
 from shared.text import clean_text, single_line
 from shared.validation import MAX_SUBJECT
 
@@ -119,9 +119,7 @@ class PostedMail:
     def _read_fields(self, values: Mapping[str, bytes]) -> None:
         charsets = _json_object(values.get("charsets", b""))
         for name, value in values.items():
-            if name == "email":
-                value = value[:_ROOM_FOR_FIELDS]  # noqa: PLW2901 - the rest is only parsed
-            self.fields[name] = self._decode(name, value, charsets.get(name))
+            self.fields[name] = self._decode(name, beginning_of(value, MAX_TEXT), charsets.get(name))
 
     def _decode(self, name: str, value: bytes, charset: object) -> str:
         decoded = decode(value, charset if isinstance(charset, str) else None)
@@ -174,7 +172,7 @@ class PostedMail:
             if number == 0:
                 self.body = _cut_between_tags(body) if html.strip() else body
         if versions:
-            self.warn(f"The body was cut to {len(self.body):,} of {len(versions[0]):,} characters")
+            self.warn(f"The body was cut to {len(self.body):,} characters")
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:

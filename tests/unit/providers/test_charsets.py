@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webencodings.labels import LABELS
 
-from shared.providers.charsets import Decoded, decode
+from shared.providers.charsets import Decoded, beginning_of, decode
 from tests.mails import CODECS, TEXTS
 
 
@@ -121,3 +121,17 @@ def test_any_text_in_utf_8_is_read_if_its_label_says_nothing_else(text: str, lab
 @given(st.binary(max_size=60), st.sampled_from([*LABELS]) | st.text(max_size=20))
 def test_any_bytes_are_decoded(content: bytes, label: str) -> None:
     decode(content, label).text.encode()  # has no lone surrogates
+
+
+@given(st.text("aé€🙂", min_size=1, max_size=40), st.integers(4, 100))
+def test_a_text_is_not_cut_within_a_character(text: str, size: int) -> None:
+    content = text.encode()
+    beginning = beginning_of(content, size)
+
+    assert text.startswith(beginning.decode())
+    assert min(size, len(content)) - 3 <= len(beginning) <= size
+
+
+def test_a_text_is_cut_between_lines_if_they_are_short() -> None:
+    assert beginning_of(b"a\nbb\ncc\n", 6) == b"a\nbb\n"
+    assert beginning_of(b"\n" + b"\x80" * 9, 6) == b"\n" + b"\x80" * 5

@@ -513,9 +513,9 @@ def test_undecodable_bytes_fit_into_the_stream() -> None:
         (
             {"html": '<p>Hello</p><img src="data:' + "x" * 600_000},
             "<p>Hello</p>",
-            "The body was cut to 12 of",
+            "The body was cut to 12 characters",
         ),
-        ({"html": "x" * 600_000, "text": "y" * 600_000}, "x", "The body was cut to 262,144 of 600,000"),
+        ({"html": "x" * 600_000, "text": "y" * 600_000}, "x", "The body was cut to 262,144 characters"),
         ({"html": "x" * 600_000, "text": "short"}, "short", "The HTML is too long; the body is the plain"),
     ],
 )

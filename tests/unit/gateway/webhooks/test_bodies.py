@@ -116,7 +116,7 @@ async def test_an_invalid_field_of_a_generic_webhook_is_named(
         (TWILIO_MESSAGES, urlencoded({**SMS, "From": "whatsapp:+18045551234"}), "From"),
         (TWILIO_MESSAGES, urlencoded({**SMS, "NumMedia": "11"}), "NumMedia"),
         (TWILIO_STATUS, urlencoded({**STATUS, "MessageSid": ""}), "MessageSid"),
-        (SENDGRID_INBOUND, multipart({**MAIL, "envelope": "{}"}), "envelope"),
+        (SENDGRID_INBOUND, multipart({**MAIL, "envelope": "{}", "to": ""}), "envelope"),
         (SENDGRID_EVENTS, b"{}", "body"),
     ],
 )

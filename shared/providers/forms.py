@@ -8,6 +8,8 @@ from pydantic_core import to_json
 from python_multipart import multipart as parser
 from python_multipart.exceptions import FormParserError
 
+from shared.providers.charsets import decode
+
 _MAX_FILES = 1_000
 _MAX_FIELDS = 100
 _MAX_NAME = 100
@@ -32,21 +34,26 @@ class FormFile:
 
 @dataclass(slots=True)
 class MultipartForm:
+    """A form; `ignored` is the number of parts beyond the first 100 fields and 1,000 files."""
+
     fields: list[tuple[str, bytes]] = field(default_factory=list)
     files: list[FormFile] = field(default_factory=list)
+    ignored: int = 0
     is_complete: bool = False
 
     def add_field(self, part: parser.Field) -> None:
-        self.fields.append((_name(part.field_name), part.value or b""))
-        if len(self.fields) > _MAX_FIELDS:
-            raise MalformedFormError("The form has too many parts")
+        if len(self.fields) < _MAX_FIELDS:
+            self.fields.append((_name(part.field_name), part.value or b""))
+        else:
+            self.ignored += 1
 
     def add_file(self, part: parser.File) -> None:
-        type_ = part.content_type or ""
-        self.files.append(FormFile(_name(part.field_name), _text(part.file_name), type_, part.size))
+        if len(self.files) < _MAX_FILES:
+            name = decode(part.file_name or b"").text
+            self.files.append(FormFile(_name(part.field_name), name, part.content_type or "", part.size))
+        else:
+            self.ignored += 1
         part.close()
-        if len(self.files) > _MAX_FILES:
-            raise MalformedFormError("The form has too many parts")
 
     def complete(self) -> None:
         self.is_complete = True
@@ -62,7 +69,7 @@ def parse_multipart(body: bytes, content_type: str) -> MultipartForm:
     """Parse `multipart/form-data` (RFC 7578), whose boundary the content type names.
 
     Raises:
-        MalformedFormError: the body is not such a form, or has more than 1,000 files or 100 fields.
+        MalformedFormError: the body is not such a form.
     """
     media_type, options = parser.parse_options_header(content_type)
     form = MultipartForm()
@@ -122,11 +129,4 @@ def cut_to(text: str, room: int) -> str:
 
 
 def _name(value: bytes | None) -> str:
-    name = _text(value)
-    if len(name) > _MAX_NAME:
-        raise MalformedFormError("The name of a field is too long")
-    return name
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode(errors="replace")
+    return (value or b"")[:_MAX_NAME].decode(errors="replace")

@@ -115,18 +115,9 @@ def _mail(**fields: str) -> WebhookRequest:
 @pytest.mark.parametrize(
     "part",
     [
-        "message-id: \n",
-        "message-id:\n \n",
-        "references: <a@b>\n ",
-        " ",
-        "<",
-        "<> ",
-        "\r\n--",
-        "\r\n--A",
-        "&",
-        "[",
-        '{"a":',
-        "\0",
+        *("message-id: \n", "message-id:\n \n", "references: <a@b>\n ", "from: a,\n", "from: a\n b"),
+        *(" ", "<", "<> ", "\r\n--", "\r\n--A", "&", "[", '{"a":', "\0", "=?", "=?a?q?", "=?a?q?=?= "),
+        *("a@", "@", "(", "()", '"', '\\"', ",", "a,", ":"),
     ],
 )
 def test_a_field_of_an_email(field: str, part: str) -> None:
@@ -135,12 +126,58 @@ def test_a_field_of_an_email(field: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "charset", ["utf-7", "hz", "iso2022_jp", "utf-16", "punycode", "unicode_escape", "idna"]
+    "charset", ["utf-7", "hz", "iso2022_jp", "euc-jp", "utf-16", "punycode", "unicode_escape", "idna", "x"]
 )
-@pytest.mark.parametrize("part", ["+A", "~{", "\x1b$", "\\u", "-a", "\x7f"])
+@pytest.mark.parametrize("part", ["+A", "~{", "\x1b$", "\x1b$B!!", "\\u", "-a", "\x7f", "é", "\xad"])
 def test_a_field_in_any_character_set(charset: str, part: str) -> None:
     create, charsets = _repeated(part), json.dumps({"text": charset})
     assert _grows_linearly(parse_mail, lambda size: _mail(text=create(size), charsets=charsets))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "\n",
+            "\r",
+            "\r\n \r\n",
+            "a:b\n",
+            "A:",
+            "content-type:\n ",
+            ";a=",
+            ';a*1="',
+            '"',
+            "=",
+            "=\n",
+            "M\n",
+        ),
+        *("--C\n", "--C\n\n", "--C", "--C \n", "--C--\n", "--C\na:b\n\n"),
+        "--C\nContent-Type: multipart/mixed; boundary=C\n\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "Content-Type: multipart/mixed; boundary=C\n\n",
+        "Content-Type: multipart/mixed; boundary=C\n\n--C\n" * 2,
+        "Content-Transfer-Encoding: base64\n\n",
+        "Content-Transfer-Encoding: quoted-printable\n\n",
+        "Content-Transfer-Encoding: x-uuencode\n\nbegin 644 x\n",
+        "Content-Type: text/plain",
+    ],
+)
+def test_a_raw_email(before: str, part: str) -> None:
+    create = _repeated(part)
+    assert _grows_linearly(parse_mail, lambda size: _mail(email=before + create(size)))
+
+
+def test_a_raw_email_of_nested_parts() -> None:
+    def nested(size: int) -> str:
+        levels = [f"Content-Type: multipart/mixed; boundary=C{n}\n\n--C{n}\n" for n in range(size // 50)]
+        return "".join(levels)
+
+    assert _grows_linearly(parse_mail, lambda size: _mail(email=nested(size)))
 
 
 def test_the_recipients_of_a_large_email() -> None:

@@ -144,6 +144,7 @@ async def test_a_webhook_of_which_nothing_can_be_made_is_kept(
     [
         (TWILIO_MESSAGES, urlencoded({**SMS, "NumMedia": "11"}), "NumMedia"),
         (TWILIO_STATUS, urlencoded({**STATUS, "MessageSid": ""}), "MessageSid"),
+        (SENDGRID_INBOUND, multipart({**MAIL, "envelope": "{}", "to": ""}), "envelope"),
         (SENDGRID_EVENTS, b"{}", "body"),
     ],
 )

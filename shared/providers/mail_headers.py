@@ -1,0 +1,191 @@
+"""Reads the headers of e-mails as they come, which follow RFC 5322 only roughly. Nothing here raises."""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from email.message import Message
+from email.utils import parsedate_tz
+from quopri import decodestring
+
+from shared.providers.charsets import decode
+from shared.text import message_id_of
+
+_FIELD = re.compile(r"(?P<name>[!-9;-~]{1,100})[ \t]*:(?P<value>.*)", flags=re.DOTALL)
+_MAX_VALUE = 64 * 1024
+_MAX_PARAMETERS = 2_000
+_MAX_DATE = 200
+
+_WORD = re.compile(
+    r"=\?(?P<charset>[^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?P<encoding>[BbQq])\?(?P<text>[^?]*)\?="
+)
+
+_ADDRESS = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|[^\s"@])+@[^\s@]+""")
+_BRACKETS = re.compile(r"<([^<>]*)>")
+_TOKEN = re.compile(
+    r"""(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<escaped>\\.)|(?P<sign>[()<>,;:\[\]])""", flags=re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of an e-mail, or of a part of it, in their order; `fields` has lower-case names."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Headers":
+        """Parse headers, unfold them, and leave out lines that are none."""
+        fields: list[tuple[str, list[str]]] = []
+        for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+            if line[:1] in (" ", "\t"):
+                if fields:
+                    fields[-1][1].append(line)
+            elif found := _FIELD.fullmatch(line):
+                fields.append((found["name"].lower(), [found["value"]]))
+        return cls(tuple((name, "".join(lines)[:_MAX_VALUE].strip()) for name, lines in fields))
+
+    def all(self, name: str) -> list[str]:
+        return [value for field, value in self.fields if field == name]
+
+    def first(self, name: str) -> str:
+        """Return the first value of a header, or an empty text if there is none."""
+        return next((value for field, value in self.fields if field == name), "")
+
+    def parameters(self, name: str) -> Message:
+        """Return a header such as Content-Type as the standard library parses its parameters (RFC 2231)."""
+        message = Message()
+        if value := self.first(name):
+            message[name] = value[:_MAX_PARAMETERS]  # they take more than linear time
+        return message
+
+
+def decode_words(text: str) -> str:
+    """Decode the encoded words in a header (RFC 2047)."""
+    decoded: list[str] = []
+    end, charset, pending = 0, "", b""
+    for found in _WORD.finditer(text):
+        content = _content_of(found)
+        between = text[end : found.start()]
+        if content is None:
+            continue
+        # A character may have its bytes in two words, although it should not.
+        if not pending or between.strip() or found["charset"].lower() != charset:
+            decoded.append(decode(pending, charset).text)
+            decoded.append("" if pending and not between.strip() else between)
+            pending = b""
+        end, charset, pending = found.end(), found["charset"].lower(), pending + content
+    return "".join((*decoded, decode(pending, charset).text, text[end:]))
+
+
+def _content_of(word: re.Match[str]) -> bytes | None:
+    text = word["text"].encode()
+    if word["encoding"] in "Qq":
+        return decodestring(text, header=True)
+    try:
+        return base64.b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+    except ValueError:
+        return None
+
+
+def mailboxes(text: str) -> list[str]:
+    """Return the addresses in a header such as From, as they were written but without names and comments.
+
+    An entry without an address, such as MAILER-DAEMON, is returned whole.
+    """
+    text = text[:_MAX_VALUE]
+    found = [address for entry in _entries(text) if (address := _address_in(entry))]
+    if not any(map(is_address, found)):
+        words = (*map(_clean, _BRACKETS.findall(text)), *(word.strip("()<>,;:\"'") for word in text.split()))
+        found = [word for word in words if is_address(word)] or found
+    return found
+
+
+def author_of(from_: Iterable[str], others: Iterable[str]) -> str:
+    """Return the first author of an e-mail.
+
+    Args:
+        from_: the values of From.
+        others: the values of other headers to look at if From has no address, such as Sender.
+    """
+    authors = [mailbox for value in from_ for mailbox in mailboxes(value)]
+    senders = (mailbox for value in others for mailbox in mailboxes(value))
+    addresses = filter(is_address, (*authors, *senders))
+    return next(addresses, next(iter(authors), ""))
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text has the form of an address, even of one that does not follow the rules."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def _entries(text: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the text of each entry of a list of mailboxes without comments, and the last text in brackets."""
+    words: list[str] = []
+    brackets: list[str] | None = None
+    depth, is_open, is_literal, end = 0, False, False, 0
+
+    def write(piece: str) -> None:
+        if depth == 0:
+            (brackets if is_open and brackets is not None else words).append(piece)
+
+    for token in _TOKEN.finditer(text):
+        write(text[end : token.start()])
+        end = token.end()
+        match token["sign"]:
+            case "(":
+                depth += 1
+            case ")" if depth:
+                depth -= 1
+            case "<" if depth == 0:
+                brackets, is_open = [], True
+            case ">" if depth == 0:
+                is_open = False
+            case "," | ";" if depth == 0 and not is_open and not is_literal:
+                yield "".join(words), None if brackets is None else "".join(brackets)
+                words, brackets = [], None
+            case ":" if (
+                depth == 0 and not is_open and not is_literal and not "".join(words).endswith("mailto")
+            ):
+                words.clear()  # the name of a group
+            case sign:
+                is_literal = (is_literal or sign == "[") and sign != "]"
+                write(token[0])
+    write(text[end:])
+    yield "".join(words), None if brackets is None else "".join(brackets)
+
+
+def _address_in(entry: tuple[str, str | None]) -> str:
+    text, brackets = entry
+    local, at, domain = (brackets or "").rpartition("@")
+    return _clean(f"{local.rstrip()}{at}{domain.lstrip()}") or _clean(text)
+
+
+def _clean(address: str) -> str:
+    address = address.strip()
+    if address.startswith("@"):
+        address = address.rpartition(":")[2]  # a route, which is obsolete
+    return address[7:].partition("?")[0] if address[:7].lower() == "mailto:" else address
+
+
+def message_id_in(text: str) -> str | None:
+    """Return the Message-ID in a header, which may have comments and blanks in it, or None."""
+    in_brackets = _BRACKETS.search(text)
+    return message_id_of("".join(in_brackets[1].split()) if in_brackets else text)
+
+
+def parse_date(text: str) -> datetime | None:
+    """Return a date as headers have it (RFC 5322, 3.3 and 4.3), or None if it is not one."""
+    with suppress(ValueError, TypeError, LookupError, OverflowError):
+        parts = parsedate_tz(" ".join(text[:_MAX_DATE].split()))
+        if parts is None:
+            return None
+        year, month, day, hour, minute, second = parts[:6]
+        zone = timezone(timedelta(seconds=parts[9] or 0))
+        moment = datetime(
+            year, month, day, hour, minute, min(second, 59), tzinfo=zone
+        )  # may be a leap second
+        return moment.astimezone(UTC)
+    return None

@@ -1,0 +1,195 @@
+"""The content of an e-mail as SendGrid posts it: parsed, or raw in the field `email`."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from shared.providers.charsets import beginning_of, decode
+from shared.providers.forms import FormFile, MultipartForm, cut_to, fit_form
+from shared.providers.mail_headers import Headers, decode_words
+from shared.providers.mime import MAX_TEXT, Mail, parse_mime
+from shared.text import clean_text, single_line
+from shared.validation import MAX_SUBJECT
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
+
+# Bytes of JSON, out of the 1 MiB that a NATS message can hold.
+_ROOM_FOR_BODY = 256 * 1024
+_ROOM_FOR_FIELDS = 384 * 1024
+_ROOM_FOR_BYTES = 128 * 1024
+
+_MAX_END = 4_096
+_FULL_COPIES = 100
+_MAX_FILES_LISTED = 100
+_MAX_WARNINGS = 20
+_MAX_LABEL = 100
+
+_READ = ("headers", "from", "to", "cc", "subject", "html", "text", "charsets", "email")
+"""The fields that an e-mail consists of."""
+
+_object = TypeAdapter(dict[str, Any])
+
+
+@dataclass(slots=True)
+class PostedMail:
+    """An e-mail.
+
+    Attributes:
+        fields: the fields of SendGrid's form, decoded.
+        headers: those of the e-mail.
+        body: the HTML, or the text if there is none or the HTML is too long; cut if both are too long.
+        warnings: the parts that could not be read, in words.
+    """
+
+    fields: dict[str, str] = field(default_factory=dict)
+    headers: Headers = field(default_factory=Headers)
+    subject: str | None = None
+    body: str = ""
+    warnings: list[str] = field(default_factory=list)
+    _files: list[FormFile] = field(default_factory=list)
+    _undecodable: dict[str, bytes] = field(default_factory=dict)
+    _digest: "HASH" = field(default_factory=sha256)
+
+    @classmethod
+    def parse(cls, form: MultipartForm) -> "PostedMail":
+        mail = cls()
+        values = mail._read_values(form)
+        mail._read_identity(values, form.files)
+        mail._read_fields(values)
+        if values.get("html", b"").strip() or values.get("text", b"").strip() or not values.get("email"):
+            mail._read_parsed(form)
+        else:
+            mail._read_raw(parse_mime(values["email"]))
+        subject = mail.fields.get("subject") or mail.headers.first("subject")
+        mail.subject = single_line(decode_words(subject), limit=MAX_SUBJECT) or None
+        return mail
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings and len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(text)
+
+    def digest_for(self, sender: str, recipient: str) -> str:
+        """Return a digest of the e-mail and of its envelope."""
+        digest = self._digest.copy()
+        digest.update(json.dumps([sender, recipient]).encode())
+        return digest.hexdigest()[:32]
+
+    def raw(self, copies: int) -> Mapping[str, Any]:
+        """Return the form without the contents of files, cut to what a stream can hold.
+
+        Args:
+            copies: how often it will be published; more than 100 copies are shorter.
+        """
+        room = _ROOM_FOR_FIELDS * _FULL_COPIES // max(copies, _FULL_COPIES)
+        fields, cut = fit_form(dict(self.fields), room)
+        files = [
+            asdict(file) | {"name": file.name, "type": single_line(file.type, limit=_MAX_LABEL)}
+            for file in self._files[:_MAX_FILES_LISTED]
+        ]
+        raw: dict[str, Any] = {"fields": fields, "files": files, "cut": cut}
+        if self._undecodable:
+            encoded = {name: b64encode(value).decode() for name, value in self._undecodable.items()}
+            raw["bytes"], cut_bytes = fit_form(dict(encoded), room * _ROOM_FOR_BYTES // _ROOM_FOR_FIELDS)
+            raw["cut"] = cut + [f"bytes.{name}" for name in cut_bytes]
+        return raw
+
+    def _read_values(self, form: MultipartForm) -> dict[str, bytes]:
+        values: dict[str, bytes] = {}
+        for name, value in form.fields:
+            if name in values:
+                self.warn(f"The field {clean_text(name)} occurs more than once; the first one is used")
+            values.setdefault(name, value)
+        if form.ignored:
+            self.warn(f"The e-mail has too many parts; {form.ignored:,} of them were left out")
+        return values
+
+    def _read_identity(self, values: Mapping[str, bytes], files: list[FormFile]) -> None:
+        for name in _READ:
+            value = values.get(name, b"")
+            self._digest.update(f"{name}:{len(value)}:".encode() + value)
+        self._digest.update(json.dumps([asdict(file) for file in files]).encode())
+
+    def _read_fields(self, values: Mapping[str, bytes]) -> None:
+        charsets = _json_object(values.get("charsets", b""))
+        for name, value in values.items():
+            self.fields[name] = self._decode(name, beginning_of(value, MAX_TEXT), charsets.get(name))
+
+    def _decode(self, name: str, value: bytes, charset: object) -> str:
+        decoded = decode(value, charset if isinstance(charset, str) else None)
+        if decoded.is_lossy:
+            self._undecodable[name] = value
+            if name in _READ and name != "email":
+                self._warn_of_charset(name)
+        return decoded.text
+
+    def _warn_of_charset(self, name: str) -> None:
+        self.warn(f"Some characters of {name} could not be decoded; its bytes are kept in the raw payload")
+
+    def _read_parsed(self, form: MultipartForm) -> None:
+        self.headers = Headers.parse(self.fields.get("headers", ""))
+        self._read_body(self.fields.get("html", ""), self.fields.get("text", ""))
+        info = _json_object(self.fields.get("attachment-info", ""))
+        self._read_files(form.files, info)
+
+    def _read_raw(self, mail: Mail) -> None:
+        self.headers = mail.headers
+        for warning in mail.warnings:
+            self.warn(warning)
+        for type_, (decoded, content) in mail.texts.items():
+            if decoded.is_lossy:
+                self._undecodable[type_] = content
+                self._warn_of_charset(type_)
+        html, text = (
+            mail.texts[type_][0].text if type_ in mail.texts else "" for type_ in ("text/html", "text/plain")
+        )
+        self._read_body(html, text)
+        self._read_files(mail.files, {})
+
+    def _read_files(self, files: list[FormFile], info: Mapping[str, Any]) -> None:
+        if len(files) > _MAX_FILES_LISTED:
+            self.warn(f"Only {_MAX_FILES_LISTED} of {len(files):,} attachments are listed")
+        for file in files[:_MAX_FILES_LISTED]:
+            described = info.get(file.field)
+            name = file.name or str(described.get("filename", "") if isinstance(described, dict) else "")
+            self._files.append(FormFile(file.field, _file_name(name), file.type, file.size))
+
+    def _read_body(self, html: str, text: str) -> None:
+        versions = [version for version in (html, text) if version.strip()]
+        for number, version in enumerate(versions):
+            body = cut_to(clean_text(version[:_ROOM_FOR_BODY]), _ROOM_FOR_BODY)
+            if len(body) == len(version):
+                self.body = body
+                if number:
+                    self.warn("The HTML is too long; the body is the plain text")
+                return
+            if number == 0:
+                self.body = _cut_between_tags(body) if html.strip() else body
+        if versions:
+            self.warn(f"The body was cut to {len(self.body):,} characters")
+
+
+def _json_object(text: str | bytes) -> dict[str, Any]:
+    try:
+        return _object.validate_json(text)
+    except ValidationError:
+        return {}
+
+
+def _cut_between_tags(html: str) -> str:
+    """Return HTML that was cut anywhere, without a tag or a few words that are incomplete at its end."""
+    end = html.rfind(">") + 1
+    if end and len(html) - end <= _MAX_END:
+        return html[:end]
+    start = html.rfind("<", end)
+    return html[:start] if start > 0 else html
+
+
+def _file_name(text: str) -> str:
+    return single_line(re.split(r"[/\\]", decode_words(text))[-1], limit=_MAX_LABEL)

@@ -5,14 +5,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
 from shared.addresses import Address, read_email, withheld_sender
 from shared.channels import MessageType
 from shared.message import IncomingMessage
 from shared.providers.forms import MalformedFormError, MultipartForm, parse_multipart
-from shared.providers.mail_headers import Headers, author_of, decode_words, is_address, mailboxes, parse_date
-from shared.providers.mail_headers import message_id_in as message_id_in_header
+from shared.providers.mail_headers import (
+    Headers,
+    author_of,
+    decode_words,
+    is_address,
+    mailboxes,
+    message_id_in,
+    parse_date,
+)
 from shared.providers.sendgrid.posted_mail import PostedMail
 from shared.providers.webhooks import (
     InvalidWebhookError,
@@ -35,8 +42,6 @@ _MAX_LABEL = 100
 
 _MAX_DELAY = timedelta(days=8)
 """Mail servers try to deliver an e-mail for 5 days, and SendGrid tries to post it for 3 days."""
-
-_object = TypeAdapter(dict[str, Any])
 
 
 class AcceptedEmail(BaseModel):
@@ -65,7 +70,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
         "subject": mail.subject,
         "body": mail.body,
         "attachments": [],
-        "email_id": message_id_in_header(mail.headers.first("message-id")),
+        "email_id": message_id_in(mail.headers.first("message-id")),
         "timestamp": _written_at(mail.headers, request.received_at),
         "created_at": request.received_at,
         "warnings": mail.warnings,
@@ -94,7 +99,7 @@ def _form_of(request: WebhookRequest) -> MultipartForm:
 
 def _recipients(mail: PostedMail) -> list[Address]:
     """Return the addresses that the e-mail was delivered to, without repetitions."""
-    given = _envelope(mail).get("to")
+    given = mail.envelope.get("to")
     entries = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     found = _addresses(mail, entries)
     if not found:
@@ -121,13 +126,6 @@ def _addresses(mail: PostedMail, entries: Iterable[object]) -> dict[str, Address
 
 def _address(entry: str) -> Address | None:
     return read_email(entry if is_address(entry) else next(iter(mailboxes(entry)), entry))
-
-
-def _envelope(mail: PostedMail) -> Mapping[str, Any]:
-    try:
-        return _object.validate_json(mail.fields.get("envelope", ""))
-    except ValidationError:
-        return {}
 
 
 def _recipients_in_headers(mail: PostedMail) -> Iterator[str]:
@@ -165,7 +163,7 @@ def _provider_message_id(mail: PostedMail, recipient: Address) -> str:
     The Message-ID alone is not sufficient, since e-mails may have none, or that of another one.
     """
     label = single_line(mail.headers.first("message-id"), limit=_MAX_LABEL)
-    return f"{label}#{mail.digest_for(str(_envelope(mail).get('from')), recipient.key)}"
+    return f"{label}#{mail.digest_for(str(mail.envelope.get('from')), recipient.key)}"
 
 
 _FORM: Mapping[str, Any] = {

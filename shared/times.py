@@ -4,8 +4,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-LATEST_ARRIVAL = timedelta(days=4)
-"""The longest time for which providers keep trying to deliver a message; SendGrid does for three days."""
+LATEST_ARRIVAL = timedelta(days=8)
+"""The longest time that a message may be under way. Mail servers try to deliver an e-mail for five days, and
+SendGrid tries to post it for three."""
 
 _EPOCH = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")
 _ISO = re.compile(

@@ -17,7 +17,7 @@ _PLACE = """
     CREATE FUNCTION place_in_time(written_at timestamptz, arrived_at timestamptz) RETURNS timestamptz
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT CASE
-            WHEN arrived_at - written_at BETWEEN interval '0' AND interval '96 hours' THEN written_at
+            WHEN arrived_at - written_at BETWEEN interval '0' AND interval '192 hours' THEN written_at
             ELSE arrived_at
         END
     $$

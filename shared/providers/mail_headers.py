@@ -159,8 +159,11 @@ def _entries(text: str) -> Iterator[tuple[str, str | None]]:
 
 def _address_in(entry: tuple[str, str | None]) -> str:
     text, brackets = entry
-    local, at, domain = (brackets or "").rpartition("@")
-    return _clean(f"{local.rstrip()}{at}{domain.lstrip()}") or _clean(text)
+    address = brackets or ""
+    if '"' not in address:
+        for sign in "@.":  # there may be blanks around them, which are obsolete
+            address = sign.join(word.strip() for word in address.split(sign))
+    return _clean(address) or _clean(text)
 
 
 def _clean(address: str) -> str:

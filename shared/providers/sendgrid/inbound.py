@@ -1,18 +1,25 @@
 """SendGrid's Inbound Parse: e-mails to our addresses, one message for each address."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
 from shared.addresses import Address, read_email, withheld_sender
 from shared.channels import MessageType
 from shared.message import IncomingMessage
 from shared.providers.forms import MalformedFormError, MultipartForm, parse_multipart
-from shared.providers.mail_headers import Headers, author_of, decode_words, is_address, mailboxes, parse_date
-from shared.providers.mail_headers import message_id_in as message_id_in_header
+from shared.providers.mail_headers import (
+    Headers,
+    author_of,
+    decode_words,
+    is_address,
+    mailboxes,
+    message_id_in,
+    parse_date,
+)
 from shared.providers.sendgrid.posted_mail import PostedMail
 from shared.providers.webhooks import (
     InvalidWebhookError,
@@ -22,6 +29,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
 )
 from shared.text import references_of, single_line
+from shared.times import LATEST_ARRIVAL
 from shared.validation import Fault
 
 NAME = "sendgrid"
@@ -32,11 +40,6 @@ _MAX_EMAIL = 30 * 1024 * 1024
 
 _MAX_RECIPIENTS = 500
 _MAX_LABEL = 100
-
-_MAX_DELAY = timedelta(days=8)
-"""Mail servers try to deliver an e-mail for 5 days, and SendGrid tries to post it for 3 days."""
-
-_object = TypeAdapter(dict[str, Any])
 
 
 class AcceptedEmail(BaseModel):
@@ -65,7 +68,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
         "subject": mail.subject,
         "body": mail.body,
         "attachments": [],
-        "email_id": message_id_in_header(mail.headers.first("message-id")),
+        "email_id": message_id_in(mail.headers.first("message-id")),
         "references": references_of(mail.headers.first("references"), mail.headers.first("in-reply-to")),
         "timestamp": _written_at(mail.headers, request.received_at),
         "created_at": request.received_at,
@@ -95,7 +98,7 @@ def _form_of(request: WebhookRequest) -> MultipartForm:
 
 def _recipients(mail: PostedMail) -> list[Address]:
     """Return the addresses that the e-mail was delivered to, without repetitions."""
-    given = _envelope(mail).get("to")
+    given = mail.envelope.get("to")
     entries = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     found = _addresses(mail, entries)
     if not found:
@@ -124,13 +127,6 @@ def _address(entry: str) -> Address | None:
     return read_email(entry if is_address(entry) else next(iter(mailboxes(entry)), entry))
 
 
-def _envelope(mail: PostedMail) -> Mapping[str, Any]:
-    try:
-        return _object.validate_json(mail.fields.get("envelope", ""))
-    except ValidationError:
-        return {}
-
-
 def _recipients_in_headers(mail: PostedMail) -> Iterator[str]:
     for name in ("to", "cc"):
         for value in mail.headers.all(name) or [mail.fields.get(name, "")]:
@@ -155,7 +151,7 @@ def _written_at(headers: Headers, received_at: datetime) -> datetime:
         return received_at
     received = parse_date(headers.first("received").rpartition(";")[2])
     plausible = (
-        each for each in (date, received) if each and received_at - _MAX_DELAY <= each <= received_at
+        each for each in (date, received) if each and received_at - LATEST_ARRIVAL <= each <= received_at
     )
     return next(plausible, received_at)
 
@@ -166,7 +162,7 @@ def _provider_message_id(mail: PostedMail, recipient: Address) -> str:
     The Message-ID alone is not sufficient, since e-mails may have none, or that of another one.
     """
     label = single_line(mail.headers.first("message-id"), limit=_MAX_LABEL)
-    return f"{label}#{mail.digest_for(str(_envelope(mail).get('from')), recipient.key)}"
+    return f"{label}#{mail.digest_for(str(mail.envelope.get('from')), recipient.key)}"
 
 
 _FORM: Mapping[str, Any] = {

@@ -43,12 +43,14 @@ class PostedMail:
 
     Attributes:
         fields: the fields of SendGrid's form, decoded.
+        envelope: the sender and the recipients that mail servers were told, if it can be read.
         headers: those of the e-mail.
         body: the HTML, or the text if there is none or the HTML is too long; cut if both are too long.
         warnings: the parts that could not be read, in words.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
+    envelope: Mapping[str, Any] = field(default_factory=dict)
     headers: Headers = field(default_factory=Headers)
     subject: str | None = None
     body: str = ""
@@ -63,6 +65,7 @@ class PostedMail:
         values = mail._read_values(form)
         mail._read_identity(values, form.files)
         mail._read_fields(values)
+        mail.envelope = _json_object(mail.fields.get("envelope", ""))
         if values.get("html", b"").strip() or values.get("text", b"").strip() or not values.get("email"):
             mail._read_parsed(form)
         else:

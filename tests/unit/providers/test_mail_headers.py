@@ -58,6 +58,7 @@ def test_encoded_words(written: str, read: str) -> None:
         ('"Doe, Ann (x)" <ann@example.com>', ["ann@example.com"]),
         ('"Doe \\", Ann" <ann@example.com>', ["ann@example.com"]),
         ("Ann (a (nested) <x@y.z>) <ann (c) @ example.com> more", ["ann@example.com"]),
+        ("Ann <ann . doe @ example(c). \t com>", ["ann.doe@example.com"]),
         ("Team: ann@example.com, Ben <ben@example.com>;", ["ann@example.com", "ben@example.com"]),
         ("undisclosed-recipients:;", []),
         ("<@a.example,@b.example:ann@example.com>", ["ann@example.com"]),

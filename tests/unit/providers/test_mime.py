@@ -57,6 +57,15 @@ def test_the_versions_and_the_attachments_of_an_email() -> None:
     ]
 
 
+def test_the_body_has_only_the_first_of_several_texts() -> None:
+    mail = parse_mime(multipart(PLAIN, part("text/plain", b"-- \nA list"), part("text/plain", b"Another")))
+
+    assert (text_of(mail), len(mail.files)) == ("The text.", 2)
+    assert mail.warnings == [
+        "The body has only the first of several texts; the others are listed as attachments"
+    ]
+
+
 @pytest.mark.parametrize(
     ("encoding", "content"),
     [

@@ -162,7 +162,8 @@ def _add(mail: Mail, part: _Part) -> None:
     if type_ in (_PLAIN, _HTML) and type_ not in mail.texts and not is_attached:
         if content.strip():
             decoded = decode(beginning_of(content, MAX_TEXT), _charset_of(part))
-            mail.texts[type_] = replace(decoded, text=decoded.text.replace("\r\n", "\n")), content
+            lines = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
+            mail.texts[type_] = replace(decoded, text=lines), content
         return
     name = _name_of(part)
     if type_ in mail.texts and content.strip() and not is_attached and not name:

@@ -30,7 +30,7 @@ HTML = part("text/html", b"<p>The text.</p>")
 
 
 def test_a_plain_email() -> None:
-    mail = parse_mime(b"From: ann@example.com\r\nSubject: s\r\n\r\nThe text.\r\nMore.\r\n")
+    mail = parse_mime(b"From: ann@example.com\r\nSubject: s\r\n\r\nThe text.\r\nMore.\r")
 
     assert mail.headers.first("from") == "ann@example.com"
     assert text_of(mail) == "The text.\nMore.\n"

@@ -46,6 +46,10 @@ class Mail:
     files: list[FormFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -91,7 +95,7 @@ def parse_mime(content: bytes) -> Mail:
     mail = Mail(root.headers)
     for number, part in enumerate(_leaves(root, _MAX_DEPTH)):
         if number == _MAX_PARTS:
-            mail.warnings.append(f"The e-mail has more than {_MAX_PARTS:,} parts; the others were left out")
+            mail.warn(f"The e-mail has more than {_MAX_PARTS:,} parts; the others were left out")
             break
         _add(mail, part)
     return mail
@@ -152,15 +156,19 @@ def _split(body: bytes, boundary: bytes) -> Iterator[_Part]:
 def _add(mail: Mail, part: _Part) -> None:
     type_ = part.type.get_content_type()
     if type_.startswith("multipart/"):
-        mail.warnings.append(f"The parts that are nested more than {_MAX_DEPTH} levels deep were not read")
+        mail.warn(f"The parts that are nested more than {_MAX_DEPTH} levels deep were not read")
     content = part.decoded()
     is_attached = part.headers.first("content-disposition")[:20].strip().lower().startswith("attachment")
     if type_ in (_PLAIN, _HTML) and type_ not in mail.texts and not is_attached:
         if content.strip():
             decoded = decode(beginning_of(content, MAX_TEXT), _charset_of(part))
-            mail.texts[type_] = replace(decoded, text=decoded.text.replace("\r\n", "\n")), content
+            lines = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
+            mail.texts[type_] = replace(decoded, text=lines), content
         return
-    mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", _name_of(part), type_, len(content)))
+    name = _name_of(part)
+    if type_ in mail.texts and content.strip() and not is_attached and not name:
+        mail.warn("The body has only the first of several texts; the others are listed as attachments")
+    mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", name, type_, len(content)))
 
 
 def _charset_of(part: _Part) -> str:

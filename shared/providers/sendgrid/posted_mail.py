@@ -98,9 +98,13 @@ class PostedMail:
         ]
         raw: dict[str, Any] = {"fields": fields, "files": files, "cut": cut}
         if self._undecodable:
-            encoded = {name: b64encode(value).decode() for name, value in self._undecodable.items()}
-            raw["bytes"], cut_bytes = fit_form(dict(encoded), room * _ROOM_FOR_BYTES // _ROOM_FOR_FIELDS)
-            raw["cut"] = cut + [f"bytes.{name}" for name in cut_bytes]
+            share = room * _ROOM_FOR_BYTES // _ROOM_FOR_FIELDS // len(self._undecodable) * 3 // 4
+            raw["bytes"] = {
+                name: b64encode(value[:share]).decode() for name, value in self._undecodable.items()
+            }
+            raw["cut"] = cut + [
+                f"bytes.{name}" for name, value in self._undecodable.items() if len(value) > share
+            ]
         return raw
 
     def _read_values(self, form: MultipartForm) -> dict[str, bytes]:

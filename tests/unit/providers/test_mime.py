@@ -30,7 +30,7 @@ HTML = part("text/html", b"<p>The text.</p>")
 
 
 def test_a_plain_email() -> None:
-    mail = parse_mime(b"From: ann@example.com\r\nSubject: s\r\n\r\nThe text.\r\nMore.\r\n")
+    mail = parse_mime(b"From: ann@example.com\r\nSubject: s\r\n\r\nThe text.\r\nMore.\r")
 
     assert mail.headers.first("from") == "ann@example.com"
     assert text_of(mail) == "The text.\nMore.\n"
@@ -54,6 +54,15 @@ def test_the_versions_and_the_attachments_of_an_email() -> None:
         ("b.txt", "text/plain", 3),
         ("中.pdf", "application/pdf", 400),
         ("", "message/rfc822", 16),
+    ]
+
+
+def test_the_body_has_only_the_first_of_several_texts() -> None:
+    mail = parse_mime(multipart(PLAIN, part("text/plain", b"-- \nA list"), part("text/plain", b"Another")))
+
+    assert (text_of(mail), len(mail.files)) == ("The text.", 2)
+    assert mail.warnings == [
+        "The body has only the first of several texts; the others are listed as attachments"
     ]
 
 

@@ -11,18 +11,20 @@ from email.utils import parsedate_tz
 from quopri import decodestring
 
 from shared.providers.charsets import decode
-from shared.text import message_id_of
+from shared.text import message_id_of, single_line
 
 _FIELD = re.compile(r"(?P<name>[!-9;-~]{1,100})[ \t]*:(?P<value>.*)", flags=re.DOTALL)
 _MAX_VALUE = 64 * 1024
 _MAX_PARAMETERS = 2_000
 _MAX_DATE = 200
+_MAX_NAME = 320
 
 _WORD = re.compile(
     r"=\?(?P<charset>[^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?P<encoding>[BbQq])\?(?P<text>[^?]*)\?="
 )
 
 _ADDRESS = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|[^\s"@])+@[^\s@]+""")
+_ESCAPED = re.compile(r"\\(.)")
 _BRACKETS = re.compile(r"<([^<>]*)>")
 _TOKEN = re.compile(
     r"""(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<escaped>\\.)|(?P<sign>[()<>,;:\[\]])""", flags=re.DOTALL
@@ -114,6 +116,27 @@ def author_of(from_: Iterable[str], others: Iterable[str]) -> str:
     senders = (mailbox for value in others for mailbox in mailboxes(value))
     addresses = filter(is_address, (*authors, *senders))
     return next(addresses, next(iter(authors), ""))
+
+
+def name_of(address: str, from_: Iterable[str]) -> str | None:
+    """Return the display name beside an address, if there is one.
+
+    Args:
+        address: as `author_of` returns it.
+        from_: the values of From, in which encoded words may not be decoded yet.
+    """
+    for value in from_:
+        for text, brackets in _entries(value[:_MAX_VALUE]):
+            if brackets is not None and _address_in((text, brackets)) == address:
+                name = single_line(decode_words(_unquote(text.strip())), limit=_MAX_NAME)
+                if name:
+                    return name
+    return None
+
+
+def _unquote(text: str) -> str:
+    is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return _ESCAPED.sub(r"\1", text[1:-1]) if is_quoted else text
 
 
 def is_address(text: str) -> bool:

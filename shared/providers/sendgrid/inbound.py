@@ -1,6 +1,7 @@
 """SendGrid's Inbound Parse: e-mails to our addresses, one message for each address."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from shared.providers.mail_headers import (
     is_address,
     mailboxes,
     message_id_in,
+    name_of,
     parse_date,
 )
 from shared.providers.sendgrid.posted_mail import PostedMail
@@ -138,7 +140,8 @@ def _sender(mail: PostedMail, provider_message_id: str) -> Address:
     posted = mail.fields.get("from", "")
     written = mail.headers.all("from")
     author = author_of((*written, posted, *map(decode_words, written)), mail.headers.all("sender"))
-    return read_email(author) or withheld_sender(posted.strip("<> "), provider_message_id)
+    address = read_email(author) or withheld_sender(posted.strip("<> "), provider_message_id)
+    return replace(address, name=name_of(author, (*written, posted)))
 
 
 def _written_at(headers: Headers, received_at: datetime) -> datetime:

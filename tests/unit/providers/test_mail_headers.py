@@ -12,6 +12,7 @@ from shared.providers.mail_headers import (
     decode_words,
     mailboxes,
     message_id_in,
+    name_of,
     parse_date,
 )
 
@@ -133,3 +134,20 @@ def test_any_encoded_word_is_tolerated(text: str, charset: str, encoding: str) -
 def test_any_date_is_tolerated(text: str) -> None:
     parse_date(text)
     parse_date(f"Tue, 24 Nov 2026 {text}")
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("ann@example.com", None),
+        ("<ann@example.com>", None),
+        ("Ann Doe <ann@example.com>", "Ann Doe"),
+        ("Ann (at work) Doe <ann@example.com>", "Ann Doe"),
+        (r'"Doe, \"Ann\"" <ann@example.com>', 'Doe, "Ann"'),
+        ("=?utf-8?q?J=C3=B6rg?= <ann@example.com>", "Jörg"),
+        ("Ben <ben@example.com>, 李雷 <ann@example.com>", "李雷"),
+        ("Ben <ben@example.com>", None),
+    ],
+)
+def test_the_name_beside_an_address(header: str, name: str | None) -> None:
+    assert name_of("ann@example.com", [header]) == name

@@ -95,7 +95,7 @@ def read_email(text: str) -> Address | None:
 def as_written(text: str, name: str | None = None) -> Address | None:
     """Return an address that cannot be normalised, or None if the text is empty."""
     spelling = single_line(unicodedata.normalize("NFC", text), limit=MAX_ADDRESS_LENGTH)
-    return Address(spelling, spelling.lower(), name) if spelling else None
+    return Address(spelling, _lower(spelling), name) if spelling else None
 
 
 def withheld_sender(written: str, message_id: str) -> Address:
@@ -148,5 +148,9 @@ def _normalise(text: str, name: str | None) -> Address:
 
 
 def _key_of(email: ValidatedEmail) -> str:
-    local = unicodedata.normalize("NFC", email.local_part.lower())
-    return f"{local}@{email.ascii_domain.lower()}"
+    return _lower(f"{email.local_part}@{email.ascii_domain}")
+
+
+def _lower(text: str) -> str:
+    """Return a text in lower case, in which a few letters become two."""
+    return unicodedata.normalize("NFC", text.lower())[:MAX_ADDRESS_LENGTH]

@@ -65,7 +65,7 @@ class Result:
     violations: Sequence[str]
 
     @classmethod
-    def of_aborted(cls, scenario: Scenario, exc: Exception) -> "Result":
+    def of_aborted(cls, scenario: Scenario, exc: Exception, notes: Sequence[str]) -> "Result":
         """Create the result of a scenario that an error has aborted."""
         return cls(
             scenario=scenario.name,
@@ -74,7 +74,7 @@ class Result:
             repeated=0,
             slowest=0,
             seconds=0,
-            notes=[],
+            notes=notes,
             violations=[f"the scenario was aborted: {exc!r}"],
         )
 
@@ -130,6 +130,15 @@ class Runner:
             notes=scene.notes,
             violations=violations,
         )
+
+    async def abort(self, scenario: Scenario, run: int, exc: Exception) -> Result:
+        """Give up a scenario and its stack, and return the result."""
+        notes = []
+        if self._stack is not None:
+            log = _keep_log(self._stack, f"{scenario.name}-{run}-{os.urandom(3).hex()}")
+            notes.append(f"log of the services: {log}")
+        await self.aclose()
+        return Result.of_aborted(scenario, exc, notes)
 
     async def aclose(self) -> None:
         self._stack = None

@@ -10,6 +10,10 @@ from python_multipart.exceptions import FormParserError
 
 from shared.providers.charsets import decode
 
+# Bytes of JSON, out of the 1 MiB that a NATS message can hold.
+ROOM_FOR_BODY = 256 * 1024
+ROOM_FOR_FIELDS = 384 * 1024
+
 _MAX_FILES = 1_000
 _MAX_FIELDS = 100
 _MAX_NAME = 100

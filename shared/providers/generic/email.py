@@ -29,6 +29,8 @@ from shared.providers.mail import ascii_address
 from shared.providers.webhooks import Webhook
 
 _NAME = "generic_email"
+_MAX_EMAIL = 4 * 1024 * 1024
+"""Bytes. Of a longer text, what a stream can hold is kept."""
 
 
 class EmailWebhook(InboundPayload):
@@ -102,6 +104,7 @@ GENERIC_EMAIL = Provider(
             parse=message_parser(_NAME, Channel.EMAIL, EmailWebhook),
             respond=respond_to_message,
             response=Received,
+            max_size=_MAX_EMAIL,
         ),
         Webhook(
             name="report_email",

@@ -4,6 +4,7 @@ Providers add fields without notice, and cannot be asked to change their payload
 ignored.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -29,6 +30,7 @@ from shared.events import receipt_id
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.fields import ReadText, ReadTime, ReadUrls
+from shared.providers.forms import ROOM_FOR_BODY, ROOM_FOR_FIELDS, Form, cut_to, fit_form
 from shared.providers.generic.signature import HEADER, check_headers
 from shared.providers.webhooks import (
     Bounce,
@@ -165,7 +167,10 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         payload = validate(posted, model, default_region=request.default_region, warnings=warnings)
         if payload.to is None:
             raise InvalidWebhookError(Fault("to", "is required"))
-        raw = storable(posted)
+        raw = _fitting(storable(posted))
+        body = cut_to(payload.body, ROOM_FOR_BODY)
+        if len(body) < len(payload.body):
+            warnings.append(f"body: only the first {len(body)} of {len(payload.body)} characters were kept")
         id_ = payload.provider_message_id or f"#{sha256(to_json(raw)).hexdigest()}"
         from_ = payload.from_ or withheld_sender(str(raw.get("from") or ""), id_)
         subject = single_line(payload.subject, limit=MAX_SUBJECT) or None
@@ -176,10 +181,10 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
             to=payload.to,
             raw=raw,
             content=(from_.key, payload.to.key, subject or "", payload.body, *payload.attachments),
-            keyword=keyword_of(payload.body) if channel.rules.has_keywords else None,
+            keyword=keyword_of(body) if channel.rules.has_keywords else None,
             type=_type_of(payload, channel),
             subject=subject,
-            body=payload.body,
+            body=body,
             attachments=payload.attachments,
             timestamp=min(payload.timestamp or request.received_at, request.received_at),
             created_at=request.received_at,
@@ -188,6 +193,17 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         return WebhookContent(messages=[message])
 
     return parse
+
+
+def _fitting(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a payload cut to what a stream can hold."""
+    if len(to_json(raw)) <= ROOM_FOR_FIELDS:
+        return raw
+    texts: Form = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in raw.items()
+    }
+    kept, cut = fit_form(texts, ROOM_FOR_FIELDS)
+    return {**kept, "cut": cut}
 
 
 def _type_of(payload: InboundPayload, channel: Channel) -> MessageType:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.providers.charsets import beginning_of, decode
-from shared.providers.forms import FormFile, MultipartForm, cut_to, fit_form
+from shared.providers.forms import (
+    ROOM_FOR_BODY,
+    ROOM_FOR_FIELDS,
+    FormFile,
+    MultipartForm,
+    cut_to,
+    fit_form,
+)
 from shared.providers.mail_headers import Headers, decode_words
 from shared.providers.mime import MAX_TEXT, Mail, parse_mime
 from shared.text import clean_text, single_line
@@ -20,10 +27,8 @@ from shared.validation import MAX_SUBJECT
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
 
-# Bytes of JSON, out of the 1 MiB that a NATS message can hold.
-_ROOM_FOR_BODY = 256 * 1024
-_ROOM_FOR_FIELDS = 384 * 1024
 _ROOM_FOR_BYTES = 128 * 1024
+"""Bytes of JSON, out of `ROOM_FOR_FIELDS`."""
 
 _MAX_END = 4_096
 _FULL_COPIES = 100
@@ -90,7 +95,7 @@ class PostedMail:
         Args:
             copies: how often it will be published; more than 100 copies are shorter.
         """
-        room = _ROOM_FOR_FIELDS * _FULL_COPIES // max(copies, _FULL_COPIES)
+        room = ROOM_FOR_FIELDS * _FULL_COPIES // max(copies, _FULL_COPIES)
         fields, cut = fit_form(dict(self.fields), room)
         files = [
             asdict(file) | {"name": file.name, "type": single_line(file.type, limit=_MAX_LABEL)}
@@ -98,7 +103,7 @@ class PostedMail:
         ]
         raw: dict[str, Any] = {"fields": fields, "files": files, "cut": cut}
         if self._undecodable:
-            share = room * _ROOM_FOR_BYTES // _ROOM_FOR_FIELDS // len(self._undecodable) * 3 // 4
+            share = room * _ROOM_FOR_BYTES // ROOM_FOR_FIELDS // len(self._undecodable) * 3 // 4
             raw["bytes"] = {
                 name: b64encode(value[:share]).decode() for name, value in self._undecodable.items()
             }
@@ -170,7 +175,7 @@ class PostedMail:
     def _read_body(self, html: str, text: str) -> None:
         versions = [version for version in (html, text) if version.strip()]
         for number, version in enumerate(versions):
-            body = cut_to(clean_text(version[:_ROOM_FOR_BODY]), _ROOM_FOR_BODY)
+            body = cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY)
             if len(body) == len(version):
                 self.body = body
                 if number:

@@ -37,6 +37,7 @@ from tests.webhooks import (
 KIB = 1_024
 MAX_SIZES = {
     **dict.fromkeys(GENERIC, 256 * KIB),
+    GENERIC_EMAIL: 4 * KIB * KIB,
     **dict.fromkeys(TWILIO, 64 * KIB),
     SENDGRID_INBOUND: 30 * KIB * KIB,
     SENDGRID_EVENTS: KIB * KIB,
@@ -81,6 +82,21 @@ async def test_an_email_of_thirty_megabytes_is_accepted(client: httpx.AsyncClien
     [event] = events_in(server, Stream.INBOUND)
     [file] = event.data.raw["files"]
     assert room - 7 < file["size"] <= room
+
+
+async def test_a_long_text_is_cut_to_what_a_stream_can_hold(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    payload = {**WEBHOOKS[GENERIC_EMAIL], "body": "ä<" * 200_000, "more": {"a": ["b" * 500_000]}}
+    response = await client.post(GENERIC_EMAIL, content=json.dumps(payload).encode(), headers=JSON)
+
+    assert response.status_code == 200
+    [event] = events_in(server, Stream.INBOUND)
+    message = event.data.message
+    assert len(message.body.encode()) in range(200 * KIB, 256 * KIB + 1)
+    assert message.body == payload["body"][: len(message.body)]
+    assert message.warnings == [f"body: only the first {len(message.body)} of 400000 characters were kept"]
+    assert event.data.raw["cut"] == ["more", "body"]
 
 
 async def test_a_batch_of_events_may_be_larger_than_other_webhooks(

@@ -16,10 +16,12 @@ from shared.text import NOT_A_LINE, single_line
 MAX_ADDRESS_LENGTH = 320
 """Characters: 64 of a local part, the @, 255 of a domain (RFC 5321)."""
 
+_MAX_NAME = 320
+
 _MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
 _MAILBOX = re.compile(r"(?P<name>.*)<(?P<address>[^<>]*)>")
 _QUOTED = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"')
-_SEVERAL = re.compile(r"[<>]|@[^,;]*[,;]")
+_SEVERAL = re.compile(r"[<>]|@[^@,;]*[,;]")
 """Part of a name that is not quoted, and in which there is another address."""
 
 _ATOMS = re.compile(r'[^()<>\[\]:;@\\,."]+')
@@ -68,8 +70,12 @@ def parse_email(text: str) -> Address:
     Raises:
         InvalidAddressError: the text is none of these, or no provider sends to the address.
     """
-    require_plausible(text)
+    if len(text) > MAX_ADDRESS_LENGTH + _MAX_NAME:
+        raise InvalidAddressError("is too long")
+    if NOT_A_LINE.search(text):
+        raise InvalidAddressError("contains control characters")
     name, written = _split(text.strip())
+    require_plausible(written)
     address = _normalise(written, name)
     if not address.spelling.rpartition("@")[0].isascii():
         raise InvalidAddressError("has characters before the @ that providers do not send to")
@@ -82,7 +88,7 @@ def read_email(text: str) -> Address | None:
     Returns:
         The address as it was written if it cannot be normalised, and None if it is missing.
     """
-    text = text.strip()
+    text = single_line(text, limit=MAX_ADDRESS_LENGTH + _MAX_NAME)
     name = None
     try:
         name, text = _split(text)
@@ -94,7 +100,8 @@ def read_email(text: str) -> Address | None:
 
 def as_written(text: str, name: str | None = None) -> Address | None:
     """Return an address that cannot be normalised, or None if the text is empty."""
-    spelling = single_line(unicodedata.normalize("NFC", text), limit=MAX_ADDRESS_LENGTH)
+    cut = single_line(text, limit=MAX_ADDRESS_LENGTH)  # normalising a long text may take quadratic time
+    spelling = unicodedata.normalize("NFC", cut)[:MAX_ADDRESS_LENGTH]
     return Address(spelling, _lower(spelling), name) if spelling else None
 
 

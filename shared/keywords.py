@@ -39,6 +39,9 @@ def words_for(words: Iterable[str], keyword: Keyword) -> Words:
     return found
 
 
+_MAX_LENGTH = 300
+"""Characters of a text that may consist of a keyword, and signs that do not count."""
+
 _KEYWORDS = {
     **words_for(
         ("stop", "stop all", "unsubscribe", "cancel", "end", "quit", "revoke", "opt out"), Keyword.STOP
@@ -56,5 +59,7 @@ def keyword_of(text: str, own: Words = _NONE) -> Keyword | None:
         text: a message.
         own: further words that stand for keywords.
     """
+    if len(text) > _MAX_LENGTH:
+        return None
     letters = letters_of(text)
     return _KEYWORDS.get(letters) or own.get(letters)

@@ -18,6 +18,9 @@ from shared.addresses import (
     require_plausible,
 )
 
+_MAX_WRITTEN = 1_000
+"""Characters, including those that cannot be seen."""
+
 _SHORT_CODE = re.compile(r"[0-9]{3,6}")
 _LONG_SHORT_CODE = re.compile(r"[0-9]{7,8}")
 _SHORT_CODE_WITH_PLUS = re.compile(r"\+(?P<digits>[0-9]{3,6})")
@@ -51,7 +54,6 @@ def is_sender_id_key(key: str) -> bool:
     return _SENDER_ID.fullmatch(key) is not None
 
 
-@lru_cache(maxsize=65_536)
 def parse_phone(text: str, default_region: str) -> Address:
     """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
 
@@ -68,8 +70,15 @@ def parse_phone(text: str, default_region: str) -> Address:
     Raises:
         InvalidAddressError: the text is none of these.
     """
+    if len(text) > _MAX_WRITTEN:
+        raise InvalidAddressError("is too long")
     text = remove_invisible(text)
     require_plausible(text)
+    return _parse_visible(text, default_region)
+
+
+@lru_cache(maxsize=65_536)
+def _parse_visible(text: str, default_region: str) -> Address:
     if _SHORT_CODE.fullmatch(text) or _SENDER_ID.fullmatch(text):
         return Address(text, text)
     number = None if _OTHER_KIND.fullmatch(text) else _read(text, default_region)
@@ -97,7 +106,7 @@ def _read_as_far_as_possible(text: str, default_region: str) -> Address | None:
     try:
         return parse_phone(text, default_region)
     except InvalidAddressError:
-        code = _SHORT_CODE_WITH_PLUS.fullmatch(remove_invisible(text))
+        code = _SHORT_CODE_WITH_PLUS.fullmatch(remove_invisible(text[:_MAX_WRITTEN]))
         return Address(code["digits"], code["digits"]) if code else as_written(text)
 
 

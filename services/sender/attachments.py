@@ -228,7 +228,7 @@ def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
 
 def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
     if len(content_disposition) <= _MAX_HEADER:
-        with suppress(ValueError):  # some of Python's character sets cannot decode at all
+        with suppress(ValueError, TypeError):  # some of Python's character sets cannot decode at all
             yield _name_in(content_disposition)
     yield unquote(url.path)
 
@@ -247,7 +247,7 @@ def _decode(name: str) -> str:
     """Decode encoded words (RFC 2047) and escapes (%20), which some servers send against the standards."""
     try:
         return unquote(str(make_header(decode_header(name))), errors="strict")
-    except (HeaderParseError, LookupError, ValueError):
+    except (HeaderParseError, LookupError, TypeError, ValueError):
         return name
 
 

@@ -36,6 +36,9 @@ _LOG_EVENTS = {
 
 _MOMENT = timedelta(microseconds=1)
 
+_CLOCK_DIFFERENCE = timedelta(minutes=1)
+"""By how much the clocks of two gateways may differ."""
+
 _MAX_HISTORY = 1_000
 """Changes of one pair. After this many, only changes that cannot be repeated opt the pair in."""
 
@@ -88,7 +91,8 @@ class SuppressionList:
         """Record a change unless a later one is known; return the change that applies now.
 
         A change with a cause is later than all known ones, but is recorded only once, whenever and however
-        often the cause is reported.
+        often the cause is reported. Only an opt-in that is much older than a known change comes too late,
+        such as that of a webhook that is replayed.
 
         Args:
             change: the change.
@@ -100,7 +104,8 @@ class SuppressionList:
             found, known = await self._read(change.channel, change.ours, change.theirs)
             state = known.state if known else SuppressionState.OPTED_IN
             if known and not change.supersedes(known):
-                if change.cause is None:
+                is_old = change.occurred_at < known.occurred_at - _CLOCK_DIFFERENCE
+                if change.cause is None or (is_old and change.state is SuppressionState.OPTED_IN):
                     return known
                 change = change.model_copy(update={"occurred_at": known.occurred_at + _MOMENT})
             event = suppression_changed(change)

@@ -22,7 +22,9 @@ _attachments = TypeAdapter(Attachments)
 
 
 def _warn(info: ValidationInfo, warning: str) -> None:
-    (info.context or {})["warnings"].append(f"{info.field_name}: {warning}")
+    warnings, text = (info.context or {})["warnings"], f"{info.field_name}: {warning}"
+    if text not in warnings:
+        warnings.append(text)
 
 
 def _address(value: object, info: ValidationInfo, channel: Channel) -> Address | None:

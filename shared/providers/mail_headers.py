@@ -66,6 +66,7 @@ class Headers:
 
 def decode_words(text: str) -> str:
     """Decode the encoded words in a header (RFC 2047)."""
+    text = text[:_MAX_VALUE]
     decoded: list[str] = []
     end, charset, pending = 0, "", b""
     for found in _WORD.finditer(text):
@@ -83,7 +84,7 @@ def decode_words(text: str) -> str:
 
 
 def _content_of(word: re.Match[str]) -> bytes | None:
-    text = word["text"].encode()
+    text = word["text"].encode(errors="replace")
     if word["encoding"] in "Qq":
         return decodestring(text, header=True)
     try:
@@ -170,7 +171,7 @@ def _entries(text: str) -> Iterator[tuple[str, str | None]]:
                 yield "".join(words), None if brackets is None else "".join(brackets)
                 words, brackets = [], None
             case ":" if (
-                depth == 0 and not is_open and not is_literal and not "".join(words).endswith("mailto")
+                depth == 0 and not is_open and not is_literal and not (words and words[-1].endswith("mailto"))
             ):
                 words.clear()  # the name of a group
             case sign:

@@ -166,5 +166,6 @@ class WebhookService:
             if address is None:
                 _log.warning("bounce_of_unknown_message", provider_message_id=receipt.provider_message_id)
                 return
-            recipient = receipt.channel.parse_address(address, default_region=request.default_region).key
+            found = receipt.channel.read_address(address, default_region=request.default_region)
+            recipient = found.key if found else address
         await self._record(change_by_bounce(receipt, recipient, at=request.received_at))

@@ -171,7 +171,7 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         body = cut_to(payload.body, ROOM_FOR_BODY)
         if len(body) < len(payload.body):
             warnings.append(f"body: only the first {len(body)} of {len(payload.body)} characters were kept")
-        id_ = payload.provider_message_id or f"#{sha256(to_json(raw)).hexdigest()}"
+        id_ = payload.provider_message_id or _id_of_request(request)
         from_ = payload.from_ or withheld_sender(str(raw.get("from") or ""), id_)
         subject = single_line(payload.subject, limit=MAX_SUBJECT) or None
         message = IncomingMessage.of(
@@ -180,7 +180,10 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
             from_=from_,
             to=payload.to,
             raw=raw,
-            content=(from_.key, payload.to.key, subject or "", payload.body, *payload.attachments),
+            content=(
+                *(from_.key, payload.to.key, subject or "", str(posted.get("timestamp")), payload.body),
+                *payload.attachments,
+            ),
             keyword=keyword_of(body) if channel.rules.has_keywords else None,
             type=_type_of(payload, channel),
             subject=subject,
@@ -193,6 +196,12 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         return WebhookContent(messages=[message])
 
     return parse
+
+
+def _id_of_request(request: WebhookRequest) -> str:
+    """Return an id for a message that has none: that of the webhook, or a digest of its body."""
+    id_ = single_line(request.headers.get("webhook-id", ""), limit=_MAX_CODE)
+    return f"#{id_ or sha256(request.body).hexdigest()}"
 
 
 def _fitting(raw: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +234,7 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
             channel=channel,
             provider=provider,
             provider_message_id=payload.provider_message_id,
-            key=payload.status if is_unknown else status,
+            key=" ".join(filter(None, (payload.status if is_unknown else status, _time_in(raw)))),
             status=status,
             error_code=payload.error_code or (payload.status if is_unknown else None),
             error_detail=payload.status if is_unknown and payload.error_code else None,
@@ -238,6 +247,12 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
         return content
 
     return parse
+
+
+def _time_in(raw: dict[str, object]) -> str | None:
+    """Return the time of a receipt as it was written. Messages with the same id have different receipts."""
+    time = raw.get("timestamp")
+    return None if time is None else single_line(str(time), limit=_MAX_CODE)
 
 
 def _is_hard_bounce(payload: ReceiptPayload) -> bool:

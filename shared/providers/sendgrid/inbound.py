@@ -76,6 +76,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
         "created_at": request.received_at,
         "warnings": mail.warnings,
     }
+    author = _author(mail)
     messages = []
     for recipient in recipients:
         id_ = _provider_message_id(mail, recipient)
@@ -83,7 +84,7 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
             IncomingMessage.of(
                 provider=NAME,
                 provider_message_id=id_,
-                from_=_sender(mail, id_),
+                from_=author or withheld_sender(mail.fields.get("from", "").strip("<> "), id_),
                 to=recipient,
                 **content,
             )
@@ -135,13 +136,13 @@ def _recipients_in_headers(mail: PostedMail) -> Iterator[str]:
             yield from filter(is_address, mailboxes(value))
 
 
-def _sender(mail: PostedMail, provider_message_id: str) -> Address:
+def _author(mail: PostedMail) -> Address | None:
     """Return the first author. The sender in the envelope is often an address that only takes bounces."""
     posted = mail.fields.get("from", "")
     written = mail.headers.all("from")
     author = author_of((*written, posted, *map(decode_words, written)), mail.headers.all("sender"))
-    address = read_email(author) or withheld_sender(posted.strip("<> "), provider_message_id)
-    return replace(address, name=name_of(author, (*written, posted)))
+    address = read_email(author)
+    return address and replace(address, name=name_of(author, (*written, posted)))
 
 
 def _written_at(headers: Headers, received_at: datetime) -> datetime:

@@ -76,3 +76,15 @@ async def test_a_yes_that_was_an_ordinary_answer_does_not_undo_a_later_stop(
 
     await suppressions.record(change(2, IN, "yes"), only_if_changed=True)
     assert await suppressions.suppression_of(messages.message()) is not None
+
+
+async def test_an_old_start_that_is_replayed_does_not_undo_a_later_stop(
+    suppressions: SuppressionList,
+) -> None:
+    await suppressions.record(change(5, OUT, "stop"))
+    applied = await suppressions.record(change(0, IN, "start"))
+    assert applied.state is OUT
+
+    # The clocks of two gateways may differ, and an old STOP is better than none.
+    assert (await suppressions.record(change(5, IN, "start again"))).state is IN
+    assert (await suppressions.record(change(0, OUT, "old stop"))).state is OUT

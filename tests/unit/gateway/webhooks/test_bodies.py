@@ -9,6 +9,8 @@ import pytest
 from shared.bus.dead_letters import original_payload
 from shared.bus.topology import Stream
 from shared.dead_letters import DeadLetter
+from shared.providers.generic import receive
+from shared.text import NOT_A_LINE
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW
 from tests.unit.gateway.in_memory import events as events_in
@@ -214,3 +216,43 @@ async def test_a_body_in_another_format_is_kept(
     dead_letter = await post_unreadable(client, server, path, body, headers)
 
     assert dead_letter.reason == "webhook_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        (GENERIC_EMAIL, "from", "A\ud83d <a@b.example>"),
+        (GENERIC_EMAIL, "from", "A\0 <a@b.example>"),
+        (GENERIC_EMAIL, "from", "Ann\r\n <a@b.example>"),
+        (GENERIC_EMAIL, "from", f"{'n' * 1_000_000} <a@b.example>"),
+        (GENERIC_EMAIL, "from", f"{'@' * 500_000} <a@b.example>"),
+        (GENERIC_EMAIL, "from", "\u0301\u0323" * 200_000),
+        (GENERIC_EMAIL, "body", "\u0301\u0323" * 100_000),
+        (GENERIC_SMS, "body", "\u0301\u0323" * 20_000),
+        (GENERIC_SMS, "from", "\u200b" * 20_000 + "+18045551234"),
+        (GENERIC_SMS, "attachments", [0] * 40_000),
+    ],
+)
+async def test_no_value_is_too_long_or_too_strange(
+    client: httpx.AsyncClient, server: JetStream, path: str, field: str, value: object
+) -> None:
+    response = await post_json(client, path, changed(WEBHOOKS[path], field, value))
+
+    assert response.status_code == 200
+    [event] = events_in(server, Stream.INBOUND)
+    message = event.data.message
+    assert len(message.from_) <= 320
+    assert not NOT_A_LINE.search(f"{message.from_}{message.from_name}")
+    assert len(message.warnings) <= 5
+
+
+async def test_a_defect_of_a_parser_does_not_lose_a_webhook(
+    client: httpx.AsyncClient, server: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(receive, "keyword_of", fail)
+    dead_letter = await post_unreadable(client, server, GENERIC_SMS, BODIES[GENERIC_SMS], JSON)
+
+    assert dead_letter.detail == "The parser failed: ZeroDivisionError"

@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 LATEST_ARRIVAL = timedelta(days=8)
-"""The longest time that a message may be under way. Mail servers try to deliver an e-mail for five days, and
-SendGrid tries to post it for three."""
+"""The longest time that a message may be under way, as `place_in_time` in the database has it.
+
+Mail servers try to deliver an e-mail for five days, and SendGrid tries to post it for three.
+"""
 
 _EPOCH = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")
 _ISO = re.compile(
@@ -40,16 +42,6 @@ def read_time(value: object) -> datetime | None:
         return _from_iso(found) if found else _in_utc(parsedate_to_datetime(text))
     except (ValueError, OverflowError, OSError, TypeError, IndexError):
         return None
-
-
-def place_in_time(written_at: datetime, arrived_at: datetime) -> datetime:
-    """Return the time by which a message is ordered among others.
-
-    It is the time at which it was written, unless that is further in the past than a message can be under
-    way. Then the clock of its author is wrong, or the message is a copy of an old one.
-    """
-    is_plausible = arrived_at - LATEST_ARRIVAL <= written_at <= arrived_at
-    return written_at if is_plausible else arrived_at
 
 
 def _from_epoch(number: float) -> datetime:

@@ -1,7 +1,7 @@
 """Types of the fields in webhooks of messages.
 
-A provider cannot be asked to correct a value, and the text behind it would be lost if it was refused. What
-cannot be read is therefore dropped or replaced, and named in the warnings of the validation context.
+A provider cannot be asked to correct a value, and the whole message would be lost if it was refused. Values
+that cannot be read are therefore dropped or replaced, and named in the warnings of the validation context.
 """
 
 from datetime import datetime

@@ -86,8 +86,8 @@ class _Part:
 def parse_mime(content: bytes) -> Mail:
     """Parse an e-mail.
 
-    Enclosed e-mails are files. What is nested more than 20 levels deep is one, too, and of more than 1,000
-    parts, the remaining ones are left out.
+    Enclosed e-mails are treated as files, and so are parts that are nested more than 20 levels deep. Parts
+    after the first 1,000 are dropped.
     """
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")

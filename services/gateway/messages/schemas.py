@@ -6,7 +6,6 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -48,14 +47,7 @@ _TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "strin
 _MAX_COPIES = 50
 
 
-def _require_ascii_local_part(address: Address) -> Address:
-    if not address.spelling.rpartition("@")[0].isascii():
-        raise ValueError("has letters outside ASCII before the @, and no provider can send such e-mails")
-    return address
-
-
-MailAddress = Annotated[Email, AfterValidator(_require_ascii_local_part)]
-MailAddresses = Annotated[list[MailAddress], Field(max_length=_MAX_COPIES)]
+MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
 Mailboxes = Annotated[
     list[Annotated[Address, PlainSerializer(lambda address: address.mailbox, return_type=str)]],
     BeforeValidator(lambda given: given or []),
@@ -165,8 +157,8 @@ class EmailRequest(SendRequest):
         },
     )
 
-    from_: MailAddress = Field(alias="from")
-    to: MailAddress
+    from_: Email = Field(alias="from")
+    to: Email
     type: Literal["email"] = "email"
     subject: Subject | None = Field(
         default=None, description="An e-mail that answers one has the subject `Re: …` by default"

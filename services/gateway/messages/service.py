@@ -137,7 +137,7 @@ def _label(message: Message) -> None:
 
 
 def as_reply(parent: Message, message: Message) -> Message:
-    """Make a message a reply, which continues the thread of its parent, under the same subject by default."""
+    """Return a message as a reply that continues the thread of its parent, by default under its subject."""
     parent_id = message_id_of(parent.email_id)
     references = fit_references([*parent.references, *([parent_id] if parent_id else [])])
     subject = message.subject if (message.subject or "").strip() else _answered(parent.subject)

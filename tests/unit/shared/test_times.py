@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.times import place_in_time, read_time
+from shared.times import read_time
 
 AT_TWO = datetime(2026, 11, 25, 14, tzinfo=UTC)
-NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 some_json = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none())
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - UTC
@@ -64,17 +63,3 @@ def test_a_time_is_the_same_in_every_notation(moment: datetime, offset: timezone
     assert read_time(local.strftime("%Y-%m-%d %H:%M:%S.%f%z")) == moment
     assert read_time(format_datetime(local)) == whole
     assert read_time(int(whole.timestamp())) == whole
-
-
-@pytest.mark.parametrize(
-    ("written", "place"),
-    [
-        (NOW, NOW),
-        (NOW - timedelta(days=8), NOW - timedelta(days=8)),
-        (NOW - timedelta(days=8, seconds=1), NOW),
-        (NOW + timedelta(seconds=1), NOW),
-        (datetime.max.replace(tzinfo=UTC), NOW),
-    ],
-)
-def test_only_a_plausible_time_places_a_message(written: datetime, place: datetime) -> None:
-    assert place_in_time(written, NOW) == place

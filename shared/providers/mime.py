@@ -21,6 +21,9 @@ MAX_TEXT = 2 * 1024 * 1024
 
 _MAX_DEPTH = 20
 _MAX_PARTS = 1_000
+_MAX_COPIED = 96 * 1024 * 1024
+"""Bytes. Each level of nested parts is a copy, so large ones cannot be nested as deeply."""
+
 _MAX_HEADERS = 256 * 1024
 
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
@@ -86,8 +89,8 @@ class _Part:
 def parse_mime(content: bytes) -> Mail:
     """Parse an e-mail.
 
-    Enclosed e-mails are treated as files, and so are parts that are nested more than 20 levels deep. Parts
-    after the first 1,000 are dropped.
+    Enclosed e-mails are treated as files, and so are parts that are nested more than 20 levels deep, or more
+    than a few levels deep if they are large. Parts after the first 1,000 are dropped.
     """
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")
@@ -112,7 +115,8 @@ def _end_of_fields(content: bytes) -> int:
 
 
 def _leaves(root: _Part, depth: int) -> Iterator[_Part]:
-    if root.type.get_content_maintype() != "multipart" or depth == 0:
+    copied = len(root.body) * (_MAX_DEPTH - depth + 1)
+    if root.type.get_content_maintype() != "multipart" or depth == 0 or copied > _MAX_COPIED:
         yield root
         return
     parts = _split(root.body, _boundary_of(root))
@@ -156,7 +160,7 @@ def _split(body: bytes, boundary: bytes) -> Iterator[_Part]:
 def _add(mail: Mail, part: _Part) -> None:
     type_ = part.type.get_content_type()
     if type_.startswith("multipart/"):
-        mail.warn(f"The parts that are nested more than {_MAX_DEPTH} levels deep were not read")
+        mail.warn("The parts that are nested too deeply were not read")
     content = part.decoded()
     is_attached = part.headers.first("content-disposition")[:20].strip().lower().startswith("attachment")
     if type_ in (_PLAIN, _HTML) and type_ not in mail.texts and not is_attached:

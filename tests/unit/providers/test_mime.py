@@ -1,5 +1,6 @@
 """Raw e-mails, whole and damaged."""
 
+import tracemalloc
 from base64 import b64encode
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.providers.mime import Mail, parse_mime
 
-NESTED_DEEPLY = "The parts that are nested more than 20 levels deep were not read"
+NESTED_DEEPLY = "The parts that are nested too deeply were not read"
 
 
 def text_of(mail: Mail, type_: str = "text/plain") -> str:
@@ -165,3 +166,16 @@ def test_a_changed_byte_leaves_one_of_the_texts(position: int, by: int) -> None:
     mail = parse_mime(bytes(raw))
 
     assert any("text" in decoded.text for decoded, _ in mail.texts.values())
+
+
+def test_large_parts_are_not_copied_at_every_level() -> None:
+    content = b"\r\n" + b"x" * (8 * 1024 * 1024)
+    for level in range(20):
+        content = multipart(content + b"\r\n", boundary=b"B%d" % level)
+    tracemalloc.start()
+    mail = parse_mime(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 160 * 1024 * 1024
+    assert mail.warnings == [NESTED_DEEPLY]

@@ -4,7 +4,8 @@ The stream is never purged, and NATS answers which pairs have opted out, so that
 not need PostgreSQL. A change is written by compare-and-set, and only if it is later than the current one. A
 change with a cause, such as a text message, counts from its arrival, so it is later than all that are known,
 even if the clocks of two gateways differ. If the message arrives again, it is recognised in the stream, which
-contains all changes, so that it does not undo a later change.
+contains all changes, so that it does not undo a later change. An opt-in that is more than a minute older than
+the last change is not recorded: a webhook that is replayed counts from its first arrival.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Reads the headers of e-mails as they come, which follow RFC 5322 only roughly. Nothing here raises."""
+"""Reads the headers of e-mails as they come, which follow RFC 5322 only roughly."""
 
 import base64
 import re

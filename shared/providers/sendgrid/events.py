@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
@@ -30,6 +30,7 @@ from shared.suppressions import (
     SuppressionState,
 )
 from shared.text import single_line
+from shared.times import read_time
 from shared.validation import MAX_BODY, Email, Fault, ProviderId
 
 _MAX_EVENTS = 1024 * 1024
@@ -42,9 +43,6 @@ _SUFFIX = re.compile(r"\.(?:filter|recvd|ismtpd|geopod|canary)")
 """The beginning of what SendGrid appends to the id in its response: the name of a server."""
 
 _GROUP = re.compile(r"[1-9][0-9]{0,14}")
-
-_MILLISECONDS = 10**11
-"""A larger number of seconds is a number of milliseconds."""
 
 _STATUSES = {
     "delivered": Status.DELIVERED,
@@ -129,12 +127,7 @@ def _readable(event: object) -> Mapping[str, Any]:
 
 def _time_of(event: Mapping[str, Any], request: WebhookRequest) -> datetime:
     """Return when an event happened; it counts from its arrival if its time is invalid or in the future."""
-    try:
-        seconds = float(str(event.get("timestamp")))
-        seconds = seconds / 1_000 if seconds > _MILLISECONDS else seconds
-        return min(datetime.fromtimestamp(seconds, UTC), request.received_at)
-    except (ValueError, OverflowError, OSError):
-        return request.received_at
+    return min(read_time(event.get("timestamp")) or request.received_at, request.received_at)
 
 
 def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingReceipt | None:

@@ -53,10 +53,10 @@ class DeadLetter(FrozenModel):
     """
 
     id: DeadLetterId
-    direction: Direction
+    direction: Direction = Field(examples=[Direction.OUTBOUND])
     channel: Channel | None
-    reason: str
-    detail: str
+    reason: str = Field(examples=["http_503"])
+    detail: str = Field(examples=["The provider responded with HTTP 503"])
     message_id: MessageId | None = None
     generation: int = 0
     attempts: int = 0

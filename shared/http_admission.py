@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.http_problems import PROBLEM_TYPE, problem_body
+from shared.http_problems import PROBLEM_TYPE, problem_document
+from shared.request_ids import HEADER, request_id_of
 
 MAX_IN_PROGRESS = 256
 MIN_IN_PROGRESS = 64
@@ -31,12 +32,10 @@ _RESUMED_AT_ONCE = 30
 would otherwise use up all CPU time."""
 
 _POOL = "messaging.pool"
-_WEBHOOKS = "/api/webhooks/"
+_WEBHOOKS = ("/api/webhooks/", "/api/v1/webhooks/")
 _METRICS = "/metrics"
 _OPERATIONS = {"/healthz", "/readyz", _METRICS}
-
-
-_NOT_FOUND = Response(problem_body(404, "not_found", "Not Found"), 404, media_type=PROBLEM_TYPE)
+_READS = {"GET", "HEAD"}
 
 
 class Connection(Protocol):
@@ -112,7 +111,7 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        app = _NOT_FOUND if self._hides(scope) else self._app
+        app = _hidden if self._hides(scope) else self._app
         request = _Request(self, receive, send, *scope[_POOL])
         try:
             await app(scope, request.receive, request.send)
@@ -149,7 +148,7 @@ class Admission:
         path = scope["path"]
         if path.startswith(_WEBHOOKS):
             pool = self._webhooks
-        elif scope["method"] == "GET":
+        elif scope["method"] in _READS:
             pool = self._reads
         else:
             pool = self._others
@@ -234,3 +233,10 @@ class _Request:
         self._pool.in_progress -= 1
         self._pool.observe(monotonic() - self._begun_at)
         self._admission.hold(-self._held)
+
+
+async def _hidden(scope: Scope, receive: Receive, send: Send) -> None:
+    request_id = request_id_of(scope["headers"])
+    content = problem_document(404, "not_found", "Not Found", request_id)
+    response = JSONResponse(content, 404, {HEADER: request_id}, media_type=PROBLEM_TYPE)
+    await response(scope, receive, send)

@@ -15,8 +15,9 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.http_admission import Admission
-from shared.http_problems import problem
+from shared.http_problems import refusal
 from shared.observability.metrics import HTTP_REFUSED
+from shared.request_ids import new_request_id, request_id_of
 
 MAX_CONNECTIONS = 8_192
 
@@ -163,7 +164,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _shed(self, cycle: RequestResponseCycle) -> None:
         """Answer a request without handling it, as cheaply as possible."""
         _SHED.inc()
-        response = _OVERLOADED if cycle.keep_alive else _OVERLOADED_LAST
+        respond = _overloaded if cycle.keep_alive else _overloaded_last
+        response = respond(request_id_of(cycle.scope["headers"]))
         if cycle.scope["method"] == "HEAD":
             response = response.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         self.transport.write(response)
@@ -191,7 +193,7 @@ class HttpProtocol(HttpToolsProtocol):
         HTTP_REFUSED.labels(code).inc()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete or not (self._is_in_head or cycle.response_started):
-            self.transport.write(problem(status, code, detail, is_last=True))
+            self.transport.write(refusal(status, code, detail, is_last=True)(new_request_id()))
         self._abandon()
         self.transport.close()
         self._arm()  # in case the client does not read the answer
@@ -311,5 +313,5 @@ def raise_descriptor_limit() -> None:
 
 _SHED = HTTP_REFUSED.labels("overloaded")
 _DETAIL = "Too many requests are in progress. Nothing was accepted; try again later."
-_OVERLOADED = problem(503, "overloaded", _DETAIL, is_last=False)
-_OVERLOADED_LAST = problem(503, "overloaded", _DETAIL, is_last=True)
+_overloaded = refusal(503, "overloaded", _DETAIL, is_last=False)
+_overloaded_last = refusal(503, "overloaded", _DETAIL, is_last=True)

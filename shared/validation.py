@@ -276,10 +276,11 @@ ErrorCode = Annotated[
     Field(max_length=_MAX_ERROR_CODE),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "string", "maxLength": _MAX_ERROR_CODE, **_LINE_SCHEMA},
-                {"type": "integer", "minimum": -_MAX_NUMBER, "maximum": _MAX_NUMBER},
-            ]
+            "type": ["string", "integer"],
+            "maxLength": _MAX_ERROR_CODE,
+            **_LINE_SCHEMA,
+            "minimum": -_MAX_NUMBER,
+            "maximum": _MAX_NUMBER,
         }
     ),
 ]

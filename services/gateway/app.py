@@ -3,7 +3,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
-from fastapi import FastAPI, Security
+from fastapi import Depends, FastAPI, Security
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.gateway.conversations import routes as conversations
@@ -12,12 +12,16 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.http.aliases import Aliases
 from services.gateway.http.auth import authenticate
+from services.gateway.http.cors import allow_origins
 from services.gateway.http.docs import mount_docs
 from services.gateway.http.errors import add_error_handlers
 from services.gateway.http.limits import BodyLimits
 from services.gateway.http.openapi import install_openapi, operation_id
 from services.gateway.http.pagination import sign_cursors_with
+from services.gateway.http.parameters import refuse_unknown_parameters
+from services.gateway.http.problem_pages import problem_router
 from services.gateway.http.telemetry import Telemetry
 from services.gateway.messages import routes as messages
 from services.gateway.messages.cancellation import CancellationService
@@ -81,11 +85,13 @@ def create_app(
     app.state.api_keys = settings.api_keys
     app.state.default_region = settings.default_region
     app.add_middleware(BodyLimits, rules=body_rules())
+    app.add_middleware(Aliases)
+    allow_origins(app, settings.cors_origins)
     app.add_middleware(Telemetry)
     add_error_handlers(app)
     mount_docs(app)
 
-    authenticated = [Security(authenticate)]
+    authenticated = [Security(authenticate), Depends(refuse_unknown_parameters)]
     # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
@@ -94,6 +100,7 @@ def create_app(
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
+    app.include_router(problem_router())
     app.include_router(health_router(lambda: _unready_reason(app), lambda: _dependencies(app)))
     install_openapi(app, body_schemas())
     return app

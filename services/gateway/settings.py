@@ -1,4 +1,5 @@
 import ipaddress
+import re
 from datetime import timedelta
 from functools import partial
 from typing import Annotated
@@ -14,11 +15,19 @@ from shared.keywords import Keyword, Words, words_for
 from shared.providers.generic.settings import WebhookSecretSettings
 from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSettings
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
 
 
 def _words(keyword: Keyword, text: str) -> Words:
     return words_for(text.split(","), keyword)
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, map(str.strip, text.split(","))))
+    if wrong := [origin for origin in origins if origin != "*" and not _ORIGIN.fullmatch(origin)]:
+        raise ValueError(f"{wrong[0]} is not an origin such as https://app.example.com")
+    return origins
 
 
 class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings):
@@ -35,6 +44,8 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
             missing.
         opt_out_keywords, opt_in_keywords: the texts by which recipients opt out and in, besides the usual
             ones, separated by commas.
+        cors_origins: the origins of web pages that may call the API from a browser, separated by commas; `*`
+            allows all.
         drain_seconds: how long the gateway still answers requests after SIGTERM, while it is not ready.
     """
 
@@ -53,6 +64,9 @@ class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, Webhoo
     )
     opt_in_keywords: Annotated[Words, NoDecode, BeforeValidator(partial(_words, Keyword.START))] = Field(
         default={}, validate_default=False
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+        default=(), validate_default=False
     )
     drain_seconds: float = Field(default=0, ge=0, le=60)
 

@@ -97,7 +97,7 @@ ReadText = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string
 ReadUrls = Annotated[
     list[str],
     PlainValidator(_urls),
-    WithJsonSchema({"type": "array", "items": {"type": "string", "format": "uri-reference"}}),
+    WithJsonSchema({"type": ["array", "null"], "items": {"type": "string", "format": "uri-reference"}}),
 ]
 ReadTime = Annotated[
     datetime | None, PlainValidator(_time), WithJsonSchema({"type": "string", "format": "date-time"})

@@ -53,7 +53,11 @@ async def list_conversations(
     return page_of(rows, parameters, show_one, ConversationCursor.of, *listing)
 
 
-@router.get("/{id}", summary="Get a conversation by its id or key", responses=problems(401, 404, 503))
+@router.get(
+    "/{id}",
+    summary="Get a conversation by its id or key",
+    responses=problems(401, "conversation_not_found", 422, 503),
+)
 async def get_conversation(
     reference: Annotated[Reference, Depends(parse_reference)], conversations: Conversations
 ) -> ConversationResponse:
@@ -66,7 +70,7 @@ async def get_conversation(
 @router.get(
     "/{id}/messages",
     summary="List the messages of a conversation, oldest first",
-    responses=problems(401, 404, 422, 503),
+    responses=problems(401, "conversation_not_found", 422, 503),
 )
 async def list_conversation_messages(
     reference: Annotated[Reference, Depends(parse_reference)],

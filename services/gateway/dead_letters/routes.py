@@ -26,7 +26,11 @@ from services.gateway.http.parameters import parse_uuid
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=AuthenticatedRoute)
 
-_ONE_PROBLEMS = problems(401, 404, 409, 503)
+_ONE_PROBLEMS = problems(401, "dead_letter_not_found", "dead_letter_resolved", 422, 503)
+_REPLAY_PROBLEMS = problems(
+    *(401, "dead_letter_not_found", 422, 503),
+    *("dead_letter_resolved", "already_sent", "nothing_to_replay", "payload_cut"),
+)
 _BODY_PROBLEMS = problems(400, 401, 413, 415, 422, 503)
 
 
@@ -86,7 +90,9 @@ async def _find(id: str, dead_letters: DeadLetters) -> DeadLetterWithHistory:  #
 
 
 @router.get(
-    "/{id}", summary="Get a dead letter with the history of its message", responses=problems(401, 404, 503)
+    "/{id}",
+    summary="Get a dead letter with the history of its message",
+    responses=problems(401, "dead_letter_not_found", 422, 503),
 )
 async def get_dead_letter(
     dead_letter: Annotated[DeadLetterWithHistory, Depends(_find)],
@@ -94,7 +100,7 @@ async def get_dead_letter(
     return dead_letter
 
 
-@router.post("/{id}/replay", summary="Replay a dead letter", status_code=202, responses=_ONE_PROBLEMS)
+@router.post("/{id}/replay", summary="Replay a dead letter", status_code=202, responses=_REPLAY_PROBLEMS)
 async def replay_dead_letter(
     id: str,  # noqa: A002 - the name in the path
     caller: Caller,

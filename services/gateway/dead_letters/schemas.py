@@ -1,22 +1,20 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.gateway.http.pagination import MAX_CURSOR, Cursor, PageParameters
 from services.gateway.messages.schemas import HistoryEntry
 from shared.channels import Channel, Direction
-from shared.dead_letters import DeadLetter
+from shared.dead_letters import DeadLetter, Origin
+from shared.message import DeliveryRequest
 from shared.validation import ResolutionReason
 
 _REASON = "^[A-Za-z0-9_.-]*$"
-
-_SELECTED: JsonValue = {"required": ["filter"], "properties": {"filter": {"type": "object"}}}
-_ALL: JsonValue = {"required": ["all"], "properties": {"all": {"const": True}}}
 
 
 class DeadLetterState(StrEnum):
@@ -33,6 +31,10 @@ class ResolutionResponse(BaseModel):
 
 class DeadLetterResponse(DeadLetter):
     """A message that could not be processed, and how that was resolved."""
+
+    # What the services alone need. An application gets the message by its id.
+    request: DeliveryRequest | None = Field(default=None, exclude=True)
+    origin: Origin | None = Field(default=None, exclude=True)
 
     state: DeadLetterState
     is_sent: bool = Field(description="Whether its message was sent after all, so that it cannot be replayed")
@@ -110,8 +112,8 @@ class DeadLetterSelection(_Request):
 
 class _BulkRequest(_Request):
     filter_: DeadLetterSelection | None = Field(default=None, alias="filter")
-    all_: Literal[True] | None = Field(
-        default=None, alias="all", description="Instead of a filter: all open dead letters"
+    all_: bool | None = Field(
+        default=None, alias="all", description="`true` selects all open dead letters, instead of a filter"
     )
     limit: int = Field(default=100, ge=1, le=1_000, description="Maximum number of dead letters to resolve")
     cursor: str | None = Field(
@@ -123,7 +125,7 @@ class _BulkRequest(_Request):
 
     @model_validator(mode="after")
     def _require_selection(self) -> Self:
-        if (self.filter_ is None) is (self.all_ is None):
+        if (self.filter_ is None) is not bool(self.all_):
             raise ValueError('needs either "filter" or "all": true')
         return self
 
@@ -138,7 +140,6 @@ class BulkReplayRequest(_BulkRequest):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"filter": {"channel": "sms", "reason": "http_503"}, "limit": 500}],
-            "oneOf": [_SELECTED, _ALL],
         }
     )
 
@@ -149,7 +150,6 @@ class BulkDiscardRequest(_BulkRequest):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"all": True, "reason": "Test messages"}],
-            "oneOf": [_SELECTED, _ALL],
         }
     )
 

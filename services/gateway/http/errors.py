@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -14,52 +14,23 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope
 
+from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode, example_of, kinds_of
 from shared.errors import DatabaseUnavailableError, UnavailableError
+from shared.http_problems import PROBLEM_TYPE, problem_document
 from shared.observability.metrics import REFUSED
+from shared.request_ids import HEADER, new_request_id
 from shared.suppressions import SuppressionChange
 from shared.validation import Fault, faults_of
 
 _log = structlog.get_logger()
 
-PROBLEM_TYPE = "application/problem+json"
+REQUEST_ID = "messaging.request_id"
+"""The key of the request's id in its ASGI scope."""
 
 WEBHOOKS = "/api/webhooks/"
 """The beginning of the paths of webhooks."""
 
-ProblemCode = Literal[
-    "already_sent",
-    "body_timeout",
-    "body_too_large",
-    "bus_unavailable",
-    "conversation_not_found",
-    "database_unavailable",
-    "dead_letter_not_found",
-    "dead_letter_resolved",
-    "headers_too_large",
-    "http_error",
-    "incomplete_body",
-    "internal_error",
-    "invalid_request",
-    "malformed_body",
-    "malformed_request",
-    "message_not_found",
-    "method_not_allowed",
-    "not_cancelable",
-    "not_found",
-    "nothing_to_replay",
-    "outcome_unknown",
-    "overloaded",
-    "payload_cut",
-    "recipient_opted_out",
-    "signature_refused",
-    "subscription_not_found",
-    "unauthorized",
-    "unsupported_content_type",
-]
-"""The kinds of problems. Clients rely on these codes, so they are never renamed."""
-
-_TYPE_PREFIX = "urn:messaging:problem:"
-
+_WITH_RETRY_AFTER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _RETRY_AFTER = "2"
 """Seconds: a lost connection is restored within about one."""
 
@@ -140,7 +111,9 @@ class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
     type: str = Field(
-        description="Stable URI of the kind of problem", examples=["urn:messaging:problem:invalid_request"]
+        description="Stable URI of the kind of problem, relative to the request: a page that explains it",
+        examples=["/problems/invalid_request"],
+        json_schema_extra={"format": "uri-reference"},
     )
     title: str = Field(examples=["Unprocessable Entity"])
     status: int = Field(examples=[422])
@@ -150,6 +123,10 @@ class Problem(BaseModel):
     )
     detail: str = Field(examples=["The request is not valid"])
     errors: list[Fault] = Field(description="The invalid fields, if any")
+    request_id: str = Field(
+        description="The `X-Request-Id` of the response, which the logs and traces also have",
+        examples=["0199b1f0c2d47a3e8f51d6a7c3b2e940"],
+    )
 
 
 _DESCRIPTIONS = {
@@ -157,34 +134,39 @@ _DESCRIPTIONS = {
     401: "The credentials are missing or invalid",
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
-    409: "Not possible in the current state, for example because the recipient has opted out",
+    409: "Not possible in the current state",
     413: "The body is too large",
     415: "The content type is not supported",
-    422: "Some fields are invalid",
-    503: (
-        "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "
-        "NATS or PostgreSQL does not answer. In the last case, the request may still have been accepted; "
-        "retry it with the same `Idempotency-Key` to avoid a duplicate"
-    ),
+    422: "Some fields or parameters are invalid",
+    429: "Too many at the same time",
+    503: "The service cannot answer at the moment",
 }
 
-
 _REFERENCE = "#/components/schemas/{model}"
+_EXAMPLE = "#/components/examples/{code}"
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of a route's problems, for its `responses`."""
-    return {status: _documentation(status) for status in statuses}
+def problems(*given: int | ProblemCode) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of a route's problems, for its `responses`.
+
+    Args:
+        given: codes, and statuses that stand for the problems that do not depend on the subject.
+    """
+    return {status: _documentation(status, codes) for status, codes in kinds_of(*given).items()}
 
 
-def _documentation(status: int) -> dict[str, Any]:
+def _documentation(status: int, codes: Sequence[ProblemCode]) -> dict[str, Any]:
     schema = {"$ref": _REFERENCE.format(model=Problem.__name__)}
+    examples = {code: {"$ref": _EXAMPLE.format(code=code)} for code in codes}
+    names = ", ".join(f"`{code}`" for code in codes)
     response: dict[str, Any] = {
-        "description": _DESCRIPTIONS[status],
-        "content": {PROBLEM_TYPE: {"schema": schema}},
+        "description": f"{_DESCRIPTIONS[status]}: {names}",
+        "content": {PROBLEM_TYPE: {"schema": schema, "examples": examples}},
     }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+    if status in _WITH_RETRY_AFTER:
+        response["headers"] = {
+            "Retry-After": {"description": "Seconds", "schema": {"type": "integer"}, "example": 2}
+        }
     return response
 
 
@@ -193,6 +175,11 @@ def problem_schemas() -> dict[str, Any]:
     _, definitions = models_json_schema([(Problem, "validation")], ref_template=_REFERENCE)
     schemas: dict[str, Any] = definitions["$defs"]
     return schemas
+
+
+def problem_examples() -> dict[str, Any]:
+    """Return the examples that `problems` refers to, by code."""
+    return {code: {"summary": kind.cause, "value": example_of(code)} for code, kind in PROBLEM_KINDS.items()}
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -207,13 +194,13 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, StarletteHTTPException)  # noqa: S101 - for mypy
     if isinstance(exc, ProblemError):
         _report(request, exc.reason)
-        return problem(exc.status_code, exc.code, exc.detail, exc.faults, exc.headers)
+        return problem(request, exc.status_code, exc.code, exc.detail, exc.faults, exc.headers)
     headers = exc.headers
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
         headers = {"Allow": ", ".join(methods)}
     code = _GENERIC_CODES.get(exc.status_code, "http_error")
     _report(request, code)
-    return problem(exc.status_code, code, exc.detail, headers=headers)
+    return problem(request, exc.status_code, code, exc.detail, headers=headers)
 
 
 def _report(request: Request, reason: str) -> None:
@@ -227,7 +214,8 @@ def _report(request: Request, reason: str) -> None:
 def _methods_at(request: Request) -> list[str]:
     """Return the methods at the request's path; the router knows only those of the first route there."""
     path = getattr(request.scope.get("route"), "path", None)
-    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ()))
+    methods = {method.upper() for method in request.app.openapi()["paths"].get(path, ())}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 async def _on_invalid_parameters(request: Request, exc: Exception) -> Response:
@@ -235,10 +223,10 @@ async def _on_invalid_parameters(request: Request, exc: Exception) -> Response:
     errors = exc.errors()
     if errors[0]["type"] == "json_invalid":
         _report(request, "malformed_body")
-        return problem(400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
+        return problem(request, 400, "malformed_body", f"The body is not JSON: {errors[0]['ctx']['error']}")
     _report(request, "invalid_request")
     errors = [{**error, "loc": error["loc"][1:]} for error in errors]
-    return problem(422, "invalid_request", "The request is not valid", faults_of(errors))
+    return problem(request, 422, "invalid_request", "The request is not valid", faults_of(errors))
 
 
 async def _on_unavailable(request: Request, exc: Exception) -> Response:
@@ -246,15 +234,22 @@ async def _on_unavailable(request: Request, exc: Exception) -> Response:
     headers = {"Retry-After": _RETRY_AFTER}
     if isinstance(exc, DatabaseUnavailableError):
         _report(request, "database_unavailable")
-        return problem(503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
+        return problem(request, 503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
     _report(request, "bus_unavailable")
-    return problem(503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
+    return problem(request, 503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
 
 
 async def _on_unexpected(request: Request, _: Exception) -> Response:
     _report(request, "internal_error")
     # Starlette raises the exception again after sending this, and the server logs it.
-    return problem(500, "internal_error", "An unexpected error occurred")
+    headers = {HEADER: request_id_in(request.scope)}  # no middleware sees this response
+    return problem(request, 500, "internal_error", "An unexpected error occurred", headers=headers)
+
+
+def request_id_in(scope: Scope) -> str:
+    """Return the id of a request, which `Telemetry` has stored in its scope."""
+    request_id: str = scope.setdefault(REQUEST_ID, new_request_id())
+    return request_id
 
 
 def route_of(scope: Scope) -> str:
@@ -263,6 +258,7 @@ def route_of(scope: Scope) -> str:
 
 
 def problem(
+    request: Request,
     status: int,
     code: ProblemCode,
     detail: str,
@@ -270,12 +266,6 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a problem document as a response."""
-    content = {
-        "type": f"{_TYPE_PREFIX}{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
-        "errors": [asdict(fault) for fault in faults],
-    }
+    errors = [asdict(fault) for fault in faults]
+    content = problem_document(status, code, detail, request_id_in(request.scope), errors)
     return Response(json.dumps(content), status, dict(headers or {}), media_type=PROBLEM_TYPE)

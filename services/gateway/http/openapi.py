@@ -10,9 +10,27 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from services.gateway.http.auth import authenticate
-from services.gateway.http.errors import problem_schemas
+from services.gateway.http.errors import problem_examples, problem_schemas
+from services.gateway.http.examples import example_of
+from shared.request_ids import HEADER
 
-_REFERENCE = re.compile(r'"#/components/schemas/([^"]+)"')
+_PAGE = re.compile(r"\bPage_(\w+?)(?:Response)?_(?=\W)")
+_PREFIX = "#/components/schemas/"
+_REFERENCE = re.compile(r'"#/components/(schemas|examples)/([^"]+)"')
+
+_DESCRIPTION = f"""\
+- Authenticate with `Authorization: Bearer …`, if the gateway has API keys.
+- Every path below `/api/` also exists below `/api/v1/`, and HEAD wherever GET does.
+- Send an `Idempotency-Key` with a message, and repeat the request with the same key if there was no response.
+- Errors are problem documents (RFC 9457). Their `code` is for programs, and their `type` leads to a page that
+  explains it; <problems> lists all of them.
+- Every response has an `{HEADER}`: that of the request, if it is well-formed, or a new one.
+- Unknown fields and unknown query parameters are refused. Responses may get further fields.
+"""
+
+_LICENSE = {"name": "Apache 2.0", "identifier": "Apache-2.0"}
+_SERVERS = [{"url": "/", "description": "The gateway that serves this document"}]
+_NULL = {"type": "null"}
 
 Json = dict[str, Any]
 
@@ -34,14 +52,80 @@ def install_openapi(app: FastAPI, schemas: Mapping[str, Any]) -> None:
 
 def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        document["components"]["schemas"].update(schemas, **problem_schemas())
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=_DESCRIPTION,
+            license_info=_LICENSE,
+            servers=_SERVERS,
+            routes=app.routes,
+            webhooks=app.webhooks.routes,
+        )
+        components = document["components"]
+        components["schemas"].update(schemas, **problem_schemas())
+        components["examples"] = problem_examples()
         _remove_default_422(document)
-        _remove_unused_schemas(document)
+        document = _simplified(document, components["schemas"])
+        components = document["components"]
+        _remove_unused(document)
         if not app.state.api_keys:
             _remove_api_keys(document)
-        app.openapi_schema = document
+        for operation in _operations(document):
+            operation.setdefault("security", [])
+            _complete_responses(operation, components["schemas"])
+        app.openapi_schema = json.loads(_PAGE.sub(r"\1Page", json.dumps(document)))
     return app.openapi_schema
+
+
+def _simplified(part: Any, schemas: Json) -> Any:  # noqa: ANN401 - JSON
+    """Return a part of a document in which no `anyOf` says that a value may be null.
+
+    Generators of clients make types of their own for each `anyOf`, or fail. Examples stay as they are.
+    """
+    if isinstance(part, list):
+        return [_simplified(each, schemas) for each in part]
+    if not isinstance(part, dict):
+        return part
+    part = {
+        name: value if name in {"example", "examples"} else _simplified(value, schemas)
+        for name, value in part.items()
+    }
+    if part.get("default", "") is None:
+        del part["default"]
+    options = part.get("anyOf")
+    if isinstance(options, list) and _NULL in options:
+        return _nullable(part, [option for option in options if option != _NULL], schemas)
+    return part
+
+
+def _nullable(part: Json, options: list[Json], schemas: Json) -> Json:
+    rest = {name: value for name, value in part.items() if name != "anyOf"}
+    if len(options) != 1:
+        return part
+    option = options[0]
+    if "$ref" in option:
+        named = schemas[option["$ref"].removeprefix(_PREFIX)]
+        if "enum" not in named and named.get("additionalProperties", True):
+            return part  # an object in a response
+        option = _simplified({name: value for name, value in named.items() if name != "title"}, schemas)
+    if not isinstance(option.get("type"), str):
+        return part
+    values = {name: [*option[name], None] for name in ("enum",) if name in option}
+    if "const" in option:
+        values = {"enum": [option["const"], None]}
+        option = {name: value for name, value in option.items() if name != "const"}
+    return {**option, **values, "type": [option["type"], "null"], **rest}
+
+
+def _complete_responses(operation: Json, schemas: Json) -> None:
+    """Add what every response has: the id of the request, and an example."""
+    header = {"description": "Id of the request", "schema": {"type": "string"}}
+    for response in operation["responses"].values():
+        response.setdefault("headers", {})[HEADER] = header
+        for content in response.get("content", {}).values():
+            if "schema" in content and "examples" not in content:
+                content.setdefault("example", example_of(content["schema"], schemas))
 
 
 def _remove_default_422(document: Json) -> None:
@@ -51,11 +135,13 @@ def _remove_default_422(document: Json) -> None:
             del operation["responses"]["422"]
 
 
-def _remove_unused_schemas(document: Json) -> None:
-    schemas = document["components"]["schemas"]
-    while unused := schemas.keys() - set(_REFERENCE.findall(json.dumps(document))):
-        for name in unused:
-            del schemas[name]
+def _remove_unused(document: Json) -> None:
+    components = document["components"]
+    known = {(kind, name) for kind in ("schemas", "examples") for name in components[kind]}
+    while unused := known - set(_REFERENCE.findall(json.dumps(document))):
+        for kind, name in unused:
+            del components[kind][name]
+        known -= unused
 
 
 def _remove_api_keys(document: Json) -> None:

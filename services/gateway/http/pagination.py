@@ -57,6 +57,11 @@ class PageParameters(BaseModel):
 
 
 class Page(BaseModel, Generic[Item]):
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the name of the schema of a page, such as `MessagePage`."""
+        return getattr(params[0], "__name__", "").removesuffix("Response") + cls.__name__
+
     items: list[Item]
     next_cursor: str | None = Field(description="Cursor of the next page; null on the last one")
 

@@ -1,15 +1,22 @@
 """Parameters of paths and queries: ids and addresses."""
 
+from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Path
+from fastapi import Path, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.config import JsonDict
 
 from services.gateway.http.errors import InvalidRequestError
 from shared.addresses import MAX_ADDRESS_LENGTH, InvalidAddressError
 from shared.channels import Channel, channel_of_address
 from shared.validation import Fault
+
+_MAX_NAME = 100
+_MAX_FAULTS = 20
 
 ADDRESS_SCHEMA: JsonDict = {"format": "participant"}
 
@@ -22,6 +29,32 @@ AddressPath = Annotated[
         examples=["+18045551234"],
     ),
 ]
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse query parameters that the route does not have: they may be misspelt.
+
+    Raises:
+        InvalidRequestError: with every parameter at fault.
+    """
+    if not request.scope["query_string"]:
+        return
+    route: APIRoute = request.scope["route"]
+    unknown = request.query_params.keys() - {*_names_in(route.dependant)}
+    if unknown:
+        faults = [Fault(name[:_MAX_NAME], "is not a parameter of this request") for name in sorted(unknown)]
+        raise InvalidRequestError(*faults[:_MAX_FAULTS])
+
+
+def _names_in(dependant: Dependant) -> Iterator[str]:
+    for field in dependant.query_params:
+        model = field.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield from (each.alias or name for name, each in model.model_fields.items())
+        else:
+            yield field.alias
+    for dependency in dependant.dependencies:
+        yield from _names_in(dependency)
 
 
 def parse_uuid(text: str) -> UUID | None:

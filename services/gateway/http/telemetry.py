@@ -1,22 +1,28 @@
-"""Metrics and traces of requests."""
+"""Metrics, traces and ids of requests."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPMethod
 
+import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.http.errors import route_of
+from services.gateway.http.errors import REQUEST_ID, route_of
 from shared.observability import tracing
 from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
+from shared.request_ids import HEADER, request_id_of
 
 _FIRST_ERROR = 400
 _METHODS = frozenset(HTTPMethod)
+_REQUEST_ID_HEADER = HEADER.lower().encode()
 
 
 class Telemetry:
-    """Counts, times and traces requests by the path of their route, of which there are only a few."""
+    """Counts, times and traces requests by the path of their route, of which there are only a few.
+
+    It gives every request an id, which the response, the logs, the trace and problem documents contain.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,14 +33,18 @@ class Telemetry:
             return
         status, method = 500, _method_of(scope)
         started = time.perf_counter()
+        scope[REQUEST_ID] = request_id = request_id_of(scope["headers"])
+        structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def send_observed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], (_REQUEST_ID_HEADER, request_id.encode())]
             await send(message)
 
         with _span(scope):
+            tracing.annotate(request_id=request_id)
             try:
                 await self._app(scope, receive, send_observed)
             finally:

@@ -29,6 +29,7 @@ from shared.validation import Fault
 _log = structlog.get_logger()
 
 HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotency-Replayed"
 
 _MAX_KEY = 255
 

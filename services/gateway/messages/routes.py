@@ -8,8 +8,8 @@ from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, decode_cursor, page_of
-from services.gateway.http.parameters import parse_uuid
-from services.gateway.messages.idempotency import IdempotencyKey
+from services.gateway.http.parameters import parse_uuid, refuse_unknown_parameters
+from services.gateway.messages.idempotency import REPLAYED_HEADER, IdempotencyKey
 from services.gateway.messages.queries import show
 from services.gateway.messages.schemas import (
     EmailRequest,
@@ -19,17 +19,32 @@ from services.gateway.messages.schemas import (
     ScheduledParameters,
     SmsRequest,
 )
+from services.gateway.messages.service import Accepted
 from shared.events import accepted_status
 
 router = APIRouter(prefix="/api/messages", tags=["messages"])
-sending_router = APIRouter(prefix="/api/messages", tags=["messages"], route_class=FastRoute)
+sending_router = APIRouter(
+    prefix="/api/messages",
+    tags=["messages"],
+    route_class=FastRoute,
+    dependencies=[Depends(refuse_unknown_parameters)],  # FastRoute sees none of those of the application
+)
 
 _SEND_RESPONSES = {
     202: {
         "description": "Accepted and stored",
-        "headers": {"Location": {"description": "URL of the message", "schema": {"type": "string"}}},
+        "headers": {
+            "Location": {
+                "description": "URL of the message",
+                "schema": {"type": "string", "format": "uri-reference"},
+            },
+            REPLAYED_HEADER: {
+                "description": "`true` if an earlier request with the same `Idempotency-Key` was accepted",
+                "schema": {"type": "string", "enum": ["true"]},
+            },
+        },
     },
-    **problems(400, 401, 409, 413, 415, 422, 503),
+    **problems(400, 401, "recipient_opted_out", "outcome_unknown", 413, 415, 422, 503),
 }
 
 
@@ -42,9 +57,8 @@ async def send_sms(
     trace: Trace,
     idempotency_key: IdempotencyKey,
 ) -> MessageResponse:
-    event = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
-    response.headers["Location"] = f"/api/messages/{event.data.message.id}"
-    return MessageResponse.of(event.data.message, accepted_status(event))
+    accepted = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
+    return _respond(accepted, response)
 
 
 @sending_router.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
@@ -56,9 +70,16 @@ async def send_email(
     trace: Trace,
     idempotency_key: IdempotencyKey,
 ) -> MessageResponse:
-    event = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
-    response.headers["Location"] = f"/api/messages/{event.data.message.id}"
-    return MessageResponse.of(event.data.message, accepted_status(event))
+    accepted = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
+    return _respond(accepted, response)
+
+
+def _respond(accepted: Accepted, response: Response) -> MessageResponse:
+    message = accepted.event.data.message
+    response.headers["Location"] = f"/api/messages/{message.id}"
+    if accepted.is_replayed:
+        response.headers[REPLAYED_HEADER] = "true"
+    return MessageResponse.of(message, accepted_status(accepted.event))
 
 
 @router.get("", summary="List scheduled messages, soonest first", responses=problems(401, 422, 503))
@@ -78,12 +99,18 @@ async def _find(id: str, messages: Messages) -> MessageWithHistory:  # noqa: A00
     return message
 
 
-@router.get("/{id}", summary="Get a message with its history", responses=problems(401, 404, 503))
+@router.get(
+    "/{id}", summary="Get a message with its history", responses=problems(401, "message_not_found", 422, 503)
+)
 async def get_message(message: Annotated[MessageWithHistory, Depends(_find)]) -> MessageWithHistory:
     return message
 
 
-@router.delete("/{id}", summary="Cancel a message", responses=problems(401, 404, 409, 503))
+@router.delete(
+    "/{id}",
+    summary="Cancel a message",
+    responses=problems(401, "message_not_found", "not_cancelable", "outcome_unknown", 422, 503),
+)
 async def cancel_message(
     id: str,  # noqa: A002 - the name in the path
     messages: Messages,

@@ -38,13 +38,9 @@ from shared.validation import (
     Timestamp,
 )
 
-_ATTACHMENT: JsonValue = {
-    "required": ["attachments"],
-    "properties": {"attachments": {"type": "array", "minItems": 1}},
-}
-_TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}}
-
 _MAX_COPIES = 50
+_BODY = "The text. It may be missing or empty only if there are attachments"
+_ATTACHMENTS = "The URLs of files, which are fetched when the message is sent"
 
 
 MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
@@ -58,8 +54,7 @@ Mailboxes = Annotated[
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
     """Return the configuration of send requests, which refuses unknown fields: they may be misspelt."""
     shown: JsonValue = [{**example, "timestamp": "2024-11-01T14:00:00Z"} for example in examples]
-    schema: dict[str, JsonValue] = {"examples": shown, "anyOf": [_TEXT, _ATTACHMENT]}
-    return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=schema)
+    return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra={"examples": shown})
 
 
 class SendRequest(BaseModel):
@@ -72,8 +67,8 @@ class SendRequest(BaseModel):
     to: Address
     type: str
 
-    body: Text | None = None
-    attachments: Attachments | None = None
+    body: Text | None = Field(default=None, description=_BODY)
+    attachments: Attachments | None = Field(default=None, description=_ATTACHMENTS)
     timestamp: Timestamp | None = Field(
         default=None, description="When the message was written; now by default"
     )
@@ -111,7 +106,7 @@ class SmsRequest(SendRequest):
     from_: Phone = Field(alias="from")
     to: RecipientPhone
     type: Literal["sms", "mms"]
-    body: SmsText | None = None
+    body: SmsText | None = Field(default=None, description=_BODY)
 
     @field_validator("type")
     @classmethod
@@ -215,7 +210,7 @@ class MessageResponse(BaseModel):
     id: UUID
     conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
     conversation_key: UUID
-    direction: Direction
+    direction: Direction = Field(examples=[Direction.OUTBOUND])
     type: MessageType
     from_: str = Field(alias="from", examples=["+12016661234"])
     to: str = Field(examples=["+18045551234"])
@@ -230,7 +225,7 @@ class MessageResponse(BaseModel):
     reply_to: Mailboxes = Field(description="Where replies to an e-mail should be sent")
     cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
     bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
-    attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
+    attachments: list[str] = Field(description="The URLs of files", examples=[[]])
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
     status: Status = Field(examples=[Status.SENT])
     provider: str | None = Field(examples=["generic_sms"])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from typing import NamedTuple
 
 import structlog
 
@@ -35,6 +36,18 @@ _CLOCK_SKEW = timedelta(minutes=1)
 """How far a client's clock may be behind ours before its current time is refused as past."""
 
 
+class Accepted(NamedTuple):
+    """An accepted message.
+
+    Attributes:
+        event: its acceptance.
+        is_replayed: whether an earlier request with the same idempotency key was accepted.
+    """
+
+    event: Event[DeliveryRequest]
+    is_replayed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class MessageService:
     """Accepts messages.
@@ -54,7 +67,7 @@ class MessageService:
 
     async def send(
         self, body: SendRequest, *, caller: str, idempotency_key: str | None, trace: Mapping[str, str]
-    ) -> Event[DeliveryRequest]:
+    ) -> Accepted:
         """Accept a message for sending.
 
         Args:
@@ -90,7 +103,7 @@ class MessageService:
             await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, caller=caller)
-        return event
+        return Accepted(event, is_replayed=event.data.message.id != message.id)
 
     async def _as_reply(self, message: Message) -> Message:
         """Make a message a reply to the newest inbound one in its conversation, if the stream has one."""

@@ -34,14 +34,14 @@ def unsubscribe_router(secret: str) -> APIRouter:
     """Create the routes for links that are signed with `secret`."""
     router = APIRouter(prefix="/unsubscribe", tags=["unsubscribe"], default_response_class=HTMLResponse)
 
-    @router.get("/{token}", summary="Show the unsubscribe page", responses=problems(404))
+    @router.get("/{token}", summary="Show the unsubscribe page", responses=problems("subscription_not_found"))
     async def show_unsubscribe_page(token: str) -> HTMLResponse:
         """Show a page with a button. This changes nothing yet, since malware scanners open links too."""
         subscription = _verified(token, secret)
         theirs, ours = escape(subscription.theirs), escape(subscription.ours)
         return _page(f"Unsubscribe {theirs} from messages sent by {ours}?", _BUTTON)
 
-    @router.post("/{token}", summary="Unsubscribe", responses=problems(404, 503))
+    @router.post("/{token}", summary="Unsubscribe", responses=problems("subscription_not_found", 503))
     async def unsubscribe(token: str, suppressions: SuppressionListDep, clock: Clock) -> HTMLResponse:
         """Unsubscribe the recipient. Doing so again changes nothing."""
         subscription = _verified(token, secret)

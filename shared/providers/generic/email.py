@@ -17,7 +17,6 @@ from shared.providers.generic.receive import (
     ReceiptPayload,
     Received,
     documented,
-    documented_message,
     message_parser,
     receipt_parser,
     respond_to_message,
@@ -36,7 +35,7 @@ _MAX_EMAIL = 4 * 1024 * 1024
 class EmailWebhook(InboundPayload):
     """An e-mail that was sent to us."""
 
-    model_config = documented_message(
+    model_config = documented(
         {
             "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
             "to": "contact@gmail.com",

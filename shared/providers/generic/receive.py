@@ -69,21 +69,11 @@ _EARLIEST_YEAR = 2000
 
 Parse = Callable[[WebhookRequest], WebhookContent]
 
-_ATTACHMENT: JsonValue = {
-    "required": ["attachments"],
-    "properties": {"attachments": {"type": "array", "minItems": 1}},
-}
-_TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string"}}}
 
-
-def documented(example: dict[str, JsonValue], **schema: JsonValue) -> ConfigDict:
-    """Return the configuration of a model: its example, and what else its JSON schema says."""
+def documented(example: dict[str, JsonValue]) -> ConfigDict:
+    """Return the configuration of a model, with an example."""
     examples: JsonValue = [{**example, "timestamp": "2024-11-01T14:00:00Z"}]
-    return ConfigDict(strict=True, frozen=True, json_schema_extra={"examples": examples, **schema})
-
-
-def documented_message(example: dict[str, JsonValue]) -> ConfigDict:
-    return documented(example, anyOf=[_TEXT, _ATTACHMENT])
+    return ConfigDict(strict=True, frozen=True, json_schema_extra={"examples": examples})
 
 
 class InboundPayload(BaseModel):
@@ -121,7 +111,7 @@ def _time(value: object) -> datetime | None:
     return time if time and time.year >= _EARLIEST_YEAR else None
 
 
-_TEXT_OR_NUMBER = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
+_TEXT_OR_NUMBER = {"type": ["string", "integer"], "minLength": 1}
 
 ReceiptId = Annotated[ProviderId, BeforeValidator(_number_as_text), WithJsonSchema(_TEXT_OR_NUMBER)]
 

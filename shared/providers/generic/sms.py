@@ -15,7 +15,6 @@ from shared.providers.generic.receive import (
     ReceiptPayload,
     Received,
     documented,
-    documented_message,
     message_parser,
     receipt_parser,
     respond_to_message,
@@ -32,7 +31,7 @@ _TYPE = WithJsonSchema({"type": "string", "enum": [MessageType.SMS, MessageType.
 class SmsWebhook(InboundPayload):
     """An SMS or MMS that was sent to us."""
 
-    model_config = documented_message(
+    model_config = documented(
         {
             "from": "+18045551234",
             "to": "+12016661234",
@@ -45,7 +44,7 @@ class SmsWebhook(InboundPayload):
 
     from_: ReadPhone = Field(default=None, alias="from")
     to: ReadPhone
-    type: Annotated[ReadText, _TYPE] = ""
+    type: Annotated[ReadText, _TYPE] = Field(default_factory=str)
     provider_message_id: ReadId = Field(default=None, alias="messaging_provider_id")
 
 

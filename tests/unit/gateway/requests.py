@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import httpx
 
-from services.gateway.http.errors import ProblemCode
+from services.gateway.http.problem_kinds import ProblemCode
 from tests.webhooks import GENERIC_EMAIL, GENERIC_EMAIL_STATUS, GENERIC_SMS, GENERIC_SMS_STATUS, JSON
 
 SEND_SMS = "/api/messages/sms"
@@ -62,9 +62,10 @@ def problem_of(response: httpx.Response) -> str:
     """Return the code of the problem that a response documents."""
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
-    assert set(problem) == {"type", "title", "status", "code", "detail", "errors"}
+    assert set(problem) == {"type", "title", "status", "code", "detail", "errors", "request_id"}
     assert problem["status"] == response.status_code
-    assert problem["type"] == f"urn:messaging:problem:{problem['code']}"
+    assert problem["type"] == f"/problems/{problem['code']}"
+    assert problem["request_id"] == response.headers.get("x-request-id", problem["request_id"])
     assert problem["title"] == response.reason_phrase
     assert problem["detail"]
     assert problem["code"] in get_args(ProblemCode)

@@ -14,7 +14,7 @@ from tests.webhooks import JSON
     [
         ("replay", {}, "body"),
         ("replay", {"all": True, "filter": {"channel": "sms"}}, "body"),
-        ("replay", {"all": False}, "all"),
+        ("replay", {"all": False}, "body"),
         ("replay", {"filter": {}}, "filter"),
         ("replay", {"filter": []}, "filter"),
         ("replay", {"filter": {"channel": None}}, "filter"),

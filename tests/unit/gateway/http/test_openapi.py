@@ -10,10 +10,11 @@ from fastapi import FastAPI
 
 from services.gateway.conversations import routes as conversations
 from services.gateway.dead_letters import routes as dead_letters
-from services.gateway.http.errors import ProblemCode
+from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode
 from services.gateway.messages import routes as messages
 from services.gateway.suppressions import routes as suppressions
 from shared.providers.registry import PROVIDERS
+from shared.version import VERSION
 from tests.unit.gateway.in_memory import create_gateway
 from tests.webhooks import SIGNED
 
@@ -54,9 +55,31 @@ def test_every_operation_has_a_summary_without_a_full_stop(document: dict[str, A
 
 
 def test_every_reference_leads_to_a_schema(document: dict[str, Any]) -> None:
-    references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    for kind in ("schemas", "examples"):
+        references = set(re.findall(rf'"#/components/{kind}/([^"]+)"', json.dumps(document)))
+        assert references == set(document["components"][kind])
 
-    assert references == set(document["components"]["schemas"])
+
+def test_no_generator_of_clients_meets_what_it_cannot_handle(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    bodies = {name: schema for name, schema in schemas.items() if name.endswith("Request")}
+
+    assert "SmsRequest" in bodies
+    assert not re.search(r'"(anyOf|oneOf|allOf|if)"', json.dumps(bodies))
+    assert '"default": null' not in json.dumps(document)
+    assert bodies["SmsRequest"]["required"] == ["from", "to", "type"]
+
+
+def test_internal_types_are_not_part_of_the_api(document: dict[str, Any]) -> None:
+    assert not {"DeliveryRequest", "Message", "Origin"} & set(document["components"]["schemas"])
+    dead_letter = document["components"]["schemas"]["DeadLetterResponse"]
+    assert not {"request", "origin"} & set(dead_letter["properties"])
+
+
+def test_the_document_says_where_the_api_is_and_what_it_needs(document: dict[str, Any]) -> None:
+    assert document["info"]["version"] == VERSION
+    assert document["servers"]
+    assert all("security" in operation for _, operation in operations(document))
 
 
 def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> None:
@@ -64,8 +87,10 @@ def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> Non
         errors = {status: each for status, each in operation["responses"].items() if status >= "400"}
         for status, response in errors.items():
             if name not in {"GET /readyz", "GET /healthz"}:
-                content = response["content"]
-                assert content == {"application/problem+json": {"schema": PROBLEM}}, (name, status)
+                (media_type, content), *others = response["content"].items()
+                assert (media_type, content["schema"], others) == ("application/problem+json", PROBLEM, [])
+                assert content["examples"], (name, status)
+                assert {PROBLEM_KINDS[code].status for code in content["examples"]} == {int(status)}
         assert ("503" not in errors) or "headers" in errors["503"] or name in {"GET /readyz", "GET /healthz"}
 
 
@@ -76,7 +101,7 @@ def test_the_problems_of_each_operation_are_documented(document: dict[str, Any])
     }
 
     assert documented["POST /api/messages/sms"] == {"400", "401", "409", "413", "415", "422", "503"}
-    assert documented["DELETE /api/messages/{id}"] == {"401", "404", "409", "503"}
+    assert documented["DELETE /api/messages/{id}"] == {"401", "404", "409", "422", "503"}
     assert documented["POST /api/dead-letters/{id}/discard"] == {
         *("400", "401", "404", "409", "413", "415", "422", "503")
     }
@@ -128,10 +153,10 @@ def test_the_bodies_of_forms_are_documented(document: dict[str, Any]) -> None:
 
 def test_responses_are_documented(document: dict[str, Any]) -> None:
     send = document["paths"]["/api/messages/sms"]["post"]["responses"]["202"]
-    assert send["content"] == {
-        "application/json": {"schema": {"$ref": "#/components/schemas/MessageResponse"}}
-    }
-    assert set(send["headers"]) == {"Location"}
+    content = send["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/MessageResponse"}
+    assert content["example"]["direction"] == "outbound"
+    assert set(send["headers"]) == {"Location", "Idempotency-Replayed", "X-Request-Id"}
     assert "200" not in document["paths"]["/api/messages/sms"]["post"]["responses"]
 
     callback = document["paths"]["/api/webhooks/twilio/status"]["post"]["responses"]

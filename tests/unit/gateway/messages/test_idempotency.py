@@ -69,6 +69,17 @@ def test_the_documented_pattern_matches_exactly_the_valid_keys(header: str) -> N
     assert is_valid == bool(re.search(KEY_PATTERN, header))
 
 
+async def test_a_repeated_answer_says_so() -> None:
+    async with calling(create_gateway()) as client:
+        first, again, other = [
+            await client.post(SEND_SMS, json=SMS, headers={"idempotency-key": key}) for key in "aab"
+        ]
+
+    assert first.json() == again.json() != other.json()
+    replayed = [each.headers.get("idempotency-replayed") for each in (first, again, other)]
+    assert replayed == [None, "true", None]
+
+
 def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
     return SmsRequest.model_validate({**SMS, **changes}, context=CONTEXT)
 

@@ -1,0 +1,37 @@
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CALLED_PATH = "messaging.called_path"
+"""The key of the path with a version in the ASGI scope of a request to it."""
+
+_PREFIX = "/api/"
+_VERSIONED = "/api/v1/"
+
+
+class Aliases:
+    """Answers `/api/v1/…` as `/api/…`, and HEAD as GET without the body.
+
+    `/api` stands for the first version of the API for good; a second one would have a prefix of its own only.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"].startswith(_VERSIONED):
+            scope[CALLED_PATH] = scope["path"]
+            scope["path"] = _PREFIX + scope["path"][len(_VERSIONED) :]
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        as_get = {**scope, "method": "GET"}  # the server has to know that it was HEAD
+        try:
+            await self._app(as_get, receive, send_head)
+        finally:
+            scope["route"] = as_get.get("route")

@@ -103,7 +103,7 @@ class SuppressionList:
                 opposed to reports of something that happened at a certain time.
         """
         subject = _subject(change.channel, change.ours, change.theirs)
-        # Otherwise, each of a hundred simultaneous changes of a pair would be attempted fifty times on average.
+        # Otherwise, a hundred simultaneous changes of a pair would each be attempted fifty times on average.
         async with self._locks.setdefault(subject, asyncio.Lock()):
             return await self._record(change, subject, only_if_changed=only_if_changed)
 

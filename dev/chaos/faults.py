@@ -213,16 +213,16 @@ async def small_disk(folder: Path, mebibytes: int) -> AsyncIterator[None]:
     Raises:
         NotPossibleError: the user must not mount file systems.
     """
-    await _run("mkdir", "-p", str(folder))
-    if await _run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)):
+    await run("mkdir", "-p", str(folder))
+    if await run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)):
         raise NotPossibleError("only root can mount a file system")
     try:
         yield
     finally:
-        await _run("umount", "--lazy", str(folder))
+        await run("umount", "--lazy", str(folder))
 
 
-async def _run(*command: str) -> int:
+async def run(*command: str) -> int:
     """Run a command without showing its output, and return its exit status."""
     silent = asyncio.subprocess.DEVNULL
     try:

@@ -161,12 +161,16 @@ class Load:
             for offset in range(clients):
                 group.create_task(client(offset))
 
-    async def send(self, channel: str) -> Item:
-        """Send a single message, and return it once it is accepted."""
+    async def send(self, channel: str, *, key: str | None = None) -> Item:
+        """Send a single message, and return it once it is accepted.
+
+        Args:
+            channel: the channel.
+            key: its idempotency key, if it is not to have one of its own.
+        """
         self._bursts += 1
         name = f"{self._tag}-{channel}-single-{self._bursts}"
-        await self._send_one(channel, name, _BURST_FROM, self._bursts)
-        return self.record.sends[-1]
+        return await self._send_one(channel, name, _BURST_FROM, self._bursts, key)
 
     async def flood(self, channel: str, *, clients: int, seconds: float) -> None:
         """Make requests with this many clients at the same time, none of which is repeated.
@@ -217,7 +221,13 @@ class Load:
             if number % _REPEAT_EVERY == 0:
                 await self._send_one(channel, name, conversation, number)
 
-    async def _send_one(self, channel: str, name: str, conversation: int, number: int) -> None:
+    async def repeat(self, item: Item, key: str) -> None:
+        """Request an accepted message of `send` again, with the same key."""
+        await self._send_one(item.channel, item.name, _BURST_FROM, item.place[1], key)
+
+    async def _send_one(
+        self, channel: str, name: str, conversation: int, number: int, key: str | None = None
+    ) -> Item:
         """Request a message until it is accepted, and note whether its id differs from the first one."""
         item = Item(name, channel, (f"{channel}-{conversation}", number))
         ours, theirs = _addresses(channel, conversation)
@@ -229,10 +239,11 @@ class Load:
             item,
             lambda: f"{self._stack.gateway_url}/api/messages/{channel}",
             payload,
-            {"Idempotency-Key": f'"{name}"'},
+            {"Idempotency-Key": f'"{key or name}"'},
         )
         if item.id and item.id != self._accepted.setdefault(name, item.id):
             self.record.differing.append(name)
+        return item
 
     async def _receive(self, channel: str, provider: int) -> None:
         id_field = {"sms": "messaging_provider_id", "email": "xillio_id"}[channel]

@@ -3,12 +3,14 @@
     python -m services.ingest.rebuild
 
 The rows are set aside in the schema `former`, the streams are stored again, and the rows that the streams do
-not contain are brought back. If the command is interrupted, it continues when it is run again.
+not contain are brought back. If the command is interrupted, it continues when it is run again. Only one
+rebuild can run at a time.
 """
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -38,6 +40,9 @@ _FIRST_LOCK_TIMEOUT = "2s"
 _LOCK_SECONDS = 120
 _BUSY = {"55P03", "40P01"}
 """The SQLSTATEs of a lock that is not available, and of a deadlock."""
+
+_ADVISORY_LOCK = 8_073_117_420_416
+"""The number of the lock of PostgreSQL that a rebuild holds; it has no meaning."""
 
 _POLL_SECONDS = 0.5
 _REPORT_EVERY = 20
@@ -94,6 +99,10 @@ _BRING_BACK_CONVERSATIONS = (
 )
 
 
+class RebuildInProgressError(Exception):
+    """Another process is rebuilding the database."""
+
+
 class RebuildSettings(BusSettings, DatabaseSettings):
     """The settings of the command."""
 
@@ -114,13 +123,30 @@ async def rebuild(engine: AsyncEngine, jetstream: JetStreamContext) -> int:
     """Rebuild the database, and return the number of rows that the streams no longer contained.
 
     Raises:
+        RebuildInProgressError: another process is doing so; nothing was changed.
         sqlalchemy.exc.DBAPIError: the database is not available, or its tables stayed in use for two minutes.
         nats.js.errors.APIError: JetStream rejected a request.
     """
-    if not await _is_begun(engine):
-        await _set_aside(engine)
-    await _replay(jetstream)
-    return await _bring_back(engine)
+    async with _exclusively(engine):
+        if not await _is_begun(engine):
+            await _set_aside(engine)
+        await _replay(jetstream)
+        return await _bring_back(engine)
+
+
+@asynccontextmanager
+async def _exclusively(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Hold an advisory lock, which PostgreSQL releases if this process ends."""
+    lock = {"lock": _ADVISORY_LOCK}
+    # Without a transaction, which would be open all the time.
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        if not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock):
+            raise RebuildInProgressError
+        try:
+            yield
+        finally:
+            with suppress(DBAPIError):
+                await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
 
 
 async def _is_begun(engine: AsyncEngine) -> bool:
@@ -226,6 +252,8 @@ async def main() -> None:
     async with administering(settings, program="rebuild") as jetstream:
         try:
             kept = await rebuild(engine, jetstream)
+        except RebuildInProgressError:
+            sys.exit("rebuild: another rebuild of this database is in progress; nothing was changed")
         except (DBAPIError, OSError) as exc:
             reason = str(exc.orig if isinstance(exc, DBAPIError) else exc).partition("\n")[0]
             sys.exit(f"rebuild: {reason}; run it again")

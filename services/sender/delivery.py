@@ -119,6 +119,14 @@ class Deliverer:
             # outcome.
             return HandBack(_SOON)
 
+    async def schedule_again(self, request: DeliveryRequest, at: datetime) -> None:
+        """Schedule the same step of a message once more, for a time in the past.
+
+        Raises:
+            BusUnavailableError: NATS does not answer.
+        """
+        await self._events.schedule(request, time=at, due=at)
+
     async def _take_step(
         self, request: DeliveryRequest, origin: Origin, begin: Callable[[], None], facts: Facts
     ) -> Outcome:

@@ -54,7 +54,7 @@ class EventPublisher:
         # again.
         match entry.state:
             case DeliveryState.RETRYING | DeliveryState.DEFERRED:
-                await self._schedule(next_request(request, entry), entry)
+                await self.schedule(next_request(request, entry), time=entry.at, due=entry.due or entry.at)
             case DeliveryState.FAILED:
                 await self._publish_dead_letter(request, entry, origin)
             case DeliveryState.EXPIRED if entry.at < request.expires_at + LEDGER_GRACE:
@@ -81,11 +81,21 @@ class EventPublisher:
         subject = event_subject(message.channel, report.status)
         await self._publisher.publish(Stream.EVENTS, Outgoing(subject, event.id, event.encode()))
 
-    async def _schedule(self, request: DeliveryRequest, entry: LedgerEntry) -> None:
+    async def schedule(self, request: DeliveryRequest, *, time: datetime, due: datetime) -> None:
+        """Schedule a step of a message.
+
+        Args:
+            request: the message and its step.
+            time: when this was decided.
+            due: when the step is to be taken.
+
+        Raises:
+            BusUnavailableError: NATS does not answer.
+        """
         message = request.message
-        event = delivery_due(request, time=entry.at)
+        event = delivery_due(request, time=time)
         target = delayed_due_subject(message.channel, message.conversation_key, message.id)
-        headers = {"Nats-Schedule": f"@at {_rfc3339(entry.due or entry.at)}", "Nats-Schedule-Target": target}
+        headers = {"Nats-Schedule": f"@at {_rfc3339(due)}", "Nats-Schedule-Target": target}
         subject = delayed_wait_subject(message.id)
         # There is no id for deduplication: the server has to accept this schedule again after an older one,
         # published late, has replaced it.

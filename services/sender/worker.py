@@ -187,6 +187,7 @@ class _ChannelWorker:
             capacity=_CAPACITY,
             key_of=_conversation_of if consumer.is_pinned else lambda _: None,
             may_read=lambda: self._deliverer.can_send(self._channel),
+            move=self._processor.move,
         )
         self._membership.hold(consumer.name)
         task = supervision.supervise(f"reader of {consumer.name}", self._readers[consumer].run())
@@ -224,12 +225,27 @@ class Processor:
                 await self._dead_letters.publish(message.payload, exc, message.origin, at=message.stored_at)
                 return Done()
 
+    async def move(self, message: StreamMessage) -> bool:
+        """Move a message to DELAYED that would be returned and has moved often, perhaps untried.
+
+        Raises:
+            BusUnavailableError: NATS does not answer.
+        """
+        if not _moves_often(message):
+            return False
+        try:
+            request = _decode_request(message.payload)
+        except BadMessageError:
+            return False
+        await self._deliverer.schedule_again(request, message.stored_at)
+        return True
+
 
 def _moves_often(message: StreamMessage) -> bool:
     """Return whether a message has moved between processes so often that it must not wait any longer.
 
-    Each time that a process stops and returns it counts as a delivery. The message is deferred before these
-    reach the limit, which is meant for messages that crash their process; in DELAYED, the count starts again.
+    Each time that a process stops and returns it counts as a delivery. The message is moved to DELAYED before
+    these reach the limit, which is meant for messages that crash their process. There, it starts again.
     """
     return message.deliveries > MAX_DELIVER // 2
 

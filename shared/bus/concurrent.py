@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.consumer import StreamMessage, stream_message
-from shared.bus.processing import CONFIRMATION_TIMEOUT, CONNECTION_ERRORS, Process, Processing
+from shared.bus.processing import CONFIRMATION_TIMEOUT, CONNECTION_ERRORS, Move, Process, Processing, never
 from shared.bus.topology import PIN_GROUP, Consumer
 
 _log = structlog.get_logger()
@@ -75,6 +75,7 @@ class ConcurrentReader:
             the same key. It only bounds the memory: `process` limits how many are sent concurrently.
         key_of: returns the key of a message; messages with the same key are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
+        move: called for each message that would be returned unfinished when the reader stops.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ConcurrentReader:
         capacity: int,
         key_of: Callable[[StreamMessage], str | None] = lambda _: None,
         may_read: Callable[[], bool] = lambda: True,
+        move: Move = never,
     ) -> None:
         self._bus = bus
         self._consumer = consumer
@@ -94,7 +96,7 @@ class ConcurrentReader:
         # The first message is read alone: if it crashes the process, it interrupts no others.
         self._capacity = 1
         self._processing = Processing(
-            bus, consumer, process, key_of=key_of, is_able=may_read, on_finished=self._make_room
+            bus, consumer, process, key_of=key_of, is_able=may_read, on_finished=self._make_room, move=move
         )
         self._requested = 0
         self._requested_at = 0.0

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
+import structlog
+
 from shared import supervision
 from shared.bus.streams import Lag, Streams
 from shared.bus.topology import Consumer
@@ -17,6 +19,8 @@ from shared.observability.metrics import (
     CONSUMER_PENDING,
 )
 
+_log = structlog.get_logger()
+
 _INTERVAL = 5
 """Seconds."""
 
@@ -27,13 +31,14 @@ _METRICS = (CONSUMER_PENDING, CONSUMER_ACK_PENDING, CONSUMER_OLDEST, CONSUMER_MI
 
 
 async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]]) -> None:
-    """Keep the metrics up to date until the task is cancelled.
+    """Keep the metrics up to date, and log which consumers are missing, until the task is cancelled.
 
     Args:
         streams: measures the lag.
         consumers: returns the consumers to measure; the metrics of all others are removed.
     """
     exported: set[Consumer] = set()
+    missing: set[Consumer] = set()
     for number in count():
         current = consumers()
         for consumer in exported.difference(current):
@@ -43,12 +48,20 @@ async def watch_lag(streams: Streams, consumers: Callable[[], Sequence[Consumer]
         for consumer in current:
             supervision.beat()
             with_age = consumer in new or number % _AGE_EVERY == 0
-            await supervision.patiently(_measure(streams, consumer, with_age=with_age))
+            is_missing = await supervision.patiently(_measure(streams, consumer, with_age=with_age))
+            if is_missing and consumer not in missing:
+                _log.error("consumer_missing", stream=consumer.stream, consumer=consumer.name)
+            if is_missing is not None:
+                (missing.add if is_missing else missing.discard)(consumer)
         await supervision.patiently(asyncio.sleep(_INTERVAL))
 
 
-async def _measure(streams: Streams, consumer: Consumer, *, with_age: bool) -> None:
-    """Export the lag, or NaN if it is unknown: the last known value would look like a current one."""
+async def _measure(streams: Streams, consumer: Consumer, *, with_age: bool) -> bool | None:
+    """Export the lag, or NaN if it is unknown: the last known value would look like a current one.
+
+    Returns:
+        Whether the consumer is missing, or None if that is unknown.
+    """
     labels = (consumer.stream, consumer.name)
     try:
         lag = await streams.lag(consumer)
@@ -62,6 +75,8 @@ async def _measure(streams: Streams, consumer: Consumer, *, with_age: bool) -> N
     except BusUnavailableError:
         for metric in _METRICS:
             metric.labels(*labels).set(math.nan)
+        return None
+    return lag is None
 
 
 async def _age(streams: Streams, consumer: Consumer, lag: Lag) -> float:

@@ -44,6 +44,15 @@ Begin = Callable[[], None]
 Process = Callable[[StreamMessage, Begin], Awaitable[Outcome]]
 
 
+Move = Callable[[StreamMessage], Awaitable[bool]]
+"""Stores a message again, so that its deliveries are counted from the beginning, or returns False."""
+
+
+async def never(_: StreamMessage) -> bool:
+    """Move no message."""
+    return False
+
+
 class ClosedError(Exception):
     """The reader is stopping and starts no more messages."""
 
@@ -81,6 +90,7 @@ class Processing:
         key_of: returns the key of a message; messages with the same key are processed in order.
         is_able: returns whether messages can be processed.
         on_finished: called whenever a message has left the process.
+        move: called for each message that would be returned unfinished.
 
     Attributes:
         held: the messages, by sequence.
@@ -97,6 +107,7 @@ class Processing:
         key_of: Callable[[StreamMessage], str | None],
         is_able: Callable[[], bool],
         on_finished: Callable[[], None],
+        move: Move = never,
     ) -> None:
         self._bus = bus
         self._consumer = consumer
@@ -104,6 +115,7 @@ class Processing:
         self._key_of = key_of
         self._is_able = is_able
         self._on_finished = on_finished
+        self._move = move
         self.held: dict[int, Held] = {}
         self.held_bytes = 0
         self.stopping = asyncio.Event()
@@ -279,15 +291,27 @@ class Processing:
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
     async def return_unsettled(self) -> None:
-        """Return the messages that are not finished, in their order."""
-        returned = [*self._unsettled, *(held for held in self.held.values() if not held.settled)]
-        returned.sort(key=lambda held: held.message.origin.sequence)
+        """Return the messages that are not finished, in their order, unless they are moved instead."""
+        unfinished = [*self._unsettled, *(held for held in self.held.values() if not held.settled)]
+        unfinished.sort(key=lambda held: held.message.origin.sequence)
+        are_moved = await asyncio.gather(*map(self._move_away, unfinished))
+        returned = [held for held, is_moved in zip(unfinished, are_moved, strict=True) if not is_moved]
         with suppress(*CONNECTION_ERRORS):
             for held in returned[:-1]:
                 await self._reply(held, NAK)
             for held in returned[-1:]:
                 # The server confirms the last one. The consumer may serve another process only after that.
                 await self._bus.client.request(held.reply, NAK, timeout=CONFIRMATION_TIMEOUT)
+
+    async def _move_away(self, held: Held) -> bool:
+        try:
+            async with asyncio.timeout(CONFIRMATION_TIMEOUT):
+                is_moved = await self._move(held.message)
+        except (UnavailableError, TimeoutError):
+            return False
+        if is_moved:
+            await self._settle(held, _ACK)
+        return is_moved
 
     async def pause(self, seconds: float) -> None:
         """Wait until the time is over or the processing stops."""

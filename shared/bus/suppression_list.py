@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -61,6 +62,7 @@ class SuppressionList:
             bus, publisher, IDEMPOTENCY_BUCKET, Event[SuppressionChange]
         )
         self._index = SuppressionIndex(bus)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def suppression_of(self, message: Message) -> SuppressionChange | None:
         """Return an opt-out that forbids a message: from its sender, its group, or all our addresses.
@@ -101,6 +103,13 @@ class SuppressionList:
                 opposed to reports of something that happened at a certain time.
         """
         subject = _subject(change.channel, change.ours, change.theirs)
+        # Otherwise, a hundred simultaneous changes of a pair would each be attempted fifty times on average.
+        async with self._locks.setdefault(subject, asyncio.Lock()):
+            return await self._record(change, subject, only_if_changed=only_if_changed)
+
+    async def _record(
+        self, change: SuppressionChange, subject: str, *, only_if_changed: bool
+    ) -> SuppressionChange:
         while True:
             found, known = await self._read(change.channel, change.ours, change.theirs)
             state = known.state if known else SuppressionState.OPTED_IN
@@ -120,7 +129,7 @@ class SuppressionList:
             try:
                 await self._changes.put(subject, event, after=found, id_=event.id)
             except RevisionConflictError:
-                continue  # somebody else recorded a change in the meantime
+                continue  # another process recorded a change in the meantime
             SUPPRESSION_CHANGES.labels(change.channel, change.state, change.source).inc()
             _log.info(_LOG_EVENTS[change.state], suppression=str(change.key), source=change.source)
             return change

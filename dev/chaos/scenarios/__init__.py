@@ -1,6 +1,8 @@
 """The scenarios, grouped by subject, and the order in which they are played."""
 
 from dev.chaos.scenarios import (
+    clocks,
+    keys,
     kills,
     logs,
     partitions,
@@ -23,5 +25,7 @@ SCENARIOS = (
     *logs.SCENARIOS,
     *stuck.SCENARIOS,
     *stores.SCENARIOS,
+    *clocks.SCENARIOS,
+    keys.SCENARIO,
     *kills.SCENARIOS,
 )

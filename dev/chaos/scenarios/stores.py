@@ -6,11 +6,11 @@ from pathlib import Path
 from signal import Signals
 
 from nats.js import JetStreamContext
-from prometheus_client.parser import text_string_to_metric_families
 
 from dev.chaos import faults
 from dev.chaos.account import id_of_unreadable, stored
 from dev.chaos.errors import ChaosError
+from dev.chaos.metrics import total
 from dev.chaos.scene import WARM_UP, Scenario, Scene
 from dev.chaos.stack import NATS, Stack
 from shared.bus.topology import INGEST_CONSUMERS, Consumer, Stream, sender_shards
@@ -148,13 +148,7 @@ async def _counted(stack: Stack, expected: int) -> int:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _COUNTED_WITHIN
     while True:
-        response = await stack.http.get(f"{stack.health_url(_INGEST)}/metrics")
-        counted = sum(
-            int(sample.value)
-            for family in text_string_to_metric_families(response.raise_for_status().text)
-            for sample in family.samples
-            if sample.name == "messaging_lost_total"
-        )
+        counted = await total(stack, stack.health_url(_INGEST), "messaging_lost_total")
         if counted >= expected or loop.time() > deadline:
             return counted
         await asyncio.sleep(WARM_UP)

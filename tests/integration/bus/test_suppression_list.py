@@ -1,12 +1,15 @@
 """A message changes the suppression list once, however long ago the server has forgotten its id."""
 
+import asyncio
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from nats.js import JetStreamContext
 
 from shared.bus.client import Bus
+from shared.bus.key_value import KeyValueStore
 from shared.bus.publisher import Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream
@@ -88,3 +91,21 @@ async def test_an_old_start_that_is_replayed_does_not_undo_a_later_stop(
     # The clocks of two gateways may differ, and an old STOP is better than none.
     assert (await suppressions.record(change(5, IN, "start again"))).state is IN
     assert (await suppressions.record(change(0, OUT, "old stop"))).state is OUT
+
+
+async def test_many_changes_of_a_pair_at_the_same_time_do_not_conflict(
+    suppressions: SuppressionList, monkeypatch: pytest.MonkeyPatch, jetstream: JetStreamContext
+) -> None:
+    attempts = 0
+    put = KeyValueStore.put
+
+    async def count(*args: Any, **options: Any) -> object:  # noqa: ANN401 - those of `put`
+        nonlocal attempts
+        attempts += 1
+        return await put(*args, **options)
+
+    monkeypatch.setattr(KeyValueStore, "put", count)
+    changes = [change(0, (OUT, IN)[number % 2], str(number)) for number in range(40)]
+    await asyncio.gather(*map(suppressions.record, changes))
+    assert attempts == 40
+    assert (await jetstream.stream_info(Stream.SUPPRESSIONS)).state.messages == 40

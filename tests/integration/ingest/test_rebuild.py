@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from services.ingest import rebuild as module
-from services.ingest.rebuild import rebuild
+from services.ingest.rebuild import RebuildInProgressError, rebuild
 from services.ingest.repository import Repository
 from services.ingest.worker import Worker
 from shared.bus.client import connect
@@ -84,6 +84,29 @@ async def test_an_interrupted_rebuild_continues(
         monkeypatch.undo()
     assert await contents(engine) != before
     await rebuild(engine, jetstream)
+    assert await contents(engine) == before
+
+
+@pytest.mark.usefixtures("working")
+async def test_only_one_rebuild_can_run_at_a_time(
+    engine: AsyncEngine, nats_url: str, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = module._replay  # noqa: SLF001
+    refusals = []
+
+    async def rebuild_meanwhile(_: JetStreamContext) -> None:
+        with pytest.raises(RebuildInProgressError) as refusal:
+            await rebuild(engine, jetstream)
+        refusals.append(refusal)
+        await replay(jetstream)
+
+    await publish(nats_url, of_all_kinds())
+    await until_all_is_read(nats_url)
+    before = await contents(engine)
+    monkeypatch.setattr(module, "_replay", rebuild_meanwhile)
+    await rebuild(engine, jetstream)
+    await rebuild(engine, jetstream)  # the lock is free again
+    assert len(refusals) == 2
     assert await contents(engine) == before
 
 

@@ -1,11 +1,13 @@
 """Limits and pauses that apply across several processes, which share a real NATS."""
 
 import asyncio
+import json
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerInfo
 from prometheus_client import REGISTRY
 
@@ -20,12 +22,15 @@ from shared.bus.topology import (
     CONSUMERS,
     LIMITS_BUCKET,
     MAX_DELIVER,
+    PIN_GROUP,
     Stream,
     delayed_due_subject,
     sender_delayed,
+    sender_shards,
 )
 from shared.channels import Channel
 from shared.events import delivery_due
+from shared.ids import partition_of
 from shared.message import DeliveryRequest
 from tests import messages, providers
 from tests.integration.sender.conftest import Harness, SenderFactory
@@ -236,6 +241,63 @@ async def test_senders_that_stop_at_the_same_time_return_each_message_once_each(
     assert len(await harness.provider.messages()) == 1 + waiting
 
 
+async def test_a_message_that_was_returned_forty_times_and_never_tried_is_sent(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    """It waits behind another message of its conversation whenever its sender stops."""
+    await harness.provider.behave(latency_ms=4_000)
+    message = await harness.accept()
+    delivered = await return_new(harness, message, 20)
+    before = await harness.accept(messages.request(messages.message(body="before")))
+    async with sender() as worker:
+        await eventually(lambda: is_requested(harness))
+        count = await deliveries(harness)
+        await delivered.nak()
+        await eventually(lambda: is_delivered_again(harness, count))
+        await worker.stop()
+    assert (await harness.provider.stats())["requests"] == 1
+    await return_due(harness, 20)
+    await harness.provider.recover()
+    async with sender():
+        await harness.wait_for_status(message, "sent")
+        await eventually(harness.is_idle)
+    assert await harness.statuses(before) == ["sent"]
+    assert (await harness.provider.stats())["requests"] == 2
+
+
+async def is_requested(harness: Harness) -> bool:
+    return bool((await harness.provider.stats())["requests"] == 1)
+
+
+async def is_delivered_again(harness: Harness, before: int) -> bool:
+    return await deliveries(harness) > before
+
+
+async def return_new(harness: Harness, request: DeliveryRequest, times: int) -> Msg:
+    """Return the only new message this often, and then return the message as it was delivered once more."""
+    client = harness.bus.client
+    [shard] = (
+        each
+        for each in sender_shards(Channel.SMS)
+        if f"outbound.sms.transactional.{partition_of(request.message.conversation_key)}.*"
+        in each.filter_subjects
+    )
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{shard.stream}.{shard.name}"
+    question: dict[str, object] = {"batch": 1, "expires": 10**10, "group": PIN_GROUP}
+    for number in range(times + 1):
+        await client.publish(subject, json.dumps(question).encode(), reply=inbox)
+        delivered = await subscription.next_msg(timeout=10)
+        question["id"] = (delivered.headers or {})["Nats-Pin-Id"]
+        if number < times:
+            await delivered.nak()
+    unpin = f"$JS.API.CONSUMER.UNPIN.{shard.stream}.{shard.name}"
+    await client.request(unpin, json.dumps({"group": PIN_GROUP}).encode())
+    await subscription.unsubscribe()
+    return delivered
+
+
 async def infos(harness: Harness) -> list[ConsumerInfo]:
     return [
         await harness.bus.jetstream.consumer_info(each.stream, each.name)
@@ -259,7 +321,12 @@ async def return_often(harness: Harness, request: DeliveryRequest, times: int) -
     subject = delayed_due_subject(message.channel, message.conversation_key, message.id)
     event = delivery_due(request, time=messages.now())
     await harness.publisher.publish(Stream.DELAYED, Outgoing(subject, None, event.encode()))
-    consumer = sender_delayed(message.channel)
+    await return_due(harness, times)
+
+
+async def return_due(harness: Harness, times: int) -> None:
+    """Return the only message that is due this often."""
+    consumer = sender_delayed(Channel.SMS)
     subscription = await harness.bus.jetstream.pull_subscribe_bind(consumer.name, stream=consumer.stream)
     for _ in range(times):
         [delivered] = await subscription.fetch(1)

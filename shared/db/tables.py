@@ -129,6 +129,7 @@ class Message(Base):
             conversation (`place_in_time`).
         created_at: when the gateway accepted the message; it orders those that were written at the same time.
         email: the fields `EMAIL_FIELDS` that have a value; null if there are none.
+        metadata_: the column `metadata`, whose name SQLAlchemy reserves.
     """
 
     __tablename__ = "messages"
@@ -168,6 +169,8 @@ class Message(Base):
     priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
     warnings: Mapped[list[str]] = mapped_column(server_default="{}")
     email: Mapped[dict[str, Any] | None]
+    reference: Mapped[str | None]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
 

@@ -29,9 +29,11 @@ from shared.status import Status
 from shared.validation import (
     Attachments,
     Email,
+    Metadata,
     Moment,
     Phone,
     RecipientPhone,
+    Reference,
     SmsText,
     Subject,
     Text,
@@ -85,6 +87,14 @@ class SendRequest(BaseModel):
         strict=False,  # a body with faults is validated as Python values, in which this is a string
         description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
         "messages of the same priority are sent in order",
+    )
+
+    reference: Reference | None = Field(
+        default=None,
+        description="Your own id for the message, such as that of an order; it need not be unique",
+    )
+    metadata: Metadata | None = Field(
+        default=None, description="Your own data about the message: up to 16 keys with texts"
     )
 
     @model_validator(mode="after")
@@ -247,6 +257,10 @@ class MessageResponse(BaseModel):
     priority: Priority = Field(examples=[Priority.TRANSACTIONAL])
     warnings: list[str] = Field(
         description="The parts of an inbound message that could not be read, in words", examples=[[]]
+    )
+    reference: str | None = Field(description="The sender's own id for the message", examples=["order-17"])
+    metadata: Annotated[dict[str, str], BeforeValidator(lambda given: given or {})] = Field(
+        description="The sender's own data about the message", examples=[{"customer": "4711"}]
     )
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it

@@ -74,7 +74,7 @@ async def migrate_online() -> None:
     except DBAPIError as exc:
         if getattr(exc.orig, "sqlstate", None) not in _IN_USE:
             raise
-        sys.exit("migrate: a table was in use; nothing was changed, try again")
+        sys.exit("migrate: a table was in use; try again")
     finally:
         await connection.close()
 

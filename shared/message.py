@@ -51,6 +51,8 @@ class Message(FrozenModel):
         provider: the provider that delivered the message to us; only for inbound messages.
         provider_message_id: that provider's id for the message.
         warnings: the parts of an inbound message that could not be read, in words.
+        reference: the client's own id for an outbound message.
+        metadata: the client's own data about an outbound message.
     """
 
     id: MessageId
@@ -82,6 +84,8 @@ class Message(FrozenModel):
     provider: str | None = None
     provider_message_id: str | None = None
     warnings: list[str] = Field(default_factory=list)
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
 
     @classmethod
     def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model

@@ -37,6 +37,10 @@ _MAX_ATTACHMENTS = 10
 _MAX_URL = 2_048
 _MAX_PROVIDER_ID = 255
 _MAX_ERROR_CODE = 64
+_MAX_REFERENCE = 255
+_MAX_METADATA = 16
+_MAX_METADATA_KEY = 64
+_MAX_METADATA_VALUE = 512
 _MAX_NUMBER = 2**53
 _MAX_FAULTS = 20
 _MAX_FIELD_NAME = 100
@@ -256,6 +260,23 @@ ProviderId = Annotated[
     Field(min_length=1, max_length=_MAX_PROVIDER_ID, json_schema_extra=_LINE_SCHEMA),
     AfterValidator(_line),
 ]
+Reference = Annotated[
+    str,
+    Field(min_length=1, max_length=_MAX_REFERENCE, json_schema_extra=_LINE_SCHEMA),
+    AfterValidator(_line),
+]
+MetadataKey = Annotated[
+    str,
+    Field(min_length=1, max_length=_MAX_METADATA_KEY, json_schema_extra=_LINE_SCHEMA),
+    AfterValidator(_line),
+]
+MetadataValue = Annotated[
+    str,
+    Field(max_length=_MAX_METADATA_VALUE, json_schema_extra=_TEXT_SCHEMA),
+    AfterValidator(_text),
+]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=_MAX_METADATA)]
+
 _REASON_SCHEMA = {"minLength": 1, "pattern": TEXT_PATTERN}
 ResolutionReason = Annotated[
     str,

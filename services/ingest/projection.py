@@ -69,7 +69,7 @@ def _row(table: Table, model: BaseModel, **computed: object) -> Row:
 @cache
 def _common_names(table: Table, model: type[BaseModel]) -> frozenset[str]:
     """Return the names of the columns that are fields of a model."""
-    return frozenset(table.__table__.columns.keys() & model.model_fields.keys())
+    return frozenset(name for name in model.model_fields if name in table.__table__.columns)
 
 
 def _project_request(event: Event[DeliveryRequest]) -> Projection:

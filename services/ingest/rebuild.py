@@ -59,7 +59,14 @@ _MODELS: tuple[type[tables.Base], ...] = (
     tables.DeadLetterResolution,
     tables.SuppressionChange,
 )
-_NAMES = ", ".join(model.__tablename__ for model in _MODELS)
+_DERIVED: tuple[type[tables.Base], ...] = (
+    tables.ParticipantMessage,
+    tables.MessageMetadata,
+    tables.Suppression,
+)
+"""The tables that triggers fill again."""
+
+_NAMES = ", ".join(model.__tablename__ for model in (*_MODELS, *_DERIVED))
 
 _BRING_BACK_CONVERSATIONS = (
     """

@@ -2,7 +2,9 @@
 
 Each row records a fact; it is inserted once and never changed. The status of a message is derived when it is
 read, from its events and receipts (the view `message_history`), so that their order of arrival does not
-matter. The only exceptions are the columns of `conversations` that a trigger maintains.
+matter. The only exceptions are what triggers maintain for lists, in the transaction that inserts the facts:
+the last messages of conversations, the states of dead letters, and the tables `participant_messages`,
+`message_metadata` and `suppressions`.
 """
 
 from datetime import datetime
@@ -92,7 +94,12 @@ class Conversation(Base):
     __table_args__ = (
         # Each message changes the row. Only this index contains a column that changes; any other index like
         # it would make each message more expensive.
-        Index("ix_conversations_last_message_at_id", text("last_message_at DESC"), text("id DESC")),
+        Index(
+            "ix_conversations_channel_last_message_at",
+            "channel",
+            text("last_message_at DESC"),
+            text("id DESC"),
+        ),
         _is_one_of("channel", Channel),
         CheckConstraint("message_count >= 0", name="message_count"),
     )
@@ -110,15 +117,28 @@ class Conversation(Base):
 
 
 class ConversationParticipant(Base):
+    """A participant of a conversation.
+
+    Attributes:
+        last_message_at: that of the conversation, by which those of a participant are listed; maintained by
+            the triggers on `messages`.
+    """
+
     __tablename__ = "conversation_participants"
     __table_args__ = (
-        Index("ix_conversation_participants_participant_id", "participant_id", "conversation_id"),
+        Index(
+            "ix_conversation_participants_last_message_at",
+            "participant_id",
+            text("last_message_at DESC"),
+            text("conversation_id DESC"),
+        ),
     )
 
     conversation_id: Mapped[int] = mapped_column(
         ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True
     )
     participant_id: Mapped[int] = mapped_column(ForeignKey("participants.id"), primary_key=True)
+    last_message_at: Mapped[datetime | None]
 
 
 class Message(Base):
@@ -129,6 +149,7 @@ class Message(Base):
             conversation (`place_in_time`).
         created_at: when the gateway accepted the message; it orders those that were written at the same time.
         email: the fields `EMAIL_FIELDS` that have a value; null if there are none.
+        metadata_: the column `metadata`, whose name SQLAlchemy reserves.
     """
 
     __tablename__ = "messages"
@@ -139,6 +160,21 @@ class Message(Base):
             text('place_in_time("timestamp", created_at)'),
             "created_at",
             "id",
+        ),
+        Index("ix_messages_channel_direction_created_at", "channel", "direction", "created_at", "id"),
+        Index(
+            "ix_messages_reference",
+            "reference",
+            "created_at",
+            "id",
+            postgresql_where=text("reference IS NOT NULL"),
+        ),
+        Index(
+            "ix_messages_provider",
+            "provider",
+            "created_at",
+            "id",
+            postgresql_where=text("provider IS NOT NULL"),
         ),
         _is_one_of("channel", Channel),
         _is_one_of("direction", Direction),
@@ -168,8 +204,31 @@ class Message(Base):
     priority: Mapped[str] = mapped_column(server_default=Priority.TRANSACTIONAL)
     warnings: Mapped[list[str]] = mapped_column(server_default="{}")
     email: Mapped[dict[str, Any] | None]
+    reference: Mapped[str | None]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata")
 
     conversation: Mapped[Conversation] = relationship(back_populates="messages", lazy="raise")
+
+
+class ParticipantMessage(Base):
+    """A message of a participant, in either direction; a trigger on `messages` inserts it."""
+
+    __tablename__ = "participant_messages"
+
+    participant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    created_at: Mapped[datetime] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class MessageMetadata(Base):
+    """A key of the metadata of a message; a trigger on `messages` inserts it."""
+
+    __tablename__ = "message_metadata"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 class MessageEvent(Base):
@@ -236,13 +295,21 @@ class DeliveryReceipt(Base):
 class DeadLetter(Base):
     """A dead letter, whose `content` is the dead letter as it is in the stream.
 
-    There is no column for its state, which follows from its resolutions, or from a later generation of its
-    message.
+    Attributes:
+        state: `open`, `replayed` or `discarded`. It follows from its resolutions, or from a later generation
+            of its message; triggers on all three tables maintain it.
     """
 
     __tablename__ = "dead_letters"
     __table_args__ = (
-        Index("ix_dead_letters_created_at", text("created_at DESC"), text("id DESC")),
+        Index("ix_dead_letters_state_created_at", "state", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_dead_letters_reason_state_created_at",
+            "reason",
+            "state",
+            text("created_at DESC"),
+            text("id DESC"),
+        ),
         Index("ix_dead_letters_message_id", "message_id", postgresql_where=text("message_id IS NOT NULL")),
         _is_one_of("direction", Direction),
         _is_one_of("channel", Channel),
@@ -256,6 +323,7 @@ class DeadLetter(Base):
     generation: Mapped[int]
     content: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(server_default="open")
 
 
 class DeadLetterResolution(Base):
@@ -291,13 +359,6 @@ class SuppressionChange(Base):
     __tablename__ = "suppression_changes"
     __table_args__ = (
         Index("ix_suppression_changes_key_occurred_at", "key", "occurred_at"),
-        Index("ix_suppression_changes_theirs", "theirs"),
-        Index(
-            "ix_suppression_changes_opted_out",
-            text("occurred_at DESC"),
-            text("id DESC"),
-            postgresql_where=text(f"state = '{SuppressionState.OPTED_OUT}'"),
-        ),
         _is_one_of("channel", Channel),
         _is_one_of("state", SuppressionState),
     )
@@ -311,4 +372,37 @@ class SuppressionChange(Base):
     source: Mapped[str]
     detail: Mapped[str | None]
     changed_by: Mapped[str | None]
+    occurred_at: Mapped[datetime]
+
+
+class Suppression(Base):
+    """The change that applies to a pair of addresses; a trigger on `suppression_changes` maintains it.
+
+    Attributes:
+        change_id: the id of the change, which has all details.
+    """
+
+    __tablename__ = "suppressions"
+    __table_args__ = (
+        Index(
+            "ix_suppressions_channel_occurred_at",
+            "channel",
+            text("occurred_at DESC"),
+            text("change_id DESC"),
+            postgresql_where=text(f"state = '{SuppressionState.OPTED_OUT}'"),
+        ),
+        Index(
+            "ix_suppressions_theirs",
+            "theirs",
+            text("occurred_at DESC"),
+            text("change_id DESC"),
+            postgresql_where=text(f"state = '{SuppressionState.OPTED_OUT}'"),
+        ),
+    )
+
+    key: Mapped[UUID] = mapped_column(primary_key=True)
+    change_id: Mapped[UUID]
+    channel: Mapped[str]
+    theirs: Mapped[str]
+    state: Mapped[str]
     occurred_at: Mapped[datetime]

@@ -100,6 +100,10 @@ class MessageResponse(BaseModel):
     warnings: list[str] = Field(
         description="The parts of an inbound message that could not be read, in words", examples=[[]]
     )
+    reference: str | None = Field(description="The sender's own id for the message", examples=["order-17"])
+    metadata: Annotated[dict[str, str], BeforeValidator(lambda given: given or {})] = Field(
+        description="The sender's own data about the message", examples=[{"customer": "4711"}]
+    )
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property

@@ -127,7 +127,7 @@ def _require_few_parts(body: bytes) -> None:
     if len(value) > _MAX_PARTS:
         raise InvalidRequestError(Fault("body", f"has more than {_MAX_PARTS} fields"))
     for name, field in value.items():
-        if isinstance(field, list) and len(field) > _MAX_PARTS:
+        if isinstance(field, list | dict) and len(field) > _MAX_PARTS:
             raise InvalidRequestError(Fault(name[:_MAX_PARTS], f"has more than {_MAX_PARTS} elements"))
 
 

@@ -26,9 +26,11 @@ from shared.status import Status
 from shared.validation import (
     Attachments,
     Email,
+    Metadata,
     Moment,
     Phone,
     RecipientPhone,
+    Reference,
     SmsText,
     Subject,
     Text,
@@ -72,6 +74,14 @@ class SendRequest(BaseModel):
         strict=False,  # a body with faults is validated as Python values, in which this is a string
         description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
         "messages of the same priority are sent in order",
+    )
+
+    reference: Reference | None = Field(
+        default=None,
+        description="Your own id for the message, such as that of an order; it need not be unique",
+    )
+    metadata: Metadata | None = Field(
+        default=None, description="Your own data about the message: up to 16 keys with texts"
     )
 
     @model_validator(mode="after")

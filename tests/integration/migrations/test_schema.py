@@ -110,7 +110,7 @@ async def test_only_the_index_of_the_list_has_columns_that_every_message_changes
 
     found = [tuple(row) for row in await connection.execute(query)]
 
-    assert found == [("ix_conversations_last_message_at_id", "last_message_at")]
+    assert found == [("ix_conversations_channel_last_message_at", "last_message_at")]
 
 
 async def test_an_address_may_be_a_participant_in_several_channels_but_once_in_each(

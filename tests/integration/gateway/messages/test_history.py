@@ -79,12 +79,14 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "reference": None,
+        "metadata": {},
         "segments": None,
         "encoding": None,
     }
 
 
-async def test_the_fields_of_an_email_are_shown_wherever_it_is(
+async def test_the_optional_fields_of_a_message_are_shown_wherever_it_is(
     gateway: httpx.AsyncClient, rows: Rows
 ) -> None:
     email = {
@@ -93,7 +95,10 @@ async def test_the_fields_of_an_email_are_shown_wherever_it_is(
         "body_type": "html",
         "cc": [{"spelling": "Cy@example.com", "key": "cy@example.com", "name": "Doe, Cy"}],
     }
-    id_ = await rows.message("ann@example.com", "ben@example.com", direction=Direction.OUTBOUND, email=email)
+    attached = {"reference": "order-17", "metadata": {"order": "17"}}
+    id_ = await rows.message(
+        "ann@example.com", "ben@example.com", direction=Direction.OUTBOUND, email=email, **attached
+    )
 
     message = await get(gateway, f"/api/messages/{id_}")
     [conversation] = (await get(gateway, "/api/conversations"))["items"]
@@ -101,6 +106,7 @@ async def test_the_fields_of_an_email_are_shown_wherever_it_is(
 
     assert message.pop("history") == []
     assert message == listed == conversation["last_message"]
+    assert {name: message[name] for name in attached} == attached
     assert (message["from_name"], message["to_name"]) == ("Ann", None)
     assert (message["text"], message["body_type"]) == ("Hello", "html")
     assert (message["cc"], message["bcc"], message["reply_to"]) == (['"Doe, Cy" <Cy@example.com>'], [], [])

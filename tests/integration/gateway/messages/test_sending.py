@@ -83,6 +83,8 @@ async def test_an_sms_is_accepted_and_published(
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "reference": None,
+        "metadata": {},
         "segments": 1,
         "encoding": "GSM-7",
     }

@@ -93,6 +93,7 @@ def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
         ({"timestamp": "2024-11-01T15:00:00+01:00"}, True),
         ({"send_at": None}, True),
         ({"priority": None}, True),
+        ({"reference": None, "metadata": {}}, True),
         ({"body": "another text"}, False),
         ({"type": "mms"}, False),
         ({"from": "+12016660000"}, False),
@@ -102,6 +103,8 @@ def sms(**changes: Any) -> SmsRequest:  # noqa: ANN401 - any field
         ({"timestamp": "2024-11-01T14:00:01Z"}, False),
         ({"send_at": "2026-11-01T14:00:00Z"}, False),
         ({"priority": Priority.BULK}, False),
+        ({"reference": "order-17"}, False),
+        ({"metadata": {"order": "17"}}, False),
     ],
 )
 def test_the_fingerprint_is_that_of_the_normalised_request(changes: dict[str, Any], *, is_same: bool) -> None:

@@ -309,9 +309,28 @@ async def test_a_message_is_published_with_its_conversation(
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "reference": None,
+        "metadata": {},
         "segments": 1,
         "encoding": "GSM-7",
     }
+
+
+@pytest.mark.parametrize(("path", "payload"), [(SEND_SMS, SMS), (SEND_EMAIL, EMAIL)])
+async def test_a_message_carries_what_its_sender_attaches(
+    client: httpx.AsyncClient, server: JetStream, path: str, payload: dict[str, Any]
+) -> None:
+    attached = {
+        "reference": "r" * 255,
+        "metadata": {"k" * 64: "é" * 512, **{str(number): "" for number in range(15)}},
+    }
+
+    response = await client.post(path, json={**payload, **attached})
+
+    assert response.status_code == 202
+    [event] = events(server, Stream.OUTBOUND)
+    assert event.data.message.model_dump(include={*attached}) == attached
+    assert {name: response.json()[name] for name in attached} == attached
 
 
 async def test_an_email_has_no_segments(client: httpx.AsyncClient) -> None:

@@ -126,6 +126,8 @@ def _readings(text: str, default_region: str) -> Iterator[PhoneNumber]:
     forms = [text, f"+{text}"]
     if text.startswith(str(phonenumbers.country_code_for_region(default_region))):
         forms.reverse()
+    if text.startswith("00"):
+        forms.append(f"+{text[2:]}")  # what most countries dial before an international number
     for form in forms:
         if number := _parse(form, default_region):
             yield _in_current_plan(number)

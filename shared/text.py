@@ -10,6 +10,7 @@ _BREAKS = r"\t\n\r"
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+"
 _MESSAGE_ID = re.compile(rf"\s*<?(?P<id>{_ATOM}@(?:{_ATOM}|\[[A-Za-z0-9.:-]+\]))>?\s*")
+_ID_IN_BRACKETS = re.compile(r"\s*<(?P<id>[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@:\[\]-]+)>\s*")
 _MAX_MESSAGE_ID = 255
 _REFERENCE = re.compile(r"<[^<>]*>|[^\s<>]+")
 _MAX_REFERENCES = 900
@@ -51,9 +52,10 @@ def single_line(text: str, *, limit: int) -> str:
 def message_id_of(text: str | None) -> str | None:
     """Return a Message-ID in angle brackets (RFC 5322, 3.6.4), or None if the text is not one.
 
-    Only the characters that every mail server accepts are allowed, and at most 255 of them.
+    In angle brackets, it need not have exactly one @, since some mail programs create such ids. Only the
+    characters that every mail server accepts are allowed, and at most 255 of them.
     """
-    found = _MESSAGE_ID.fullmatch(text or "")
+    found = _MESSAGE_ID.fullmatch(text or "") or _ID_IN_BRACKETS.fullmatch(text or "")
     return f"<{found['id']}>" if found and len(found["id"]) <= _MAX_MESSAGE_ID else None
 
 

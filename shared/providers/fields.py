@@ -4,13 +4,15 @@ A provider cannot be asked to correct a value, and the whole message would be lo
 that cannot be read are therefore dropped or replaced, and named in the warnings of the validation context.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError, ValidationInfo, WithJsonSchema
 
-from shared.addresses import Address
+from shared.addresses import Address, read_email
 from shared.channels import Channel
+from shared.providers.mail_headers import is_address, mailboxes, name_of
 from shared.text import clean_text
 from shared.times import read_time
 from shared.validation import EMAIL_SCHEMA, PHONE_SCHEMA, Attachments, ProviderId
@@ -22,7 +24,7 @@ _attachments = TypeAdapter(Attachments)
 
 
 def _warn(info: ValidationInfo, warning: str) -> None:
-    warnings, text = (info.context or {})["warnings"], f"{info.field_name}: {warning}"
+    warnings, text = (info.context or {})["warnings"], f"{(info.field_name or '').strip('_')}: {warning}"
     if text not in warnings:
         warnings.append(text)
 
@@ -42,7 +44,15 @@ def _phone(value: object, info: ValidationInfo) -> Address | None:
 
 
 def _email(value: object, info: ValidationInfo) -> Address | None:
-    return _address(value, info, Channel.EMAIL)
+    address = _address(value, info, Channel.EMAIL)
+    if address is None or (is_address(address.spelling) and "(" not in address.spelling):
+        return address
+    # It may be copied from a header, with a comment or several addresses in it.
+    written = [each for each in mailboxes(str(value)) if is_address(each)]
+    if len(written) > 1:
+        _warn(info, "has several addresses; the first one is used")
+    found = read_email(written[0]) if written else None
+    return replace(found, name=name_of(written[0], [str(value)])) if found else address
 
 
 def _text(value: object, info: ValidationInfo) -> str:

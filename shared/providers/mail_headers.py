@@ -200,7 +200,7 @@ def _clean(address: str) -> str:
 def message_id_in(text: str) -> str | None:
     """Return the Message-ID in a header, which may have comments and blanks in it, or None."""
     in_brackets = _BRACKETS.search(text)
-    return message_id_of("".join(in_brackets[1].split()) if in_brackets else text)
+    return message_id_of("".join(in_brackets[0].split()) if in_brackets else text)
 
 
 def parse_date(text: str) -> datetime | None:

@@ -175,6 +175,27 @@ def test_a_sender_is_kept_as_written_if_it_cannot_be_normalised(written: object,
     assert (message.from_key, message.warnings) == (key, [])
 
 
+@pytest.mark.parametrize(
+    ("written", "address", "name", "is_warned"),
+    [
+        ("ann@example.com (Ann Doe)", "ann@example.com", None, False),
+        ("Ann (x) <ann(y)@example.com(z)>", "ann@example.com", "Ann", False),
+        ("Ann Doe ann@example.com", "ann@example.com", None, False),
+        ("Ann <ann@example.com>, ben@example.com", "ann@example.com", "Ann", True),
+        ("ann@example.com ben@example.com", "ann@example.com", None, True),
+        ("MAILER-DAEMON (Mail Delivery System)", "MAILER-DAEMON (Mail Delivery System)", None, False),
+        ("Mail Delivery System <MAILER-DAEMON>", "MAILER-DAEMON", "Mail Delivery System", False),
+    ],
+)
+def test_an_address_of_an_email_may_be_written_as_in_a_header(
+    written: str, address: str, name: str | None, *, is_warned: bool
+) -> None:
+    incoming = parse_message(EMAIL_PATH, {**EMAIL, "from": written})
+
+    assert (incoming.message.from_, incoming.message.from_name) == (address, name)
+    assert ("from: has several addresses; the first one is used" in incoming.message.warnings) is is_warned
+
+
 @pytest.mark.parametrize("withheld", [MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"])
 def test_withheld_senders_are_not_one_person(withheld: object) -> None:
     payload = without(SMS, "from") | ({} if withheld is MISSING else {"from": withheld})

@@ -68,6 +68,7 @@ def test_the_sender_gets_the_chosen_providers_and_their_credentials() -> None:
         ({"SMS_PROVIDERS": "twilio"}, "email", "EMAIL_PROVIDER_PORT"),
         ({"ROUTES": "+12016661234=twilio"}, "email", "EMAIL_PROVIDER_PORT"),
         ({"SMS_PROVIDERS": "twilio", "TWILIO_URL": "http://10.0.0.1:8001"}, "email", "EMAIL_PROVIDER_PORT"),
+        ({"SMS_PROVIDERS": "twilio", "TWILIO_URL": "http://localhost:9001"}, "email", "EMAIL_PROVIDER_PORT"),
         ({"EMAIL_PROVIDER_URL": "https://email.example"}, "sms", "SMS_PROVIDER_PORT"),
         ({"EMAIL_PROVIDERS": "sendgrid"}, "sms", "SMS_PROVIDER_PORT"),
     ],
@@ -86,6 +87,13 @@ def test_a_provider_at_the_address_of_its_mock_is_a_mock() -> None:
     mocks = command(plan, "mocks")
     assert mocks.argv[1:] == ("-m", "mock_providers", "sms", "email")
     assert mocks.environment["TWILIO_AUTH_TOKEN"] == "hunter2"
+
+
+def test_another_process_may_be_in_front_of_a_mock_whose_port_is_set() -> None:
+    recorded = {"SMS_PROVIDERS": "twilio", "TWILIO_URL": "http://127.0.0.1:9001", "SMS_PROVIDER_PORT": "9000"}
+    assert command(planned(recorded)[0], "mocks").argv[1:] == ("-m", "mock_providers", "sms", "email")
+    real = {**recorded, "TWILIO_URL": "http://10.0.0.1:9001"}
+    assert command(planned(real)[0], "mocks").argv[1:] == ("-m", "mock_providers", "email")
 
 
 def test_mocks_get_no_secrets_of_real_providers() -> None:

@@ -1,20 +1,27 @@
-"""No e-mail of a corpus is lost on its way through the gateway, whether it is posted once or again."""
+"""No message of a corpus is lost on its way through the gateway, whether it is posted once or again."""
+
+from collections import Counter
 
 import httpx
 
 from shared.bus.topology import Stream
+from tests.corpus import corpus
 from tests.jetstream import JetStream
-from tests.mails import parsed_mails, raw_mails
 from tests.unit.gateway.in_memory import events
-from tests.webhooks import MULTIPART, SENDGRID_INBOUND, multipart
 
 
-async def test_each_email_is_in_the_stream_once(client: httpx.AsyncClient, server: JetStream) -> None:
-    posts = [multipart(fields) for fields, _ in (*parsed_mails(), *raw_mails())]
-    for body in (*posts, *posts[::20]):
-        response = await client.post(SENDGRID_INBOUND, content=body, headers=MULTIPART)
-        assert response.status_code == 200, response.text
+async def test_each_webhook_is_in_the_streams_once(client: httpx.AsyncClient, server: JetStream) -> None:
+    posts = [*corpus()]
+    for post in (*posts, *posts[::20]):
+        response = await client.post(post.path, content=post.content, headers=post.headers)
+        assert response.is_success, response.text
 
-    bodies = [event.data.message.body.strip() for event in events(server, Stream.INBOUND)]
-    assert bodies == [text for _, text in (*parsed_mails(), *raw_mails())]
-    assert len(bodies) > 300
+    found = [event.data.message for event in events(server, Stream.INBOUND)]
+    readable = [post for post in posts if post.body is not None]
+    assert [(each.from_key, each.body.strip()) for each in found] == [
+        (post.sender, post.body) for post in readable
+    ]
+    unreadable = Counter(post.path for post in posts if post.body is None)
+    kept = Counter(event.data.webhook.path for event in events(server, Stream.DEADLETTER))
+    assert kept == unreadable
+    assert len(found) > 3_000

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from services.sender.attachments import file_name, media_type_of
 from shared.bus import lines
+from shared.downloads import file_name, media_type_of
 from shared.errors import BadMessageError
 from shared.events import decode
 from shared.keywords import keyword_of

@@ -26,6 +26,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from shared.media import media_type_of
 from shared.providers.base import File, MediaCredentials, RejectedError, TemporaryError
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
@@ -39,7 +40,6 @@ _TEMPORARY = {408, 425, 429}
 _KNOWN_STATUSES = frozenset(HTTPStatus)
 _PORTS = {80, 443}
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
-_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838
 
 LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host; raises OSError."""
@@ -210,12 +210,6 @@ class _GzipDecoder:
             return self._decoder.decompress(chunk, limit)
         except zlib.error as exc:
             raise _refused("its server declares gzip, but the content is not gzip data") from exc
-
-
-def media_type_of(content_type: str) -> str:
-    """Return the media type of a Content-Type header, or the most general one if it is invalid."""
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence if _MEDIA_TYPE.fullmatch(essence) else "application/octet-stream"
 
 
 def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:

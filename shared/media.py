@@ -1,11 +1,14 @@
 """The media of inbound messages: the files of an MMS, and the attachments of an e-mail."""
 
+import re
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
 from shared.channels import Channel
 from shared.ids import MediaId, MessageId, media_id
+
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")  # RFC 6838
 
 
 class MediaStatus(StrEnum):
@@ -55,3 +58,9 @@ class MediaReport(BaseModel):
     message_id: MessageId
     channel: Channel
     media: Media
+
+
+def media_type_of(content_type: str) -> str:
+    """Return the media type of a Content-Type header, or the most general one if it is invalid."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence if _MEDIA_TYPE.fullmatch(essence) else "application/octet-stream"

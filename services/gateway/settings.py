@@ -12,7 +12,14 @@ from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
 from shared.keywords import Keyword, Words, words_for
 from shared.providers.generic.settings import WebhookSecretSettings
-from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSettings
+from shared.settings import (
+    BusSettings,
+    DatabaseSettings,
+    MediaSettings,
+    NonEmpty,
+    Port,
+    UnsubscribeSettings,
+)
 
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
 
@@ -21,7 +28,9 @@ def _words(keyword: Keyword, text: str) -> Words:
     return words_for(text.split(","), keyword)
 
 
-class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings):
+class GatewaySettings(
+    BusSettings, DatabaseSettings, MediaSettings, UnsubscribeSettings, WebhookSecretSettings
+):
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:

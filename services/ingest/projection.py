@@ -96,12 +96,12 @@ def _project_request(event: Event[DeliveryRequest]) -> Projection:
 
 def _project_incoming_message(event: Event[IncomingMessage]) -> Projection:
     message = event.data.message
-    return Projection(message, media=[_media_row(message.id, media) for media in message.media])
+    return Projection(message, media=tuple(_media_row(message.id, media) for media in message.media))
 
 
 def _project_media_report(event: Event[MediaReport]) -> Projection:
     report = event.data
-    return Projection(media=[_media_row(report.message_id, report.media)])
+    return Projection(media=(_media_row(report.message_id, report.media),))
 
 
 def _media_row(message_id: MessageId, media: Media) -> Row:

@@ -22,8 +22,9 @@ from shared.bus.topology import (
     suppression_subject,
 )
 from shared.channels import Channel, MessageType
-from shared.downloads import code_of, file_name, media_type_of
+from shared.downloads import code_of, file_name
 from shared.ids import suppression_key
+from shared.media import media_type_of
 from shared.message import IncomingMessage
 from shared.providers.mail import UnsubscribeLinks, subject_of, threading_of
 from shared.providers.sendgrid.inbound import parse_mail

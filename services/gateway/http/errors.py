@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope
 
-from shared.errors import DatabaseUnavailableError, UnavailableError
+from shared.errors import DatabaseUnavailableError, MediaStoreUnavailableError, UnavailableError
 from shared.observability.metrics import REFUSED
 from shared.suppressions import SuppressionChange
 from shared.validation import Fault, faults_of
@@ -42,6 +42,10 @@ ProblemCode = Literal[
     "invalid_request",
     "malformed_body",
     "malformed_request",
+    "media_gone",
+    "media_not_found",
+    "media_not_stored",
+    "media_store_unavailable",
     "message_not_found",
     "method_not_allowed",
     "not_cancelable",
@@ -64,6 +68,7 @@ _RETRY_AFTER = "2"
 """Seconds: a lost connection is restored within about one."""
 
 _DATABASE_UNAVAILABLE = "The database cannot be read at the moment"
+_MEDIA_STORE_UNAVAILABLE = "The store of media does not answer at the moment"
 _BUS_UNAVAILABLE = (
     "NATS does not answer. The request may still have been accepted. "
     "Retry it with the same Idempotency-Key to avoid a duplicate."
@@ -158,13 +163,14 @@ _DESCRIPTIONS = {
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
     409: "Not possible in the current state, for example because the recipient has opted out",
+    410: "The file was deleted from the store",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields are invalid",
     503: (
         "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "
-        "NATS or PostgreSQL does not answer. In the last case, the request may still have been accepted; "
-        "retry it with the same `Idempotency-Key` to avoid a duplicate"
+        "NATS, PostgreSQL or the store of media does not answer. In the last case, the request may still have "
+        "been accepted; retry it with the same `Idempotency-Key` to avoid a duplicate"
     ),
 }
 
@@ -247,6 +253,9 @@ async def _on_unavailable(request: Request, exc: Exception) -> Response:
     if isinstance(exc, DatabaseUnavailableError):
         _report(request, "database_unavailable")
         return problem(503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
+    if isinstance(exc, MediaStoreUnavailableError):
+        _report(request, "media_store_unavailable")
+        return problem(503, "media_store_unavailable", _MEDIA_STORE_UNAVAILABLE, headers=headers)
     _report(request, "bus_unavailable")
     return problem(503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
 

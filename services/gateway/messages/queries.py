@@ -14,6 +14,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     select,
     true,
     tuple_,
@@ -30,8 +31,9 @@ from services.gateway.messages.schemas import (
 )
 from shared.channels import Channel, Direction
 from shared.db.reader import Reader
-from shared.db.tables import Conversation, Message, MessageEvent
+from shared.db.tables import Conversation, Media, Message, MessageEvent
 from shared.db.views import message_history
+from shared.media import MediaStatus
 from shared.message import EMAIL_FIELDS
 from shared.status import Status
 
@@ -39,6 +41,7 @@ Statement = Select[Any]
 
 _message = Message.__table__
 _conversation = Conversation.__table__
+_media = Media.__table__
 
 _MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
 
@@ -50,6 +53,10 @@ _DECIDING_FIRST = (
     message_history.c.event_id,
 )
 """The order in which the decisive report comes first."""
+
+
+_EARLIER_STATUSES = (MediaStatus.PENDING.value, MediaStatus.FAILED.value)
+"""The statuses of a file that give way to others: a file that could not be fetched may be stored later."""
 
 
 class MessageQueries:
@@ -203,6 +210,7 @@ def select_messages(
         "provider": func.coalesce(message.c.provider, sent.c.provider),
         "provider_message_id": func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
         "error": state.c.error,
+        "media": _media_of(message),
     }
     own = [
         column
@@ -212,6 +220,20 @@ def select_messages(
     return select(*own, *(column.label(name) for name, column in derived.items())).select_from(
         source.outerjoin(state, true()).outerjoin(sent, true())
     )
+
+
+def _media_of(message: FromClause) -> ColumnElement[Any]:
+    """Return the files of a message as JSON, each with its latest status; null if there are none."""
+    latest = (
+        select(_media)
+        .where(_media.c.message_id == message.c.id)
+        .distinct(_media.c.position, _media.c.id)
+        .order_by(_media.c.position, _media.c.id, *(_media.c.status == each for each in _EARLIER_STATUSES))
+        .correlate(message)
+        .subquery("latest")
+    )
+    item = func.to_jsonb(literal_column("latest"))
+    return select(func.jsonb_agg(item)).select_from(latest).scalar_subquery()
 
 
 def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:

@@ -22,6 +22,7 @@ from pydantic import (
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
+from shared.media import MediaStatus
 from shared.message import BodyType, Message, Priority
 from shared.phone_numbers import is_sender_id
 from shared.segments import Encoding, segments_of
@@ -207,6 +208,24 @@ class ErrorResponse(BaseModel):
     at: AwareDatetime | None = None
 
 
+class MediaResponse(BaseModel):
+    """A file of an inbound message."""
+
+    id: UUID
+    status: MediaStatus = Field(description="Whether the file can be downloaded from `url`")
+    content_type: str | None = Field(description="Media type, as declared", examples=["image/jpeg"])
+    size: int | None = Field(description="Bytes", examples=[48_213])
+    filename: str | None = Field(description="Name without a path, as declared", examples=["cat.jpg"])
+    reason: str | None = Field(
+        description="Code of the error, if the file finally could not be fetched", examples=[None]
+    )
+
+    @computed_field(description="Path of the file at this service", examples=["/api/media/…"])  # type: ignore[prop-decorator] # as pydantic documents it
+    @property
+    def url(self) -> str:
+        return f"/api/media/{self.id}"
+
+
 class MessageResponse(BaseModel):
     """A message of either direction."""
 
@@ -231,6 +250,9 @@ class MessageResponse(BaseModel):
     cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
     bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
+    media: Annotated[list[MediaResponse], BeforeValidator(lambda value: value or [])] = Field(
+        default=[], description="The files of an inbound message"
+    )
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
     status: Status = Field(examples=[Status.SENT])
     provider: str | None = Field(examples=["generic_sms"])
@@ -267,7 +289,9 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
+        return cls.model_validate(
+            {**dict(message), "media": [], "conversation_id": None, "status": status, "error": None}
+        )
 
 
 class HistoryEntry(BaseModel):

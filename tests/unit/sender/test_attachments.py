@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 from services.sender import attachments
 from services.sender.attachments import Fetch, fetching
 from shared import downloads
-from shared.downloads import LookUp, file_name, is_public, media_type_of
+from shared.downloads import LookUp, file_name, is_public
+from shared.media import media_type_of
 from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
 from tests import messages
 from tests.stand_in import Answer, ReceivedRequest, StandIn, standing_in

@@ -169,8 +169,8 @@ _DESCRIPTIONS = {
     422: "Some fields are invalid",
     503: (
         "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "
-        "NATS, PostgreSQL or the store of media does not answer. In the last case, the request may still have "
-        "been accepted; retry it with the same `Idempotency-Key` to avoid a duplicate"
+        "NATS, PostgreSQL or the store of media does not answer. In the last case, the request may still "
+        "have been accepted; retry it with the same `Idempotency-Key` to avoid a duplicate"
     ),
 }
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     true,
     tuple_,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -232,8 +233,8 @@ def _media_of(message: FromClause) -> ColumnElement[Any]:
         .correlate(message)
         .subquery("latest")
     )
-    item = func.to_jsonb(literal_column("latest"))
-    return select(func.jsonb_agg(item)).select_from(latest).scalar_subquery()
+    files = aggregate_order_by(func.to_jsonb(literal_column("latest")), latest.c.position)
+    return select(func.jsonb_agg(files)).select_from(latest).scalar_subquery()
 
 
 def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:

@@ -289,9 +289,8 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        return cls.model_validate(
-            {**dict(message), "media": [], "conversation_id": None, "status": status, "error": None}
-        )
+        derived = {"conversation_id": None, "status": status, "error": None, "media": []}
+        return cls.model_validate({**dict(message), **derived})
 
 
 class HistoryEntry(BaseModel):

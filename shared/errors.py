@@ -3,7 +3,8 @@
     ServiceError
     ├── UnavailableError        a dependency is unavailable: the same operation may succeed later
     │   ├── BusUnavailableError
-    │   └── DatabaseUnavailableError
+    │   ├── DatabaseUnavailableError
+    │   └── MediaStoreUnavailableError
     └── BadMessageError         the message itself is at fault: it can never be processed
 
 A message handler waits while a dependency is unavailable, and dead-letters a bad message.
@@ -24,6 +25,10 @@ class BusUnavailableError(UnavailableError):
 
 class DatabaseUnavailableError(UnavailableError):
     """PostgreSQL did not answer in time."""
+
+
+class MediaStoreUnavailableError(UnavailableError):
+    """The store of media did not answer, or refused a file, for example because its disk is full."""
 
 
 class BadMessageError(ServiceError):

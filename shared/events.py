@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.errors import BadMessageError
 from shared.ids import EventId, event_id, inbound_message_id
+from shared.media import MediaReport
 from shared.message import DeliveryRequest, FrozenModel, IncomingMessage, IncomingReceipt, StatusReport
 from shared.status import Status
 from shared.suppressions import SuppressionChange
@@ -38,6 +39,7 @@ class EventType(StrEnum):
     DEAD_LETTER_CREATED = "messaging.dead-letter.created.v1"
     DEAD_LETTER_RESOLVED = "messaging.dead-letter.resolved.v1"
     SUPPRESSION_CHANGED = "messaging.suppression.changed.v1"
+    MEDIA_REPORTED = "messaging.media.reported.v1"
 
 
 class Event(FrozenModel, Generic[Data]):
@@ -74,6 +76,7 @@ _MODELS: Mapping[EventType, type[Event[Any]]] = {
     EventType.DEAD_LETTER_CREATED: Event[DeadLetter],
     EventType.DEAD_LETTER_RESOLVED: Event[DeadLetterResolution],
     EventType.SUPPRESSION_CHANGED: Event[SuppressionChange],
+    EventType.MEDIA_REPORTED: Event[MediaReport],
 }
 _MODELS_BY_NAME = {type_.value.encode(): model for type_, model in _MODELS.items()}
 
@@ -234,4 +237,16 @@ def suppression_changed(change: SuppressionChange) -> Event[SuppressionChange]:
         subject=str(change.key),
         time=change.occurred_at,
         data=change,
+    )
+
+
+def media_reported(report: MediaReport, *, time: datetime) -> Event[MediaReport]:
+    """Create the event of a file that was stored, or that cannot be fetched; there is one for each status."""
+    return Event[MediaReport](
+        id=event_id(report.media.id, report.media.status),
+        source="/sender",
+        type=EventType.MEDIA_REPORTED,
+        subject=str(report.message_id),
+        time=time,
+        data=report,
     )

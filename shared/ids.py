@@ -16,6 +16,7 @@ ConversationKey = NewType("ConversationKey", UUID)
 EventId = NewType("EventId", UUID)
 DeadLetterId = NewType("DeadLetterId", UUID)
 SuppressionKey = NewType("SuppressionKey", UUID)
+MediaId = NewType("MediaId", UUID)
 
 PARTITIONS = 64
 
@@ -26,6 +27,7 @@ _EVENTS = UUID("1f7e9b58-93a1-5d8c-a6de-6b8f2c0d4e43")
 _DEAD_LETTERS = UUID("a3d1c6e7-48b2-5f69-8e71-2c9b5d3f6a54")
 _NOTIFICATIONS = UUID("6e0a7c94-1d3b-5f82-9b47-8c5e2f1a0d76")
 _SUPPRESSIONS = UUID("d4b8f2a6-7c15-5e3b-9a84-5f0e6c2b7d65")
+_MEDIA = UUID("7e5c1d90-3b2f-5a47-8f16-9c0d4b8e7a76")
 
 _FNV_OFFSET = 0x811C9DC5
 _FNV_PRIME = 0x01000193
@@ -49,6 +51,11 @@ def inbound_message_id(provider: str, provider_message_id: str, *content: str) -
         content: the addresses and the text, if the provider may use the same id for several messages.
     """
     return MessageId(uuid5(_PROVIDER_MESSAGES, "\n".join((provider, provider_message_id, *content))))
+
+
+def media_id(message_id: MessageId, *file: object) -> MediaId:
+    """Return the id of a file of a message, from its URL, or from its digest and its place in the message."""
+    return MediaId(uuid5(_MEDIA, "\n".join(map(str, (message_id, *file)))))
 
 
 def conversation_key(channel: str, participants: Iterable[str]) -> ConversationKey:

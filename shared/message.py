@@ -11,6 +11,7 @@ from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
 from shared.ids import ConversationKey, MessageId, conversation_key, inbound_message_id
 from shared.keywords import Keyword
+from shared.media import Media
 from shared.status import IN_DOUBT, RETURNED, Status, Step
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -41,6 +42,7 @@ class Message(FrozenModel):
         body_type: whether the body of an e-mail is HTML, if that was declared.
         reply_to: where replies to an e-mail should be sent, if not to its author.
         cc: further recipients of an e-mail; `bcc` likewise. They do not take part in the conversation.
+        files: the attachments that came with an inbound e-mail; `attachments` has the URLs of others.
         timestamp: when the message was written, according to its sender.
         created_at: when the gateway accepted the message.
         send_at: the time before which the message must not be sent; only for outbound messages.
@@ -74,6 +76,7 @@ class Message(FrozenModel):
     cc: list[Address] = Field(default_factory=list)
     bcc: list[Address] = Field(default_factory=list)
     attachments: list[str]
+    files: list[Media] = Field(default_factory=list)
     timestamp: AwareDatetime
     created_at: AwareDatetime
     send_at: AwareDatetime | None = None
@@ -116,6 +119,14 @@ class Message(FrozenModel):
     @property
     def their_key(self) -> str:
         return self.to_key if self.direction is Direction.OUTBOUND else self.from_key
+
+    @property
+    def media(self) -> list[Media]:
+        """The files of an inbound message: those that came with it, and those at its URLs."""
+        if self.direction is Direction.OUTBOUND:
+            return []
+        urls = enumerate(dict.fromkeys(self.attachments), len(self.files))
+        return [*self.files, *(Media.at(self.id, position, url) for position, url in urls)]
 
     @property
     def copies(self) -> list[Address]:

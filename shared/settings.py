@@ -4,10 +4,18 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -110,6 +118,30 @@ class DatabaseSettings(Settings):
 
     database_url: NonEmpty = Field(repr=False)
     sql_debug: bool = False
+
+
+class MediaSettings(Settings):
+    """Settings of the store for the media of inbound messages.
+
+    Attributes:
+        media_store: a folder, or `s3://bucket/prefix`; without it, media are not kept.
+        media_s3_endpoint: the URL of an S3-compatible store; that of AWS by default.
+        media_s3_region: its region.
+        media_s3_access_key_id, media_s3_secret_access_key: the credentials; without them, those of the
+            environment or the machine.
+    """
+
+    media_store: NonEmpty | None = None
+    media_s3_endpoint: WebUrl | None = None
+    media_s3_region: NonEmpty = "us-east-1"
+    media_s3_access_key_id: Credential | None = None
+    media_s3_secret_access_key: Credential | None = None
+
+    @model_validator(mode="after")
+    def _require_both_credentials_or_neither(self) -> Self:
+        if (self.media_s3_access_key_id is None) != (self.media_s3_secret_access_key is None):
+            raise ValueError("MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY need each other")
+        return self
 
 
 class PublicUrlSettings(Settings):

@@ -1,13 +1,19 @@
 from services.gateway.app import create_app
 from services.gateway.settings import GatewaySettings
+from shared.media_store import open_store
 from shared.observability.logging import configure
 from shared.providers.registry import create_verifiers, opt_out_groups
 from shared.service import serve
-from shared.settings import load
+from shared.settings import MediaSettings, load, read
+
+
+def _check() -> None:
+    create_verifiers()
+    open_store(read(MediaSettings))
 
 
 def main() -> None:
-    settings = load(GatewaySettings, program="gateway", check=create_verifiers)
+    settings = load(GatewaySettings, program="gateway", check=_check)
     configure(settings, service="gateway")
     app = create_app(settings, create_verifiers(), opt_out_groups())
     serve(

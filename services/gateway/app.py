@@ -23,6 +23,8 @@ from services.gateway.http.pagination import sign_cursors_with
 from services.gateway.http.parameters import refuse_unknown_parameters
 from services.gateway.http.problem_pages import problem_router
 from services.gateway.http.telemetry import Telemetry
+from services.gateway.media import routes as media
+from services.gateway.media.queries import MediaQueries
 from services.gateway.messages import routes as messages
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
@@ -46,6 +48,7 @@ from shared.db.reader import Reader
 from shared.errors import DatabaseUnavailableError
 from shared.events import Event
 from shared.ledger import Ledger
+from shared.media_store import open_store
 from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
 from shared.providers.webhooks import Verifier
@@ -96,7 +99,7 @@ def create_app(
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, dead_letters, suppressions):
+    for module in (messages, conversations, media, dead_letters, suppressions):
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
@@ -142,8 +145,9 @@ def _create_services(
     queries = MessageQueries(reader, validity)
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
+    store = open_store(settings)
     webhook_service = WebhookService(
-        publisher, suppression_list, queries, settings.default_region, settings.own_keywords
+        publisher, suppression_list, queries, store, settings.default_region, settings.own_keywords
     )
     return Services(
         message_service=MessageService(
@@ -157,6 +161,8 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
+        media=MediaQueries(reader),
+        media_store=store,
         clock=_now,
     )
 
@@ -182,6 +188,10 @@ def _now() -> datetime:
 def _warn_if_open(settings: GatewaySettings, verifiers: Mapping[str, Verifier | None]) -> None:
     if not settings.api_keys:
         _log.warning("gateway_open", missing="API_KEYS", consequence="anybody can send and read messages")
+    if not settings.media_store:
+        _log.warning(
+            "media_not_kept", missing="MEDIA_STORE", consequence="the attachments of inbound e-mails are lost"
+        )
     if not settings.webhook_secret:
         open_providers = [name for name, verifier in verifiers.items() if verifier is None]
         _log.warning(

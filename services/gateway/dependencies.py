@@ -11,12 +11,14 @@ from fastapi import Depends, Request
 from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.media.queries import MediaQueries
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
+from shared.media_store import MediaStore
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -34,6 +36,8 @@ class Services:
     suppressions: SuppressionQueries
     suppression_list: SuppressionList
     webhook_service: WebhookService
+    media: MediaQueries
+    media_store: MediaStore | None
     clock: Callable[[], datetime]
 
 
@@ -66,6 +70,8 @@ DeadLetters = Annotated[DeadLetterQueries, _service("dead_letters")]
 DeadLetterServiceDep = Annotated[DeadLetterService, _service("dead_letter_service")]
 Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
 SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
+MediaFiles = Annotated[MediaQueries, _service("media")]
+MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]

@@ -13,7 +13,14 @@ from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
 from shared.keywords import Keyword, Words, words_for
 from shared.providers.generic.settings import WebhookSecretSettings
-from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSettings
+from shared.settings import (
+    BusSettings,
+    DatabaseSettings,
+    MediaSettings,
+    NonEmpty,
+    Port,
+    UnsubscribeSettings,
+)
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 _MAX_VALIDITY_HOURS = SEND_WINDOW / timedelta(hours=1)
@@ -30,7 +37,9 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings):
+class GatewaySettings(
+    BusSettings, DatabaseSettings, MediaSettings, UnsubscribeSettings, WebhookSecretSettings
+):
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:

@@ -4,7 +4,7 @@ A row takes the columns of its table that are fields of the model, so that a new
 The rows of an event do not depend on earlier events, so that events can be stored in any order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from shared.db import tables
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.events import Event, EventType, accepted_status
+from shared.ids import MessageId
+from shared.media import Media, MediaReport
 from shared.message import (
     EMAIL_FIELDS,
     DeliveryRequest,
@@ -37,10 +39,12 @@ class Projection:
 
     Attributes:
         message: a message, which is stored with its conversation and its participants.
+        media: the files of a message, or one of them.
         rows: other rows, at most one for each table.
     """
 
     message: Message | None = None
+    media: Sequence[Row] = ()
     rows: Mapping[Table, Row] = field(default_factory=dict)
 
 
@@ -87,11 +91,21 @@ def _project_request(event: Event[DeliveryRequest]) -> Projection:
         next_attempt_at=request.message.send_at if status is Status.SCHEDULED else None,
         occurred_at=event.time,
     )
-    return Projection(request.message, {tables.MessageEvent: row})
+    return Projection(request.message, rows={tables.MessageEvent: row})
 
 
 def _project_incoming_message(event: Event[IncomingMessage]) -> Projection:
-    return Projection(event.data.message)
+    message = event.data.message
+    return Projection(message, media=tuple(_media_row(message.id, media) for media in message.media))
+
+
+def _project_media_report(event: Event[MediaReport]) -> Projection:
+    report = event.data
+    return Projection(media=(_media_row(report.message_id, report.media),))
+
+
+def _media_row(message_id: MessageId, media: Media) -> Row:
+    return _row(tables.Media, media, message_id=message_id)
 
 
 def _project_status_report(event: Event[StatusReport]) -> Projection:
@@ -132,4 +146,5 @@ _PROJECTIONS: Mapping[type[BaseModel], Callable[[Event[Any]], Projection]] = {
     DeadLetter: _project_dead_letter,
     DeadLetterResolution: _project_resolution,
     SuppressionChange: _project_suppression_change,
+    MediaReport: _project_media_report,
 }

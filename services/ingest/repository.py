@@ -104,6 +104,7 @@ def _quoted(columns: Iterable[ColumnElement[Any]]) -> str:
 
 
 _INSERT_MESSAGES = _insertion(tables.Message)
+_INSERT_MEDIA = _insertion(tables.Media)
 _INSERTIONS = {
     tables.MessageEvent: _insertion(tables.MessageEvent, where=_IS_NEWS),
     tables.DeliveryReceipt: _insertion(tables.DeliveryReceipt),
@@ -140,6 +141,7 @@ class Repository:
         async with self._transaction() as connection:
             if messages:
                 await _insert_messages(connection, messages)
+            await _insert(connection, _INSERT_MEDIA, (row for each in batch for row in each.media))
             for table, statement in _INSERTIONS.items():
                 rows = (projection.rows[table] for projection in batch if table in projection.rows)
                 await _insert(connection, statement, rows)

@@ -1,11 +1,13 @@
 """Assembles the sender, which communicates only with NATS and with the providers."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 
 from services.sender.attachment_limits import AttachmentLimits
@@ -16,6 +18,7 @@ from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import Gate
 from services.sender.limits import Limiter
+from services.sender.media import BATCH, MediaFetcher
 from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
@@ -23,20 +26,30 @@ from services.sender.schedule import Limit, Schedules
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared import supervision
-from shared.bus.client import connect
+from shared.bus.client import Bus, connect
+from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterPublisher
+from shared.bus.lag import watch_lag
 from shared.bus.probe import BucketProbe
-from shared.bus.publisher import publishing
+from shared.bus.publisher import Publisher, publishing
+from shared.bus.streams import Streams
 from shared.bus.suppression_list import SuppressionList
-from shared.bus.topology import LIMITS_BUCKET, sender_delayed
+from shared.bus.topology import LIMITS_BUCKET, MEDIA_CONSUMER, sender_delayed
 from shared.channels import Channel
+from shared.downloads import downloading
 from shared.ledger import Ledger
 from shared.lifecycle.policy import DeliveryPolicy
+from shared.media_store import MediaStore, open_store
 from shared.observability.tracing import exporting
-from shared.providers.base import Adapter
+from shared.providers.base import Adapter, MediaCredentials
 from shared.providers.http import make_client
-from shared.providers.registry import PROVIDERS, opt_out_groups
+from shared.providers.registry import PROVIDERS, media_credentials, opt_out_groups
 from shared.service import health_router
+
+_log = structlog.get_logger()
+
+_MEDIA_SECONDS = 1.0
+"""How long files may still be fetched when the sender stops; the others are fetched by another process."""
 
 
 def create_app(settings: SenderSettings) -> FastAPI:
@@ -46,6 +59,10 @@ def create_app(settings: SenderSettings) -> FastAPI:
         SettingsError: some settings of a chosen provider are missing or invalid.
     """
     adapters = create_adapters(settings)
+    store = open_store(settings)
+    credentials = media_credentials()
+    if store is None:
+        _log.warning("media_not_kept", missing="MEDIA_STORE", consequence="files of inbound messages expire")
     groups = {name: group for name, group in opt_out_groups().items() if name in adapters}
 
     @asynccontextmanager
@@ -80,9 +97,42 @@ def create_app(settings: SenderSettings) -> FastAPI:
                 await stack.enter_async_context(supervision.running(name, loop))
             worker.start()
             stack.push_async_callback(worker.stop)
+            if store is not None:
+                await stack.enter_async_context(_fetching_media(settings, store, credentials, bus, publisher))
             yield
 
     return FastAPI(title="Sender", lifespan=lifespan, openapi_url=None)
+
+
+@asynccontextmanager
+async def _fetching_media(
+    settings: SenderSettings,
+    store: MediaStore,
+    credentials: Mapping[str, MediaCredentials],
+    bus: Bus,
+    publisher: Publisher,
+) -> AsyncIterator[None]:
+    """Fetch the media of inbound messages during the block."""
+    async with downloading(allow_private=settings.allow_private_attachments) as downloader:
+        fetcher = MediaFetcher(
+            store,
+            publisher,
+            downloader,
+            credentials,
+            max_file=settings.media_max_file_bytes,
+            max_message=settings.media_max_message_bytes,
+        )
+        loop = ConsumerLoop(bus, MEDIA_CONSUMER, fetcher, batch=BATCH)
+        reading = supervision.supervise(loop.name, loop.run())
+        lag = supervision.supervise("lag of media", watch_lag(Streams(bus), lambda: [MEDIA_CONSUMER]))
+        try:
+            yield
+        finally:
+            supervision.release(lag).cancel()
+            loop.stop()
+            await asyncio.wait([reading], timeout=_MEDIA_SECONDS)
+            supervision.release(reading).cancel()
+            await asyncio.wait([reading])
 
 
 async def _follow(pauses: Pauses, clock: ServerClock) -> None:

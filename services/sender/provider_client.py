@@ -13,13 +13,14 @@ from typing import Any
 import structlog
 
 from services.sender.attachment_limits import SMALL, AttachmentLimits
-from services.sender.attachments import MAX_BYTES, TOO_LARGE, Fetch
+from services.sender.attachments import MAX_BYTES, Fetch
 from services.sender.circuit_breaker import CircuitBreaker, Permission
 from services.sender.deadline import Deadline
 from services.sender.gate import LimitedError
 from services.sender.limits import Limiter
 from services.sender.pauses import Pauses
 from shared.channels import Channel
+from shared.downloads import TOO_LARGE
 from shared.message import DeliveryRequest, Message
 from shared.observability import metrics
 from shared.providers import http

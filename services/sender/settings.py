@@ -12,7 +12,7 @@ from shared.addresses import InvalidAddressError, parse_email
 from shared.channels import Channel, channel_of_address
 from shared.lifecycle.policy import OnAmbiguous
 from shared.providers.registry import PROVIDERS
-from shared.settings import Settings, WorkerSettings
+from shared.settings import MediaSettings, Settings, WorkerSettings
 
 DEFAULT_RETRY_DELAYS = (1, 5, 15, 60, 300, 900, 1_800, 3_600, 3_600)
 """Seconds; ten attempts in somewhat less than three hours."""
@@ -162,7 +162,7 @@ class ProviderChoice(Settings):
         return routes
 
 
-class SenderSettings(WorkerSettings, ProviderChoice):
+class SenderSettings(WorkerSettings, ProviderChoice, MediaSettings):
     """Settings of the sender. The fields whose names begin with a channel are the same for every channel.
 
     Attributes:
@@ -174,6 +174,8 @@ class SenderSettings(WorkerSettings, ProviderChoice):
             pool of addresses.
         provider_timeout: seconds that a provider has to respond.
         allow_private_attachments: whether attachments may be fetched from this machine and its network.
+        media_max_file_bytes: the maximum size of a file of an inbound message that is fetched.
+        media_max_message_bytes: the maximum size of all of them together.
         retry_delays: seconds between one attempt and the next; there is one more attempt than delays.
         on_ambiguous: applies to providers that do not honour idempotency keys.
         breaker_failures: failures in a row after which no more messages are sent to a provider.
@@ -189,6 +191,8 @@ class SenderSettings(WorkerSettings, ProviderChoice):
     )
     provider_timeout: float = Field(default=10, gt=0, le=20)
     allow_private_attachments: bool = False
+    media_max_file_bytes: int = Field(default=25 * 1024 * 1024, ge=1)
+    media_max_message_bytes: int = Field(default=50 * 1024 * 1024, ge=1)
     retry_delays: Annotated[tuple[PositiveFloat, ...], NoDecode, BeforeValidator(_split_numbers)] = (
         DEFAULT_RETRY_DELAYS
     )

@@ -130,6 +130,15 @@ INGEST_CONSUMERS = (
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
     Consumer(Stream.SUPPRESSIONS, "ingest-suppressions"),
 )
+MEDIA_CONSUMER = Consumer(
+    # Files that are tried again later stay outstanding until then.
+    Stream.INBOUND,
+    "sender-media",
+    ("inbound.message.*.*.*",),
+    max_ack_pending=10_000,
+)
+"""The consumer of inbound messages whose media are fetched."""
+
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
 
@@ -196,6 +205,7 @@ def consumers(shards: int = DEFAULT_SHARDS) -> tuple[Consumer, ...]:
     return (
         *INGEST_CONSUMERS,
         ADVISORY_CONSUMER,
+        MEDIA_CONSUMER,
         *(shard for channel in Channel for shard in sender_shards(channel, shards)),
         *(sender_delayed(channel) for channel in Channel),
     )
@@ -312,6 +322,11 @@ def delayed_due_subject(channel: Channel, conversation: ConversationKey, message
 
 def event_subject(channel: Channel, status: Status) -> str:
     return f"events.{channel}.{status}"
+
+
+def media_subject(channel: Channel) -> str:
+    """Return the subject of reports on media, in the stream EVENTS."""
+    return f"events.{channel}.media"
 
 
 def dead_letter_subject(direction: str, channel: Channel | None) -> str:

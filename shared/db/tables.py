@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import Resolution
+from shared.media import MediaStatus
 from shared.message import Priority
 from shared.status import Status
 from shared.suppressions import SuppressionState
@@ -229,6 +230,34 @@ class MessageMetadata(Base):
     value: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class Media(Base):
+    """A file of an inbound message; one row for each status that it has had. See `shared.media.Media`.
+
+    There is no foreign key to `messages`, since a report may be stored before its message.
+    """
+
+    __tablename__ = "media"
+    __table_args__ = (
+        Index("ix_media_message_id", "message_id"),
+        _is_one_of("status", MediaStatus),
+        CheckConstraint(
+            f"status <> '{MediaStatus.STORED}' OR (digest IS NOT NULL AND size IS NOT NULL)",
+            name="stored_has_digest",
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[UUID]
+    position: Mapped[int]
+    url: Mapped[str | None]
+    content_type: Mapped[str | None]
+    size: Mapped[int | None] = mapped_column(BigInteger)
+    filename: Mapped[str | None]
+    digest: Mapped[str | None]
+    reason: Mapped[str | None]
 
 
 class MessageEvent(Base):

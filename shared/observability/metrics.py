@@ -48,6 +48,12 @@ HTTP_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
+MEDIA = Counter(
+    "messaging_media_total",
+    "Attempts to fetch the media of inbound messages, by outcome (stored, retrying or failed) and reason",
+    ["provider", "outcome", "reason"],
+)
+
 PERSISTED = Counter(
     "messaging_persisted_total", "Events stored in PostgreSQL by ingest, including duplicates", ["stream"]
 )

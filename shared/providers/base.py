@@ -92,6 +92,19 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaCredentials:
+    """The credentials with which the media of inbound messages are fetched from a provider.
+
+    Attributes:
+        url: any URL of the origin that they are for.
+        headers: are sent to no other origin.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRequest:
     """A POST request to a provider."""
 
@@ -198,6 +211,7 @@ class Provider(Generic[S]):
         signature: how the provider signs its webhooks.
         opt_out_group: returns the name of the group in which all our messages are sent, for some settings, if
             recipients opt out of such a group at the provider rather than of one address.
+        media_credentials: returns the credentials that the media of inbound messages need, for some settings.
     """
 
     name: str
@@ -208,6 +222,7 @@ class Provider(Generic[S]):
     webhooks: Sequence[Webhook] = ()
     signature: SignatureScheme[S] | None = None
     opt_out_group: Callable[[S], str | None] = lambda _: None
+    media_credentials: Callable[[S], MediaCredentials | None] = lambda _: None
 
     def __post_init__(self) -> None:
         if self.webhooks and self.signature is None:

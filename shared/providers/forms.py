@@ -1,7 +1,9 @@
 """Parses forms without decoding them, since signatures and character sets apply to bytes."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from io import BytesIO
 from urllib.parse import unquote_to_bytes
 
 from pydantic_core import to_json
@@ -28,12 +30,16 @@ class MalformedFormError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FormFile:
-    """A file in a form, of which only the description is kept; `size` in bytes."""
+    """A file in a form; `size` in bytes."""
 
     field: str
     name: str
     type: str
     size: int
+    content: bytes = dataclasses.field(default=b"", repr=False)
+
+    def describe(self) -> dict[str, str | int]:
+        return {"field": self.field, "name": self.name, "type": self.type, "size": self.size}
 
 
 @dataclass(slots=True)
@@ -54,7 +60,10 @@ class MultipartForm:
     def add_file(self, part: parser.File) -> None:
         if len(self.files) < _MAX_FILES:
             name = decode(part.file_name or b"").text
-            self.files.append(FormFile(_name(part.field_name), name, part.content_type or "", part.size))
+            content = part.file_object.getvalue() if isinstance(part.file_object, BytesIO) else b""
+            self.files.append(
+                FormFile(_name(part.field_name), name, part.content_type or "", part.size, content)
+            )
         else:
             self.ignored += 1
         part.close()

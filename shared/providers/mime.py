@@ -172,7 +172,7 @@ def _add(mail: Mail, part: _Part) -> None:
     name = _name_of(part)
     if type_ in mail.texts and content.strip() and not is_attached and not name:
         mail.warn("The body has only the first of several texts; the others are listed as attachments")
-    mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", name, type_, len(content)))
+    mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", name, type_, len(content), content))
 
 
 def _charset_of(part: _Part) -> str:

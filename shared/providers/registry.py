@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from shared.providers.base import Adapter, Provider
+from shared.providers.base import Adapter, MediaCredentials, Provider
 from shared.providers.generic.email import GENERIC_EMAIL
 from shared.providers.generic.sms import GENERIC_SMS
 from shared.providers.sendgrid import SENDGRID
@@ -86,6 +86,22 @@ def opt_out_groups(**values: Any) -> dict[str, str]:  # noqa: ANN401 - fields of
         for name, provider in PROVIDERS.items()
     }
     return {name: group for name, group in groups.items() if group}
+
+
+def media_credentials(**values: Any) -> dict[str, MediaCredentials]:  # noqa: ANN401 - fields of the settings
+    """Return the credentials that the media of inbound messages need, by the names of the providers.
+
+    Args:
+        values: settings that are used instead of the environment.
+
+    Raises:
+        SettingsError: some settings of the providers are invalid.
+    """
+    credentials = {
+        name: provider.media_credentials(read(provider.settings, **values))
+        for name, provider in PROVIDERS.items()
+    }
+    return {name: found for name, found in credentials.items() if found}
 
 
 def create_verifiers() -> dict[str, Verifier | None]:

@@ -93,6 +93,7 @@ class WebhookContent:
 
     Attributes:
         bounces: those of its receipts after which the recipient is sent no more messages.
+        files: the bytes of the files of its messages, by digest. They have to be stored first.
         invalid: the faults of each part that could not be parsed, if a webhook consists of several parts.
     """
 
@@ -100,6 +101,7 @@ class WebhookContent:
     receipts: list[IncomingReceipt] = field(default_factory=list)
     bounces: list[Bounce] = field(default_factory=list)
     suppressions: list[SuppressionChange] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
     invalid: list[Sequence[Fault]] = field(default_factory=list)
 
 

@@ -13,13 +13,15 @@ from pydantic import (
     PlainSerializer,
     computed_field,
 )
-from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, select, true
+from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, literal_column, select, true
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from shared.addresses import Address
 from shared.channels import Direction, MessageType
-from shared.db.tables import Conversation
+from shared.db.tables import Conversation, Media
 from shared.db.tables import Message as MessageTable
 from shared.db.views import message_history
+from shared.media import MediaStatus
 from shared.message import EMAIL_FIELDS, BodyType, Message, Priority
 from shared.segments import Encoding, segments_of
 from shared.status import Status
@@ -28,6 +30,7 @@ Statement = Select[Any]
 
 _message = MessageTable.__table__
 _conversation = Conversation.__table__
+_media = Media.__table__
 
 MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
 
@@ -39,6 +42,9 @@ _DECIDING_FIRST = (
     message_history.c.event_id,
 )
 """The order in which the decisive report comes first."""
+
+_EARLIER_STATUSES = (MediaStatus.PENDING.value, MediaStatus.FAILED.value)
+"""The statuses of a file that give way to others: a file that could not be fetched may be stored later."""
 
 
 Mailboxes = Annotated[
@@ -57,6 +63,24 @@ class ErrorResponse(BaseModel):
     provider: str | None = None
     status_code: int | None = None
     at: AwareDatetime | None = None
+
+
+class MediaResponse(BaseModel):
+    """A file of an inbound message."""
+
+    id: UUID
+    status: MediaStatus = Field(description="Whether the file can be downloaded from `url`")
+    content_type: str | None = Field(description="Media type, as declared", examples=["image/jpeg"])
+    size: int | None = Field(description="Bytes", examples=[48_213])
+    filename: str | None = Field(description="Name without a path, as declared", examples=["cat.jpg"])
+    reason: str | None = Field(
+        description="Code of the error, if the file finally could not be fetched", examples=[None]
+    )
+
+    @computed_field(description="Path of the file at this service", examples=["/api/media/…"])  # type: ignore[prop-decorator] # as pydantic documents it
+    @property
+    def url(self) -> str:
+        return f"/api/media/{self.id}"
 
 
 class MessageResponse(BaseModel):
@@ -83,6 +107,9 @@ class MessageResponse(BaseModel):
     cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
     bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(description="The URLs of files", examples=[[]])
+    media: Annotated[list[MediaResponse], BeforeValidator(lambda value: value or [])] = Field(
+        description="The files of an inbound message", examples=[[]]
+    )
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
     status: Status = Field(examples=[Status.SENT])
     provider: str | None = Field(examples=["generic_sms"])
@@ -123,7 +150,8 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
+        derived: dict[str, Any] = {"conversation_id": None, "status": status, "error": None, "media": []}
+        return cls.model_validate({**dict(message), **derived})
 
 
 def show_message(row: Row[Any]) -> MessageResponse:
@@ -172,6 +200,7 @@ def select_messages(
         "provider": func.coalesce(message.c.provider, sent.c.provider),
         "provider_message_id": func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
         "error": state.c.error,
+        "media": _media_of(message),
     }
     own = [
         column
@@ -181,6 +210,20 @@ def select_messages(
     return select(*own, *(column.label(name) for name, column in derived.items())).select_from(
         source.outerjoin(state, true()).outerjoin(sent, true())
     )
+
+
+def _media_of(message: FromClause) -> ColumnElement[Any]:
+    """Return the files of a message as JSON, each with its latest status; null if there are none."""
+    latest = (
+        select(_media)
+        .where(_media.c.message_id == message.c.id)
+        .distinct(_media.c.position, _media.c.id)
+        .order_by(_media.c.position, _media.c.id, *(_media.c.status == each for each in _EARLIER_STATUSES))
+        .correlate(message)
+        .subquery("latest")
+    )
+    files = aggregate_order_by(func.to_jsonb(literal_column("latest")), latest.c.position)
+    return select(func.jsonb_agg(files)).select_from(latest).scalar_subquery()
 
 
 def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:

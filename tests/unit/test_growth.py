@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
-from services.sender.attachments import file_name, media_type_of
 from shared.bus import lines
+from shared.downloads import file_name
 from shared.errors import BadMessageError
 from shared.events import decode
 from shared.keywords import keyword_of
+from shared.media import media_type_of
 from shared.providers.forms import fit_form, parse_multipart
 from shared.providers.mail import text_of
 from shared.providers.sendgrid.events import parse_events

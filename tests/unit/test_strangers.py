@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.dependencies import _trace
-from services.sender.attachments import _code_of, file_name, media_type_of
 from shared.addresses import Address
 from shared.bus.topology import (
     inbound_message_subject,
@@ -23,7 +22,9 @@ from shared.bus.topology import (
     suppression_subject,
 )
 from shared.channels import Channel, MessageType
+from shared.downloads import code_of, file_name
 from shared.ids import suppression_key
+from shared.media import media_type_of
 from shared.message import IncomingMessage
 from shared.providers.mail import UnsubscribeLinks, subject_of, threading_of
 from shared.providers.sendgrid.inbound import parse_mail
@@ -98,8 +99,8 @@ def test_a_media_type_is_short() -> None:
 
 
 def test_the_codes_of_attachments_are_few() -> None:
-    assert _code_of(404) == "attachment_http_404"
-    assert len({_code_of(status) for status in range(100, 1_000)}) < 70
+    assert code_of(404) == "attachment_http_404"
+    assert len({code_of(status) for status in range(100, 1_000)}) < 70
 
 
 @given(texts)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope
 
 from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode, example_of, kinds_of
-from shared.errors import DatabaseUnavailableError, UnavailableError
+from shared.errors import DatabaseUnavailableError, MediaStoreUnavailableError, UnavailableError
 from shared.http_problems import PROBLEM_TYPE, problem_document
 from shared.observability.metrics import REFUSED
 from shared.request_ids import HEADER, new_request_id
@@ -35,6 +35,7 @@ _RETRY_AFTER = "2"
 """Seconds: a lost connection is restored within about one."""
 
 _DATABASE_UNAVAILABLE = "The database cannot be read at the moment"
+_MEDIA_STORE_UNAVAILABLE = "The store of media does not answer at the moment"
 _BUS_UNAVAILABLE = (
     "NATS does not answer. The request may still have been accepted. "
     "Retry it with the same Idempotency-Key to avoid a duplicate."
@@ -135,6 +136,7 @@ _DESCRIPTIONS = {
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
     409: "Not possible in the current state",
+    410: "Deleted",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields or parameters are invalid",
@@ -235,6 +237,9 @@ async def _on_unavailable(request: Request, exc: Exception) -> Response:
     if isinstance(exc, DatabaseUnavailableError):
         _report(request, "database_unavailable")
         return problem(request, 503, "database_unavailable", _DATABASE_UNAVAILABLE, headers=headers)
+    if isinstance(exc, MediaStoreUnavailableError):
+        _report(request, "media_store_unavailable")
+        return problem(request, 503, "media_store_unavailable", _MEDIA_STORE_UNAVAILABLE, headers=headers)
     _report(request, "bus_unavailable")
     return problem(request, 503, "bus_unavailable", _BUS_UNAVAILABLE, headers=headers)
 

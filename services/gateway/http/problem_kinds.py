@@ -21,6 +21,10 @@ ProblemCode = Literal[
     "invalid_request",
     "malformed_body",
     "malformed_request",
+    "media_gone",
+    "media_not_found",
+    "media_not_stored",
+    "media_store_unavailable",
     "message_not_found",
     "method_not_allowed",
     "not_cancelable",
@@ -103,6 +107,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "dead_letter_not_found": ProblemKind(
         404, "Dead letter not found", "No dead letter has this id.", "Check the id."
     ),
+    "media_not_found": ProblemKind(404, "File not found", "No file has this id.", "Check the id."),
     "message_not_found": ProblemKind(
         404,
         "Message not found",
@@ -130,6 +135,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The dead letter was already replayed",
         "The dead letter was replayed or discarded before.",
         "Nothing needs to be done.",
+    ),
+    "media_not_stored": ProblemKind(
+        409,
+        "The file is not stored yet",
+        "The file is still being fetched, or could not be fetched.",
+        "Get the message: the `status` of the file says whether to try again.",
     ),
     "not_cancelable": ProblemKind(
         409,
@@ -161,6 +172,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The recipient opted out of messages from +12016661234 on 2026-01-02T03:04:05+00:00 (inbound)",
         "A recipient does not want any more messages from this sender.",
         "Do not send the message. `GET /api/suppressions` has the details.",
+    ),
+    "media_gone": ProblemKind(
+        410,
+        "The file was deleted from the store",
+        "The file was stored, but the store no longer has it.",
+        "Nothing can be done, unless a backup of the store has the file.",
     ),
     "body_too_large": ProblemKind(
         413,
@@ -213,6 +230,9 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The database cannot be read at the moment",
         "PostgreSQL does not answer. Messages are still accepted and delivered.",
         _RETRY,
+    ),
+    "media_store_unavailable": ProblemKind(
+        503, "The store of media does not answer at the moment", "The store of media does not answer.", _RETRY
     ),
     "overloaded": ProblemKind(
         503,

@@ -21,9 +21,12 @@ from shared.bus.topology import (
 )
 from shared.channels import Channel
 from shared.dead_letters import PostedWebhook
+from shared.errors import MediaStoreUnavailableError
 from shared.events import dead_letter_created, message_received, receipt_received
 from shared.ids import DeadLetterId
 from shared.keywords import Keyword, Words, keyword_of
+from shared.media import MediaStatus
+from shared.media_store import MediaStore
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, DEAD_LETTERS, RECEIPTS, REFUSED
@@ -40,6 +43,10 @@ from shared.suppressions import (
 _log = structlog.get_logger()
 
 
+_STORE_SECONDS = 15
+"""The time for storing the attachments of an e-mail."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebhookService:
     """Publishes messages, receipts, opt-outs and opt-ins.
@@ -50,6 +57,7 @@ class WebhookService:
     Attributes:
         publisher: publishes the events.
         suppressions: the suppression list.
+        media_store: keeps the attachments of e-mails; without it, they are lost.
         messages: find the recipients of e-mails that were returned.
         own_keywords: further words by which people opt out and in.
     """
@@ -57,6 +65,7 @@ class WebhookService:
     publisher: Publisher
     suppressions: SuppressionList
     messages: MessageQueries
+    media_store: MediaStore | None
     default_region: str
     own_keywords: Words = field(default_factory=dict)
 
@@ -77,15 +86,35 @@ class WebhookService:
             _log.warning(
                 "webhook_event_invalid", provider=provider, count=len(content.invalid), fields=fields[:20]
             )
+        messages = await self._store_files(content)
         async with deadline():
             await asyncio.gather(
-                *(self._receive(message, trace) for message in content.messages),
+                *(self._receive(message, trace) for message in messages),
                 *(self._report(receipt, request, trace) for receipt in content.receipts),
                 # Changes of the same pair would be recorded one after another.
                 *(self._record(change) for change in latest_changes(content.suppressions)),
             )
             for bounce in content.bounces:
                 await self._suppress(bounce, request)
+
+    async def _store_files(self, content: WebhookContent) -> list[IncomingMessage]:
+        """Store the files of the messages, and return the messages.
+
+        Raises:
+            MediaStoreUnavailableError: they are not all stored. The provider has to try again.
+        """
+        if not content.files:
+            return content.messages
+        if self.media_store is None:
+            _log.warning("media_lost", missing="MEDIA_STORE", count=len(content.files))
+            return [_without_files(message) for message in content.messages]
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                for digest, file in content.files.items():
+                    await self.media_store.put(digest, file)
+        except TimeoutError as exc:
+            raise MediaStoreUnavailableError("the media store did not answer in time") from exc
+        return content.messages
 
     async def keep(self, request: WebhookRequest, error: WebhookError, channel: Channel) -> DeadLetterId:
         """Keep a webhook that could not be read as a dead letter, and return its id."""
@@ -169,3 +198,10 @@ class WebhookService:
             found = receipt.channel.read_address(address, default_region=request.default_region)
             recipient = found.key if found else address
         await self._record(change_by_bounce(receipt, recipient, at=request.received_at))
+
+
+def _without_files(incoming: IncomingMessage) -> IncomingMessage:
+    """Return a message whose files are not kept."""
+    lost = {"status": MediaStatus.FAILED, "reason": "no_media_store", "digest": None}
+    files = [media.model_copy(update=lost) for media in incoming.message.files]
+    return incoming.model_copy(update={"message": incoming.message.model_copy(update={"files": files})})

@@ -1,8 +1,9 @@
 """SendGrid's Inbound Parse: e-mails to our addresses, one message for each address."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,10 @@ from pydantic import BaseModel, Field
 
 from shared.addresses import Address, read_email, withheld_sender
 from shared.channels import MessageType
+from shared.ids import media_id
+from shared.media import Media, MediaStatus, media_type_of
 from shared.message import IncomingMessage
-from shared.providers.forms import MalformedFormError, MultipartForm, parse_multipart
+from shared.providers.forms import FormFile, MalformedFormError, MultipartForm, parse_multipart
 from shared.providers.mail_headers import (
     Headers,
     author_of,
@@ -55,8 +58,7 @@ class AcceptedEmail(BaseModel):
 def parse_mail(request: WebhookRequest) -> WebhookContent:
     """Parse an e-mail, whose contents are never a reason to refuse it.
 
-    The body of its messages is the HTML, as in the e-mails that we send, or the text if there is none. Its
-    files are only listed, in `raw`, because attachments are URLs, and these files have none.
+    The body of its messages is the HTML, as in the e-mails that we send, or the text if there is none.
 
     Raises:
         UnreadableWebhookError: the body is not a multipart form.
@@ -89,7 +91,32 @@ def parse_mail(request: WebhookRequest) -> WebhookContent:
                 **content,
             )
         )
-    return WebhookContent(messages=messages)
+    digests = [sha256(file.content).hexdigest() for file in mail.files]
+    return WebhookContent(
+        messages=[_with_files(message, mail.files, digests) for message in messages],
+        files={digest: file.content for digest, file in zip(digests, mail.files, strict=True)},
+    )
+
+
+def _with_files(
+    incoming: IncomingMessage, files: Sequence[FormFile], digests: Sequence[str]
+) -> IncomingMessage:
+    """Return a message with the descriptions of its files; the gateway stores the files themselves."""
+    id_ = incoming.message.id
+    media = [
+        Media(
+            id=media_id(id_, digest, position),
+            position=position,
+            status=MediaStatus.STORED,
+            content_type=media_type_of(file.type),
+            size=len(file.content),
+            filename=file.name or None,
+            digest=digest,
+        )
+        for position, (file, digest) in enumerate(zip(files, digests, strict=True))
+    ]
+    message = incoming.message.model_copy(update={"files": media})
+    return incoming.model_copy(update={"message": message})
 
 
 def _form_of(request: WebhookRequest) -> MultipartForm:

@@ -4,7 +4,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class PostedMail:
         headers: those of the e-mail.
         body: the HTML, or the text if there is none or the HTML is too long; cut if both are too long.
         warnings: the parts that could not be read, in words.
+        files: the attachments; at most 100 of them.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class PostedMail:
     subject: str | None = None
     body: str = ""
     warnings: list[str] = field(default_factory=list)
-    _files: list[FormFile] = field(default_factory=list)
+    files: list[FormFile] = field(default_factory=list)
     _undecodable: dict[str, bytes] = field(default_factory=dict)
     _digest: "HASH" = field(default_factory=sha256)
 
@@ -98,8 +99,8 @@ class PostedMail:
         room = ROOM_FOR_FIELDS * _FULL_COPIES // max(copies, _FULL_COPIES)
         fields, cut = fit_form(dict(self.fields), room)
         files = [
-            asdict(file) | {"name": file.name, "type": single_line(file.type, limit=_MAX_LABEL)}
-            for file in self._files[:_MAX_FILES_LISTED]
+            file.describe() | {"type": single_line(file.type, limit=_MAX_LABEL)}
+            for file in self.files[:_MAX_FILES_LISTED]
         ]
         raw: dict[str, Any] = {"fields": fields, "files": files, "cut": cut}
         if self._undecodable:
@@ -126,7 +127,7 @@ class PostedMail:
         for name in _READ:
             value = values.get(name, b"")
             self._digest.update(f"{name}:{len(value)}:".encode() + value)
-        self._digest.update(json.dumps([asdict(file) for file in files]).encode())
+        self._digest.update(json.dumps([file.describe() for file in files]).encode())
 
     def _read_fields(self, values: Mapping[str, bytes]) -> None:
         charsets = _json_object(values.get("charsets", b""))
@@ -170,7 +171,7 @@ class PostedMail:
         for file in files[:_MAX_FILES_LISTED]:
             described = info.get(file.field)
             name = file.name or str(described.get("filename", "") if isinstance(described, dict) else "")
-            self._files.append(FormFile(file.field, _file_name(name), file.type, file.size))
+            self.files.append(replace(file, name=_file_name(name)))
 
     def _read_body(self, html: str, text: str) -> None:
         versions = [version for version in (html, text) if version.strip()]

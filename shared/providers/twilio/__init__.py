@@ -3,7 +3,7 @@
 from shared.channels import Channel
 from shared.providers.base import Provider
 from shared.providers.twilio.receive import NAME, WEBHOOKS, opt_out_group_of
-from shared.providers.twilio.send import TwilioAdapter
+from shared.providers.twilio.send import TwilioAdapter, media_credentials
 from shared.providers.twilio.settings import TwilioSettings
 from shared.providers.twilio.signature import SIGNATURE
 
@@ -16,4 +16,5 @@ TWILIO = Provider(
     webhooks=WEBHOOKS,
     signature=SIGNATURE,
     opt_out_group=lambda settings: opt_out_group_of(settings.twilio_messaging_service_sid),
+    media_credentials=media_credentials,
 )

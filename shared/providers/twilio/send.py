@@ -10,6 +10,7 @@ from shared.providers.base import (
     File,
     HttpAnswer,
     HttpRequest,
+    MediaCredentials,
     ProviderError,
     RejectedError,
     TemporaryError,
@@ -32,7 +33,7 @@ class TwilioAdapter(Adapter[TwilioSettings]):
             raise ValueError("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN are required to send")
         account = settings.twilio_account_sid.get_secret_value()
         token = settings.twilio_auth_token.get_secret_value()
-        basic = base64.b64encode(f"{account}:{token}".encode()).decode()
+        basic = _basic(account, token)
         self.secrets = (basic, token, account)
         self._url = f"{settings.twilio_url.rstrip('/')}/2010-04-01/Accounts/{quote(account)}/Messages.json"
         self._headers = {"Authorization": f"Basic {basic}"}
@@ -77,6 +78,19 @@ class TwilioAdapter(Adapter[TwilioSettings]):
         elif code not in codes.ACCOUNT:
             kind = RejectedError
         return kind(codes.name_of(code), str(error), status_code=error.status_code)
+
+
+def media_credentials(settings: TwilioSettings) -> MediaCredentials | None:
+    """Return the credentials with which Twilio's API returns the media of inbound messages."""
+    if settings.twilio_account_sid is None or settings.twilio_auth_token is None:
+        return None
+    account = settings.twilio_account_sid.get_secret_value()
+    token = settings.twilio_auth_token.get_secret_value()
+    return MediaCredentials(settings.twilio_url, {"Authorization": f"Basic {_basic(account, token)}"})
+
+
+def _basic(account: str, token: str) -> str:
+    return base64.b64encode(f"{account}:{token}".encode()).decode()
 
 
 def _common_fields(settings: TwilioSettings) -> dict[str, Any]:

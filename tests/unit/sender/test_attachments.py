@@ -16,7 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.sender import attachments
-from services.sender.attachments import Fetch, LookUp, fetching, file_name, is_public, media_type_of
+from services.sender.attachments import Fetch, fetching
+from shared import downloads
+from shared.downloads import LookUp, file_name, is_public
+from shared.media import media_type_of
 from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
 from tests import messages
 from tests.stand_in import Answer, ReceivedRequest, StandIn, standing_in
@@ -130,7 +133,7 @@ async def test_the_limit_applies_to_all_attachments_together(server: StandIn, fe
 
 async def test_no_more_than_the_limit_is_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000))
-    content = attachments._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - its memory is not visible elsewhere
+    content = downloads._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - its memory is not visible elsewhere
     assert len(content) == 1_001
 
 
@@ -211,8 +214,8 @@ class Rebinding:
 @pytest.fixture
 def public_loopback(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
     """Make 127.0.0.1 the only public address, and the server's port the only permitted one."""
-    monkeypatch.setattr(attachments, "is_public", lambda address: address == "127.0.0.1")
-    monkeypatch.setattr(attachments, "_PORTS", {httpx.URL(server.url).port})
+    monkeypatch.setattr(downloads, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(downloads, "_PORTS", {httpx.URL(server.url).port})
 
 
 @pytest.mark.usefixtures("public_loopback")

@@ -11,11 +11,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.sender.attachment_limits import AttachmentLimits
-from services.sender.attachments import MAX_BYTES, TOO_LARGE
+from services.sender.attachments import MAX_BYTES
 from services.sender.circuit_breaker import CircuitBreaker
 from services.sender.limits import Limiter
 from services.sender.provider_client import ProviderClient
 from shared.channels import Channel
+from shared.downloads import TOO_LARGE
 from shared.message import Message
 from shared.providers.base import (
     Adapter,

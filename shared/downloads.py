@@ -1,0 +1,256 @@
+"""Downloads the attachments of messages of either direction.
+
+The URLs come from outside, so a request to one of them must not reach into our own network. The host is
+looked up here and rejected if any of its addresses is not public, and the request goes to exactly the
+addresses that were checked. The target of each redirect is checked in the same way. Credentials are sent only
+to the origin that they are for.
+"""
+
+import asyncio
+import mimetypes
+import re
+import socket
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.message import Message as Headers
+from email.utils import collapse_rfc2231_value
+from functools import partial
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+
+from shared.media import media_type_of
+from shared.providers.base import File, MediaCredentials, RejectedError, TemporaryError
+
+_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "messaging-service"}
+_MAX_REDIRECTS = 3
+_MAX_NAME = 100
+_MAX_HEADER = 1_000
+"""Characters of a header that are parsed; Python's parser takes quadratic time for some of them."""
+
+_TEMPORARY = {408, 425, 429}
+_KNOWN_STATUSES = frozenset(HTTPStatus)
+_PORTS = {80, 443}
+_PUBLIC_IPV6 = IPv6Network("2000::/3")
+
+LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the IP addresses of a host; raises OSError."""
+
+TOO_LARGE = "attachment_too_large"
+"""Code of the error when the files have more bytes than are allowed."""
+
+
+_resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
+"""Separate from the event loop's own threads, so that a name server that does not respond cannot block
+look-ups of the providers."""
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_resolvers, resolve)
+    return [str(address[0]) for *_, address in found]
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address belongs to the public internet.
+
+    IPv6 addresses that represent an IPv4 address (mapped, NAT64, 6to4, Teredo) do not, since they could be
+    used to circumvent the check.
+    """
+    ip = ip_address(address)
+    if not ip.is_global or ip.is_multicast or ip.is_reserved:
+        return False
+    return isinstance(ip, IPv4Address) or (ip in _PUBLIC_IPV6 and not (ip.sixtofour or ip.teredo))
+
+
+@asynccontextmanager
+async def downloading(
+    *, allow_private: bool = False, look_up: LookUp = look_up
+) -> AsyncIterator["Downloader"]:
+    """Provide a downloader.
+
+    Args:
+        allow_private: whether it may connect to any address and port, as on a developer's machine.
+        look_up: resolves host names.
+    """
+    # TLS is verified for one host at an address, so the connection must not be used for another host there.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    # This is a transport rather than a client, because a client keeps cookies.
+    async with httpx.AsyncHTTPTransport(limits=limits, trust_env=False) as transport:
+        yield Downloader(transport, look_up, allow_private=allow_private)
+
+
+class Downloader:
+    """Downloads files; see `downloading`."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, look_up: LookUp, *, allow_private: bool) -> None:
+        self._transport = transport
+        self._look_up = look_up
+        self._allow_private = allow_private
+
+    async def download(self, url: str, max_bytes: int, credentials: MediaCredentials | None = None) -> File:
+        """Return the file at a URL. The caller sets the time limit.
+
+        Args:
+            url: where the file is.
+            max_bytes: the maximum size of the file.
+            credentials: headers for requests to one origin; a redirect elsewhere is followed without them.
+
+        Raises:
+            RejectedError: the file is larger, with the code `TOO_LARGE`, or cannot be used.
+            TemporaryError: it is not available at the moment.
+        """
+        try:
+            return await self._download(url, max_bytes, credentials)
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise _refused("its URL is not valid") from exc
+        except (TimeoutError, httpx.TimeoutException) as exc:
+            raise TemporaryError("attachment_timeout", "an attachment was not fetched in time") from exc
+        except (OSError, httpx.TransportError) as exc:
+            raise TemporaryError("attachment_unreachable", f"an attachment: {exc}") from exc
+
+    async def _download(self, address: str, max_bytes: int, credentials: MediaCredentials | None) -> File:
+        url = httpx.URL(address)
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._get(url, _headers_for(url, credentials))
+            try:
+                if not response.has_redirect_location:
+                    return await _read_file(response, url, max_bytes)
+                url = url.join(response.headers["Location"])
+            finally:
+                await response.aclose()
+        raise _refused("there are too many redirects")
+
+    async def _get(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+        """Request a URL from the first of its addresses that accepts a connection."""
+        failure: Exception | None = None
+        for address in await self._permitted_addresses(url):
+            request = httpx.Request(
+                "GET",
+                url.copy_with(host=address),
+                headers={**_HEADERS, **headers, "Host": url.netloc.decode("ascii")},
+                extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": _TIMEOUT.as_dict()},
+            )
+            try:
+                return await self._transport.handle_async_request(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+                failure = exc
+        raise failure or OSError("its host has no address")
+
+    async def _permitted_addresses(self, url: httpx.URL) -> Sequence[str]:
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+            raise _refused("its URL is not a plain http or https URL")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        addresses = await self._look_up(url.raw_host.decode("ascii"), port)
+        if not self._allow_private and not (port in _PORTS and all(map(is_public, addresses))):
+            raise _refused("it is not on the public internet")
+        return list(dict.fromkeys(addresses))
+
+
+def _headers_for(url: httpx.URL, credentials: MediaCredentials | None) -> Mapping[str, str]:
+    if credentials is None or origin_of(url) != origin_of(httpx.URL(credentials.url)):
+        return {}
+    return credentials.headers
+
+
+def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return the scheme, the host and the port of a URL (RFC 6454)."""
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -> File:
+    status = response.status_code
+    if response.is_server_error or status in _TEMPORARY:
+        detail = "an attachment is temporarily unavailable"
+        raise TemporaryError(code_of(status), detail, status_code=status)
+    if not response.is_success:
+        raise RejectedError(code_of(status), "an attachment is not available", status_code=status)
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and float(length) > max_bytes:
+        raise _too_large(max_bytes)
+    content = bytearray()
+    decode = _decoder(response.headers.get("Content-Encoding", "identity"))
+    async for chunk in response.aiter_raw():
+        content += decode(chunk, max_bytes + 1 - len(content))
+        if len(content) > max_bytes:
+            raise _too_large(max_bytes)
+    type_ = media_type_of(response.headers.get("Content-Type", ""))
+    return File(file_name(response.headers.get("Content-Disposition", ""), url, type_), type_, bytes(content))
+
+
+def code_of(status: int) -> str:
+    """Return the code of a failure. It labels a metric, so a server must not be able to invent others."""
+    return f"attachment_http_{status}" if status in _KNOWN_STATUSES else "attachment_http_error"
+
+
+def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
+    """Return a function that decodes a chunk, up to a number of bytes."""
+    match encoding.strip().lower():
+        case "identity" | "":
+            return lambda chunk, limit: chunk[:limit]
+        case "gzip" | "x-gzip":
+            return _GzipDecoder()
+    raise _refused("its content encoding is not supported")
+
+
+class _GzipDecoder:
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=31)
+
+    def __call__(self, chunk: bytes, limit: int) -> bytes:
+        try:
+            return self._decoder.decompress(chunk, limit)
+        except zlib.error as exc:
+            raise _refused("its server declares gzip, but the content is not gzip data") from exc
+
+
+def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:
+    """Return the name of an attachment according to its server (RFC 6266) or its URL, without any path."""
+    for candidate in _names(content_disposition, url):
+        name = re.split(r"[/\\]", candidate)[-1]
+        clean = "".join(c for c in name if c.isprintable() and c not in '<>:"|?*').strip(" .")
+        if clean:
+            stem, dot, suffix = clean.rpartition(".")
+            return f"{stem[:_MAX_NAME]}{dot}{suffix[:_MAX_NAME]}"
+    return f"attachment{mimetypes.guess_extension(type_) or ''}"
+
+
+def _names(content_disposition: str, url: httpx.URL) -> Iterator[str]:
+    if len(content_disposition) <= _MAX_HEADER:
+        with suppress(ValueError, TypeError):  # some of Python's character sets cannot decode at all
+            yield _name_in(content_disposition)
+    yield unquote(url.path)
+
+
+def _name_in(content_disposition: str) -> str:
+    headers = Headers()
+    headers["Content-Disposition"] = content_disposition
+    parameters = headers.get_params(failobj=[], header="Content-Disposition")
+    values: list[Any] = [value for name, value in parameters if name.lower() == "filename"]
+    # The extended notation takes precedence, in which a value is a tuple.
+    extended = next((value for value in values if isinstance(value, tuple)), None)
+    return collapse_rfc2231_value(extended) if extended else _decode(next(iter(values), ""))
+
+
+def _decode(name: str) -> str:
+    """Decode encoded words (RFC 2047) and escapes (%20), which some servers send against the standards."""
+    try:
+        return unquote(str(make_header(decode_header(name))), errors="strict")
+    except (HeaderParseError, LookupError, TypeError, ValueError):
+        return name
+
+
+def _too_large(max_bytes: int) -> RejectedError:
+    return RejectedError(TOO_LARGE, f"an attachment is larger than {max_bytes} bytes")
+
+
+def _refused(reason: str) -> RejectedError:
+    return RejectedError("attachment_refused", f"an attachment was not fetched: {reason}")

@@ -1,7 +1,8 @@
 from services.sender.app import create_app
 from services.sender.provider_selection import create_adapters
-from services.sender.settings import ProviderChoice, SenderSettings
+from services.sender.settings import SenderSettings
 from shared.observability.logging import configure
+from shared.providers.choice import ProviderChoice
 from shared.service import serve
 from shared.settings import load, read
 

@@ -31,7 +31,7 @@ from shared.validation import (
     Email,
     Moment,
     Phone,
-    RecipientPhone,
+    RecipientPhones,
     SmsText,
     Subject,
     Text,
@@ -69,7 +69,7 @@ class SendRequest(BaseModel):
     """
 
     from_: Address
-    to: Address
+    to: Address | list[Address]
     type: str
 
     body: Text | None = None
@@ -106,12 +106,36 @@ class SmsRequest(SendRequest):
             "body": "Look at this",
             "attachments": ["https://example.com/cat.jpg"],
         },
+        {
+            "from": "+12016661234",
+            "to": ["+18045551234", "+18045551235"],
+            "type": "mms",
+            "body": "Hello to both of you!",
+        },
     )
 
     from_: Phone = Field(alias="from")
-    to: RecipientPhone
+    to: RecipientPhones = Field(description="The recipient, or the other members of a group")
     type: Literal["sms", "mms"]
     body: SmsText | None = None
+
+    @field_validator("to")
+    @classmethod
+    def _drop_repeated(cls, to: Address | list[Address], info: ValidationInfo) -> Address | list[Address]:
+        """Drop repeated recipients and the sender, so that a client may pass all members of a group."""
+        if isinstance(to, Address):
+            return to
+        sender = info.data.get("from_")
+        distinct = {each.key: each for each in to if sender is None or each.key != sender.key}
+        members = [*distinct.values()] or to[:1]
+        return members if len(members) > 1 else members[0]
+
+    @field_validator("type")
+    @classmethod
+    def _require_mms_for_group(cls, type_: str, info: ValidationInfo) -> str:
+        if type_ != MessageType.MMS and isinstance(info.data.get("to"), list):
+            raise ValueError("must be mms for a group of recipients")
+        return type_
 
     @field_validator("type")
     @classmethod
@@ -218,7 +242,10 @@ class MessageResponse(BaseModel):
     direction: Direction
     type: MessageType
     from_: str = Field(alias="from", examples=["+12016661234"])
-    to: str = Field(examples=["+18045551234"])
+    to: str = Field(description="The recipient; the first one of a group", examples=["+18045551234"])
+    recipients: list[str] = Field(
+        description="All recipients: those of a group, or only `to`", examples=[["+18045551234"]]
+    )
     from_name: str | None = Field(description="Display name of the author of an e-mail", examples=[None])
     to_name: str | None = Field(description="Display name of its recipient", examples=[None])
     subject: str | None = Field(description="Subject of an e-mail", examples=[None])
@@ -248,6 +275,11 @@ class MessageResponse(BaseModel):
     warnings: list[str] = Field(
         description="The parts of an inbound message that could not be read, in words", examples=[[]]
     )
+
+    @field_validator("recipients")
+    @classmethod
+    def _include_single_recipient(cls, recipients: list[str], info: ValidationInfo) -> list[str]:
+        return recipients or [info.data["to"]]
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property

@@ -10,7 +10,7 @@ from shared.addresses import withheld_sender
 from shared.channels import Channel, MessageType
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
-from shared.providers.fields import ReadPhone, ReadText, ReadUrls
+from shared.providers.fields import ReadPhone, ReadPhones, ReadText, ReadUrls, members_of
 from shared.providers.forms import Form, collect, parse_urlencoded
 from shared.providers.twilio import codes
 from shared.providers.twilio.signature import FORM
@@ -32,6 +32,9 @@ NAME = "twilio"
 
 _MAX_FORM = 64 * 1024
 """Bytes, which may become six times as many in JSON: a NATS message holds 1 MiB."""
+
+_OTHER_RECIPIENT = re.compile(r"OtherRecipients[0-9]{0,2}")
+"""The further recipients of a message to a group, in fields that Twilio does not document."""
 
 _MEDIA_COUNT = re.compile(r"[0-9]|10")
 
@@ -63,6 +66,7 @@ class TwilioMessage(BaseModel):
 
     from_: ReadPhone = Field(alias="From")
     to: ReadPhone = Field(alias="To")
+    others: ReadPhones = []
     body: ReadText | None = Field(default=None, alias="Body")
     message_sid: MessageSid
     account_sid: AccountSid
@@ -92,30 +96,41 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
     media = [form[name] for number in range(count) if (name := f"MediaUrl{number}") in form]
     warnings: list[str] = []
     fields = validate(
-        {**form, "media": media}, TwilioMessage, default_region=request.default_region, warnings=warnings
+        {**form, "others": _others(form), "media": media},
+        TwilioMessage,
+        default_region=request.default_region,
+        warnings=warnings,
     )
     if fields.body is None and not media:
         raise InvalidWebhookError(Fault("Body", "is missing, and there is no media"))
     if fields.to is None:
         raise InvalidWebhookError(Fault("To", "is required"))
-    body = fields.body or ""
+    from_ = fields.from_ or withheld_sender(str(form.get("From") or ""), fields.message_sid)
+    to = members_of([fields.to, *fields.others], from_)
     message = IncomingMessage.of(
         provider=NAME,
         provider_message_id=fields.message_sid,
-        from_=fields.from_ or withheld_sender(str(form.get("From") or ""), fields.message_sid),
-        to=fields.to,
+        from_=from_,
+        to=to,
         raw=form,
         # Twilio names the keyword that it recognised, even if the account has custom keywords.
-        keyword=keyword_of(fields.opt_out_type or "") or keyword_of(body),
+        keyword=keyword_of(fields.opt_out_type or ""),
         opt_out_group=opt_out_group_of(form.get("MessagingServiceSid")),
-        type=MessageType.MMS if count else MessageType.SMS,
-        body=body,
+        type=MessageType.MMS if count or len(to) > 1 else MessageType.SMS,
+        body=fields.body or "",
         attachments=fields.media,
         timestamp=request.received_at,
         created_at=request.received_at,
         warnings=warnings,
     )
     return WebhookContent(messages=[message])
+
+
+def _others(form: Form) -> list[str]:
+    """Return the recipients of a message to a group other than our number."""
+    names = sorted(filter(_OTHER_RECIPIENT.fullmatch, form), key=lambda name: (len(name), name))
+    values = (form[name] for name in names)
+    return [other for value in values for other in (value if isinstance(value, list) else [value])]
 
 
 def _query_of(request: WebhookRequest) -> Mapping[str, str]:

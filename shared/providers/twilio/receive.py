@@ -52,7 +52,10 @@ _STATUSES = {
     "failed": Status.UNDELIVERED,
     "canceled": Status.CANCELED,
 }
-"""The statuses that are new to us; the sender already knows that a message was queued or sent."""
+"""The outcomes of a message."""
+
+_ACCEPTED = {"accepted", "scheduled", "queued", "sending", "sent", "partiallydelivered"}
+"""The statuses by which Twilio has the message, which the sender knows unless it got no response."""
 
 
 MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]
@@ -149,12 +152,13 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         default_region=request.default_region,
     )
     content = WebhookContent()
-    if status := _STATUSES.get(letters_of(word)):
+    message_id = parse_own_id(_query_of(request).get("message_id"))
+    if status := _status_of(letters_of(word), is_ours=message_id is not None):
         receipt = IncomingReceipt(
             channel=Channel.SMS,
             provider=NAME,
             provider_message_id=fields.message_sid,
-            message_id=parse_own_id(_query_of(request).get("message_id")),
+            message_id=message_id,
             key=status,
             status=status,
             error_code=fields.error_code,
@@ -169,6 +173,14 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
             # The receipt is still valid.
             content.invalid.append(exc.faults)
     return content
+
+
+def _status_of(word: str, *, is_ours: bool) -> Status | None:
+    """Return the status that a word stands for, or None if it is not a report on one of our messages.
+
+    An acceptance counts only with our id: it resolves an attempt without a response, whose SID is not known.
+    """
+    return _STATUSES.get(word) or (Status.SENT if is_ours and word in _ACCEPTED else None)
 
 
 def opt_out_group_of(service_sid: object) -> str | None:

@@ -230,6 +230,23 @@ def test_other_statuses_are_ignored(word: str) -> None:
     assert parse_status(MessageStatus=word) == WebhookContent()
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, Status.SENT) for word in ("queued", "accepted", "scheduled", "sending", "sent", "Sent")),
+        ("partially_delivered", Status.SENT),
+        ("delivered", Status.DELIVERED),
+        ("new one", None),
+    ],
+)
+def test_an_acceptance_with_our_id_is_a_receipt(word: str, status: Status | None) -> None:
+    body = urlencoded({**STATUS, "MessageStatus": word})
+    ours = b"message_id=0198c0de-0000-7000-8000-000000000001"
+    found = webhook_at(TWILIO_STATUS).parse(request(body, FORM, query=ours)).receipts
+
+    assert [(each.status, each.key) for each in found] == ([(status, status)] if status else [])
+
+
 @pytest.mark.parametrize("word", ["failed", "undelivered", "sent"])
 def test_a_callback_with_code_21610_is_an_opt_out(word: str) -> None:
     [change] = parse_status(MessageStatus=word, ErrorCode="21610").suppressions

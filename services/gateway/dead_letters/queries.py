@@ -84,8 +84,8 @@ class DeadLetterQueries:
     async def list(
         self, selected: DeadLetterFilter, cursor: DeadLetterCursor | None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Return dead letters, newest first."""
-        statement = _select().where(*_conditions(selected))
+        """Return dead letters, newest first, without the long bodies of webhooks."""
+        statement = _select(_dead_letter.c.content.op("-")("payload_zlib")).where(*_conditions(selected))
         if cursor is not None:
             statement = statement.where(tuple_(*_PLACE) < _place_of(cursor))
         return await self._all(statement.order_by(*(column.desc() for column in _PLACE)).limit(limit))
@@ -138,11 +138,11 @@ def _place_of(cursor: DeadLetterCursor) -> ColumnElement[Any]:
     return tuple_(literal(cursor.created_at), literal(cursor.id))
 
 
-def _select() -> Select[Any]:
+def _select(content: ColumnElement[Any] = _dead_letter.c.content) -> Select[Any]:
     deciding = and_(_resolution.c.dead_letter_id == _dead_letter.c.id, _resolution.c.resolution == _STATE)
     return select(
         _dead_letter.c.id,
-        _dead_letter.c.content,
+        content.label("content"),
         _dead_letter.c.message_id,
         _dead_letter.c.created_at,
         _STATE.label("state"),

@@ -47,6 +47,7 @@ class DeadLetter(FrozenModel):
         request: the request to send the message; only if it was to be sent.
         payload: the payload from the stream, if the message could not be read (`payload_base64` if it is not
             text).
+        payload_zlib: the same, compressed and in base64, if it is the long body of a webhook.
         origin: where the message came from, unless it is a webhook that never was in a stream.
         webhook: how such a webhook was posted; the payload is its body.
         is_cut: whether only the beginning of the payload is kept, since a NATS message holds 1 MiB.
@@ -64,6 +65,7 @@ class DeadLetter(FrozenModel):
     request: DeliveryRequest | None = None
     payload: str | None = None
     payload_base64: str | None = None
+    payload_zlib: str | None = None
     is_cut: bool = False
     origin: Origin | None = None
     webhook: PostedWebhook | None = None

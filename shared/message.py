@@ -36,7 +36,10 @@ class Message(FrozenModel):
     """A message of either direction, normalised.
 
     Attributes:
+        to: the recipient; the first one of a message to a group.
         from_key: `from_` as it is compared with other addresses; `to_key` likewise.
+        recipients: the keys of all recipients of a message to a group, in the order that was given; empty for
+            other messages.
         from_name: the display name of the author of an e-mail; `to_name` likewise.
         text: the plain text of an e-mail whose body is HTML.
         body_type: whether the body of an e-mail is HTML, if that was declared.
@@ -66,6 +69,7 @@ class Message(FrozenModel):
     to: str
     from_key: str
     to_key: str
+    recipients: list[str] = Field(default_factory=list)
     from_name: str | None = None
     to_name: str | None = None
     subject: str | None = None
@@ -91,34 +95,42 @@ class Message(FrozenModel):
     metadata: dict[str, str] | None = None
 
     @classmethod
-    def between(cls, from_: Address, to: Address, *, type: MessageType, **fields: Any) -> Self:  # noqa: A002, ANN401 - fields of the model
+    def between(
+        cls,
+        from_: Address,
+        to: Address | Sequence[Address],
+        *,
+        type: MessageType,  # noqa: A002 - a field of the model
+        **fields: Any,  # noqa: ANN401 - fields of the model
+    ) -> Self:
         """Create a message; the fields that follow from its type and its addresses are filled in."""
         if unknown := fields.keys() - cls.model_fields.keys():
             raise TypeError(f"a message has no {', '.join(sorted(unknown))}")
         channel = type.channel
+        recipients = [to] if isinstance(to, Address) else to
+        keys = [recipient.key for recipient in recipients]
+        to = recipients[0]
         return cls(
-            conversation_key=conversation_key(channel, (from_.key, to.key)),
+            conversation_key=conversation_key(channel, (from_.key, *keys)),
             channel=channel,
             type=type,
             from_=from_.spelling,
             to=to.spelling,
             from_key=from_.key,
             to_key=to.key,
+            recipients=keys if len(keys) > 1 else [],
             **{"from_name": from_.name, "to_name": to.name, **fields},
         )
 
     @property
     def participants(self) -> list[str]:
         """The keys of the addresses in the conversation, sorted and unique."""
-        return sorted({self.from_key, self.to_key})
+        return sorted({self.from_key, *self.recipient_keys})
 
     @property
-    def our_key(self) -> str:
-        return self.from_key if self.direction is Direction.OUTBOUND else self.to_key
-
-    @property
-    def their_key(self) -> str:
-        return self.to_key if self.direction is Direction.OUTBOUND else self.from_key
+    def recipient_keys(self) -> list[str]:
+        """The keys of all recipients in the conversation; there are several in a group."""
+        return self.recipients or [self.to_key]
 
     @property
     def media(self) -> list[Media]:
@@ -222,7 +234,7 @@ class IncomingMessage(FrozenModel):
         provider: str,
         provider_message_id: str,
         from_: Address,
-        to: Address,
+        to: Address | Sequence[Address],
         raw: object,
         content: Sequence[str] = (),
         keyword: Keyword | None = None,
@@ -235,7 +247,7 @@ class IncomingMessage(FrozenModel):
             provider: the provider's name.
             provider_message_id: the provider's id of the message.
             from_: the address of its author.
-            to: our address that it was sent to.
+            to: our address that it was sent to, or all recipients of a message to a group.
             raw: the provider's payload.
             content: what distinguishes the message from others for which the provider used the same id.
             keyword: the keyword that the message consists of.

@@ -82,18 +82,19 @@ class SuppressionChange(FrozenModel):
 def changes_by_keyword(incoming: IncomingMessage) -> list[SuppressionChange]:
     """Return the changes that the author of a message requests by a keyword.
 
-    They concern our address that the message was sent to, and its opt-out group. They are dated by the
-    arrival of the message, since its own time may be wrong.
+    They concern our address that the message was sent to, and its opt-out group. In a message to a group, it
+    is not known which recipient is ours, so they concern all of them. They are dated by the arrival of the
+    message, since its own time may be wrong.
     """
     message, keyword = incoming.message, incoming.keyword
     if keyword is None or keyword is Keyword.HELP:
         return []
-    scopes = [message.our_key, *filter(None, [incoming.opt_out_group])]
+    scopes = [*message.recipient_keys, *filter(None, [incoming.opt_out_group])]
     return [
         SuppressionChange(
             channel=message.channel,
             ours=ours,
-            theirs=message.their_key,
+            theirs=message.from_key,
             state=SuppressionState.OPTED_OUT if keyword is Keyword.STOP else SuppressionState.OPTED_IN,
             source=SuppressionSource.KEYWORD,
             detail=single_line(message.body, limit=MAX_SUPPRESSION_DETAIL),

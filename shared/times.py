@@ -4,12 +4,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-LATEST_ARRIVAL = timedelta(days=8)
-"""The longest time that a message may be under way, as `place_in_time` in the database has it.
-
-Mail servers try to deliver an e-mail for five days, and SendGrid tries to post it for three.
-"""
-
 _EPOCH = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"

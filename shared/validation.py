@@ -30,6 +30,9 @@ from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_
 MAX_BODY = 256 * 1024
 """Bytes of a request. A message and its accompanying data have to fit into a NATS message of 1 MiB."""
 
+MAX_RECIPIENTS = 50
+"""Members of a group; providers have lower limits."""
+
 MAX_SUBJECT = 998
 """Characters: a line of an e-mail (RFC 5322)."""
 
@@ -160,6 +163,20 @@ def _recipient_phone(value: object, info: ValidationInfo) -> Address:
     return address
 
 
+def _recipient_phones(value: object, info: ValidationInfo) -> Address | list[Address]:
+    if not isinstance(value, list):
+        return _recipient_phone(value, info)
+    if not 1 <= len(value) <= MAX_RECIPIENTS:
+        raise ValueError(f"must have 1 to {MAX_RECIPIENTS} recipients")
+    recipients = []
+    for number, each in enumerate(value, 1):
+        try:
+            recipients.append(_recipient_phone(each, info))
+        except ValueError as exc:
+            raise ValueError(f"recipient {number} {exc}") from exc
+    return recipients
+
+
 def _email(value: object, info: ValidationInfo) -> Address:
     return _address(value, Channel.EMAIL, info)
 
@@ -201,13 +218,28 @@ EMAIL_SCHEMA = _address_schema(
     "user@usehatchapp.com",
 )
 Phone = Annotated[Address, PlainValidator(_phone), PHONE_SCHEMA]
-RecipientPhone = Annotated[
-    Address,
-    PlainValidator(_recipient_phone),
-    _address_schema(
-        "phone-number", "A phone number in E.164 or national form, or a short code", "+18045551234"
+_RECIPIENT_SCHEMA = _address_schema(
+    "phone-number", "A phone number in E.164 or national form, or a short code", "+18045551234"
+).json_schema
+RecipientPhones = Annotated[
+    Address | list[Address],
+    PlainValidator(_recipient_phones),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                _RECIPIENT_SCHEMA,
+                {
+                    "type": "array",
+                    "items": _RECIPIENT_SCHEMA,
+                    "minItems": 1,
+                    "maxItems": MAX_RECIPIENTS,
+                    "description": "The members of a group, for an MMS",
+                },
+            ]
+        }
     ),
 ]
+"""A recipient of a text message, or a list of them."""
 Email = Annotated[Address, PlainValidator(_email), EMAIL_SCHEMA]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]

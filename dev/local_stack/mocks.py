@@ -15,8 +15,8 @@ from dev.local_stack.errors import StackError
 from dev.local_stack.settings import LocalStackSettings, load
 from mock_providers.registry import CHANNELS
 from mock_providers.settings import Settings as MockProviderSettings
-from services.sender.settings import ProviderChoice
 from shared.channels import Channel, channel_of_address
+from shared.providers.choice import ProviderChoice
 from shared.settings import SettingsError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}

@@ -26,7 +26,7 @@ class OutboundMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     from_: str = Field(alias="from", min_length=1)
-    to: str = Field(min_length=1)
+    to: str | list[str] = Field(min_length=1)
     body: str
     attachments: list[str] | None = Field(default=None, description="URLs")
     timestamp: AwareDatetime

@@ -1,10 +1,13 @@
 from typing import Literal
 
+from pydantic import Field
+
 from mock_providers.generic.api import GenericApi, OutboundMessage
 from mock_providers.webhooks import Payload
 
 
 class EmailMessage(OutboundMessage):
+    to: str = Field(min_length=1)
     subject: str | None = None
     from_name: str | None = None
     to_name: str | None = None

@@ -151,7 +151,13 @@ def _create_services(
     )
     return Services(
         message_service=MessageService(
-            publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
+            publisher,
+            IdempotencyStore(requests),
+            suppression_list,
+            received,
+            validity,
+            settings.can_send,
+            _now,
         ),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
         messages=queries,

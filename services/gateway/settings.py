@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
 from shared.keywords import Keyword, Words, words_for
+from shared.providers.choice import ProviderChoice
 from shared.providers.generic.settings import WebhookSecretSettings
 from shared.settings import (
     BusSettings,
@@ -38,7 +39,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 class GatewaySettings(
-    BusSettings, DatabaseSettings, MediaSettings, UnsubscribeSettings, WebhookSecretSettings
+    BusSettings, DatabaseSettings, MediaSettings, UnsubscribeSettings, WebhookSecretSettings, ProviderChoice
 ):
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 

@@ -1,8 +1,9 @@
 from services.sender.app import create_app
 from services.sender.provider_selection import create_adapters
-from services.sender.settings import ProviderChoice, SenderSettings
+from services.sender.settings import SenderSettings
 from shared.media_store import open_store
 from shared.observability.logging import configure
+from shared.providers.choice import ProviderChoice
 from shared.providers.registry import media_credentials
 from shared.service import serve
 from shared.settings import MediaSettings, load, read

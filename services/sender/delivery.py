@@ -27,7 +27,7 @@ from shared.ledger import Ledger
 from shared.lifecycle.decisions import Attempt, Facts, Ignore, Publish, Record, Wait
 from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.lifecycle.policy import DeliveryPolicy
-from shared.lifecycle.sending import candidates, limited, postponement, refusal
+from shared.lifecycle.sending import candidates, limited, postponement, refusal, unsendable
 from shared.message import DeliveryRequest, Message
 from shared.providers.base import OPTED_OUT, NotReachedError, ProviderError, UnknownOutcomeError
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
@@ -162,8 +162,11 @@ class Deliverer:
     ) -> LedgerEntry:
         """Try the providers in turn as long as they postpone the message, and return the outcome."""
         asked = self._providers.client_of(in_doubt_at) if in_doubt_at else None
+        clients = candidates(self._providers.clients_for(request.message), asked)
+        if not clients:
+            return unsendable(request, in_doubt_at, self._clock())
         postponed: list[LedgerEntry] = []
-        for client in candidates(self._providers.clients_for(request.message), asked):
+        for client in clients:
             if postponed and self._is_stopping:
                 break  # there is no time for another attempt
             claimed = LedgerEntry.of(
@@ -234,7 +237,8 @@ class Deliverer:
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
         error = entry.error
-        if error and error.code == OPTED_OUT and error.provider:
+        # Nobody knows which member of a group it was.
+        if error and error.code == OPTED_OUT and error.provider and not request.message.recipients:
             group = self._suppressions.groups.get(error.provider)
             change = _opt_out_reported_by(error.provider, request.message, error.at, group=group)
             await self._suppressions.record(change, only_if_changed=True)
@@ -257,8 +261,8 @@ def _opt_out_reported_by(
 ) -> SuppressionChange:
     return SuppressionChange(
         channel=message.channel,
-        ours=group or message.our_key,
-        theirs=message.their_key,
+        ours=group or message.from_key,
+        theirs=message.to_key,
         state=SuppressionState.OPTED_OUT,
         source=SuppressionSource.PROVIDER,
         detail=provider,

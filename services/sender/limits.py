@@ -201,5 +201,9 @@ class Limiter:
 
 
 def _units_of(message: Message) -> int:
-    """Return the units that a message takes of its sending address's limits: its segments, or 1."""
-    return segments_of(message.body).count if message.type is MessageType.SMS else 1
+    """Return the units that a message takes of its sending address's limits.
+
+    They are the segments of an SMS, and the recipients of any other message.
+    """
+    is_sms = message.type is MessageType.SMS
+    return segments_of(message.body).count if is_sms else len(message.recipient_keys)

@@ -109,6 +109,10 @@ class ProviderClient:
     def honours_idempotency_keys(self) -> bool:
         return self._adapter.honours_idempotency_keys
 
+    def can_send(self, message: Message) -> bool:
+        """Return whether the provider can send such a message at all."""
+        return self._adapter.can_send(message)
+
     @property
     def is_available(self) -> bool:
         """Whether a message may be sent now, if only as a probe."""

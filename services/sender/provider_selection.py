@@ -5,10 +5,11 @@ from functools import cached_property, partial
 from typing import Any
 
 from services.sender.provider_client import ProviderClient
-from services.sender.settings import ProviderChoice, SenderSettings
+from services.sender.settings import SenderSettings
 from shared.channels import Channel
 from shared.message import Message
 from shared.providers.base import Adapter
+from shared.providers.choice import ProviderChoice, route_of
 from shared.providers.registry import PROVIDERS, create_adapter
 from shared.settings import collect
 
@@ -33,11 +34,9 @@ class ProviderSelection:
         self._by_name = {client.name: client for group in groups for client in group}
 
     def clients_for(self, message: Message) -> Sequence[ProviderClient]:
-        """Return at least one client that may send the message."""
-        sender = message.from_key.casefold()
-        domain = "@" + sender.rpartition("@")[2]
-        clients = self._by_sender.get(sender) or self._by_sender.get(domain)
-        return clients or self._by_channel[message.channel]
+        """Return the clients that may send the message: at least one, unless it is a message to a group."""
+        clients = route_of(self._by_sender, message.from_key) or self._by_channel[message.channel]
+        return [client for client in clients if client.can_send(message)]
 
     def client_of(self, provider: str) -> ProviderClient | None:
         """Return the client of a provider, or None if the settings do not choose it, or no longer do."""

@@ -1,6 +1,7 @@
 """Publishing dead letters: messages that a service cannot process."""
 
 import base64
+import zlib
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,10 @@ from shared.observability.metrics import DEAD_LETTERS
 _log = structlog.get_logger()
 
 _MAX_COPY = 128 * 1024
-"""Bytes of a payload that a dead letter keeps: JSON may need six bytes to encode one."""
+"""Bytes of a payload that a dead letter keeps as it is: JSON may need six bytes to encode one."""
+
+_MAX_COMPRESSED = 600 * 1024
+"""Characters of a compressed payload. The query of a webhook may take most of the rest of a NATS message."""
 
 
 class DeadLetterPublisher:
@@ -96,9 +100,21 @@ def _request_in(payload: bytes) -> DeliveryRequest | None:
 
 
 def payload_fields(payload: bytes) -> dict[str, Any]:
-    """Return the fields of a dead letter that keep a payload, or as much of it as a NATS message holds."""
+    """Return the fields of a dead letter that keep a payload, or its beginning if it is long."""
     text, encoded = _as_text(payload[:_MAX_COPY])
     return {"payload": text, "payload_base64": encoded, "is_cut": len(payload) > _MAX_COPY}
+
+
+def body_fields(body: bytes) -> dict[str, Any]:
+    """Return the fields of a dead letter that keep the body of a webhook, of which there is no other copy.
+
+    A long body is compressed. If a NATS message still cannot hold it, only its beginning is kept.
+    """
+    if len(body) > _MAX_COPY:
+        compressed = base64.b64encode(zlib.compress(body)).decode("ascii")
+        if len(compressed) <= _MAX_COMPRESSED:
+            return {"payload_zlib": compressed}
+    return payload_fields(body)
 
 
 def original_payload(dead_letter: DeadLetter) -> bytes | None:
@@ -107,6 +123,8 @@ def original_payload(dead_letter: DeadLetter) -> bytes | None:
         return dead_letter.payload.encode()
     if dead_letter.payload_base64 is not None:
         return base64.b64decode(dead_letter.payload_base64)
+    if dead_letter.payload_zlib is not None:
+        return zlib.decompress(base64.b64decode(dead_letter.payload_zlib))
     return None
 
 

@@ -72,11 +72,11 @@ class SuppressionList:
         An opt-out that was recorded before this call is never overlooked.
         """
         channel = message.channel
-        recipients = [message.their_key, *(copy.key for copy in message.copies)]
+        recipients = [*message.recipient_keys, *(copy.key for copy in message.copies)]
         pairs = {
             _subject(channel, ours, theirs): (ours, theirs)
             for theirs in recipients
-            for ours in (message.our_key, *self.groups.values(), None)
+            for ours in (message.from_key, *self.groups.values(), None)
         }
         subjects = await self._index.with_messages(pairs)
         found = await asyncio.gather(*(self.latest(channel, *pairs[each]) for each in subjects))

@@ -194,6 +194,7 @@ class Message(Base):
     type: Mapped[str]
     from_address: Mapped[str]
     to_address: Mapped[str]
+    recipients: Mapped[list[str]] = mapped_column(server_default="{}")
     subject: Mapped[str | None]
     body: Mapped[str]
     attachments: Mapped[list[str]]

@@ -52,6 +52,13 @@ def refusal(
     return claim.becomes(DeliveryState.FAILED, claim.at, provider=None, error=error)
 
 
+def unsendable(request: DeliveryRequest, in_doubt_at: str | None, now: datetime) -> LedgerEntry:
+    """Return the entry of a message to a group that no chosen provider can send to."""
+    detail = "no provider of this sender can send to a group"
+    error = AttemptError(attempt=request.attempt, code="no_group_provider", detail=detail, at=now)
+    return LedgerEntry.of(request, DeliveryState.FAILED, now, error=error, in_doubt_at=in_doubt_at)
+
+
 def postponement(postponed: Sequence[LedgerEntry]) -> LedgerEntry:
     """Return the entry of a step that all providers postponed: a release, or else the earliest deferral."""
     released = (entry for entry in postponed if entry.state is DeliveryState.RELEASED)

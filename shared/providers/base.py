@@ -162,11 +162,13 @@ class Adapter(ABC, Generic[S]):
         honours_idempotency_keys: whether a repeated request with the same key does not cause a second
             message.
         takes_files: whether the provider accepts attachments as files, rather than as URLs.
+        sends_to_groups: whether the provider sends one message to a group, whose members all see each other.
         secrets: texts that no error may contain, even if the provider repeats them.
     """
 
     honours_idempotency_keys: ClassVar[bool]
     takes_files: ClassVar[bool] = False
+    sends_to_groups: ClassVar[bool] = False
     secrets: Sequence[str] = ()
 
     @abstractmethod
@@ -176,6 +178,11 @@ class Adapter(ABC, Generic[S]):
         Raises:
             ValueError: the settings are inconsistent; the message names the variables.
         """
+
+    @classmethod
+    def can_send(cls, message: Message) -> bool:
+        """Return whether the provider can send such a message at all."""
+        return cls.sends_to_groups or not message.recipients
 
     @abstractmethod
     def request(self, message: Message, files: Sequence[File]) -> HttpRequest:

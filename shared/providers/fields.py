@@ -4,6 +4,7 @@ A provider cannot be asked to correct a value, and the whole message would be lo
 that cannot be read are therefore dropped or replaced, and named in the warnings of the validation context.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
@@ -15,7 +16,7 @@ from shared.channels import Channel
 from shared.providers.mail_headers import is_address, mailboxes, name_of
 from shared.text import clean_text
 from shared.times import read_time
-from shared.validation import EMAIL_SCHEMA, PHONE_SCHEMA, Attachments, ProviderId
+from shared.validation import EMAIL_SCHEMA, MAX_RECIPIENTS, PHONE_SCHEMA, Attachments, ProviderId
 
 _MAX_LISTED = 10
 
@@ -41,6 +42,23 @@ def _address(value: object, info: ValidationInfo, channel: Channel) -> Address |
 
 def _phone(value: object, info: ValidationInfo) -> Address | None:
     return _address(value, info, Channel.SMS)
+
+
+def _phones(value: object, info: ValidationInfo) -> list[Address]:
+    members = value if isinstance(value, list) else [value]
+    found: dict[str, Address] = {}
+    for member in members:
+        try:
+            address = _phone(member, info)
+        except ValueError:
+            if not isinstance(value, list):
+                raise
+            _warn(info, "a recipient is not a phone number, and was dropped")
+        else:
+            found |= {address.key: address} if address else {}
+    if len(found) > MAX_RECIPIENTS:
+        _warn(info, f"only the first {MAX_RECIPIENTS} of {len(found)} recipients were kept")
+    return [*found.values()][:MAX_RECIPIENTS]
 
 
 def _email(value: object, info: ValidationInfo) -> Address | None:
@@ -102,6 +120,20 @@ def _id(value: object) -> str | None:
 ReadPhone = Annotated[Address | None, PlainValidator(_phone), PHONE_SCHEMA]
 """The address of a text message; None if it is missing or withheld."""
 
+ReadPhones = Annotated[
+    list[Address],
+    PlainValidator(_phones),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                PHONE_SCHEMA.json_schema,
+                {"type": "array", "items": PHONE_SCHEMA.json_schema, "description": "Those of a group"},
+            ]
+        }
+    ),
+]
+"""The recipients of a text message, of which a group has several; empty if they are missing or withheld."""
+
 ReadEmail = Annotated[Address | None, PlainValidator(_email), EMAIL_SCHEMA]
 ReadText = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 ReadUrls = Annotated[
@@ -114,3 +146,10 @@ ReadTime = Annotated[
 ]
 ReadId = Annotated[str | None, PlainValidator(_id), WithJsonSchema({"type": "string"})]
 """The provider's id of a message; None if it has none that can be stored."""
+
+
+def members_of(to: Address | Sequence[Address], from_: Address) -> Sequence[Address]:
+    """Return the recipients of a message, each once, without its author, whom some providers list as well."""
+    recipients = [to] if isinstance(to, Address) else to
+    distinct = {each.key: each for each in recipients if each.key != from_.key}
+    return [*distinct.values()] or recipients[:1]

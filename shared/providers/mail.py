@@ -99,7 +99,7 @@ class UnsubscribeLinks:
 
     def headers_of(self, message: Message) -> dict[str, str]:
         """Return the headers with which mail clients offer one-click unsubscribing (RFC 8058)."""
-        subscription = Subscription(message.channel, message.our_key, message.their_key)
+        subscription = Subscription(message.channel, message.from_key, message.to_key)
         url = f"{self.base_url.rstrip('/')}/unsubscribe/{subscription.sign(self.secret)}"
         return {
             "List-Unsubscribe": f"<{url}>",

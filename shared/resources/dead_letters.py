@@ -85,13 +85,14 @@ def dead_letter_fields(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def select_dead_letters() -> Select[Any]:
+def select_dead_letters(content: ColumnElement[Any] = _dead_letter.c.content) -> Select[Any]:
+    """Select dead letters; `content` may leave out a part of the column of this name."""
     deciding = and_(
         _resolution.c.dead_letter_id == _dead_letter.c.id, _resolution.c.resolution == DEAD_LETTER_STATE
     )
     return select(
         _dead_letter.c.id,
-        _dead_letter.c.content,
+        content.label("content"),
         _dead_letter.c.message_id,
         _dead_letter.c.created_at,
         DEAD_LETTER_STATE.label("state"),

@@ -11,7 +11,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     computed_field,
+    field_validator,
 )
 from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import aggregate_order_by
@@ -94,7 +96,10 @@ class MessageResponse(BaseModel):
     direction: Direction = Field(examples=[Direction.OUTBOUND])
     type: MessageType
     from_: str = Field(alias="from", examples=["+12016661234"])
-    to: str = Field(examples=["+18045551234"])
+    to: str = Field(description="The recipient; the first one of a group", examples=["+18045551234"])
+    recipients: list[str] = Field(
+        description="All recipients: those of a group, or only `to`", examples=[["+18045551234"]]
+    )
     from_name: str | None = Field(description="Display name of the author of an e-mail", examples=[None])
     to_name: str | None = Field(description="Display name of its recipient", examples=[None])
     subject: str | None = Field(description="Subject of an e-mail", examples=[None])
@@ -131,6 +136,11 @@ class MessageResponse(BaseModel):
     metadata: Annotated[dict[str, str], BeforeValidator(lambda given: given or {})] = Field(
         description="The sender's own data about the message", examples=[{"customer": "4711"}]
     )
+
+    @field_validator("recipients")
+    @classmethod
+    def _include_single_recipient(cls, recipients: list[str], info: ValidationInfo) -> list[str]:
+        return recipients or [info.data["to"]]
 
     @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
     @property

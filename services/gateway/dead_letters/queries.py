@@ -32,6 +32,8 @@ from shared.resources.dead_letters import (
 _dead_letter = DeadLetter.__table__
 _resolution = DeadLetterResolution.__table__.alias("resolution")
 
+_WITHOUT_BODY = _dead_letter.c.content.op("-")("payload_zlib")
+
 _PLACE = (_dead_letter.c.created_at, _dead_letter.c.id)
 
 
@@ -56,8 +58,8 @@ class DeadLetterQueries:
     async def list(
         self, selected: DeadLetterFilter, cursor: DeadLetterCursor | None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Return dead letters, newest first."""
-        statement = select_dead_letters().where(*_conditions(selected))
+        """Return dead letters, newest first, without the long bodies of webhooks."""
+        statement = select_dead_letters(_WITHOUT_BODY).where(*_conditions(selected))
         if cursor is not None:
             statement = statement.where(tuple_(*_PLACE) < _place_of(cursor))
         return await self._all(statement.order_by(*(column.desc() for column in _PLACE)).limit(limit))

@@ -93,12 +93,12 @@ class ConflictError(ProblemError):
 
 
 class RecipientOptedOutError(ConflictError):
-    """A recipient has opted out; one of `cc` or `bcc` is named."""
+    """A recipient has opted out, who is named if there are several."""
 
-    def __init__(self, suppression: SuppressionChange, copy: str | None = None) -> None:
+    def __init__(self, suppression: SuppressionChange, name: str | None = None) -> None:
         sender = suppression.ours or "all senders"
         date = suppression.occurred_at.isoformat(timespec="seconds")
-        recipient = f"The recipient {copy}" if copy else "The recipient"
+        recipient = f"The recipient {name}" if name else "The recipient"
         detail = f"{recipient} opted out of messages from {sender} on {date} ({suppression.source})"
         super().__init__("recipient_opted_out", detail)
 

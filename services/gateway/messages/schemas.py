@@ -29,7 +29,7 @@ from shared.validation import (
     Metadata,
     Moment,
     Phone,
-    RecipientPhone,
+    RecipientPhones,
     Reference,
     SmsText,
     Subject,
@@ -58,7 +58,7 @@ class SendRequest(BaseModel):
     """
 
     from_: Address
-    to: Address
+    to: Address | list[Address]
     type: str
 
     body: Text | None = Field(default=None, description=_BODY)
@@ -103,12 +103,36 @@ class SmsRequest(SendRequest):
             "body": "Look at this",
             "attachments": ["https://example.com/cat.jpg"],
         },
+        {
+            "from": "+12016661234",
+            "to": ["+18045551234", "+18045551235"],
+            "type": "mms",
+            "body": "Hello to both of you!",
+        },
     )
 
     from_: Phone = Field(alias="from")
-    to: RecipientPhone
+    to: RecipientPhones = Field(description="The recipient, or the other members of a group")
     type: Literal["sms", "mms"]
     body: SmsText | None = Field(default=None, description=_BODY)
+
+    @field_validator("to")
+    @classmethod
+    def _drop_repeated(cls, to: Address | list[Address], info: ValidationInfo) -> Address | list[Address]:
+        """Drop repeated recipients and the sender, so that a client may pass all members of a group."""
+        if isinstance(to, Address):
+            return to
+        sender = info.data.get("from_")
+        distinct = {each.key: each for each in to if sender is None or each.key != sender.key}
+        members = [*distinct.values()] or to[:1]
+        return members if len(members) > 1 else members[0]
+
+    @field_validator("type")
+    @classmethod
+    def _require_mms_for_group(cls, type_: str, info: ValidationInfo) -> str:
+        if type_ != MessageType.MMS and isinstance(info.data.get("to"), list):
+            raise ValueError("must be mms for a group of recipients")
+        return type_
 
     @field_validator("type")
     @classmethod

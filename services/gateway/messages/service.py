@@ -55,6 +55,7 @@ class MessageService:
     Attributes:
         received: the newest inbound message of each conversation.
         validity: how long after its acceptance a message may still be sent.
+        can_send: returns whether any provider can send such a message at all.
         clock: returns the time, in UTC.
     """
 
@@ -63,6 +64,7 @@ class MessageService:
     suppressions: SuppressionList
     received: KeyValueStore[Event[IncomingMessage]]
     validity: timedelta
+    can_send: Callable[[Message], bool]
     clock: Callable[[], datetime]
 
     async def send(
@@ -78,8 +80,8 @@ class MessageService:
 
         Raises:
             ConflictError: a recipient has opted out.
-            InvalidRequestError: the idempotency key was used for a different request, or `send_at` is out of
-                range.
+            InvalidRequestError: the idempotency key was used for a different request, `send_at` is out of
+                range, or no provider can send to a group.
             BusUnavailableError: JetStream does not acknowledge. The event may be stored nevertheless;
                 publishing it again does no harm.
         """
@@ -87,7 +89,11 @@ class MessageService:
         message = outbound_message(body, id_=new_message_id(), now=now)
         _label(message)
         async with deadline():
-            refusal = _refusal_by_time(body.send_at, now) or await self._refusal_by_opt_out(message)
+            refusal = (
+                self._refusal_by_providers(message)
+                or _refusal_by_time(body.send_at, now)
+                or await self._refusal_by_opt_out(message)
+            )
             reply = await self._as_reply(message)
             request = DeliveryRequest(
                 message=reply, caller=caller, expires_at=message.expiry(self.validity, now)
@@ -119,13 +125,19 @@ class MessageService:
             return message
         return as_reply(newest.value.data.message, message)
 
+    def _refusal_by_providers(self, message: Message) -> InvalidRequestError | None:
+        if self.can_send(message):
+            return None
+        return InvalidRequestError(Fault("to", "is a group, which no provider of this sender can send to"))
+
     async def _refusal_by_opt_out(self, message: Message) -> ConflictError | None:
         suppression = await self.suppressions.suppression_of(message)
         if suppression is None:
             return None
         SUPPRESSED.labels(message.channel).inc()
-        copies = {copy.key: copy.spelling for copy in message.copies}
-        return RecipientOptedOutError(suppression, copies.get(suppression.theirs))
+        names = {key: key for key in message.recipients}
+        names |= {copy.key: copy.spelling for copy in message.copies}
+        return RecipientOptedOutError(suppression, names.get(suppression.theirs))
 
     async def _first_with_key(
         self, id_: RequestId, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None

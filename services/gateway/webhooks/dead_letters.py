@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from shared.bus.dead_letters import payload_fields
+from shared.bus.dead_letters import body_fields
 from shared.channels import Channel, Direction
 from shared.dead_letters import DeadLetter, PostedWebhook
 from shared.ids import dead_letter_id
@@ -26,7 +26,7 @@ def dead_letter_of(request: WebhookRequest, error: WebhookError, channel: Channe
             content_type=request.headers.get("content-type", ""),
             received_at=request.received_at,
         ),
-        **payload_fields(request.body),
+        **body_fields(request.body),
     )
 
 

@@ -118,7 +118,7 @@ class WebhookService:
 
     async def keep(self, request: WebhookRequest, error: WebhookError, channel: Channel) -> DeadLetterId:
         """Keep a webhook that could not be read as a dead letter, and return its id."""
-        dead_letter = dead_letter_of(request, error, channel)
+        dead_letter = await asyncio.to_thread(dead_letter_of, request, error, channel)
         event = dead_letter_created(dead_letter, source="/gateway", time=request.received_at)
         subject = dead_letter_subject(dead_letter.direction, channel)
         async with deadline():

@@ -27,9 +27,8 @@ from pydantic_core import to_json
 from shared.addresses import Address, InvalidAddressError, withheld_sender
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
-from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
-from shared.providers.fields import ReadText, ReadTime, ReadUrls
+from shared.providers.fields import ReadText, ReadTime, ReadUrls, members_of
 from shared.providers.forms import ROOM_FOR_BODY, ROOM_FOR_FIELDS, Form, cut_to, fit_form
 from shared.providers.generic.signature import HEADER, check_headers
 from shared.providers.webhooks import (
@@ -80,7 +79,7 @@ class InboundPayload(BaseModel):
     """A message as a generic provider posts it; subclasses narrow the fields that they repeat."""
 
     from_: Address | None
-    to: Address | None
+    to: Address | list[Address] | None
     type: ReadText = ""
     subject: ReadText = ""
     body: ReadText = ""
@@ -155,7 +154,7 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         posted = json_of(request)
         warnings: list[str] = []
         payload = validate(posted, model, default_region=request.default_region, warnings=warnings)
-        if payload.to is None:
+        if not payload.to:
             raise InvalidWebhookError(Fault("to", "is required"))
         raw = _fitting(storable(posted))
         body = cut_to(payload.body, ROOM_FOR_BODY)
@@ -163,19 +162,19 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
             warnings.append(f"body: only the first {len(body)} of {len(payload.body)} characters were kept")
         id_ = payload.provider_message_id or _id_of_request(request)
         from_ = payload.from_ or withheld_sender(str(raw.get("from") or ""), id_)
+        to = members_of(payload.to, from_)
         subject = single_line(payload.subject, limit=MAX_SUBJECT) or None
         message = IncomingMessage.of(
             provider=provider,
             provider_message_id=id_,
             from_=from_,
-            to=payload.to,
+            to=to,
             raw=raw,
             content=(
-                *(from_.key, payload.to.key, subject or "", str(posted.get("timestamp")), payload.body),
-                *payload.attachments,
+                *(from_.key, ",".join(each.key for each in to), subject or ""),
+                *(str(posted.get("timestamp")), payload.body, *payload.attachments),
             ),
-            keyword=keyword_of(body) if channel.rules.has_keywords else None,
-            type=_type_of(payload, channel),
+            type=_type_of(payload, channel, is_group=len(to) > 1),
             subject=subject,
             body=body,
             attachments=payload.attachments,
@@ -205,11 +204,12 @@ def _fitting(raw: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "cut": cut}
 
 
-def _type_of(payload: InboundPayload, channel: Channel) -> MessageType:
+def _type_of(payload: InboundPayload, channel: Channel, *, is_group: bool) -> MessageType:
     """Return the type of a message, which a provider may name in its own way."""
     if channel is Channel.EMAIL:
         return MessageType.EMAIL
-    return MessageType.MMS if payload.attachments or payload.type.lower() == "mms" else MessageType.SMS
+    is_mms = is_group or payload.attachments or payload.type.lower() == "mms"
+    return MessageType.MMS if is_mms else MessageType.SMS
 
 
 def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload]) -> Parse:

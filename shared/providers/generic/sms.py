@@ -7,7 +7,7 @@ from pydantic import Field, WithJsonSchema
 from shared.channels import Channel, MessageType
 from shared.message import Message
 from shared.providers.base import Provider
-from shared.providers.fields import ReadId, ReadPhone, ReadText
+from shared.providers.fields import ReadId, ReadPhone, ReadPhones, ReadText
 from shared.providers.generic.receive import (
     SIGNATURE,
     InboundPayload,
@@ -43,7 +43,7 @@ class SmsWebhook(InboundPayload):
     )
 
     from_: ReadPhone = Field(default=None, alias="from")
-    to: ReadPhone
+    to: ReadPhones
     type: Annotated[ReadText, _TYPE] = Field(default_factory=str)
     provider_message_id: ReadId = Field(default=None, alias="messaging_provider_id")
 
@@ -58,12 +58,15 @@ class SmsReceipt(ReceiptPayload):
 
 class GenericSmsAdapter(GenericAdapter[GenericSmsSettings]):
     id_field = "messaging_provider_id"
+    sends_to_groups = True
 
     def __init__(self, settings: GenericSmsSettings) -> None:
         self.url = settings.sms_provider_url
 
     def payload(self, message: Message) -> dict[str, Any]:
-        return {**super().payload(message), "type": message.type}
+        """Add the type, and all recipients of a message to a group."""
+        to = message.recipients or message.to
+        return {**super().payload(message), "to": to, "type": message.type}
 
 
 GENERIC_SMS = Provider(

@@ -34,7 +34,6 @@ from shared.providers.webhooks import (
     WebhookRequest,
 )
 from shared.text import references_of, single_line
-from shared.times import LATEST_ARRIVAL
 from shared.validation import Fault
 
 NAME = "sendgrid"
@@ -173,18 +172,13 @@ def _author(mail: PostedMail) -> Address | None:
 
 
 def _written_at(headers: Headers, received_at: datetime) -> datetime:
-    """Return the time in Date, or the time when SendGrid received the e-mail if Date is implausible.
+    """Return the time in Date, or the time when SendGrid received the e-mail if there is none.
 
-    Messages are ordered by it, so a wrong clock must not move an e-mail to the beginning of its conversation.
+    The database decides whether a conversation is ordered by it (`place_in_time`).
     """
-    date = parse_date(headers.first("date"))
-    if date and date > received_at:
-        return received_at
+    written = parse_date(headers.first("date"))
     received = parse_date(headers.first("received").rpartition(";")[2])
-    plausible = (
-        each for each in (date, received) if each and received_at - LATEST_ARRIVAL <= each <= received_at
-    )
-    return next(plausible, received_at)
+    return min(written or received or received_at, received_at)
 
 
 def _provider_message_id(mail: PostedMail, recipient: Address) -> str:

@@ -10,7 +10,7 @@ from shared.addresses import withheld_sender
 from shared.channels import Channel, MessageType
 from shared.keywords import keyword_of
 from shared.message import IncomingMessage, IncomingReceipt
-from shared.providers.fields import ReadPhone, ReadText, ReadUrls
+from shared.providers.fields import ReadPhone, ReadPhones, ReadText, ReadUrls, members_of
 from shared.providers.forms import Form, collect, parse_urlencoded
 from shared.providers.twilio import codes
 from shared.providers.twilio.signature import FORM
@@ -33,6 +33,9 @@ NAME = "twilio"
 _MAX_FORM = 64 * 1024
 """Bytes, which may become six times as many in JSON: a NATS message holds 1 MiB."""
 
+_OTHER_RECIPIENT = re.compile(r"OtherRecipients[0-9]{0,2}")
+"""The further recipients of a message to a group, in fields that Twilio does not document."""
+
 _MEDIA_COUNT = re.compile(r"[0-9]|10")
 
 # Twilio signs names and values one after another, without separators. Moving text from the beginning of one
@@ -49,7 +52,10 @@ _STATUSES = {
     "failed": Status.UNDELIVERED,
     "canceled": Status.CANCELED,
 }
-"""The statuses that are new to us; the sender already knows that a message was queued or sent."""
+"""The outcomes of a message."""
+
+_ACCEPTED = {"accepted", "scheduled", "queued", "sending", "sent", "partiallydelivered"}
+"""The statuses by which Twilio has the message, which the sender knows unless it got no response."""
 
 
 MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]
@@ -63,6 +69,7 @@ class TwilioMessage(BaseModel):
 
     from_: ReadPhone = Field(alias="From")
     to: ReadPhone = Field(alias="To")
+    others: ReadPhones = []
     body: ReadText | None = Field(default=None, alias="Body")
     message_sid: MessageSid
     account_sid: AccountSid
@@ -92,30 +99,41 @@ def parse_message(request: WebhookRequest) -> WebhookContent:
     media = [form[name] for number in range(count) if (name := f"MediaUrl{number}") in form]
     warnings: list[str] = []
     fields = validate(
-        {**form, "media": media}, TwilioMessage, default_region=request.default_region, warnings=warnings
+        {**form, "others": _others(form), "media": media},
+        TwilioMessage,
+        default_region=request.default_region,
+        warnings=warnings,
     )
     if fields.body is None and not media:
         raise InvalidWebhookError(Fault("Body", "is missing, and there is no media"))
     if fields.to is None:
         raise InvalidWebhookError(Fault("To", "is required"))
-    body = fields.body or ""
+    from_ = fields.from_ or withheld_sender(str(form.get("From") or ""), fields.message_sid)
+    to = members_of([fields.to, *fields.others], from_)
     message = IncomingMessage.of(
         provider=NAME,
         provider_message_id=fields.message_sid,
-        from_=fields.from_ or withheld_sender(str(form.get("From") or ""), fields.message_sid),
-        to=fields.to,
+        from_=from_,
+        to=to,
         raw=form,
         # Twilio names the keyword that it recognised, even if the account has custom keywords.
-        keyword=keyword_of(fields.opt_out_type or "") or keyword_of(body),
+        keyword=keyword_of(fields.opt_out_type or ""),
         opt_out_group=opt_out_group_of(form.get("MessagingServiceSid")),
-        type=MessageType.MMS if count else MessageType.SMS,
-        body=body,
+        type=MessageType.MMS if count or len(to) > 1 else MessageType.SMS,
+        body=fields.body or "",
         attachments=fields.media,
         timestamp=request.received_at,
         created_at=request.received_at,
         warnings=warnings,
     )
     return WebhookContent(messages=[message])
+
+
+def _others(form: Form) -> list[str]:
+    """Return the recipients of a message to a group other than our number."""
+    names = sorted(filter(_OTHER_RECIPIENT.fullmatch, form), key=lambda name: (len(name), name))
+    values = (form[name] for name in names)
+    return [other for value in values for other in (value if isinstance(value, list) else [value])]
 
 
 def _query_of(request: WebhookRequest) -> Mapping[str, str]:
@@ -134,12 +152,13 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
         default_region=request.default_region,
     )
     content = WebhookContent()
-    if status := _STATUSES.get(letters_of(word)):
+    message_id = parse_own_id(_query_of(request).get("message_id"))
+    if status := _status_of(letters_of(word), is_ours=message_id is not None):
         receipt = IncomingReceipt(
             channel=Channel.SMS,
             provider=NAME,
             provider_message_id=fields.message_sid,
-            message_id=parse_own_id(_query_of(request).get("message_id")),
+            message_id=message_id,
             key=status,
             status=status,
             error_code=fields.error_code,
@@ -154,6 +173,14 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
             # The receipt is still valid.
             content.invalid.append(exc.faults)
     return content
+
+
+def _status_of(word: str, *, is_ours: bool) -> Status | None:
+    """Return the status that a word stands for, or None if it is not a report on one of our messages.
+
+    An acceptance counts only with our id: it resolves an attempt without a response, whose SID is not known.
+    """
+    return _STATUSES.get(word) or (Status.SENT if is_ours and word in _ACCEPTED else None)
 
 
 def opt_out_group_of(service_sid: object) -> str | None:

@@ -62,11 +62,16 @@ def create_gateway(
 ) -> FastAPI:
     """Create a gateway with some settings, which include those of the providers."""
     app = create_app(make_settings(**settings), verifiers(**settings))
-    app.state.services = create_services(server or JetStream(clock), clock)
+    app.state.services = create_services(server or JetStream(clock), clock, **settings)
     return app
 
 
-def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: NOW) -> Services:
+def create_services(
+    server: JetStream,
+    clock: Callable[[], datetime] = lambda: NOW,
+    **settings: Any,  # noqa: ANN401 - any setting
+) -> Services:
+    can_send = make_settings(**settings).can_send
     bus, publisher, reader = BusTo(server), PublisherTo(server), NoDatabase()
     suppressions = SuppressionList(bus, publisher)
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
@@ -74,7 +79,9 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     idempotency = IdempotencyStore(requests)
     webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
     return Services(
-        message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
+        message_service=MessageService(
+            publisher, idempotency, suppressions, received, _VALIDITY, can_send, clock
+        ),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
         messages=MessageQueries(reader, _VALIDITY),
         conversations=ConversationQueries(reader),

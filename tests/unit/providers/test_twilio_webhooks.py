@@ -137,18 +137,14 @@ def test_a_form_must_be_utf_8(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("form", "keyword", "state"),
     [
-        ({"Body": "STOP"}, Keyword.STOP, SuppressionState.OPTED_OUT),
         ({"Body": "adieu", "OptOutType": "STOP"}, Keyword.STOP, SuppressionState.OPTED_OUT),
-        ({"Body": "stop it", "OptOutType": ""}, None, None),
-        ({"Body": "STOP", "OptOutType": "CUSTOM"}, Keyword.STOP, SuppressionState.OPTED_OUT),
-        ({"Body": "Stop all"}, Keyword.STOP, SuppressionState.OPTED_OUT),
-        ({"Body": "UNSTOP"}, Keyword.START, SuppressionState.OPTED_IN),
-        ({"Body": "yes"}, Keyword.YES, SuppressionState.OPTED_IN),
+        ({"Body": "salut", "OptOutType": "START"}, Keyword.START, SuppressionState.OPTED_IN),
         ({"Body": "STOP", "OptOutType": "HELP"}, Keyword.HELP, None),
-        ({"Body": "Info"}, Keyword.HELP, None),
+        ({"Body": "STOP", "OptOutType": "CUSTOM"}, None, None),
+        ({"Body": "STOP", "OptOutType": ""}, None, None),
     ],
 )
-def test_keywords_opt_out_and_in(
+def test_the_keyword_that_twilio_recognised_opts_out_and_in(
     form: dict[str, str], keyword: Keyword | None, state: SuppressionState | None
 ) -> None:
     [incoming] = parse_sms(**form).messages
@@ -163,7 +159,7 @@ SERVICE = "MG" + "5" * 32
 
 
 def test_a_keyword_also_concerns_the_messaging_service() -> None:
-    [incoming] = parse_sms(Body="STOP", MessagingServiceSid=SERVICE).messages
+    [incoming] = parse_sms(OptOutType="STOP", MessagingServiceSid=SERVICE).messages
 
     assert [each.ours for each in changes_by_keyword(incoming)] == [SMS["To"], f"twilio:{SERVICE}"]
 
@@ -232,6 +228,23 @@ def test_receipts_of_the_same_status_are_the_same() -> None:
 )
 def test_other_statuses_are_ignored(word: str) -> None:
     assert parse_status(MessageStatus=word) == WebhookContent()
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, Status.SENT) for word in ("queued", "accepted", "scheduled", "sending", "sent", "Sent")),
+        ("partially_delivered", Status.SENT),
+        ("delivered", Status.DELIVERED),
+        ("new one", None),
+    ],
+)
+def test_an_acceptance_with_our_id_is_a_receipt(word: str, status: Status | None) -> None:
+    body = urlencoded({**STATUS, "MessageStatus": word})
+    ours = b"message_id=0198c0de-0000-7000-8000-000000000001"
+    found = webhook_at(TWILIO_STATUS).parse(request(body, FORM, query=ours)).receipts
+
+    assert [(each.status, each.key) for each in found] == ([(status, status)] if status else [])
 
 
 @pytest.mark.parametrize("word", ["failed", "undelivered", "sent"])

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from shared.channels import Direction, MessageType
-from shared.status import Status
+from shared.status import IN_DOUBT, Status
 from tests.integration.gateway.rows import Rows, key_of, minutes
 from tests.messages import ALICE, BOB
 
@@ -60,6 +60,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "type": "mms",
         "from": ALICE,
         "to": BOB,
+        "recipients": [BOB],
         "from_name": None,
         "to_name": None,
         "subject": None,
@@ -151,6 +152,19 @@ async def test_the_highest_report_counts_and_the_latest_of_equal_ones(
         await rows.event(id_, reported, generation=generation, occurred_at=minutes(minute))
 
     assert (await get(gateway, f"/api/messages/{id_}"))["status"] == status
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.DELIVERED])
+async def test_a_receipt_with_our_id_resolves_a_doubt(
+    gateway: httpx.AsyncClient, rows: Rows, status: Status
+) -> None:
+    id_ = await rows.message(ALICE, BOB, direction=Direction.OUTBOUND)
+    await rows.event(id_, Status.FAILED, precedence=IN_DOUBT, error=ERROR)
+    await rows.receipt("SM1", status, message_id=id_)
+
+    message = await get(gateway, f"/api/messages/{id_}")
+
+    assert (message["status"], message["error"]) == (status, None)
 
 
 async def test_an_inbound_message_has_no_history(gateway: httpx.AsyncClient, rows: Rows) -> None:

@@ -57,6 +57,7 @@ async def test_a_repetition_after_its_time_is_the_same_message(bus: Bus, publish
         SuppressionList(bus, publisher),
         KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage]),
         timedelta(hours=4),
+        lambda _: True,
         lambda: time,
     )
     payload = {**SMS, "send_at": (time + timedelta(hours=1)).isoformat()}

@@ -287,6 +287,7 @@ async def test_a_message_is_published_with_its_conversation(
         "conversation_id": None,
         "conversation_key": str(sent.conversation_key),
         "direction": "outbound",
+        "recipients": ["+18045551234"],
         "type": "sms",
         "from": "+12016661234",
         "to": "+18045551234",

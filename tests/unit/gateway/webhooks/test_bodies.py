@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from random import Random
 
 import httpx
 import pytest
@@ -128,8 +129,7 @@ async def post_unreadable(
         assert (response.status_code, response.text) == (200, "<Response/>")
     else:
         assert (response.status_code, response.json()) == (202, {"dead_letter_id": str(dead_letter.id)})
-    assert original_payload(dead_letter) == body[: 128 * KIB]
-    assert dead_letter.is_cut == (len(body) > 128 * KIB)
+    assert original_payload(dead_letter) == (body[: 128 * KIB] if dead_letter.is_cut else body)
     assert dead_letter.webhook
     assert (dead_letter.webhook.path, dead_letter.webhook.received_at) == (path, NOW)
     assert dead_letter.webhook.content_type == headers["content-type"]
@@ -141,7 +141,7 @@ async def post_unreadable(
     [
         (GENERIC_SMS, "to", MISSING),
         (GENERIC_SMS, "to", ""),
-        (GENERIC_SMS, "to", ["+12016661234", "+12016661235"]),
+        (GENERIC_SMS, "to", ["", None, {}]),
         (GENERIC_EMAIL, "to", {}),
         (GENERIC_EMAIL, "from", 1.5),
         (GENERIC_SMS_STATUS, "messaging_provider_id", MISSING),
@@ -252,7 +252,28 @@ async def test_a_defect_of_a_parser_does_not_lose_a_webhook(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(receive, "keyword_of", fail)
+    monkeypatch.setattr(receive, "members_of", fail)
     dead_letter = await post_unreadable(client, server, GENERIC_SMS, BODIES[GENERIC_SMS], JSON)
 
     assert dead_letter.detail == "The parser failed: ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_cut"),
+    [
+        (Random(1).randbytes(128 * KIB), False),
+        (Random(1).randbytes(449 * KIB), False),
+        (Random(1).randbytes(452 * KIB), True),
+        (json.dumps(["\x01é" * 300 * KIB]).encode(), False),
+    ],
+)
+async def test_a_long_body_is_kept_whole_if_a_nats_message_can_hold_it(
+    client: httpx.AsyncClient, server: JetStream, *, body: bytes, is_cut: bool
+) -> None:
+    longest = f"{SENDGRID_INBOUND}?{'%01' * 20_000}"
+    response = await client.post(longest, content=body, headers=MULTIPART)
+
+    assert response.status_code == 202
+    [event] = events_in(server, Stream.DEADLETTER)
+    assert event.data.is_cut is is_cut
+    assert original_payload(event.data) == (body[: 128 * KIB] if is_cut else body)

@@ -133,6 +133,7 @@ async def test_a_status_that_the_sender_already_knows_is_not_stored(
         ({"Body": "UNSTOP"}, ["opted_in"]),
         ({"Body": "yes"}, []),
         ({"Body": "STOP", "OptOutType": "HELP"}, []),
+        ({"Body": "STOP", "OptOutType": "CUSTOM"}, ["opted_out"]),
         ({"Body": "Info"}, []),
     ],
 )

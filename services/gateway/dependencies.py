@@ -14,6 +14,7 @@ from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.service import OperationsService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
@@ -34,6 +35,7 @@ class Services:
     suppressions: SuppressionQueries
     suppression_list: SuppressionList
     webhook_service: WebhookService
+    operations: OperationsService
     clock: Callable[[], datetime]
 
 
@@ -67,6 +69,7 @@ DeadLetterServiceDep = Annotated[DeadLetterService, _service("dead_letter_servic
 Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
 SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
+Operations = Annotated[OperationsService, _service("operations")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

@@ -50,6 +50,8 @@ ProblemCode = Literal[
     "outcome_unknown",
     "overloaded",
     "payload_cut",
+    "playground_unavailable",
+    "read_only_key",
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
@@ -106,6 +108,11 @@ class UnauthorizedError(ProblemError):
     def __init__(self, detail: str, *, challenge: str, reason: str | None = None) -> None:
         headers = {"WWW-Authenticate": challenge}
         super().__init__(401, "unauthorized", detail, headers=headers, reason=reason)
+
+
+class ForbiddenError(ProblemError):
+    def __init__(self, detail: str) -> None:
+        super().__init__(403, "read_only_key", detail)
 
 
 class NotFoundError(ProblemError):

@@ -138,18 +138,35 @@ function Providers({ providers }) {
   `;
 }
 
+/** Add up the shards of a channel and priority, of which there are many. */
+function combineShards(consumers) {
+  const rows = new Map();
+  for (const { stream, name, pending, ack_pending } of consumers) {
+    const title = name.replace(/-\d\d-of-\d\d$/, "");
+    const row = rows.get(title) || { stream, name: title, shards: 0, missing: false, pending: 0, ack_pending: 0 };
+    rows.set(title, {
+      ...row,
+      shards: row.shards + 1,
+      missing: row.missing || pending === null,
+      pending: row.pending + (pending || 0),
+      ack_pending: row.ack_pending + (ack_pending || 0),
+    });
+  }
+  return [...rows.values()];
+}
+
 function Consumers({ consumers }) {
   return html`
     <div class="table" tabindex="0" role="region" aria-label="Consumers">
       <table>
         <thead><tr><th>Consumer</th><th>Stream</th><th>Waiting</th><th>In progress</th></tr></thead>
         <tbody>
-          ${consumers.map(
+          ${combineShards(consumers).map(
             (consumer) => html`
               <tr>
-                <td>${consumer.name}</td>
+                <td>${consumer.name}${consumer.shards > 1 && html` <span class="muted">${consumer.shards} shards</span>`}</td>
                 <td>${consumer.stream}</td>
-                <td class="number">${consumer.pending ?? html`<${Badge} kind="bad">missing</${Badge}>`}</td>
+                <td class="number">${consumer.pending} ${consumer.missing && html`<${Badge} kind="bad">missing</${Badge}>`}</td>
                 <td class="number">${consumer.ack_pending}</td>
               </tr>
             `,

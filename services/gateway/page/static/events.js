@@ -22,6 +22,15 @@ export function onConnection(listener) {
   return () => stateListeners.delete(listener);
 }
 
+/** Call a function whenever the connection is back; return a function that ends this. */
+export function onReconnect(listener) {
+  let wasLost = state === "lost";
+  return onConnection((now) => {
+    if (now === "live" && wasLost) listener();
+    wasLost = now === "lost";
+  });
+}
+
 function become(next) {
   if (state === next) return;
   state = next;

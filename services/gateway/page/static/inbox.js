@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { Composer, NewMessage } from "./composer.js";
 import { sidesOf } from "./conversation.js";
-import { onConnection, onEvent } from "./events.js";
+import { onEvent, onReconnect } from "./events.js";
 import { Thread } from "./thread.js";
 import { Empty, html, Problem, StatusBadge, Time } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
@@ -72,11 +72,11 @@ function useConversations(filters) {
       }, 200);
     };
     const endEvents = onEvent((event) => event.type.startsWith("message.") && soon());
-    const endConnection = onConnection((connection) => connection === "live" && soon());
+    const endReconnect = onReconnect(soon);
     return () => {
       clearTimeout(timer);
       endEvents();
-      endConnection();
+      endReconnect();
     };
   }, [refresh]);
 

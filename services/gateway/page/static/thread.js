@@ -1,7 +1,7 @@
 // The messages of a conversation as bubbles, oldest first, with the newest in view.
 
 import { api, request } from "./api.js";
-import { onConnection, onEvent } from "./events.js";
+import { onEvent, onReconnect } from "./events.js";
 import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useLoaded } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
@@ -160,17 +160,17 @@ export function Thread({ conversation, caller }) {
   const isAtEnd = useRef(true);
 
   const load = useCallback(
-    async (cursor) => {
+    async (cursor, keepsNext = false) => {
       try {
         const page = await api.get("messages", { conversation: conversation.key, limit: PAGE, cursor });
         setMessages((previous) => merge(previous, page.items));
-        if (cursor || next === null) setNext(page.next_cursor);
+        if (!keepsNext) setNext(page.next_cursor);
         setError(null);
       } catch (failure) {
         setError(failure);
       }
     },
-    [conversation.key, next],
+    [conversation.key],
   );
 
   useEffect(() => {
@@ -179,14 +179,14 @@ export function Thread({ conversation, caller }) {
         setMessages((previous) => merge(previous, [event.data]));
       }
     });
-    // After a lost connection the newest messages are read again, in case that events are missing.
-    const endConnection = onConnection((state) => state === "live" && load());
+    // Events that are older than the stream cannot be resumed, so the newest messages are read again.
+    const endReconnect = onReconnect(() => load(undefined, true));
     load();
     return () => {
       endEvents();
-      endConnection();
+      endReconnect();
     };
-  }, [conversation.key]);
+  }, [load]);
 
   useLayoutEffect(() => {
     if (isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;

@@ -154,7 +154,18 @@ def _environment(configuration: Configuration, addresses: Addresses) -> dict[str
         "GATEWAY_URL": addresses.gateway_url,
         "SMS_PROVIDER_URL": addresses.sms_provider_url,
         "EMAIL_PROVIDER_URL": addresses.email_provider_url,
+        **_playground(configuration),
     }
+
+
+def _playground(configuration: Configuration) -> dict[str, str]:
+    """Return the settings by which the page controls the mocks."""
+    channels = mocked_channels(configuration.settings, configuration.environment)
+    urls = {
+        f"PLAYGROUND_{channel.upper()}_URL": _provider_url(configuration, channel) for channel in channels
+    }
+    token = configuration.environment.get("MOCK_TOKEN")
+    return {**urls, "PLAYGROUND_TOKEN": token} if token else urls
 
 
 def _python(configuration: Configuration, name: str, environment: Mapping[str, str], *module: str) -> Command:

@@ -2,10 +2,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 
+import httpx
 import structlog
 from fastapi import Depends, FastAPI, Security
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.gateway.api_keys import routes as api_keys
 from services.gateway.conversations import routes as conversations
 from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters import routes as dead_letters
@@ -30,6 +32,11 @@ from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations import routes as operations
+from services.gateway.operations.service import OperationsService
+from services.gateway.page.routes import mount_page
+from services.gateway.playground import routes as playground
+from services.gateway.playground.routes import MockControls
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions import routes as suppressions
 from services.gateway.suppressions.queries import SuppressionQueries
@@ -59,6 +66,9 @@ _log = structlog.get_logger()
 
 _POOL_SIZE = 10
 
+_MOCK_TIMEOUT = 10.0
+"""Seconds."""
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -85,7 +95,8 @@ def create_app(
         generate_unique_id_function=operation_id,
     )
     sign_cursors_with(settings.cursor_secret)
-    app.state.api_keys = settings.api_keys
+    app.state.api_keys = settings.all_api_keys
+    app.state.has_playground = bool(settings.playground_urls)
     app.state.default_region = settings.default_region
     app.add_middleware(BodyLimits, rules=body_rules())
     app.add_middleware(Aliases)
@@ -93,14 +104,25 @@ def create_app(
     app.add_middleware(Telemetry)
     add_error_handlers(app)
     mount_docs(app)
+    mount_page(app)
 
     authenticated = [Security(authenticate), Depends(refuse_unknown_parameters)]
     # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, media, dead_letters, suppressions):
+    for module in (
+        messages,
+        conversations,
+        media,
+        dead_letters,
+        suppressions,
+        operations,
+        api_keys,
+    ):
         app.include_router(module.router, dependencies=authenticated)
+    if settings.playground_urls:
+        app.include_router(playground.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
     app.include_router(problem_router())
@@ -118,6 +140,7 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         _warn_if_open(settings, verifiers)
         async with (
+            httpx.AsyncClient(timeout=_MOCK_TIMEOUT) as client,
             exporting("gateway"),
             connecting(settings, pool_size=_POOL_SIZE, application="gateway") as engine,
             connect(settings.nats_url, name="gateway") as bus,
@@ -125,6 +148,7 @@ def _lifespan(
         ):
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
+            app.state.mock_controls = _create_mock_controls(settings, client)
             app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
             async with supervision.running("probe", probe.run()):
                 yield
@@ -169,8 +193,14 @@ def _create_services(
         webhook_service=webhook_service,
         media=MediaQueries(reader),
         media_store=store,
+        operations=OperationsService(bus),
         clock=_now,
     )
+
+
+def _create_mock_controls(settings: GatewaySettings, client: httpx.AsyncClient) -> MockControls:
+    token = settings.playground_token
+    return MockControls(settings.playground_urls, token.get_secret_value() if token else None, client)
 
 
 async def _unready_reason(app: FastAPI) -> str | None:

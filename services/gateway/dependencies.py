@@ -15,6 +15,7 @@ from services.gateway.media.queries import MediaQueries
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.service import OperationsService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
@@ -38,6 +39,7 @@ class Services:
     webhook_service: WebhookService
     media: MediaQueries
     media_store: MediaStore | None
+    operations: OperationsService
     clock: Callable[[], datetime]
 
 
@@ -73,6 +75,7 @@ SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 MediaFiles = Annotated[MediaQueries, _service("media")]
 MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
+Operations = Annotated[OperationsService, _service("operations")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

@@ -1,16 +1,18 @@
 import ipaddress
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import phonenumbers
-from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, HttpUrl, InstanceOf, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
+from shared.channels import Channel
 from shared.keywords import Keyword, Words, words_for
 from shared.providers.choice import ProviderChoice
 from shared.providers.generic.settings import WebhookSecretSettings
@@ -48,6 +50,9 @@ class GatewaySettings(
             any free one. If it is set, several processes on a machine can share `gateway_port`.
         health_host: the address of that port.
         api_keys: the clients' keys, as `name:key,…`.
+        read_only_api_keys: keys in the same form that may only be used to read.
+        playground_sms_url, playground_email_url: the mock providers that callers may control, if any.
+        playground_token: the token of their controls, if they need one.
         default_region: ISO 3166 country of phone numbers in national form.
         message_validity_hours: how long after its acceptance a message may still be sent.
         allow_unauthenticated: whether the gateway listens to other machines although keys or secrets are
@@ -66,6 +71,12 @@ class GatewaySettings(
     api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse)] = Field(
         default=ApiKeys({}), validate_default=False
     )
+    read_only_api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse_read_only)] = (
+        Field(default=ApiKeys({}), validate_default=False)
+    )
+    playground_sms_url: HttpUrl | None = None
+    playground_email_url: HttpUrl | None = None
+    playground_token: SecretStr | None = None
     default_region: str = "US"
     message_validity_hours: float = Field(default=4, gt=0, le=_MAX_VALIDITY_HOURS)
     allow_unauthenticated: bool = Field(default=False, validate_default=True)
@@ -81,6 +92,16 @@ class GatewaySettings(
     drain_seconds: float = Field(default=0, ge=0, le=60)
 
     @property
+    def all_api_keys(self) -> ApiKeys:
+        return self.read_only_api_keys | self.api_keys
+
+    @property
+    def playground_urls(self) -> Mapping[Channel, str]:
+        """The URLs of the mock providers that callers may control."""
+        urls = {Channel.SMS: self.playground_sms_url, Channel.EMAIL: self.playground_email_url}
+        return {channel: str(url).rstrip("/") for channel, url in urls.items() if url}
+
+    @property
     def message_validity(self) -> timedelta:
         return timedelta(hours=self.message_validity_hours)
 
@@ -92,6 +113,13 @@ class GatewaySettings(
     def cursor_secret(self) -> str:
         """A secret that all gateways of the database have: its password, or else its whole URL."""
         return urlsplit(self.database_url).password or self.database_url
+
+    @field_validator("read_only_api_keys")
+    @classmethod
+    def _require_keys_that_write(cls, keys: ApiKeys, info: ValidationInfo) -> ApiKeys:
+        if keys and not info.data.get("api_keys", True):
+            raise ValueError("has no effect without API_KEYS, because the API is then open to everyone")
+        return keys
 
     @field_validator("default_region")
     @classmethod

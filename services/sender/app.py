@@ -22,6 +22,7 @@ from services.sender.media import BATCH, MediaFetcher
 from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
+from services.sender.reporter import Reporter
 from services.sender.schedule import Limit, Schedules
 from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
@@ -74,11 +75,12 @@ def create_app(settings: SenderSettings) -> FastAPI:
             clock = ServerClock()
             pauses = Pauses(bus, publisher, clock=clock.timestamp)
             schedules = Schedules(bus, publisher, clock=clock.timestamp)
+            providers = await _create_providers(settings, adapters, stack, schedules, pauses)
             deliverer = Deliverer(
                 Ledger(bus, publisher),
                 SuppressionList(bus, publisher, groups),
                 EventPublisher(publisher),
-                await _create_providers(settings, adapters, stack, schedules, pauses),
+                providers,
                 DeliveryPolicy(delays=settings.delays, on_ambiguous=settings.on_ambiguous),
                 clock.now,
             )
@@ -93,6 +95,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
                 ("probe", probe.run()),
                 ("clock", clock.run(bus, sender_delayed(Channel.SMS))),
                 ("pauses", _follow(pauses, clock)),
+                ("reporter", Reporter(publisher, lambda: providers.states(clock.now())).run()),
             ):
                 await stack.enter_async_context(supervision.running(name, loop))
             worker.start()

@@ -64,7 +64,7 @@ class Limiter:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._clock = clock
-        self._free = concurrency
+        self.concurrency = self._free = concurrency
         self._gate = gate
         self._by_sender = by_sender or {}
         self._queue: FairQueue[_Waiting] = FairQueue()
@@ -73,6 +73,16 @@ class Limiter:
         gates = {gate} if gate else set()
         for each in gates.union(*self._by_sender.values()):
             each.on_change.append(self._admit)
+
+    @property
+    def in_progress(self) -> int:
+        """The number of places that are taken."""
+        return self.concurrency - self._free
+
+    @property
+    def rate(self) -> float | None:
+        """The limit of requests per second to the provider, or None."""
+        return self._gate.limit.rate if self._gate else None
 
     @property
     def paused_senders(self) -> int:

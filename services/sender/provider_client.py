@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import inf
 from random import uniform
 from time import perf_counter
@@ -23,6 +23,7 @@ from shared.channels import Channel
 from shared.downloads import TOO_LARGE
 from shared.message import DeliveryRequest, Message
 from shared.observability import metrics
+from shared.provider_states import ProviderCondition, ProviderState
 from shared.providers import http
 from shared.providers.base import (
     Adapter,
@@ -127,6 +128,26 @@ class ProviderClient:
     def retry_in(self) -> timedelta:
         """The time until a message may be sent."""
         return timedelta(seconds=self._breaker.seconds_left)
+
+    def state(self, now: datetime) -> ProviderState:
+        """Return the state of the provider at this time, for the gateway to show."""
+        is_throttled = self._breaker.clock() < self._throttled_until
+        condition = ProviderCondition.HEALTHY
+        if not self.is_healthy:
+            is_asked = self._is_paused or is_throttled
+            condition = ProviderCondition.PAUSED if is_asked else ProviderCondition.OPEN
+        # To the second, so that the time stays the same from one report to the next.
+        until = (now + self.retry_in).replace(microsecond=0)
+        return ProviderState(
+            name=self.name,
+            channel=self.channel,
+            state=condition,
+            until=None if self.is_healthy else until,
+            in_progress=self._limiter.in_progress,
+            concurrency=self._limiter.concurrency,
+            rate=self._limiter.rate,
+            paused_senders=self._limiter.paused_senders,
+        )
 
     def try_acquire(self) -> Permission | None:
         """Acquire the permission to send a message, or return None while the circuit breaker is open."""

@@ -1,6 +1,7 @@
 """Selects the providers through which a message may be sent."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -8,6 +9,7 @@ from services.sender.provider_client import ProviderClient
 from services.sender.settings import SenderSettings
 from shared.channels import Channel
 from shared.message import Message
+from shared.provider_states import ProviderState
 from shared.providers.base import Adapter
 from shared.providers.choice import ProviderChoice, route_of
 from shared.providers.registry import PROVIDERS, create_adapter
@@ -54,6 +56,10 @@ class ProviderSelection:
     def is_any_healthy(self, channel: Channel) -> bool:
         """Return whether the circuit breaker of any provider of the channel is closed."""
         return any(client.is_healthy for client in self._by_name.values() if client.channel is channel)
+
+    def states(self, now: datetime) -> list[ProviderState]:
+        """Return the states of all providers, for the gateway to show."""
+        return [client.state(now) for client in self._by_name.values()]
 
     def finish_within(self, seconds: float) -> None:
         """Limit the attempts in progress to this time."""

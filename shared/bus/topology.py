@@ -361,7 +361,13 @@ def pause_key(provider: str, sender: str | None) -> str:
     return f"pause.{provider}.{_token(sender)}" if sender else f"pause.{provider}"
 
 
+def report_key(process: str) -> str:
+    """Return the key of the report of a sender process on its providers."""
+    return f"report.{process}"
+
+
 PAUSES_SUBJECT = f"$KV.{LIMITS_BUCKET}.pause.>"
+REPORTS_SUBJECT = f"$KV.{LIMITS_BUCKET}.report.>"
 
 
 def _token(text: str) -> str:

@@ -3,6 +3,7 @@
 import hmac
 import re
 from collections.abc import Callable, Coroutine, Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from fastapi import Request, Response, Security
@@ -10,7 +11,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 
-from services.gateway.http.errors import UnauthorizedError
+from services.gateway.http.errors import ForbiddenError, UnauthorizedError
 from shared.settings import MIN_SECRET
 
 ANONYMOUS = "anonymous"
@@ -19,12 +20,21 @@ ANONYMOUS = "anonymous"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _KEY = re.compile(r"[!-~]+")
 
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+class Access(StrEnum):
+    """What an API key may be used for."""
+
+    READ = "read"
+    WRITE = "write"
+
 
 class ApiKeys:
     """The API keys of the clients. A name may have several, so that keys can be rotated."""
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        self._names = {key.encode(): name for key, name in keys.items()}
+    def __init__(self, keys: Mapping[str, str], *, access: Access = Access.WRITE) -> None:
+        self._callers = {key.encode(): (name, access) for key, name in keys.items()}
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -47,15 +57,31 @@ class ApiKeys:
             raise ValueError("has no entries")
         return cls(keys)
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
+    @classmethod
+    def parse_read_only(cls, text: str) -> Self:
+        """Parse keys in the same form that may only be used to read."""
+        names = {key.decode(): name for key, (name, _) in cls.parse(text)._callers.items()}
+        return cls(names, access=Access.READ)
 
-    def name_of(self, key: str) -> str | None:
-        """Return the name of a key, in a time that does not reveal how much of a key was guessed."""
+    def __bool__(self) -> bool:
+        return bool(self._callers)
+
+    def __or__(self, other: "ApiKeys") -> "ApiKeys":
+        """Return the keys of both; `other` has precedence."""
+        both = ApiKeys({})
+        both._callers = {**self._callers, **other._callers}
+        return both
+
+    def names(self) -> set[tuple[str, Access]]:
+        """Return the names of the keys with their access."""
+        return set(self._callers.values())
+
+    def caller_of(self, key: str) -> tuple[str, Access] | None:
+        """Return the name and access of a key, in a time that does not reveal how much of it was guessed."""
         found = None
-        for known, name in self._names.items():
+        for known, caller in self._callers.items():
             if hmac.compare_digest(known, key.encode()):
-                found = name
+                found = caller
         return found
 
 
@@ -75,9 +101,13 @@ class ApiKeyAuthentication(SecurityBase):
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise UnauthorizedError("An API key is required: Authorization: Bearer …", challenge="Bearer")
-        name = keys.name_of(key.strip())
-        if name is None:
+        caller = keys.caller_of(key.strip())
+        if caller is None:
             raise UnauthorizedError("The API key is not valid", challenge="Bearer")
+        name, access = caller
+        if access is Access.READ and request.method not in _SAFE_METHODS:
+            raise ForbiddenError("The API key is read only")
+        request.state.access = access
         return name
 
 

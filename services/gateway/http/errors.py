@@ -80,6 +80,11 @@ class UnauthorizedError(ProblemError):
         super().__init__(401, "unauthorized", detail, headers=headers, reason=reason)
 
 
+class ForbiddenError(ProblemError):
+    def __init__(self, detail: str) -> None:
+        super().__init__(403, "read_only_key", detail)
+
+
 class NotFoundError(ProblemError):
     def __init__(self, code: ProblemCode, detail: str) -> None:
         super().__init__(404, code, detail)

@@ -33,6 +33,8 @@ ProblemCode = Literal[
     "outcome_unknown",
     "overloaded",
     "payload_cut",
+    "playground_unavailable",
+    "read_only_key",
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
@@ -91,6 +93,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "An API key is required: Authorization: Bearer …",
         "The API key, or the signature of a webhook, is missing or not valid.",
         "Send a valid key as `Authorization: Bearer …`.",
+    ),
+    "read_only_key": ProblemKind(
+        403,
+        "The API key is read only",
+        "The key is one of `READ_ONLY_API_KEYS`, and the request would change something.",
+        "Use a key of `API_KEYS`.",
     ),
     "signature_refused": ProblemKind(
         403,
@@ -233,6 +241,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     ),
     "media_store_unavailable": ProblemKind(
         503, "The store of media does not answer at the moment", "The store of media does not answer.", _RETRY
+    ),
+    "playground_unavailable": ProblemKind(
+        503,
+        "The mock provider does not answer",
+        "No mock provider of the channel is configured, or it does not answer.",
+        "Start it, for example with `make run`.",
     ),
     "overloaded": ProblemKind(
         503,

@@ -1,0 +1,38 @@
+from pydantic import AwareDatetime, BaseModel, Field
+
+from shared.channels import Channel
+from shared.provider_states import ProviderCondition
+
+
+class ConsumerResponse(BaseModel):
+    """The backlog of a consumer."""
+
+    stream: str = Field(examples=["OUTBOUND"])
+    name: str = Field(examples=["ingest-outbound"])
+    pending: int | None = Field(
+        description="Messages that no process has received yet; null if the consumer is missing", examples=[0]
+    )
+    ack_pending: int | None = Field(description="Messages that are being processed", examples=[0])
+
+
+class ProviderResponse(BaseModel):
+    """The state of a provider in all sender processes."""
+
+    name: str = Field(examples=["generic_sms"])
+    channel: Channel
+    state: ProviderCondition = Field(description="The worst state in any process")
+    until: AwareDatetime | None = Field(
+        description="The next request to it, unless it is healthy", examples=[None]
+    )
+    in_progress: int = Field(description="Messages that are being sent", examples=[0])
+    concurrency: int = Field(description="Messages that may be sent at the same time", examples=[96])
+    rate: float | None = Field(description="Limit of requests per second", examples=[None])
+    paused_senders: int = Field(description="Sending addresses that are paused at its request", examples=[0])
+    processes: int = Field(description="Sender processes that use it", examples=[1])
+
+
+class OperationsResponse(BaseModel):
+    """The state of the consumers and of the providers."""
+
+    consumers: list[ConsumerResponse]
+    providers: list[ProviderResponse]

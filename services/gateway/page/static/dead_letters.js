@@ -1,0 +1,199 @@
+// Messages that could not be processed: why, with what content, and what to do about them.
+
+import { api } from "./api.js";
+import { onEvent } from "./events.js";
+import { Badge, Dialog, Empty, Field, html, Problem, StatusBadge, Time, useAction, useLoaded, usePages } from "./ui.js";
+import { useCallback, useEffect, useState } from "./vendor/htm-preact.js";
+
+const STATE_KINDS = { open: "bad", replayed: "info", discarded: "plain" };
+
+function Reason({ title, onReason, onClose, error, busy }) {
+  const submit = (event) => {
+    event.preventDefault();
+    onReason(new FormData(event.target).get("reason").trim());
+  };
+  return html`
+    <${Dialog} title=${title} onClose=${onClose}>
+      <form onSubmit=${submit}>
+        <${Field} label="Reason"><input name="reason" required autofocus maxlength="500" /></${Field}>
+        <${Problem} error=${error} />
+        <div class="actions"><button class="danger" disabled=${busy}>Discard</button></div>
+      </form>
+    </${Dialog}>
+  `;
+}
+
+function Details({ id, canWrite, onResolved, onClose }) {
+  const { value, error, reload } = useLoaded((signal) => api.get(`dead-letters/${id}`, null, signal), [id]);
+  const [isDiscarding, setIsDiscarding] = useState(false);
+  const replay = useAction(
+    useCallback(async () => {
+      await api.post(`dead-letters/${id}/replay`);
+      onResolved();
+    }, [id]),
+  );
+  const discard = useAction(
+    useCallback(async (reason) => {
+      await api.post(`dead-letters/${id}/discard`, { reason });
+      setIsDiscarding(false);
+      onResolved();
+    }, [id]),
+  );
+  return html`
+    <${Dialog} title="Dead letter" onClose=${onClose}>
+      <${Problem} error=${error} retry=${reload} />
+      ${value &&
+      html`
+        <dl class="facts">
+          <dt>State</dt><dd><${Badge} kind=${STATE_KINDS[value.state]}>${value.state}</${Badge}></dd>
+          <dt>Reason</dt><dd><code>${value.reason}</code> ${value.detail}</dd>
+          <dt>Since</dt><dd><${Time} at=${value.created_at} full /></dd>
+          ${value.message_id && html`<dt>Message</dt><dd><code>${value.message_id}</code></dd>`}
+          ${value.resolution &&
+          html`<dt>Resolved</dt><dd>by ${value.resolution.by} <${Time} at=${value.resolution.at} full /> ${value.resolution.reason}</dd>`}
+        </dl>
+        ${value.history.length > 0 &&
+        html`
+          <h3>History</h3>
+          <ol class="history">
+            ${value.history.map(
+              (entry) => html`
+                <li>
+                  <${StatusBadge} status=${entry.status} /> <${Time} at=${entry.occurred_at} full />
+                  ${entry.provider} ${entry.error && `${entry.error.code} ${entry.error.detail || ""}`}
+                </li>
+              `,
+            )}
+          </ol>
+        `}
+        <h3>Payload</h3>
+        <pre tabindex="0">${payloadOf(value)}</pre>
+        <${Problem} error=${replay.error} />
+        ${canWrite && value.state === "open" &&
+        html`
+          <div class="actions">
+            <button type="button" onClick=${() => setIsDiscarding(true)}>Discard</button>
+            <button type="button" class="primary" disabled=${replay.busy} onClick=${replay.run}>Replay</button>
+          </div>
+        `}
+      `}
+      ${isDiscarding &&
+      html`<${Reason} title="Discard the dead letter" onReason=${discard.run} error=${discard.error} busy=${discard.busy} onClose=${() => setIsDiscarding(false)} />`}
+    </${Dialog}>
+  `;
+}
+
+function payloadOf(deadLetter) {
+  const payload = deadLetter.payload ?? "";
+  try {
+    return JSON.stringify(typeof payload === "string" ? JSON.parse(payload) : payload, null, 2);
+  } catch {
+    return payload;
+  }
+}
+
+/** Resolve all dead letters of a filter, page by page, and return how many that were. */
+async function resolveAll(action, filter, reason) {
+  let cursor = null;
+  let resolved = 0;
+  let skipped = 0;
+  do {
+    const conditions = Object.fromEntries(Object.entries(filter).filter(([name, value]) => value && name !== "state"));
+    const selection = Object.keys(conditions).length ? { filter: conditions } : { all: true };
+    const answer = await api.post(`dead-letters/${action}`, {
+      ...selection,
+      ...(reason ? { reason } : {}),
+      ...(cursor ? { cursor } : {}),
+    });
+    resolved += answer.resolved;
+    skipped += answer.skipped.length;
+    cursor = answer.next_cursor;
+  } while (cursor);
+  return { resolved, skipped };
+}
+
+export default function DeadLetters({ parameters, caller }) {
+  const [filter, setFilter] = useState({ state: "open", channel: "", direction: "", reason: "" });
+  const [selected, setSelected] = useState(parameters[0] || null);
+  const [isDiscarding, setIsDiscarding] = useState(false);
+  const [result, setResult] = useState("");
+  const fetchPage = useCallback((cursor) => api.get("dead-letters", { ...filter, cursor, limit: 50 }), [filter]);
+  const { items, next, error, loading, more, reload } = usePages(fetchPage, [fetchPage]);
+  const resolve = useAction(
+    useCallback(
+      async (action, reason) => {
+        const { resolved, skipped } = await resolveAll(action, filter, reason);
+        const verb = action === "replay" ? "replayed" : "discarded";
+        setResult(`${resolved} ${verb}${skipped ? `, ${skipped} skipped` : ""}`);
+        setIsDiscarding(false);
+        reload();
+      },
+      [filter],
+    ),
+  );
+  useEffect(() => onEvent((event) => event.type.startsWith("dead_letter.") && reload()), []);
+  const change = (name) => (event) => setFilter((previous) => ({ ...previous, [name]: event.target.value.trim() }));
+  const canWrite = caller.access === "write";
+  return html`
+    <div class="page">
+      <header class="heading">
+        <h1>Dead letters</h1>
+        ${canWrite && filter.state === "open" && items.length > 0 &&
+        html`
+          <button type="button" onClick=${() => setIsDiscarding(true)}>Discard all</button>
+          <button type="button" class="primary" disabled=${resolve.busy} onClick=${() => resolve.run("replay")}>Replay all</button>
+        `}
+      </header>
+      <form class="filters" onSubmit=${(event) => event.preventDefault()}>
+        <select aria-label="State" value=${filter.state} onChange=${change("state")}>
+          <option value="open">Open</option>
+          <option value="replayed">Replayed</option>
+          <option value="discarded">Discarded</option>
+          <option value="">All</option>
+        </select>
+        <select aria-label="Channel" value=${filter.channel} onChange=${change("channel")}>
+          <option value="">All channels</option><option value="sms">SMS and MMS</option><option value="email">E-mail</option>
+        </select>
+        <select aria-label="Direction" value=${filter.direction} onChange=${change("direction")}>
+          <option value="">Both directions</option><option value="inbound">Inbound</option><option value="outbound">Outbound</option>
+        </select>
+        <input aria-label="Reason" placeholder="Reason, such as http_503" value=${filter.reason} onChange=${change("reason")} />
+      </form>
+      <p role="status">${result}</p>
+      <${Problem} error=${error || resolve.error} retry=${reload} />
+      ${!loading && !error && items.length === 0 &&
+      html`<${Empty} title="No dead letters">Everything that was accepted has been processed.</${Empty}>`}
+      ${items.length > 0 &&
+      html`
+        <div class="table" tabindex="0" role="region" aria-label="Dead letters">
+          <table>
+            <thead><tr><th>Since</th><th>State</th><th>Direction</th><th>Channel</th><th>Reason</th><th></th></tr></thead>
+            <tbody>
+              ${items.map(
+                (item) => html`
+                  <tr key=${item.id}>
+                    <td><${Time} at=${item.created_at} full /></td>
+                    <td><${Badge} kind=${STATE_KINDS[item.state]}>${item.state}</${Badge}></td>
+                    <td>${item.direction}</td>
+                    <td>${item.channel || ""}</td>
+                    <td><code>${item.reason}</code> <span class="detail">${item.detail}</span></td>
+                    <td><button type="button" class="quiet" onClick=${() => setSelected(item.id)}>Open</button></td>
+                  </tr>
+                `,
+              )}
+            </tbody>
+          </table>
+        </div>
+        ${next && html`<button type="button" class="quiet" disabled=${loading} onClick=${more}>Load more</button>`}
+      `}
+      ${selected &&
+      html`<${Details} key=${selected} id=${selected} canWrite=${canWrite} onClose=${() => setSelected(null)} onResolved=${() => {
+        setSelected(null);
+        reload();
+      }} />`}
+      ${isDiscarding &&
+      html`<${Reason} title="Discard all dead letters of this filter" busy=${resolve.busy} error=${resolve.error}
+        onReason=${(reason) => resolve.run("discard", reason)} onClose=${() => setIsDiscarding(false)} />`}
+    </div>
+  `;
+}

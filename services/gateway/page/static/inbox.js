@@ -1,0 +1,284 @@
+// The conversations, newest first, and the thread of the selected one.
+
+import { api } from "./api.js";
+import { Composer, NewMessage } from "./composer.js";
+import { sidesOf } from "./conversation.js";
+import { onEvent, onReconnect } from "./events.js";
+import { Thread } from "./thread.js";
+import { Empty, html, Problem, StatusBadge, Time } from "./ui.js";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
+
+const ROW = 72; // pixels, as in the style sheet
+const PAGE = 100;
+
+function preview(message) {
+  if (!message) return "";
+  const text = message.subject || message.text || message.body.replace(/<[^>]*>/g, " ");
+  return text.trim().slice(0, 120) || (message.attachments.length ? "Attachment" : "");
+}
+
+/** Read the conversations page by page, and keep them up to date with the events. */
+function useConversations(filters) {
+  const [state, setState] = useState({ items: [], next: null, error: null, loading: true });
+  const { channel, participant } = filters;
+  const generation = useRef(0);
+
+  const load = useCallback(
+    async (cursor) => {
+      const number = cursor ? generation.current : ++generation.current;
+      setState((previous) => ({ ...previous, loading: true, error: null }));
+      try {
+        const page = await api.get("conversations", { channel, participant, limit: PAGE, cursor });
+        if (number !== generation.current) return;
+        setState((previous) => {
+          const known = new Set(cursor ? previous.items.map((item) => item.id) : []);
+          const fresh = page.items.filter((item) => !known.has(item.id));
+          return {
+            items: cursor ? [...previous.items, ...fresh] : fresh,
+            next: page.next_cursor,
+            error: null,
+            loading: false,
+          };
+        });
+      } catch (error) {
+        if (number === generation.current) setState((previous) => ({ ...previous, error, loading: false }));
+      }
+    },
+    [channel, participant],
+  );
+
+  /** Load the newest conversations, and put them before those that are already shown. */
+  const refresh = useCallback(async () => {
+    const number = generation.current;
+    const page = await api.get("conversations", { channel, participant, limit: PAGE });
+    if (number !== generation.current) return;
+    setState((previous) => {
+      const fresh = new Set(page.items.map((item) => item.id));
+      const rest = previous.items.filter((item) => !fresh.has(item.id));
+      return { ...previous, items: [...page.items, ...rest], next: previous.items.length ? previous.next : page.next_cursor };
+    });
+  }, [channel, participant]);
+
+  useEffect(() => {
+    load();
+  }, [load]);
+
+  useEffect(() => {
+    let timer = null;
+    const soon = () => {
+      timer ??= setTimeout(() => {
+        timer = null;
+        refresh().catch(() => {});
+      }, 200);
+    };
+    const endEvents = onEvent((event) => event.type.startsWith("message.") && soon());
+    const endReconnect = onReconnect(soon);
+    return () => {
+      clearTimeout(timer);
+      endEvents();
+      endReconnect();
+    };
+  }, [refresh]);
+
+  return { ...state, more: () => !state.loading && state.next && load(state.next), reload: () => load() };
+}
+
+function Row({ conversation, isSelected, top }) {
+  const { others } = sidesOf(conversation);
+  const last = conversation.last_message;
+  return html`
+    <li style=${{ top: `${top}px` }}>
+      <a href="#/inbox/${conversation.id}" aria-current=${isSelected ? "true" : undefined}>
+        <span class="who">
+          <strong>${(last?.direction === "inbound" && last.from_name) || others.join(", ")}</strong>
+          <${Time} at=${conversation.last_message_at} />
+        </span>
+        <span class="what">
+          <span class="channel">${conversation.channel === "sms" ? "SMS" : "E-mail"}</span>
+          <span class="preview">${preview(last)}</span>
+          ${last && last.direction === "outbound" && html`<${StatusBadge} status=${last.status} />`}
+        </span>
+      </a>
+    </li>
+  `;
+}
+
+/** Render only the rows in view, so that ten thousand conversations scroll as fluently as ten. */
+function List({ items, selected, onEnd }) {
+  const element = useRef(null);
+  const [view, setView] = useState({ top: 0, height: 800 });
+  const measure = () => {
+    const { scrollTop, clientHeight } = element.current;
+    setView({ top: scrollTop, height: clientHeight });
+    if (scrollTop + clientHeight > items.length * ROW - 10 * ROW) onEnd();
+  };
+  useLayoutEffect(() => {
+    const observer = new ResizeObserver(measure);
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  });
+  const first = Math.max(0, Math.floor(view.top / ROW) - 8);
+  const last = Math.min(items.length, Math.ceil((view.top + view.height) / ROW) + 8);
+  return html`
+    <div class="rows" ref=${element} onScroll=${measure} tabindex="0" role="group" aria-label="Conversations">
+      <ol style=${{ height: `${items.length * ROW}px` }}>
+        ${items.slice(first, last).map(
+          (conversation, index) => html`
+            <${Row}
+              key=${conversation.id}
+              conversation=${conversation}
+              isSelected=${String(conversation.id) === selected}
+              top=${(first + index) * ROW}
+            />
+          `,
+        )}
+      </ol>
+    </div>
+  `;
+}
+
+function Filters({ filters, onChange }) {
+  const [text, setText] = useState(filters.participant);
+  useEffect(() => {
+    const timer = setTimeout(() => text !== filters.participant && onChange({ ...filters, participant: text.trim() }), 300);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return html`
+    <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
+      <input
+        type="search"
+        aria-label="Search by phone number or e-mail address"
+        placeholder="Phone number or e-mail address"
+        value=${text}
+        onInput=${(event) => setText(event.target.value)}
+      />
+      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ ...filters, channel: event.target.value })}>
+        <option value="">All channels</option>
+        <option value="sms">SMS and MMS</option>
+        <option value="email">E-mail</option>
+      </select>
+      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ ...filters, status: event.target.value })}>
+        <option value="">Any status</option>
+        ${["scheduled", "retrying", "sent", "delivered", "undelivered", "failed", "expired", "canceled", "received"].map(
+          (status) => html`<option value=${status}>${status}</option>`,
+        )}
+      </select>
+    </form>
+  `;
+}
+
+function SelectedConversation({ id, caller }) {
+  const [conversation, setConversation] = useState(null);
+  const [error, setError] = useState(null);
+  useEffect(() => {
+    setConversation(null);
+    setError(null);
+    // The conversation of a message that was just accepted is stored a moment later.
+    const load = (attempts) =>
+      api.get(`conversations/${encodeURIComponent(id)}`).then(setConversation, (failure) => {
+        if (failure.status !== 404 || attempts === 0) setError(failure);
+        else timer = setTimeout(load, 300, attempts - 1);
+      });
+    let timer = null;
+    load(10);
+    return () => clearTimeout(timer);
+  }, [id]);
+  if (error) return html`<section class="thread"><${Problem} error=${error} /></section>`;
+  if (!conversation) return html`<section class="thread" aria-busy="true"></section>`;
+  const { ours, others } = sidesOf(conversation);
+  return html`
+    <section class="thread" aria-label="Conversation">
+      <header>
+        <a class="back" href="#/inbox" aria-label="Back to the conversations">←</a>
+        <h2>${others.join(", ")}</h2>
+        <p>with ${ours || "us"} by ${conversation.channel === "sms" ? "SMS" : "e-mail"}</p>
+      </header>
+      <${Thread} key=${conversation.id} conversation=${conversation} caller=${caller} />
+      ${caller.access === "write" && html`<${Composer} key=${`c${conversation.id}`} conversation=${conversation} />`}
+    </section>
+  `;
+}
+
+/** The messages of one status, newest first, each with a link to its conversation. */
+function MessagesByStatus({ filters, selected }) {
+  const [state, setState] = useState({ items: [], error: null, loading: true });
+  const { status, channel, participant } = filters;
+  const load = useCallback(() => {
+    api
+      .get("messages", { status, channel, address: participant, limit: PAGE })
+      .then((page) => setState({ items: page.items, error: null, loading: false }))
+      .catch((error) => setState({ items: [], error, loading: false }));
+  }, [status, channel, participant]);
+  useEffect(() => {
+    load();
+    let timer = null;
+    const end = onEvent((event) => {
+      if (event.type.startsWith("message.")) timer ??= setTimeout(() => ((timer = null), load()), 400);
+    });
+    return () => (clearTimeout(timer), end());
+  }, [load]);
+  if (state.error) return html`<${Problem} error=${state.error} retry=${load} />`;
+  if (!state.loading && state.items.length === 0) {
+    return html`<${Empty} title="No messages">No messages have this status.</${Empty}>`;
+  }
+  return html`
+    <div class="rows" tabindex="0" role="group" aria-label="Messages">
+      <ol style=${{ height: `${state.items.length * ROW}px` }}>
+        ${state.items.map(
+          (message, index) => html`
+            <li key=${message.id} style=${{ top: `${index * ROW}px` }}>
+              <a
+                href="#/inbox/${message.conversation_id ?? message.conversation_key}"
+                aria-current=${String(message.conversation_id) === selected ? "true" : undefined}
+              >
+                <span class="who">
+                  <strong>${message.direction === "inbound" ? message.from : message.to}</strong>
+                  <${Time} at=${message.created_at} />
+                </span>
+                <span class="what">
+                  <span class="preview">${preview(message)}</span>
+                  <${StatusBadge} status=${message.status} />
+                </span>
+              </a>
+            </li>
+          `,
+        )}
+      </ol>
+    </div>
+  `;
+}
+
+export function Inbox({ parameters, caller }) {
+  const [filters, setFilters] = useState({ participant: "", channel: "", status: "" });
+  const [isWriting, setIsWriting] = useState(false);
+  const { items, error, loading, more, reload } = useConversations(filters);
+  const [selected] = parameters;
+  return html`
+    <div class="inbox ${selected ? "has-selection" : ""}">
+      <section class="list" aria-label="Inbox">
+        <header>
+          <h1>Inbox</h1>
+          ${caller.access === "write" &&
+          html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
+        </header>
+        <${Filters} filters=${filters} onChange=${setFilters} />
+        <${Problem} error=${error} retry=${reload} />
+        ${filters.status
+          ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`
+          : html`
+              ${!loading && !error && items.length === 0 &&
+              html`<${Empty} title="No conversations">
+                ${filters.participant || filters.channel
+                  ? "No conversation matches the filters."
+                  : "Send a message, or let a contact write to you."}
+              </${Empty}>`}
+              <${List} items=${items} selected=${selected} onEnd=${more} />
+            `}
+      </section>
+      ${selected
+        ? html`<${SelectedConversation} key=${selected} id=${selected} caller=${caller} />`
+        : html`<section class="thread placeholder"><p>Select a conversation.</p></section>`}
+      ${isWriting && html`<${NewMessage} onClose=${() => setIsWriting(false)} />`}
+    </div>
+  `;
+}

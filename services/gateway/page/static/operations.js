@@ -1,0 +1,197 @@
+// What comes in, goes out, waits and fails, and the state of consumers and providers.
+
+import { api } from "./api.js";
+import { Badge, Empty, html, Problem, Time, useInterval, useLoaded } from "./ui.js";
+import { useEffect, useRef } from "./vendor/htm-preact.js";
+
+const PLOTS = [
+  { title: "Received", kinds: ["received"] },
+  { title: "Accepted", kinds: ["accepted", "scheduled"] },
+  { title: "Sent", kinds: ["sent"] },
+  { title: "Delivered", kinds: ["delivered"] },
+  { title: "Failed", kinds: ["failed", "undelivered", "expired"] },
+];
+const COLORS = ["--plot-1", "--plot-2", "--plot-3", "--plot-4"];
+
+let charting = null;
+
+/** Load uPlot, which is a classic script, when a plot is needed. */
+function loadCharts() {
+  charting ??= new Promise((resolve, reject) => {
+    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "page/vendor/uplot.css" });
+    const script = Object.assign(document.createElement("script"), { src: "page/vendor/uplot.js" });
+    script.onload = () => resolve(window.uPlot);
+    script.onerror = reject;
+    document.head.append(style, script);
+  });
+  return charting;
+}
+
+function Plot({ title, minutes, series }) {
+  const element = useRef(null);
+  const total = series.reduce((sum, one) => sum + one.counts.reduce((a, b) => a + b, 0), 0);
+  const latest = series.reduce((sum, one) => sum + (one.counts.at(-2) || 0), 0) / 60;
+  const data = JSON.stringify([minutes, series]);
+  useEffect(() => {
+    let chart = null;
+    let isGone = false;
+    const observer = new ResizeObserver(() => chart?.setSize({ width: element.current.clientWidth, height: 120 }));
+    loadCharts().then((UPlot) => {
+      if (isGone) return;
+      const style = getComputedStyle(document.documentElement);
+      const axis = { stroke: style.getPropertyValue("--muted"), grid: { stroke: style.getPropertyValue("--line"), width: 1 } };
+      const options = {
+        width: element.current.clientWidth,
+        height: 120,
+        legend: { show: false },
+        cursor: { drag: { x: false, y: false } },
+        scales: { y: { range: (_, __, most) => [0, Math.max(most, 0.1)] } },
+        axes: [axis, { ...axis, size: 44 }],
+        series: [
+          {},
+          ...series.map((one, index) => ({
+            label: one.label,
+            stroke: style.getPropertyValue(COLORS[index % COLORS.length]),
+            width: 1.5,
+            points: { show: false },
+          })),
+        ],
+      };
+      const rows = series.map((one) => one.counts.map((count) => count / 60));
+      chart = new UPlot(options, [minutes.map((minute) => Date.parse(minute) / 1000), ...rows], element.current);
+      observer.observe(element.current);
+    });
+    return () => {
+      isGone = true;
+      observer.disconnect();
+      chart?.destroy();
+    };
+  }, [data]);
+  return html`
+    <figure class="plot">
+      <figcaption><strong>${title}</strong> <span>${latest.toFixed(latest < 10 ? 1 : 0)}/s · ${total} in the last hour</span></figcaption>
+      <div ref=${element} role="img" aria-label="${title}: ${total} in the last hour"></div>
+      <ul class="legend">
+        ${series.map((one, index) => html`<li class="plot-${(index % COLORS.length) + 1}">${one.label}</li>`)}
+      </ul>
+    </figure>
+  `;
+}
+
+/** Add up the series of some kinds by channel and provider. */
+function seriesOf(traffic, kinds) {
+  const sums = new Map();
+  for (const one of traffic.series.filter((each) => kinds.includes(each.kind))) {
+    const label = [one.channel, one.provider].filter(Boolean).join(" · ");
+    const counts = sums.get(label) || traffic.minutes.map(() => 0);
+    sums.set(label, counts.map((count, index) => count + one.counts[index]));
+  }
+  return [...sums].sort().map(([label, counts]) => ({ label, counts }));
+}
+
+function Traffic() {
+  const { value, error, reload } = useLoaded((signal) => api.get("operations/traffic", null, signal), []);
+  useInterval(reload, 10_000);
+  if (error && !value) return html`<${Problem} error=${error} retry=${reload} />`;
+  if (!value) return html`<p class="loading">Loading</p>`;
+  return html`
+    <div class="plots">
+      ${PLOTS.map(({ title, kinds }) => html`
+        <${Plot} key=${title} title=${title} minutes=${value.minutes} series=${seriesOf(value, kinds)} />
+      `)}
+    </div>
+  `;
+}
+
+const PROVIDER_STATES = {
+  healthy: ["good", "healthy"],
+  open: ["bad", "circuit breaker open"],
+  paused: ["warn", "paused"],
+};
+
+function Providers({ providers }) {
+  if (providers.length === 0) return html`<${Empty} title="No sender is running">Messages wait until one is started.</${Empty}>`;
+  return html`
+    <div class="table" tabindex="0" role="region" aria-label="Providers">
+      <table>
+        <thead><tr><th>Provider</th><th>Channel</th><th>State</th><th>In progress</th><th>Rate limit</th><th>Senders</th></tr></thead>
+        <tbody>
+          ${providers.map((provider) => {
+            const [kind, text] = PROVIDER_STATES[provider.state];
+            return html`
+              <tr>
+                <td>${provider.name}</td>
+                <td>${provider.channel}</td>
+                <td>
+                  <${Badge} kind=${kind}>${text}</${Badge}>
+                  ${provider.until && html` until <${Time} at=${provider.until} full />`}
+                </td>
+                <td class="number">${provider.in_progress} of ${provider.concurrency}</td>
+                <td class="number">${provider.rate ? `${provider.rate}/s` : "none"}</td>
+                <td class="number">${provider.processes}</td>
+              </tr>
+            `;
+          })}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+/** Add up the shards of a channel and priority, of which there are many. */
+function combineShards(consumers) {
+  const rows = new Map();
+  for (const { stream, name, pending, ack_pending } of consumers) {
+    const title = name.replace(/-\d\d-of-\d\d$/, "");
+    const row = rows.get(title) || { stream, name: title, shards: 0, missing: false, pending: 0, ack_pending: 0 };
+    rows.set(title, {
+      ...row,
+      shards: row.shards + 1,
+      missing: row.missing || pending === null,
+      pending: row.pending + (pending || 0),
+      ack_pending: row.ack_pending + (ack_pending || 0),
+    });
+  }
+  return [...rows.values()];
+}
+
+function Consumers({ consumers }) {
+  return html`
+    <div class="table" tabindex="0" role="region" aria-label="Consumers">
+      <table>
+        <thead><tr><th>Consumer</th><th>Stream</th><th>Waiting</th><th>In progress</th></tr></thead>
+        <tbody>
+          ${combineShards(consumers).map(
+            (consumer) => html`
+              <tr>
+                <td>${consumer.name}${consumer.shards > 1 && html` <span class="muted">${consumer.shards} shards</span>`}</td>
+                <td>${consumer.stream}</td>
+                <td class="number">${consumer.pending} ${consumer.missing && html`<${Badge} kind="bad">missing</${Badge}>`}</td>
+                <td class="number">${consumer.ack_pending}</td>
+              </tr>
+            `,
+          )}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+export default function Operations() {
+  const { value, error, reload } = useLoaded((signal) => api.get("operations", null, signal), []);
+  useInterval(reload, 3_000);
+  return html`
+    <div class="page">
+      <h1>Operations</h1>
+      <${Traffic} />
+      <${Problem} error=${error} retry=${reload} />
+      ${value &&
+      html`
+        <h2>Providers</h2>
+        <${Providers} providers=${value.providers} />
+        <h2>Backlog</h2>
+        <${Consumers} consumers=${value.consumers} />
+      `}
+    </div>
+  `;
+}

@@ -1,0 +1,165 @@
+// Small parts that several views use.
+
+import { html, useCallback, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+
+export { html };
+
+const STATUS_KINDS = {
+  received: "good",
+  delivered: "good",
+  sent: "info",
+  accepted: "info",
+  scheduled: "info",
+  retrying: "warn",
+  canceled: "plain",
+  expired: "bad",
+  undelivered: "bad",
+  failed: "bad",
+};
+
+export function StatusBadge({ status }) {
+  return html`<span class="badge ${STATUS_KINDS[status] || "plain"}">${status}</span>`;
+}
+
+export function Badge({ kind = "plain", children }) {
+  return html`<span class="badge ${kind}">${children}</span>`;
+}
+
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+export function Time({ at, full = false }) {
+  if (!at) return null;
+  const date = new Date(at);
+  const isToday = date.toDateString() === new Date().toDateString();
+  const text = full ? FULL.format(date) : (isToday ? TIME : DAY).format(date);
+  return html`<time datetime=${at} title=${FULL.format(date)}>${text}</time>`;
+}
+
+export function Problem({ error, retry }) {
+  if (!error) return null;
+  const faults = error.errors || [];
+  return html`
+    <div class="problem" role="alert">
+      <p>${error.message}</p>
+      ${faults.length > 0 &&
+      html`<ul>${faults.map((fault) => html`<li><code>${fault.field}</code> ${fault.message}</li>`)}</ul>`}
+      ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
+    </div>
+  `;
+}
+
+export function Empty({ title, children }) {
+  return html`<div class="empty"><h2>${title}</h2><p>${children}</p></div>`;
+}
+
+/** Run an asynchronous action at a time, with its error and whether it is in progress. */
+export function useAction(action) {
+  const [state, setState] = useState({ busy: false, error: null });
+  const run = useCallback(
+    async (...given) => {
+      setState({ busy: true, error: null });
+      try {
+        const result = await action(...given);
+        setState({ busy: false, error: null });
+        return result;
+      } catch (error) {
+        setState({ busy: false, error });
+        return undefined;
+      }
+    },
+    [action],
+  );
+  return { ...state, run };
+}
+
+/** Load a value, again whenever the dependencies change, and return it with `reload`. */
+export function useLoaded(load, dependencies) {
+  const [state, setState] = useState({ value: null, error: null, loading: true });
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    const controller = new AbortController();
+    setState((previous) => ({ ...previous, loading: true }));
+    load(controller.signal).then(
+      (value) => !controller.signal.aborted && setState({ value, error: null, loading: false }),
+      (error) =>
+        !controller.signal.aborted && setState((previous) => ({ value: previous.value, error, loading: false })),
+    );
+    return () => controller.abort();
+  }, [...dependencies, round]);
+  return { ...state, reload: useCallback(() => setRound((previous) => previous + 1), []) };
+}
+
+/** Load the pages of a list one after another. Its first page is loaded again by `reload`. */
+export function usePages(fetchPage, dependencies) {
+  const [state, setState] = useState({ items: [], next: null, error: null, loading: true });
+  const [round, setRound] = useState(0);
+  const current = useRef(0);
+  useEffect(() => {
+    const number = ++current.current;
+    setState((previous) => ({ ...previous, loading: true, error: null }));
+    fetchPage(undefined).then(
+      (page) => {
+        if (number !== current.current) return;
+        setState({ items: page.items, next: page.next_cursor, error: null, loading: false });
+      },
+      (error) => number === current.current && setState((previous) => ({ ...previous, error, loading: false })),
+    );
+  }, [...dependencies, round]);
+  const more = useCallback(() => {
+    if (state.loading || !state.next) return;
+    const number = current.current;
+    setState((previous) => ({ ...previous, loading: true }));
+    fetchPage(state.next).then(
+      (page) => {
+        if (number !== current.current) return;
+        setState((previous) => ({
+          items: [...previous.items, ...page.items],
+          next: page.next_cursor,
+          error: null,
+          loading: false,
+        }));
+      },
+      (error) => number === current.current && setState((previous) => ({ ...previous, error, loading: false })),
+    );
+  }, [state, fetchPage]);
+  return { ...state, more, setItems: (items) => setState((previous) => ({ ...previous, items })), reload: useCallback(() => setRound((previous) => previous + 1), []) };
+}
+
+/** Call a function at intervals while the page is visible. */
+export function useInterval(callback, milliseconds) {
+  const latest = useRef(callback);
+  latest.current = callback;
+  useEffect(() => {
+    const timer = setInterval(() => !document.hidden && latest.current(), milliseconds);
+    return () => clearInterval(timer);
+  }, [milliseconds]);
+}
+
+/** A modal dialog that Escape closes; the browser keeps the focus inside it. */
+export function Dialog({ title, onClose, children }) {
+  const element = useRef(null);
+  useEffect(() => {
+    element.current.showModal();
+  }, []);
+  return html`
+    <dialog ref=${element} aria-labelledby="dialog-title" onClose=${onClose}>
+      <header>
+        <h2 id="dialog-title">${title}</h2>
+        <button type="button" class="quiet" aria-label="Close" onClick=${onClose}>✕</button>
+      </header>
+      ${children}
+    </dialog>
+  `;
+}
+
+export function Field({ label, hint, children }) {
+  return html`<label class="field"><span>${label}</span>${children}${hint && html`<small>${hint}</small>`}</label>`;
+}
+
+export function bytes(size) {
+  if (size === null || size === undefined) return "";
+  if (size < 1024) return `${size} B`;
+  return size < 1024 * 1024 ? `${(size / 1024).toFixed(1)} KiB` : `${(size / 1024 / 1024).toFixed(1)} MiB`;
+}

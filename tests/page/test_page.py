@@ -1,0 +1,245 @@
+"""The page at `/`, as its users see it."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Locator, Page, expect
+
+from tests.e2e.stack import Stack, running_stack
+from tests.page.conftest import Tab
+
+OURS, CONTACT = "+12016661234", "+18045551234"
+VIEWS = ["inbox", "operations", "dead-letters", "suppressions", "webhooks", "api-keys", "playground"]
+
+
+async def send_first_message(page: Page, body: str) -> None:
+    await page.get_by_role("button", name="New message").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("From").fill(OURS)
+    await dialog.get_by_label("To", exact=True).fill(CONTACT)
+    await dialog.get_by_label("Message", exact=True).fill(body)
+    await dialog.get_by_role("button", name="Send", exact=True).click()
+    await expect(dialog).to_be_hidden()
+
+
+def bubble(page: Page, text: str) -> Locator:
+    return page.locator(".bubble", has_text=text)
+
+
+async def test_a_conversation_grows_live_and_after_a_lost_connection(stack: Stack, tab: Tab) -> None:
+    page = tab.page
+    await tab.open("inbox")
+    await send_first_message(page, "Your order is ready.")
+    await expect(bubble(page, "Your order is ready.")).to_contain_text("sent")
+
+    await stack.sms.inbound(**{"from": CONTACT, "to": OURS, "body": "Thank you!"})
+    await expect(bubble(page, "Thank you!")).to_be_visible()
+    await expect(page.locator(".rows li", has_text="Thank you!")).to_be_visible()
+
+    await stack.processes["gateway"].end()
+    await expect(page.get_by_role("status")).to_contain_text("Connection lost")
+    await stack.start("gateway")
+    await stack.sms.inbound(**{"from": CONTACT, "to": OURS, "body": "When do you close?"})
+    await expect(bubble(page, "When do you close?")).to_be_visible()
+    await expect(page.get_by_role("status")).to_contain_text("Live")
+
+    await page.get_by_label("Message", exact=True).fill("At six.")
+    await expect(page.get_by_text("7/160 · 1 segment · GSM-7")).to_be_visible()
+    await page.get_by_role("button", name="Send", exact=True).click()
+    answer = bubble(page, "At six.")
+    await expect(answer).to_contain_text("sent")
+    await answer.get_by_role("button", name="Details").click()
+    await expect(answer.get_by_role("row", name="accepted")).to_be_visible()
+    await expect(answer.get_by_role("row", name="sent")).to_contain_text("generic_sms")
+    assert not tab.errors
+
+
+async def test_a_scheduled_message_can_be_cancelled(tab: Tab) -> None:
+    page = tab.page
+    await tab.open("inbox")
+    await send_first_message(page, "First")
+    await expect(bubble(page, "First")).to_contain_text("sent")
+    await page.get_by_label("Message", exact=True).fill("Tomorrow")
+    await page.get_by_role("button", name="Attach or schedule").click()
+    tomorrow = await page.evaluate(
+        "() => { const date = new Date(Date.now() + 864e5 - new Date().getTimezoneOffset() * 6e4);"
+        " return date.toISOString().slice(0, 16); }"
+    )
+    await page.get_by_label("Send later").fill(tomorrow)
+    await page.get_by_role("button", name="Schedule", exact=True).click()
+    scheduled = bubble(page, "Tomorrow")
+    await expect(scheduled).to_contain_text("scheduled")
+    await scheduled.get_by_role("button", name="Cancel").click()
+    await expect(scheduled).to_contain_text("canceled")
+
+
+async def test_a_failure_is_shown_and_replayed_and_an_opt_out_is_respected(stack: Stack, tab: Tab) -> None:
+    page = tab.page
+    await tab.open("playground")
+    await page.get_by_role("button", name="Refuse").first.click()
+    await expect(page.get_by_role("button", name="Refuse").first).to_have_attribute("aria-pressed", "true")
+    await page.get_by_role("link", name="Inbox").click()
+    await send_first_message(page, "Refused at first")
+    await expect(bubble(page, "Refused at first")).to_contain_text("failed")
+
+    await page.get_by_role("link", name="Dead letters").click()
+    await page.get_by_role("button", name="Open").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("Refused at first")
+    await dialog.get_by_role("button", name="Replay").click()
+    await expect(page.get_by_text("No dead letters")).to_be_visible()
+    await page.get_by_role("link", name="Inbox").click()
+    await page.locator(".rows a").first.click()
+    await expect(bubble(page, "Refused at first")).to_contain_text("sent")
+
+    await stack.sms.inbound(**{"from": CONTACT, "to": OURS, "body": "STOP"})
+    await expect(bubble(page, "STOP")).to_be_visible()
+    await page.get_by_label("Message", exact=True).fill("One more thing")
+    await page.get_by_role("button", name="Send", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("opted out")
+    await page.get_by_role("link", name="Suppressions").click()
+    await expect(page.get_by_role("row", name=CONTACT)).to_contain_text("STOP")
+
+
+HOSTILE_MAIL = """
+<script>window.top.hacked = 1</script><img src="http://127.0.0.1:9/pixel.png" onerror="window.top.hacked = 2">
+<link rel="stylesheet" href="http://127.0.0.1:9/style.css"><iframe src="http://127.0.0.1:9/frame"></iframe>
+<form action="http://127.0.0.1:9/form"><button>Press</button></form><p>Hello from a stranger</p>
+<meta http-equiv="refresh" content="0; url=http://127.0.0.1:9/away">
+"""
+
+
+async def test_hostile_content_executes_nothing_and_requests_nothing(stack: Stack, tab: Tab) -> None:
+    name = '"><img src=x onerror=hacked=3>'
+    await stack.email.inbound(
+        **{
+            "from": f'"{name.replace(chr(34), chr(92) + chr(34))}" <stranger@example.org>',
+            "to": "office@example.com",
+            "subject": "<script>hacked = 4</script>",
+            "body": HOSTILE_MAIL,
+        }
+    )
+    await stack.sms.inbound(**{"from": CONTACT, "to": OURS, "body": "<img src=x onerror=hacked=5>"})
+    page = tab.page
+    await tab.open("inbox")
+    await page.locator(".rows a", has_text="<script>hacked = 4</script>").click()
+    await expect(page.frame_locator(".bubble iframe").get_by_text("Hello from a stranger")).to_be_visible()
+    await page.locator(".rows a", has_text="<img src=x onerror=hacked=5>").click()
+    await expect(bubble(page, "<img src=x onerror=hacked=5>")).to_be_visible()
+    assert await page.evaluate("typeof hacked") == "undefined"
+    assert tab.foreign_requests() == []
+    assert not tab.errors
+
+
+async def test_only_the_conversations_in_view_are_rendered(stack: Stack, tab: Tab, database_url: str) -> None:
+    count = 10_000
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(_CONVERSATIONS, count)
+    finally:
+        await connection.close()
+    page = tab.page
+    await tab.open("inbox")
+    rows = page.locator(".rows li")
+    await expect(rows.first).to_be_visible()
+    most = 0
+    while not await page.get_by_text(f"{count}@example.org", exact=True).count():
+        await page.locator(".rows").evaluate("element => element.scrollTop += 5000")
+        await page.evaluate("() => new Promise(requestAnimationFrame)")
+        most = max(most, await rows.count())
+    assert most < 60
+    await page.locator(".rows").evaluate("element => element.scrollTop = 0")
+    await expect(page.get_by_text("1@example.org", exact=True)).to_be_visible()
+
+
+# The first conversation is the newest one.
+_CONVERSATIONS = """
+    WITH ours AS (
+        INSERT INTO participants (address, channel) VALUES ('office@example.com', 'email') RETURNING id
+    ), theirs AS (
+        INSERT INTO participants (address, channel)
+        SELECT number || '@example.org', 'email' FROM generate_series(1, $1) AS number RETURNING id, address
+    ), conversations AS (
+        INSERT INTO conversations (key, channel, message_count, last_message_at)
+        SELECT gen_random_uuid(), 'email', 1, now() - number * interval '1 second'
+        FROM generate_series(1, $1) AS number RETURNING id, last_message_at
+    ), pairs AS (
+        SELECT conversation.id AS conversation_id, participant.id AS participant_id
+        FROM (SELECT id, row_number() OVER (ORDER BY last_message_at DESC) AS n FROM conversations)
+            AS conversation
+        JOIN theirs AS participant ON split_part(participant.address, '@', 1)::int = conversation.n
+    )
+    INSERT INTO conversation_participants (conversation_id, participant_id)
+    SELECT conversation_id, participant_id FROM pairs
+    UNION ALL SELECT conversation_id, ours.id FROM pairs, ours
+"""
+
+
+async def test_no_view_violates_a_rule_of_accessibility(
+    stack: Stack, new_tab: Callable[..., Awaitable[Tab]]
+) -> None:
+    sent = await stack.send(body="Hello")
+    await stack.message_becomes(sent["id"], "sent")
+    await stack.sms.behave(status=400, times=1)
+    failed = await stack.send(body="Refused")
+    await stack.message_becomes(failed["id"], "failed")
+    await stack.email.inbound(body="<p>Hello</p>")
+    await stack.client.put(f"{stack.gateway_url}/api/suppressions/%2B18045559999", json={"reason": "asked"})
+    violations = []
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        tab = await new_tab(stack, width=width, scheme=scheme)
+        for view in [*VIEWS, f"inbox/{sent['conversation_key']}"]:
+            await tab.open(view)
+            await tab.page.reload()
+            await tab.page.wait_for_load_state("networkidle") if view == "playground" else None
+            await expect(tab.page.locator("main")).to_be_visible()
+            await expect(tab.page.locator(".loading")).to_have_count(0)
+            found = (await Axe().run(tab.page)).response["violations"]
+            violations += [
+                (view, width, each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found
+            ]
+        assert not tab.errors
+    assert violations == []
+
+
+async def test_keys_are_asked_for_and_readers_see_no_buttons(
+    tmp_path: Path, database_url: str, nats_url: str, new_tab: Callable[..., Awaitable[Tab]]
+) -> None:
+    settings = {"API_KEYS": "shop:key-of-the-shop-1", "READ_ONLY_API_KEYS": "wall:key-of-the-wall-1"}
+    async with running_stack(
+        tmp_path, database_url=database_url, nats_url=nats_url, settings=settings
+    ) as stack:
+        tab = await new_tab(stack)
+        page = tab.page
+        await tab.open("inbox")
+        for key in ("wrong", "key-of-the-wall-1"):
+            await page.get_by_label("API key").fill(key)
+            await page.get_by_role("button", name="Continue").click()
+            if key == "wrong":
+                await expect(page.get_by_role("alert")).to_contain_text("not valid")
+        await expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
+        await expect(page.get_by_role("button", name="New message")).to_have_count(0)
+        refused = await page.evaluate(
+            "() => fetch('api/messages/sms', {method: 'POST', headers: {Authorization: 'Bearer "
+            "key-of-the-wall-1', 'Content-Type': 'application/json'}, body: '{}'})"
+            ".then((response) => response.status)"
+        )
+        assert refused == 403
+        assert await page.evaluate("Object.values(sessionStorage)") == ["key-of-the-wall-1"]
+        assert await page.evaluate("localStorage.length") == 0
+        assert await page.context.cookies() == []
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_label("API key").fill("key-of-the-shop-1")
+        await page.get_by_role("button", name="Continue").click()
+        await expect(page.get_by_role("button", name="New message")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_request_nothing_from_other_hosts(stack: Stack, tab: Tab, path: str) -> None:
+    await tab.page.goto(f"{stack.gateway_url}{path}")
+    await expect(tab.page.get_by_role("heading").first).to_be_visible()
+    assert tab.foreign_requests() == []
+    assert not tab.errors

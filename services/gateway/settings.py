@@ -10,7 +10,7 @@ import phonenumbers
 from pydantic import BeforeValidator, Field, HttpUrl, InstanceOf, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from services.gateway.http.auth import ApiKeys
+from services.gateway.http.auth import Access, ApiKeys
 from shared.bus.topology import SEND_WINDOW
 from shared.channels import Channel
 from shared.keywords import Keyword, Words, words_for
@@ -71,9 +71,9 @@ class GatewaySettings(
     api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse)] = Field(
         default=ApiKeys({}), validate_default=False
     )
-    read_only_api_keys: Annotated[InstanceOf[ApiKeys], NoDecode, BeforeValidator(ApiKeys.parse_read_only)] = (
-        Field(default=ApiKeys({}), validate_default=False)
-    )
+    read_only_api_keys: Annotated[
+        InstanceOf[ApiKeys], NoDecode, BeforeValidator(partial(ApiKeys.parse, access=Access.READ))
+    ] = Field(default=ApiKeys({}), validate_default=False)
     playground_sms_url: HttpUrl | None = None
     playground_email_url: HttpUrl | None = None
     playground_token: SecretStr | None = None

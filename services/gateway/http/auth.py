@@ -37,7 +37,7 @@ class ApiKeys:
         self._callers = {key.encode(): (name, access) for key, name in keys.items()}
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, access: Access = Access.WRITE) -> Self:
         """Parse `name:key,…`, with keys of at least 16 characters.
 
         Raises:
@@ -55,13 +55,7 @@ class ApiKeys:
             keys[key] = name
         if not keys:
             raise ValueError("has no entries")
-        return cls(keys)
-
-    @classmethod
-    def parse_read_only(cls, text: str) -> Self:
-        """Parse keys in the same form that may only be used to read."""
-        names = {key.decode(): name for key, (name, _) in cls.parse(text)._callers.items()}
-        return cls(names, access=Access.READ)
+        return cls(keys, access=access)
 
     def __bool__(self) -> bool:
         return bool(self._callers)

@@ -12,8 +12,8 @@ from starlette.types import Scope
 _STATIC = Path(__file__).with_name("static")
 
 _HEADERS = {
-    # Nothing is requested from another host. E-mails are shown in sandboxed frames, which inherit this policy.
-    # Attachments are fetched with the API key, and shown as `blob:` URLs.
+    # Nothing is requested from another host. E-mails are shown in sandboxed frames, which inherit this
+    # policy. Attachments are fetched with the API key, and shown as `blob:` URLs.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -53,13 +53,15 @@ async def _controls(request: Request) -> MockControls:
 
 Controls = Annotated[MockControls, Depends(_controls)]
 
+_PROBLEMS = problems(401, 503, "playground_unavailable")
+
 router = APIRouter(prefix="/api/playground/{channel}", tags=["playground"])
 
 
 @router.get(
     "/behaviour",
     summary="Get the behaviour of a mock provider",
-    responses=problems(401, 403, 503, "playground_unavailable"),
+    responses=_PROBLEMS,
 )
 async def get_behaviour(channel: Channel, controls: Controls) -> Response:
     return await controls.forward(channel, "GET", "behaviour")
@@ -68,7 +70,7 @@ async def get_behaviour(channel: Channel, controls: Controls) -> Response:
 @router.put(
     "/behaviour",
     summary="Set the behaviour of a mock provider",
-    responses=problems(401, 403, 503, "playground_unavailable"),
+    responses=_PROBLEMS,
 )
 async def set_behaviour(channel: Channel, behaviour: Fields, controls: Controls) -> Response:
     """Make a mock provider fail, slow down, or limit requests."""
@@ -78,7 +80,7 @@ async def set_behaviour(channel: Channel, behaviour: Fields, controls: Controls)
 @router.delete(
     "/behaviour",
     summary="Reset the behaviour of a mock provider",
-    responses=problems(401, 403, 503, "playground_unavailable"),
+    responses=_PROBLEMS,
 )
 async def reset_behaviour(channel: Channel, controls: Controls) -> Response:
     return await controls.forward(channel, "DELETE", "behaviour")
@@ -87,7 +89,7 @@ async def reset_behaviour(channel: Channel, controls: Controls) -> Response:
 @router.post(
     "/inbound",
     summary="Let a contact write to us",
-    responses=problems(401, 403, 503, "playground_unavailable"),
+    responses=_PROBLEMS,
 )
 async def send_inbound(channel: Channel, message: Fields, controls: Controls) -> Response:
     """Have a mock provider deliver an inbound message."""

@@ -19,7 +19,6 @@ from sqlalchemy import (
     true,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -34,7 +33,6 @@ from shared.channels import Channel, Direction
 from shared.db.reader import Reader
 from shared.db.tables import Conversation, Media, Message, MessageEvent
 from shared.db.views import message_history
-from shared.media import MediaStatus
 from shared.message import EMAIL_FIELDS
 from shared.status import Status
 
@@ -54,10 +52,6 @@ _DECIDING_FIRST = (
     message_history.c.event_id,
 )
 """The order in which the decisive report comes first."""
-
-
-_EARLIER_STATUSES = (MediaStatus.PENDING.value, MediaStatus.FAILED.value)
-"""The statuses of a file that give way to others: a file that could not be fetched may be stored later."""
 
 
 class MessageQueries:
@@ -224,17 +218,9 @@ def select_messages(
 
 
 def _media_of(message: FromClause) -> ColumnElement[Any]:
-    """Return the files of a message as JSON, each with its latest status; null if there are none."""
-    latest = (
-        select(_media)
-        .where(_media.c.message_id == message.c.id)
-        .distinct(_media.c.position, _media.c.id)
-        .order_by(_media.c.position, _media.c.id, *(_media.c.status == each for each in _EARLIER_STATUSES))
-        .correlate(message)
-        .subquery("latest")
-    )
-    files = aggregate_order_by(func.to_jsonb(literal_column("latest")), latest.c.position)
-    return select(func.jsonb_agg(files)).select_from(latest).scalar_subquery()
+    """Return the rows of a message's files as JSON, or null if there are none."""
+    rows = select(func.jsonb_agg(func.to_jsonb(literal_column("media"))))
+    return rows.select_from(_media).where(_media.c.message_id == message.c.id).scalar_subquery()
 
 
 def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:

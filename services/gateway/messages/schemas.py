@@ -22,7 +22,7 @@ from pydantic import (
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address
 from shared.channels import Channel, Direction, MessageType
-from shared.media import MediaStatus
+from shared.media import MediaStatus, latest_of
 from shared.message import BodyType, Message, Priority
 from shared.phone_numbers import is_sender_id
 from shared.segments import Encoding, segments_of
@@ -226,6 +226,10 @@ class MediaResponse(BaseModel):
         return f"/api/media/{self.id}"
 
 
+def _latest_media(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [media.model_dump() for media in latest_of(rows or [])]
+
+
 class MessageResponse(BaseModel):
     """A message of either direction."""
 
@@ -250,7 +254,7 @@ class MessageResponse(BaseModel):
     cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
     bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
-    media: Annotated[list[MediaResponse], BeforeValidator(lambda value: value or [])] = Field(
+    media: Annotated[list[MediaResponse], BeforeValidator(_latest_media)] = Field(
         default=[], description="The files of an inbound message"
     )
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")

@@ -91,10 +91,20 @@ async def test_what_no_attempt_can_overcome_has_failed_at_once(
         MediaStatus.STORED,
         "attachment_too_large",
     )
+
+
+async def test_of_private_addresses_only_the_origin_of_the_provider_is_permitted(
+    inbox: Inbox, run_fetcher: RunFetcher, provider: StandIn, elsewhere: StandIn
+) -> None:
+    def answer(request: ReceivedRequest) -> Answer:
+        return CAT if request.path == "/cat" else Answer(302, {"Location": elsewhere.url})
+
+    provider.answer = answer
+    urls = [f"{provider.url}/cat", f"{provider.url}/away", elsewhere.url]
     async with run_fetcher(allow_private=False):
-        [private] = await inbox.until_reported(await inbox.receive(f"{provider.url}/private"))
-    assert (private.status, private.reason) == (MediaStatus.FAILED, "attachment_refused")
-    assert "/private" not in [request.path for request in provider.requests]
+        found = await inbox.until_reported(await inbox.receive(*urls))
+    assert [media.reason for media in found] == [None, "attachment_refused", "attachment_refused"]
+    assert elsewhere.requests == []
 
 
 async def test_a_replay_fetches_nothing_again_and_equal_files_are_stored_once(

@@ -83,9 +83,9 @@ def opened(**values: str) -> MediaStore:
 def in_bucket(url: str, secret: str = SECRET) -> MediaStore:
     return opened(
         media_store="s3://media/messages",
-        media_s3_endpoint=url,
-        media_s3_access_key_id=KEY,
-        media_s3_secret_access_key=secret,
+        media_store_endpoint=url,
+        media_store_access_key_id=KEY,
+        media_store_secret_access_key=secret,
     )
 
 

@@ -4,7 +4,8 @@ FROM python:3.13-slim
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-RUN useradd --system --uid 10001 --no-create-home app
+# A new volume that is mounted at /media belongs to the user, like the folder.
+RUN useradd --system --uid 10001 --no-create-home app && install --directory --owner=10001 /media
 
 # pip reads these as environment variables while it installs; they do not become part of the image.
 ARG PIP_INDEX_URL

@@ -11,7 +11,7 @@ import mimetypes
 import re
 import socket
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from email.errors import HeaderParseError
@@ -102,7 +102,8 @@ class Downloader:
         Args:
             url: where the file is.
             max_bytes: the maximum size of the file.
-            credentials: headers for requests to one origin; a redirect elsewhere is followed without them.
+            credentials: headers for requests to one origin, which need not be public. A redirect elsewhere is
+                followed without them.
 
         Raises:
             RejectedError: the file is larger, with the code `TOO_LARGE`, or cannot be used.
@@ -120,7 +121,7 @@ class Downloader:
     async def _download(self, address: str, max_bytes: int, credentials: MediaCredentials | None) -> File:
         url = httpx.URL(address)
         for _ in range(_MAX_REDIRECTS + 1):
-            response = await self._get(url, _headers_for(url, credentials))
+            response = await self._get(url, credentials if _are_for(credentials, url) else None)
             try:
                 if not response.has_redirect_location:
                     return await _read_file(response, url, max_bytes)
@@ -129,10 +130,13 @@ class Downloader:
                 await response.aclose()
         raise _refused("there are too many redirects")
 
-    async def _get(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
+    async def _get(self, url: httpx.URL, credentials: MediaCredentials | None) -> httpx.Response:
         """Request a URL from the first of its addresses that accepts a connection."""
         failure: Exception | None = None
-        for address in await self._permitted_addresses(url):
+        headers = credentials.headers if credentials else {}
+        # The operator has configured this origin as that of a provider.
+        is_trusted = self._allow_private or credentials is not None
+        for address in await self._permitted_addresses(url, is_trusted=is_trusted):
             request = httpx.Request(
                 "GET",
                 url.copy_with(host=address),
@@ -145,23 +149,21 @@ class Downloader:
                 failure = exc
         raise failure or OSError("its host has no address")
 
-    async def _permitted_addresses(self, url: httpx.URL) -> Sequence[str]:
+    async def _permitted_addresses(self, url: httpx.URL, *, is_trusted: bool) -> Sequence[str]:
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise _refused("its URL is not a plain http or https URL")
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = await self._look_up(url.raw_host.decode("ascii"), port)
-        if not self._allow_private and not (port in _PORTS and all(map(is_public, addresses))):
+        if not is_trusted and not (port in _PORTS and all(map(is_public, addresses))):
             raise _refused("it is not on the public internet")
         return list(dict.fromkeys(addresses))
 
 
-def _headers_for(url: httpx.URL, credentials: MediaCredentials | None) -> Mapping[str, str]:
-    if credentials is None or origin_of(url) != origin_of(httpx.URL(credentials.url)):
-        return {}
-    return credentials.headers
+def _are_for(credentials: MediaCredentials | None, url: httpx.URL) -> bool:
+    return credentials is not None and _origin_of(url) == _origin_of(httpx.URL(credentials.url))
 
 
-def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
+def _origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     """Return the scheme, the host and the port of a URL (RFC 6454)."""
     return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 

@@ -1,7 +1,9 @@
 """The media of inbound messages: the files of an MMS, and the attachments of an e-mail."""
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +19,10 @@ class MediaStatus(StrEnum):
     PENDING = "pending"
     STORED = "stored"
     FAILED = "failed"
+
+
+_PRECEDENCE = (MediaStatus.PENDING, MediaStatus.FAILED, MediaStatus.STORED)
+"""A file that could not be fetched may be stored later, after a replay."""
 
 
 class Media(BaseModel):
@@ -48,6 +54,13 @@ class Media(BaseModel):
     def at(cls, message_id: MessageId, position: int, url: str) -> "Media":
         """Return the file at a URL of a message, which has to be fetched."""
         return cls(id=media_id(message_id, url), position=position, url=url, status=MediaStatus.PENDING)
+
+
+def latest_of(rows: Iterable[Any]) -> list[Media]:
+    """Return files in their order, each with its latest status, from rows with all statuses of each."""
+    media = sorted(map(Media.model_validate, rows), key=lambda each: _PRECEDENCE.index(each.status))
+    latest = {each.id: each for each in media}
+    return sorted(latest.values(), key=lambda each: each.position)
 
 
 class MediaReport(BaseModel):

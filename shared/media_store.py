@@ -125,9 +125,9 @@ def open_store(settings: MediaSettings) -> MediaStore | None:
 
 
 def _s3(url: str, settings: MediaSettings) -> S3Store:
-    endpoint = settings.media_s3_endpoint
-    key, secret = settings.media_s3_access_key_id, settings.media_s3_secret_access_key
-    config: S3Config = {"region": settings.media_s3_region}
+    endpoint = settings.media_store_endpoint
+    key, secret = settings.media_store_access_key_id, settings.media_store_secret_access_key
+    config: S3Config = {"region": settings.media_store_region}
     if endpoint is not None:
         config["endpoint"] = endpoint
     if key and secret:

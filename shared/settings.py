@@ -125,22 +125,22 @@ class MediaSettings(Settings):
 
     Attributes:
         media_store: a folder, or `s3://bucket/prefix`; without it, media are not kept.
-        media_s3_endpoint: the URL of an S3-compatible store; that of AWS by default.
-        media_s3_region: its region.
-        media_s3_access_key_id, media_s3_secret_access_key: the credentials; without them, those of the
+        media_store_endpoint: the URL of an S3-compatible store; that of AWS by default.
+        media_store_region: its region.
+        media_store_access_key_id, media_store_secret_access_key: the credentials; without them, those of the
             environment or the machine.
     """
 
     media_store: NonEmpty | None = None
-    media_s3_endpoint: WebUrl | None = None
-    media_s3_region: NonEmpty = "us-east-1"
-    media_s3_access_key_id: Credential | None = None
-    media_s3_secret_access_key: Credential | None = None
+    media_store_endpoint: WebUrl | None = None
+    media_store_region: NonEmpty = "us-east-1"
+    media_store_access_key_id: Credential | None = None
+    media_store_secret_access_key: Credential | None = None
 
     @model_validator(mode="after")
     def _require_both_credentials_or_neither(self) -> Self:
-        if (self.media_s3_access_key_id is None) != (self.media_s3_secret_access_key is None):
-            raise ValueError("MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY need each other")
+        if (self.media_store_access_key_id is None) != (self.media_store_secret_access_key is None):
+            raise ValueError("MEDIA_STORE_ACCESS_KEY_ID and MEDIA_STORE_SECRET_ACCESS_KEY need each other")
         return self
 
 

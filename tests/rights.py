@@ -25,6 +25,7 @@ from shared.bus.topology import (
     IDEMPOTENCY_BUCKET,
     INGEST_CONSUMERS,
     LIMITS_BUCKET,
+    MEDIA_CONSUMER,
     Stream,
     dead_letter_resolved_subject,
     dead_letter_subject,
@@ -33,6 +34,7 @@ from shared.bus.topology import (
     event_subject,
     inbound_message_subject,
     inbound_receipt_subject,
+    media_subject,
     notification_subject,
     outbound_subject,
     redelivery_subject,
@@ -62,7 +64,10 @@ MESSAGE = MessageId(UUID("01936c5b-7d00-7000-8000-000000000000"))
 
 READ_BY = {
     INGEST: (*INGEST_CONSUMERS, ADVISORY_CONSUMER),
-    SENDER: tuple(c for channel in Channel for c in (*sender_shards(channel), sender_delayed(channel))),
+    SENDER: (
+        *(c for channel in Channel for c in (*sender_shards(channel), sender_delayed(channel))),
+        MEDIA_CONSUMER,
+    ),
 }
 
 SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
@@ -79,7 +84,10 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         delayed_wait_subject(MESSAGE): {SENDER},
         delayed_due_subject(Channel.EMAIL, CONVERSATION, MESSAGE): {GATEWAY},
     },
-    Stream.EVENTS: {event_subject(Channel.SMS, Status.SENT): {SENDER, GATEWAY}},
+    Stream.EVENTS: {
+        event_subject(Channel.SMS, Status.SENT): {SENDER, GATEWAY},
+        media_subject(Channel.SMS): {SENDER, GATEWAY},
+    },
     Stream.DEADLETTER: {
         dead_letter_subject("inbound", Channel.SMS): {INGEST, GATEWAY},
         dead_letter_subject("outbound", None): {INGEST, SENDER, GATEWAY},

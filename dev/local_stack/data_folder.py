@@ -10,7 +10,10 @@ from typing import IO
 
 from dev.local_stack.errors import StackError
 
-_CONTENTS = ("postgres", "postgres.unfinished", "nats", "log", "state.json", "state.unfinished", "lock")
+_CONTENTS = (
+    *("postgres", "postgres.unfinished", "nats", "media"),
+    *("log", "state.json", "state.unfinished", "lock"),
+)
 
 
 @contextmanager

@@ -145,6 +145,7 @@ def _environment(configuration: Configuration, addresses: Addresses) -> dict[str
         database_url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
     return {
         "LOG_FORMAT": "text",  # a person reads it, unless the settings say otherwise
+        "MEDIA_STORE": str(configuration.data_folder / "media"),
         **configuration.environment,
         "PYTHONUNBUFFERED": "1",
         "DATABASE_URL": database_url,

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -53,6 +53,12 @@ _DEFAULT_ERROR_CODES = {"undelivered": 30003, "failed": 30008}
 logger = logging.getLogger(__name__)
 
 
+_PICTURE = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+"""One pixel."""
+
+
 class StatusCallback(BaseModel):
     message_sid: str
     status: str
@@ -77,6 +83,8 @@ class Twilio(MockApi[TwilioSettings]):
         router.get(collection, summary="List messages", **documentation)(self.list_messages)
         router.get(item, summary="Fetch a message", **documentation)(self.fetch_message)
         router.post(item, summary="Redact or cancel a message", **documentation)(self.update_message)
+        media = f"{MESSAGES_PATH}/{{sid}}/Media/{{media_sid}}"
+        router.get(media, summary="Fetch a file of an inbound MMS", **documentation)(self.fetch_media)
         router.include_router(self._controls(), prefix="/mock/twilio", tags=["webhooks"])
         return router
 
@@ -161,6 +169,17 @@ class Twilio(MockApi[TwilioSettings]):
 
     async def fetch_message(self, account_sid: str, sid: str, request: Request) -> Response:
         return self._answer(account_sid, request, lambda: resource(self._find(sid), self._account_sid))
+
+    async def fetch_media(self, account_sid: str, request: Request) -> Response:
+        """Return a picture, whatever the ids are, if the request has the credentials of the account.
+
+        Twilio itself redirects to another host, which needs none.
+        """
+        try:
+            self._authenticate(account_sid, request)
+        except TwilioError as exc:
+            return self._error_response(exc, NORMAL)
+        return Response(_PICTURE, media_type="image/png")
 
     async def update_message(self, account_sid: str, sid: str, request: Request) -> Response:
         """Redact a sent message with an empty `Body`, or stop an unsent one with `Status=canceled`."""

@@ -16,14 +16,13 @@ from pydantic import (
     field_validator,
 )
 from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, literal_column, select, true
-from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from shared.addresses import Address
 from shared.channels import Direction, MessageType
 from shared.db.tables import Conversation, Media
 from shared.db.tables import Message as MessageTable
 from shared.db.views import message_history
-from shared.media import MediaStatus
+from shared.media import MediaStatus, latest_of
 from shared.message import EMAIL_FIELDS, BodyType, Message, Priority
 from shared.segments import Encoding, segments_of
 from shared.status import Status
@@ -44,9 +43,6 @@ _DECIDING_FIRST = (
     message_history.c.event_id,
 )
 """The order in which the decisive report comes first."""
-
-_EARLIER_STATUSES = (MediaStatus.PENDING.value, MediaStatus.FAILED.value)
-"""The statuses of a file that give way to others: a file that could not be fetched may be stored later."""
 
 
 Mailboxes = Annotated[
@@ -85,6 +81,10 @@ class MediaResponse(BaseModel):
         return f"/api/media/{self.id}"
 
 
+def _latest_media(rows: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [media.model_dump() for media in latest_of(rows or [])]
+
+
 class MessageResponse(BaseModel):
     """A message of either direction."""
 
@@ -112,7 +112,7 @@ class MessageResponse(BaseModel):
     cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
     bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
     attachments: list[str] = Field(description="The URLs of files", examples=[[]])
-    media: Annotated[list[MediaResponse], BeforeValidator(lambda value: value or [])] = Field(
+    media: Annotated[list[MediaResponse], BeforeValidator(_latest_media)] = Field(
         description="The files of an inbound message", examples=[[]]
     )
     timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
@@ -223,17 +223,9 @@ def select_messages(
 
 
 def _media_of(message: FromClause) -> ColumnElement[Any]:
-    """Return the files of a message as JSON, each with its latest status; null if there are none."""
-    latest = (
-        select(_media)
-        .where(_media.c.message_id == message.c.id)
-        .distinct(_media.c.position, _media.c.id)
-        .order_by(_media.c.position, _media.c.id, *(_media.c.status == each for each in _EARLIER_STATUSES))
-        .correlate(message)
-        .subquery("latest")
-    )
-    files = aggregate_order_by(func.to_jsonb(literal_column("latest")), latest.c.position)
-    return select(func.jsonb_agg(files)).select_from(latest).scalar_subquery()
+    """Return the rows of a message's files as JSON, or null if there are none."""
+    rows = select(func.jsonb_agg(func.to_jsonb(literal_column("media"))))
+    return rows.select_from(_media).where(_media.c.message_id == message.c.id).scalar_subquery()
 
 
 def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:

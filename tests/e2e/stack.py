@@ -186,6 +186,7 @@ async def running_stack(
         "SMS_PROVIDER_URL": f"http://127.0.0.1:{ports['mocks']}",
         "EMAIL_PROVIDER_URL": f"http://127.0.0.1:{ports['email']}",
         "RETRY_DELAYS": "0.2,0.2,0.2,0.2",
+        "MEDIA_STORE": str(folder / "media"),
     }
     for name, value in (settings or {}).items():
         environment[name] = environment.get(value.removeprefix("$"), value)

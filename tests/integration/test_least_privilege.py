@@ -150,7 +150,7 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
 @pytest.mark.parametrize(
     ("stream", "services"),
     [
-        (Stream.INBOUND, {GATEWAY, INGEST}),
+        (Stream.INBOUND, {GATEWAY, INGEST, SENDER}),
         (Stream.OUTBOUND, {INGEST, SENDER}),
         (Stream.DELAYED, {INGEST, SENDER}),
         (Stream.EVENTS, {INGEST}),

@@ -7,9 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.db.reader import Reader
 from shared.db.tables import Media as MediaTable
-from shared.media import Media, MediaStatus
-
-_PRECEDENCE = (MediaStatus.PENDING, MediaStatus.FAILED, MediaStatus.STORED)
+from shared.media import Media, latest_of
 
 
 class MediaQueries:
@@ -22,8 +20,7 @@ class MediaQueries:
         """Return a file with its latest status."""
 
         async def query(connection: AsyncConnection) -> list[Media]:
-            found = await connection.execute(select(MediaTable.__table__).where(MediaTable.id == id_))
-            return [Media.model_validate(dict(row)) for row in found.mappings()]
+            rows = await connection.execute(select(MediaTable.__table__).where(MediaTable.id == id_))
+            return latest_of(map(dict, rows.mappings()))
 
-        found = await self._reader.read(query)
-        return max(found, key=lambda media: _PRECEDENCE.index(media.status), default=None)
+        return next(iter(await self._reader.read(query)), None)

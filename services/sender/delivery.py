@@ -247,6 +247,7 @@ class Deliverer:
 
 async def _send_while_valid(slot: Slot, claim: Claim) -> str:
     """Send a message and return the provider's message id, as long as no other process may take the step."""
+    await slot.until_due()
     if not claim.is_valid:
         raise NotReachedError("claim_expired", "the claim expired before the request could be made")
     try:

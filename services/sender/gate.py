@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice, repeat
 from time import time
 from typing import Protocol
 
@@ -28,6 +30,12 @@ _TOLERANCE = 0.08
 If slots could be used at any later time, a process that had stalled would catch up with a burst.
 """
 
+
+_LATEST = 0.1
+"""Seconds after which a slot that was taken has to be replaced if the request has not been made yet.
+
+If the claims of messages are held up, their requests would otherwise be made together with those that follow.
+"""
 
 LEAD = 0.05
 """Seconds between the reservation of a slot and its time, so that no slot is missed."""
@@ -72,6 +80,8 @@ class Gate:
         self._waiting: Counter[Priority] = Counter()
         self._deferred_until: dict[Priority, float] = {}
         self._reserving: asyncio.Task[None] | None = None
+        self._late: list[tuple[int, asyncio.Future[None]]] = []
+        self._replacing: asyncio.Task[None] | None = None
 
     def units(self, units: int) -> int:
         """Return how many slots a message of this many units takes: at most those of a day."""
@@ -115,9 +125,40 @@ class Gate:
         if self._reserving is None:
             self._reserving = asyncio.create_task(self._reserve(units, after))
 
-    def take(self, units: int) -> None:
-        for _ in range(units):
-            self._slots.popleft()
+    def take(self, units: int) -> float:
+        """Take slots, and return the time of the first one, or at which it was reserved if that is later."""
+        taken = [self._slots.popleft() for _ in range(units)]
+        return max(taken[0], self._reserved_at)
+
+    def is_late(self, taken: float) -> bool:
+        """Return whether the time for a request has passed, if its slot was taken for the time `taken`."""
+        return 0 < self.limit.interval <= 1 and self._clock() > taken + _LATEST
+
+    async def replace(self, units: int) -> None:
+        """Wait for slots in place of some that were taken and are late, or until NATS is unavailable."""
+        due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._late.append((units, due))
+        if self._replacing is None:
+            self._replacing = asyncio.create_task(self._replace_late())
+        await due
+
+    async def _replace_late(self) -> None:
+        """Reserve slots for the messages that are late, for all that come in the meantime at once."""
+        loop = asyncio.get_running_loop()
+        while self._late:
+            late, self._late = self._late, []
+            count = sum(units for units, _ in late)
+            limit = replace(self.limit, per_day=None)  # they have been counted
+            try:
+                slots: Iterator[float] = iter(
+                    await self._schedules.reserve(limit, wanted=count, needed=count, not_before=0)
+                )
+            except BusUnavailableError:
+                slots = repeat(0.0)
+            for units, due in late:
+                first, *_ = islice(slots, units)
+                loop.call_later(max(0, first - self._clock()), _finish, due)
+        self._replacing = None
 
     async def _reserve(self, units: int, after: float) -> None:
         try:
@@ -148,6 +189,11 @@ class Gate:
     @property
     def _chunk(self) -> int:
         return int(self.limit.rate * _CHUNK_SECONDS) if self.limit.rate else _CHUNK_WITHOUT_RATE
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _precedes(priority: Priority, other: Priority) -> bool:

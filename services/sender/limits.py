@@ -22,14 +22,32 @@ GatesBySender = Mapping[str, Sequence[Gate]]
 """The limits of each number, e-mail address or `@domain` (all of its addresses), in lower case."""
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A place at the provider.
+
+    Attributes:
+        permission: that of the message's sending address, if it was paused.
+        slots: its limits, the number of slots of each, and the time for which they were taken.
+    """
+
+    permission: Permission | None
+    slots: Sequence[tuple[Gate, int, float]]
+
+    async def until_due(self) -> None:
+        """Wait for other slots of each limit whose slots could not be used in time."""
+        for gate, units, taken in self.slots:
+            if gate.is_late(taken):
+                await gate.replace(units)
+
+
 @dataclass(eq=False, slots=True)
 class _Waiting:
     """A message that waits to be admitted.
 
     Attributes:
         gates: its limits, and the number of slots that it takes of each.
-        admitted: done when the message is admitted; the result is the permission of its sending address, if
-            that was paused.
+        admitted: done when the message is admitted.
         longest_wait: the number of seconds that the message may stay in the process.
         seconds_left: the time until the message can be admitted.
     """
@@ -37,7 +55,7 @@ class _Waiting:
     place: Place
     gates: Sequence[tuple[Gate, int]]
     longest_wait: float
-    admitted: asyncio.Future[Permission | None] = field(
+    admitted: asyncio.Future[Admission] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     seconds_left: float = 0
@@ -98,13 +116,8 @@ class Limiter:
         breaker.open(self._clock() + seconds)
         self._admit()
 
-    async def enter(
-        self, request: DeliveryRequest, *, longest_wait: float = LONGEST_WAIT
-    ) -> Permission | None:
+    async def enter(self, request: DeliveryRequest, *, longest_wait: float = LONGEST_WAIT) -> Admission:
         """Wait until a message may be sent, and take a place for it. The caller must leave it with `leave`.
-
-        Returns:
-            The permission to use its sending address, if that was paused.
 
         Raises:
             LimitedError: the wait would be longer than a message may stay in the process.
@@ -195,16 +208,15 @@ class Limiter:
         return _RESERVATION
 
     def _begin(self, waiting: _Waiting) -> None:
-        for gate, units in waiting.gates:
-            gate.take(units)
+        slots = [(gate, units, gate.take(units)) for gate, units in waiting.gates]
         breaker = self._paused.get(waiting.place.sender)
         self._free -= 1
-        waiting.admitted.set_result(breaker.try_acquire() if breaker else None)
+        waiting.admitted.set_result(Admission(breaker.try_acquire() if breaker else None, slots))
 
-    def leave(self, permission: Permission | None) -> None:
-        """Release a concurrency slot, and the permission that `enter` returned with it."""
-        if permission:
-            permission.release()
+    def leave(self, admission: Admission) -> None:
+        """Release a place, and the permission that belongs to it."""
+        if admission.permission:
+            admission.permission.release()
             self._paused = {sender: each for sender, each in self._paused.items() if each.is_open}
         self._free += 1
         self._admit()

@@ -17,7 +17,7 @@ from services.sender.attachments import MAX_BYTES, Fetch
 from services.sender.circuit_breaker import CircuitBreaker, Permission
 from services.sender.deadline import Deadline
 from services.sender.gate import LimitedError
-from services.sender.limits import Limiter
+from services.sender.limits import Admission, Limiter
 from services.sender.pauses import Pauses
 from shared.channels import Channel
 from shared.downloads import TOO_LARGE
@@ -167,26 +167,26 @@ class ProviderClient:
         await self._pauses.until_known()
         # The files are in memory until the message has been sent, so their number is limited until then.
         async with AsyncExitStack() as memory:
-            files, of_sender = await self._admit(request, memory, may_wait=may_wait)
-            slot = Slot(self, request.message, files, of_sender)
+            files, admission = await self._admit(request, memory, may_wait=may_wait)
+            slot = Slot(self, request.message, files, admission)
             try:
                 yield slot
             finally:
                 slot.release()
-                self._limiter.leave(of_sender)
+                self._limiter.leave(admission)
 
     async def _admit(
         self, request: DeliveryRequest, memory: AsyncExitStack, *, may_wait: bool
-    ) -> tuple[Sequence[File] | ProviderError | None, Permission | None]:
+    ) -> tuple[Sequence[File] | ProviderError | None, Admission]:
         try:
             async with asyncio.timeout(None if may_wait else _MOMENT):
-                files, of_sender = await self._enter(request, memory)
+                files, admission = await self._enter(request, memory)
                 while files is None and self.is_available:
                     # It has become available in the meantime, and the attachments can be fetched now.
-                    self._limiter.leave(of_sender)
+                    self._limiter.leave(admission)
                     await memory.aclose()
-                    files, of_sender = await self._enter(request, memory)
-                return files, of_sender
+                    files, admission = await self._enter(request, memory)
+                return files, admission
         except TimeoutError:
             metrics.DEFERRALS.labels(self.name, "limited").inc()
             raise LimitedError(_AFTER_A_MOMENT) from None
@@ -196,7 +196,7 @@ class ProviderClient:
 
     async def _enter(
         self, request: DeliveryRequest, memory: AsyncExitStack
-    ) -> tuple[Sequence[File] | ProviderError | None, Permission | None]:
+    ) -> tuple[Sequence[File] | ProviderError | None, Admission]:
         if not (self._adapter.takes_files and request.message.attachments):
             return (), await self._limiter.enter(request)
         files = await self._fetch_files(request, memory)
@@ -371,7 +371,7 @@ class Slot:
         message: the message.
         files: its attachments, if the provider accepts files, or the reason why they are missing. None if
             they were not fetched because the provider is not available.
-        of_sender: the permission of the sending address, if that was paused.
+        admission: its place, and the slots that it has taken of its limits.
     """
 
     def __init__(
@@ -379,12 +379,12 @@ class Slot:
         client: ProviderClient,
         message: Message,
         files: Sequence[File] | ProviderError | None,
-        of_sender: Permission | None,
+        admission: Admission,
     ) -> None:
         self._client = client
         self._message = message
         self._files = files
-        self._of_sender = of_sender
+        self._admission = admission
         self._permission: Permission | None = None
 
     @property
@@ -405,6 +405,10 @@ class Slot:
             self._permission = self._client.try_acquire()
         return self._permission is not None
 
+    async def until_due(self) -> None:
+        """Wait for other slots of the message's limits if it could not use those that it has in time."""
+        await self._admission.until_due()
+
     async def send(self, *, may_repeat: Callable[[], bool] = lambda: True) -> str:
         """Send the message and return the provider's message id, after `try_acquire` has succeeded.
 
@@ -420,7 +424,7 @@ class Slot:
         if isinstance(self._files, ProviderError):
             self._client.count_attempt(self._files.code)
             raise self._files
-        permissions = Permissions(self._permission, self._of_sender)
+        permissions = Permissions(self._permission, self._admission.permission)
         return await self._client.send(self._message, self._files, permissions, may_repeat)
 
     def release(self) -> None:

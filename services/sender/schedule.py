@@ -60,7 +60,7 @@ class Schedule(FrozenModel):
     Attributes:
         next: the time of the next free slot, in seconds since the epoch.
         day: the day of the last slot, as a number.
-        used: how many slots of that day are reserved.
+        used: how many slots of that day are reserved. It does not change for a limit without `per_day`.
     """
 
     next: FiniteFloat = 0
@@ -87,8 +87,9 @@ class Schedule(FrozenModel):
             if left < needed:
                 raise UsedUpError((day + 1) * _DAY)
             wanted = min(wanted, left)
+            used += wanted
         times = [start + number * limit.interval for number in range(wanted)]
-        return Schedule(next=start + wanted * limit.interval, day=day, used=used + wanted), times
+        return Schedule(next=start + wanted * limit.interval, day=day, used=used), times
 
 
 class Schedules:

@@ -45,7 +45,7 @@ async def test_a_missing_consumer_is_logged_each_time_that_it_disappears(
     expected = {"event": "consumer_missing", "stream": consumer.stream, "consumer": consumer.name}
 
     async def is_missing() -> bool:
-        return CONSUMER_MISSING.labels(consumer.stream, consumer.name)._value.get() == 1  # noqa: SLF001
+        return bool(CONSUMER_MISSING.labels(consumer.stream, consumer.name)._value.get() == 1)  # noqa: SLF001
 
     async def is_there() -> bool:
         return not await is_missing()

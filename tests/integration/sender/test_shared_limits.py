@@ -46,9 +46,9 @@ class RecordingGate(Gate):
         super().__init__(limit, schedules)
         self._used = used
 
-    def take(self, units: int) -> None:
+    def take(self, units: int) -> float:
         self._used.append(self.first)
-        super().take(units)
+        return super().take(units)
 
 
 def most_in_a_second(times: Sequence[float]) -> int:

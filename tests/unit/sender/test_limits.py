@@ -47,7 +47,7 @@ class World:
 
     async def _send(self, limiter: Limiter, request: DeliveryRequest, seconds: float) -> None:
         try:
-            permission = await limiter.enter(request)
+            admission = await limiter.enter(request)
         except LimitedError as exc:
             self.limited.append(exc.seconds)
             return
@@ -55,7 +55,7 @@ class World:
             self.admitted.append((request.message.body, round(self.loop.time(), 3)))
             await asyncio.sleep(seconds)
         finally:
-            limiter.leave(permission)
+            limiter.leave(admission)
 
     @property
     def times(self) -> list[float]:
@@ -175,6 +175,26 @@ def test_messages_beyond_an_hour_are_deferred_one_after_another(world: World) ->
     assert world.limited == pytest.approx([LONGEST_WAIT + 10, LONGEST_WAIT + 20, LONGEST_WAIT + 30], abs=0.1)
 
 
+def test_messages_that_were_held_up_after_their_admission_are_not_sent_together(world: World) -> None:
+    """Their claims take until the second second, for instance because NATS is slow."""
+    rate, sent = 20, list[float]()
+
+    async def send(limiter: Limiter) -> None:
+        admission = await limiter.enter(request())
+        if 1 < world.loop.time() < 2:
+            await asyncio.sleep(2 - world.loop.time())
+        await admission.until_due()
+        sent.append(world.loop.time())
+        limiter.leave(admission)
+
+    limiter = world.limiter(of_sender=world.gate(rate, per_day=100))
+    for _ in range(100):
+        world.loop.create_task(send(limiter))
+    world.loop.let_pass(10)
+    assert len(sent) == 100
+    assert max(sum(start <= time < start + 1 for time in sent) for start in sent) <= 1.1 * rate
+
+
 def test_bulk_messages_that_wait_do_not_defer_a_transactional_one(world: World) -> None:
     limiter = world.limiter(of_sender=world.gate(0.1))
     world.send(limiter, *[request("bulk", priority=Priority.BULK) for _ in range(364)])
@@ -224,11 +244,11 @@ def test_a_message_that_is_cancelled_just_when_it_is_admitted_leaves_its_place_t
     world: World,
 ) -> None:
     async def leave_and_cancel() -> None:
-        permission = await limiter.enter(request("first"))
+        admission = await limiter.enter(request("first"))
         [second] = world.send(limiter, request("second"))
         world.send(limiter, request("third"))
         await asyncio.sleep(1)
-        limiter.leave(permission)
+        limiter.leave(admission)
         second.cancel()
 
     limiter = world.limiter(concurrency=1)

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run status logs psql reset test check format bench chaos lock provision \
+.PHONY: help setup run status logs psql reset test check contract format bench chaos lock provision \
 	migrate-new migrate-up migrate-down migrate-current migrate-history migrate-check
 
 packages := bin/setup.sh run
@@ -30,6 +30,8 @@ test: ## Run the tests, against real servers [TESTS=tests/unit]
 	@$(tools) && .venv/bin/pytest -n auto $(TESTS)
 check: ## Check the formatting, the lint rules, the types and the imports
 	@$(tools) && bin/check.sh
+contract: ## Write the documents that are generated from the code [RELEASE=1]
+	@$(tools) && .venv/bin/python -m dev.contract $${RELEASE:+--release}
 format: ## Format the code and apply the safe fixes
 	@$(tools) && { .venv/bin/ruff check --fix --quiet .; .venv/bin/ruff format .; }
 lock: ## Resolve the dependencies; needs uv [UPGRADE=1] [PACKAGE=name]

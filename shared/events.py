@@ -81,6 +81,11 @@ _MODELS: Mapping[EventType, type[Event[Any]]] = {
 _MODELS_BY_NAME = {type_.value.encode(): model for type_, model in _MODELS.items()}
 
 
+def model_of(type_: EventType) -> type[Event[Any]]:
+    """Return the model of the events of a type."""
+    return _MODELS[type_]
+
+
 _TYPE = re.compile(rb'"type":"(messaging\.[a-z.-]+\.v[0-9]+)"')
 
 

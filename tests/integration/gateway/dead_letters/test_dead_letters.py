@@ -33,7 +33,8 @@ async def test_a_dead_letter_is_shown_with_the_history_of_its_message(
     assert [(entry["status"], entry["attempt"]) for entry in shown.pop("history")] == [("failed", 8)]
     assert (shown.pop("state"), shown.pop("is_sent"), shown.pop("resolution")) == ("open", False, None)
     assert shown.pop("created_at") == "2024-11-01T14:00:00Z"
-    assert shown == dead_letter.model_dump(mode="json", by_alias=True)
+    internal = {"request", "origin"}
+    assert shown == dead_letter.model_dump(mode="json", by_alias=True, exclude=internal)
 
 
 async def test_a_resolution_is_shown_with_its_reason(gateway: httpx.AsyncClient, rows: Rows) -> None:

@@ -62,10 +62,11 @@ async def test_a_repetition_after_its_time_is_the_same_message(bus: Bus, publish
     )
     payload = {**SMS, "send_at": (time + timedelta(hours=1)).isoformat()}
     body = SmsRequest.model_validate(payload, context=context_of("US"))
-    first = await service.send(body, caller="a client", idempotency_key="a-key", trace={})
+    first, _ = await service.send(body, caller="a client", idempotency_key="a-key", trace={})
 
     time += timedelta(hours=2)
-    again = await service.send(body, caller="a client", idempotency_key="a-key", trace={})
+    again, is_replayed = await service.send(body, caller="a client", idempotency_key="a-key", trace={})
+    assert is_replayed
     assert (again.id, again.time, again.data.message) == (first.id, first.time, first.data.message)
     with pytest.raises(InvalidRequestError):
         await service.send(body, caller="a client", idempotency_key="another-key", trace={})

@@ -25,7 +25,7 @@ from shared.channels import Channel
 from shared.dead_letters import MAX_RESOLUTION_REASON
 from shared.phone_numbers import is_sender_id
 from shared.suppressions import MAX_SUPPRESSION_DETAIL
-from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN, clean_text
+from shared.text import LINE_PATTERN, NOT_A_LINE, NOT_TEXT, TEXT_PATTERN
 
 MAX_BODY = 256 * 1024
 """Bytes of a request. A message and its accompanying data have to fit into a NATS message of 1 MiB."""
@@ -243,9 +243,6 @@ RecipientPhones = Annotated[
 Email = Annotated[Address, PlainValidator(_email), EMAIL_SCHEMA]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra=_TEXT_SCHEMA)]
-ProviderText = Annotated[str, AfterValidator(clean_text)]
-"""A text in which unacceptable characters are replaced, since a provider cannot be asked to correct it."""
-
 SmsText = Annotated[
     str,
     Field(max_length=Channel.SMS.rules.max_body, json_schema_extra=_TEXT_SCHEMA),

@@ -168,17 +168,24 @@ class SignatureScheme(Generic[S]):
     challenge: str | None = None
 
 
-def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model]:
-    """Return the JSON value of a request, and the model that it is validated to.
+def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model, list[str]]:
+    """Read a request in JSON as far as possible.
+
+    Args:
+        request: the request.
+        model: the model of its body, with the types of `shared.providers.fields`.
+
+    Returns:
+        The JSON value as it can be stored, the model, and what could not be read, in words.
 
     Raises:
         UnreadableWebhookError: the body is not JSON.
         InvalidWebhookError: with every field at fault.
     """
-    raw = json_of(request)
-    validated = validate(raw, model, default_region=request.default_region)
-    require_storable(raw, "body")  # fields that the model does not have may contain anything
-    return raw, validated
+    posted = json_of(request)
+    warnings: list[str] = []
+    validated = validate(posted, model, default_region=request.default_region, warnings=warnings)
+    return storable(posted), validated, warnings
 
 
 def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
@@ -191,18 +198,6 @@ def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anyth
         return parse_json(request.body)
     except ValueError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
-
-
-def require_storable(value: object, name: str) -> bytes:
-    """Return a value as JSON.
-
-    Raises:
-        InvalidWebhookError: it contains lone surrogates.
-    """
-    try:
-        return to_json(value)
-    except PydanticSerializationError as exc:
-        raise InvalidWebhookError(Fault(name, "contains lone surrogates")) from exc
 
 
 def storable(value: Any) -> Any:  # noqa: ANN401 - JSON may be anything

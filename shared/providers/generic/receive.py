@@ -37,9 +37,7 @@ from shared.providers.webhooks import (
     SignatureScheme,
     WebhookContent,
     WebhookRequest,
-    json_of,
-    storable,
-    validate,
+    parse_model,
 )
 from shared.status import Status
 from shared.text import letters_of, single_line
@@ -151,12 +149,10 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
     """Return the function that parses a provider's inbound messages."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        posted = json_of(request)
-        warnings: list[str] = []
-        payload = validate(posted, model, default_region=request.default_region, warnings=warnings)
+        posted, payload, warnings = parse_model(request, model)
         if not payload.to:
             raise InvalidWebhookError(Fault("to", "is required"))
-        raw = _fitting(storable(posted))
+        raw = _fitting(posted)
         body = cut_to(payload.body, ROOM_FOR_BODY)
         if len(body) < len(payload.body):
             warnings.append(f"body: only the first {len(body)} of {len(payload.body)} characters were kept")
@@ -216,8 +212,7 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
     """Return the function that parses a provider's delivery receipts."""
 
     def parse(request: WebhookRequest) -> WebhookContent:
-        raw = json_of(request)
-        payload = validate(raw, model, default_region=request.default_region)
+        raw, payload, _ = parse_model(request, model)
         status = channel.receipt_status(payload.status)
         is_unknown = status is Status.UNKNOWN
         receipt = IncomingReceipt(
@@ -229,7 +224,7 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
             error_code=payload.error_code or (payload.status if is_unknown else None),
             error_detail=payload.status if is_unknown and payload.error_code else None,
             occurred_at=min(payload.timestamp or request.received_at, request.received_at),
-            raw=storable(raw),
+            raw=raw,
         )
         content = WebhookContent(receipts=[receipt])
         if channel is Channel.EMAIL and _is_hard_bounce(payload):

@@ -136,6 +136,29 @@ async def test_pictures_make_an_mms_and_stop_opts_out(gateway: Gateway) -> None:
     assert change.data.state is SuppressionState.OPTED_OUT
 
 
+async def test_what_can_be_read_of_a_message_is_kept(gateway: Gateway) -> None:
+    odd = {
+        "parcel": "p-8",
+        "recipient": messages.ALICE,
+        "pictures": "here",
+        "at": "soon",
+        "text": "half \ud83d",
+    }
+    assert (await gateway.post("pigeon/parcels", odd)).status_code == 204
+
+    [event] = gateway.stored(Stream.INBOUND)
+    message = event.data.message
+    assert (message.from_, message.body, message.timestamp) == ("unknown", "half \ufffd", message.created_at)
+    assert [warning.partition(":")[0] for warning in message.warnings] == ["text", "at"]
+
+
+async def test_a_receipt_with_an_unknown_word_is_kept(gateway: Gateway) -> None:
+    assert (await gateway.post("pigeon/landings", {"parcel": "p-1", "outcome": "circling"})).is_success
+
+    [event] = gateway.stored(Stream.INBOUND)
+    assert (event.data.status, event.data.error_code) == (Status.UNKNOWN, "circling")
+
+
 async def test_the_gateway_receives_its_receipts(gateway: Gateway) -> None:
     response = await gateway.post("pigeon/landings", LANDING)
     assert response.status_code == 204, response.text

@@ -262,8 +262,8 @@ async def test_a_defect_of_a_parser_does_not_lose_a_webhook(
     ("body", "is_cut"),
     [
         (Random(1).randbytes(128 * KIB), False),
-        (Random(1).randbytes(449 * KIB), False),
-        (Random(1).randbytes(452 * KIB), True),
+        (Random(1).randbytes(450 * KIB), False),
+        (Random(1).randbytes(454 * KIB), True),
         (json.dumps(["\x01é" * 300 * KIB]).encode(), False),
     ],
 )

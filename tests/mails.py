@@ -150,7 +150,10 @@ MALFORMED: Mapping[str, tuple[bytes, str]] = {
     "a line that is no header": (b"not a header\r\n" + _TEXT, "The text."),
     "no body": (b"Content-Type: text/plain\r\n\r\n", NOTHING),
     "an unknown charset": (b"Content-Type: text/plain; charset=x-martian\r\n\r\nThe text.", "The text."),
-    "two charsets": (b"Content-Type: text/plain; charset=utf-8; charset=big5\r\n\r\nGr\xc3\xbc\xc3\x9fe", "Grüße"),
+    "two charsets": (
+        b"Content-Type: text/plain; charset=utf-8; charset=big5\r\n\r\nGr\xc3\xbc\xc3\x9fe",
+        "Grüße",
+    ),
     "UTF-8 as ASCII": (b"Content-Type: text/plain; charset=us-ascii\r\n\r\nGr\xc3\xbc\xc3\x9fe", "Grüße"),
     "Latin-1 as UTF-8": (b"Content-Type: text/plain; charset=utf-8\r\n\r\nGr\xfc\xdfe", "Grüße"),
     "a charset in the form of RFC 2231": (
@@ -171,7 +174,10 @@ MALFORMED: Mapping[str, tuple[bytes, str]] = {
     ),
     "an unknown transfer encoding": (b"Content-Transfer-Encoding: 9bit\r\n" + _TEXT, "The text."),
     "a boundary that is missing": (b"Content-Type: multipart/mixed\r\n\r\nThe text.", "The text."),
-    "a boundary that does not occur": (b"Content-Type: multipart/mixed; boundary=x\r\n\r\nThe text.", "The text."),
+    "a boundary that does not occur": (
+        b"Content-Type: multipart/mixed; boundary=x\r\n\r\nThe text.",
+        "The text.",
+    ),
     "an empty part first": (mixed(b"", _TEXT), "The text."),
     "nested parts": (_deep(12), "The text."),
     "parts that are nested too deeply": (_deep(_TOO_DEEP), NOTHING),
@@ -179,16 +185,22 @@ MALFORMED: Mapping[str, tuple[bytes, str]] = {
     "an attachment before the text": (mixed(PDF, _TEXT), "The text."),
     "a name in parts": (
         mixed(
-            b"Content-Disposition: attachment; filename*0*=utf-8''%E4%B8; filename*1*=%AD.pdf\r\n\r\n%PDF", _TEXT
+            b"Content-Disposition: attachment; filename*0*=utf-8''%E4%B8; filename*1*=%AD.pdf\r\n\r\n%PDF",
+            _TEXT,
         ),
         "The text.",
     ),
     "a delivery report": (
-        mixed(_TEXT, b"Content-Type: message/delivery-status\r\n\r\nAction: failed").replace(b"mixed", b"report"),
+        mixed(_TEXT, b"Content-Type: message/delivery-status\r\n\r\nAction: failed").replace(
+            b"mixed", b"report"
+        ),
         "The text.",
     ),
     "a calendar": (mixed(_TEXT, b"Content-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR"), "The text."),
-    "signed": (mixed(_TEXT, b"Content-Type: application/pkcs7-signature\r\n\r\n0").replace(b"mixed", b"signed"), "The text."),
+    "signed": (
+        mixed(_TEXT, b"Content-Type: application/pkcs7-signature\r\n\r\n0").replace(b"mixed", b"signed"),
+        "The text.",
+    ),
     "encrypted": (b"Content-Type: application/pkcs7-mime\r\n\r\n\x00\x01", NOTHING),
     "only an image": (b"Content-Type: image/png\r\n\r\n\x89PNG", NOTHING),
     "a type that is none": (b"Content-Type: ;;=\r\n\r\nThe text.", "The text."),

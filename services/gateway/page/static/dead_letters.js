@@ -24,7 +24,7 @@ function Reason({ title, onReason, onClose, error, busy }) {
 }
 
 function Details({ id, canWrite, onResolved, onClose }) {
-  const { value, error, reload } = useLoaded((signal) => api.get(`dead-letters/${id}`, null, signal), [id]);
+  const { value, error, reload } = useLoaded((signal) => load(id, signal), [id]);
   const [isDiscarding, setIsDiscarding] = useState(false);
   const replay = useAction(
     useCallback(async () => {
@@ -66,8 +66,8 @@ function Details({ id, canWrite, onResolved, onClose }) {
             )}
           </ol>
         `}
-        <h3>Payload</h3>
-        <pre tabindex="0">${payloadOf(value)}</pre>
+        <h3>${value.message ? "Message" : "Payload"}</h3>
+        <pre tabindex="0">${value.message ? describe(value.message) : payloadOf(value)}</pre>
         <${Problem} error=${replay.error} />
         ${canWrite && value.state === "open" &&
         html`
@@ -83,10 +83,24 @@ function Details({ id, canWrite, onResolved, onClose }) {
   `;
 }
 
+/** Load a dead letter with its message, if that is stored. */
+async function load(id, signal) {
+  const deadLetter = await api.get(`dead-letters/${id}`, null, signal);
+  if (!deadLetter.message_id) return deadLetter;
+  const message = await api.get(`messages/${deadLetter.message_id}`, null, signal).catch(() => null);
+  return { ...deadLetter, message };
+}
+
+function describe({ from, recipients, subject, body, attachments }) {
+  const fields = { From: from, To: recipients.join(", "), Subject: subject, Attachments: attachments.join(" ") };
+  const lines = Object.entries(fields).filter(([, value]) => value).map(([name, value]) => `${name}: ${value}`);
+  return [...lines, "", body].join("\n");
+}
+
 function payloadOf(deadLetter) {
-  const payload = deadLetter.payload ?? "";
+  const payload = deadLetter.payload ?? deadLetter.payload_base64 ?? deadLetter.payload_zlib ?? "";
   try {
-    return JSON.stringify(typeof payload === "string" ? JSON.parse(payload) : payload, null, 2);
+    return JSON.stringify(JSON.parse(payload), null, 2);
   } catch {
     return payload;
   }

@@ -58,7 +58,8 @@ def parse_phone(text: str, default_region: str) -> Address:
     """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
 
     Digits without a `+` are read as the national or the international number that is valid in its numbering
-    plan. If both are, digits that begin with the code of the default region are an international number.
+    plan. If both are, digits that begin with the code of the default region are an international number. An
+    international number may also begin with `00`.
 
     A number with a `+` has to be plausible, but not necessarily assigned: numbering plans change faster than
     libraries.

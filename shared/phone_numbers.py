@@ -31,7 +31,7 @@ _SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+.-]{1,11}")
 
 _MEXICO, _BENIN, _IVORY_COAST = 52, 229, 225
 _OLD_LENGTH = 8
-"""Digits of a national number in Benin before 2024 and in Ivory Coast before 2021."""
+"""Digits of a national number in Benin before 2024 (some are still valid) and in Ivory Coast before 2021."""
 
 _MEXICAN_MOBILE = re.compile(r"1(?P<number>[0-9]{10})")
 _IVORIAN_MOBILE = re.compile(r"[04-9](?P<operator>[0-9])[0-9]{6}")
@@ -58,7 +58,8 @@ def parse_phone(text: str, default_region: str) -> Address:
     """Normalise a phone number to E.164, or keep a short code or an alphanumeric sender id.
 
     Digits without a `+` are read as the national or the international number that is valid in its numbering
-    plan. If both are, digits that begin with the code of the default region are an international number.
+    plan. If both are, digits that begin with the code of the default region are an international number. An
+    international number may also begin with `00`.
 
     A number with a `+` has to be plausible, but not necessarily assigned: numbering plans change faster than
     libraries.
@@ -147,7 +148,7 @@ def _in_current_plan(number: PhoneNumber) -> PhoneNumber:
     if number.country_code == _MEXICO and (mobile := _MEXICAN_MOBILE.fullmatch(national)):
         current = mobile["number"]
     elif number.country_code == _BENIN and len(national) == _OLD_LENGTH:
-        current = f"01{national}"
+        current = national if phonenumbers.is_valid_number(number) else f"01{national}"
     elif number.country_code == _IVORY_COAST and (mobile := _IVORIAN_MOBILE.fullmatch(national)):
         current = f"{_IVORIAN_PREFIXES[mobile['operator']]}{national}"
     if current == national:

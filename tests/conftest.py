@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nats as nats_client
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from nats.js import JetStreamContext
 
 from shared.bus.client import Bus, connect
@@ -20,8 +20,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Generate the same examples in every run; `--hypothesis-seed` explores others."""
-    settings.register_profile("same", derandomize=config.getoption("--hypothesis-seed") is None)
+    """Generate the same examples in every run; `--hypothesis-seed` explores others.
+
+    Examples have no deadline, since any of them may take long on a loaded machine.
+    """
+    derandomize = config.getoption("--hypothesis-seed") is None
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("same", derandomize=derandomize, deadline=None, suppress_health_check=slow)
     settings.load_profile("same")
 
 

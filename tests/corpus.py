@@ -62,6 +62,7 @@ def _text_messages() -> Iterator[Post]:
 def _notations(region: str) -> Iterator[tuple[str, str]]:
     mobile = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
     number = mobile or phonenumbers.example_number(region)
+    assert number is not None
     e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
     yield e164, e164
     yield e164[1:], f"+1{e164[1:]}" if region in AMBIGUOUS else e164

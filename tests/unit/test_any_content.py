@@ -66,6 +66,7 @@ def email(**fields: str | bytes) -> IncomingMessage:
 @given(st.sampled_from(REGIONS), st.sampled_from(REGIONS), st.sampled_from(["", "00", "\u202a", "\u200b+"]))
 def test_a_number_is_read_in_a_plan_in_which_it_is_valid(region: str, default: str, prefix: str) -> None:
     number = phonenumbers.example_number(region)
+    assert number is not None
     e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
     written = prefix + e164[1:]
 

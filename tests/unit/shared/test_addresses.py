@@ -176,6 +176,18 @@ def test_every_region_has_one_key_for_all_notations_of_a_number(region: str) -> 
     assert parse_phone(national, region).key in {e164, national}
 
 
+@pytest.mark.parametrize("region", sorted(phonenumbers.SUPPORTED_REGIONS))
+def test_numbers_of_every_kind_are_kept_in_the_plan_of_their_region(region: str) -> None:
+    forms = phonenumbers.PhoneNumberFormat
+    for kind in phonenumbers.PhoneNumberType.values():
+        number = phonenumbers.example_number_for_type(region, kind)
+        if number is None or (region, kind) == ("CA", phonenumbers.PhoneNumberType.UAN):
+            continue  # 310-1234 in Canada cannot be dialled from abroad
+        e164 = phonenumbers.format_number(number, forms.E164)
+        for form in (forms.E164, forms.INTERNATIONAL, forms.RFC3966):
+            assert parse_phone(phonenumbers.format_number(number, form), "US").key == e164
+
+
 # --- What providers deliver ---
 
 

@@ -48,6 +48,7 @@ _MODELS: tuple[type[tables.Base], ...] = (
     tables.Conversation,
     tables.Participant,
     tables.ConversationParticipant,
+    tables.Media,
     tables.MessageEvent,
     tables.DeliveryReceipt,
     tables.DeadLetter,

@@ -293,7 +293,7 @@ class MessageResponse(BaseModel):
     @classmethod
     def of(cls, message: Message, status: Status) -> Self:
         """Return the response for a message that was just accepted."""
-        derived = {"conversation_id": None, "status": status, "error": None, "media": []}
+        derived: dict[str, Any] = {"conversation_id": None, "status": status, "error": None, "media": []}
         return cls.model_validate({**dict(message), **derived})
 
 

@@ -79,6 +79,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "media": [],
         "segments": None,
         "encoding": None,
     }

@@ -83,6 +83,7 @@ async def test_an_sms_is_accepted_and_published(
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "media": [],
         "segments": 1,
         "encoding": "GSM-7",
     }

@@ -309,6 +309,7 @@ async def test_a_message_is_published_with_its_conversation(
         "send_at": None,
         "priority": "transactional",
         "warnings": [],
+        "media": [],
         "segments": 1,
         "encoding": "GSM-7",
     }

@@ -53,8 +53,8 @@ class MediaStore:
         self._folder = folder
 
     async def put(self, digest: str, content: bytes) -> None:
-        """Store bytes, unless they are there already."""
-        await self._create(_path_of(digest), content)
+        """Store bytes. If they are there already, their age begins anew."""
+        await self._put(_path_of(digest), content)
 
     async def size_of(self, digest: str) -> int | None:
         """Return the number of bytes with a digest, or None if they are not there."""
@@ -86,17 +86,10 @@ class MediaStore:
 
     async def put_record(self, media: Media) -> None:
         """Record that a file was stored."""
-        with _translating():
-            await self._store.put_async(_record_path_of(media.id), media.model_dump_json().encode())
-        await self._sync(_record_path_of(media.id))
+        await self._put(_record_path_of(media.id), media.model_dump_json().encode())
 
-    async def _create(self, path: str, content: bytes) -> None:
+    async def _put(self, path: str, content: bytes) -> None:
         with _translating():
-            try:
-                if (await self._store.head_async(path))["size"] == len(content):
-                    return
-            except FileNotFoundError:
-                pass
             await self._store.put_async(path, content)
         await self._sync(path)
 

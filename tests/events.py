@@ -8,6 +8,7 @@ from shared.channels import Channel, Direction, MessageType
 from shared.dead_letters import DeadLetter, DeadLetterResolution, Origin, Resolution
 from shared.events import Event
 from shared.ids import MessageId, dead_letter_id, inbound_message_id
+from shared.media import MediaReport, MediaStatus
 from shared.message import (
     AttemptError,
     DeliveryRequest,
@@ -171,6 +172,37 @@ def of_all_kinds() -> list[Event[Any]]:
         suppression_changed(0, SuppressionState.OPTED_OUT),
         suppression_changed(1, SuppressionState.OPTED_IN),
         suppression_changed(2, SuppressionState.OPTED_OUT, ours=None),
+        *mms(),
+    ]
+
+
+def mms() -> list[Event[Any]]:
+    """Return the event of an MMS, and the reports on its files: the first one was found later."""
+    incoming = IncomingMessage.of(
+        provider=PROVIDER,
+        provider_message_id="mms",
+        from_=messages.address(THEIRS),
+        to=messages.address(OURS),
+        type=MessageType.MMS,
+        body="",
+        attachments=["https://example.com/a.png", "https://example.com/b.png"],
+        timestamp=NOON,
+        created_at=NOON,
+        raw={},
+    )
+    first, second = incoming.message.media
+    failed = {"status": MediaStatus.FAILED, "reason": "attachment_http_404"}
+    stored = {"status": MediaStatus.STORED, "digest": "0" * 64, "size": 1, "content_type": "image/png"}
+    changes = ((first, failed), (first, stored), (second, failed))
+    reports = [media.model_copy(update=change) for media, change in changes]
+    return [
+        events.message_received(incoming),
+        *(
+            events.media_reported(
+                MediaReport(message_id=incoming.message.id, channel=Channel.SMS, media=media), time=NOON
+            )
+            for media in reports
+        ),
     ]
 
 

@@ -54,6 +54,7 @@ _MODELS: tuple[type[tables.Base], ...] = (
     tables.Participant,
     tables.ConversationParticipant,
     tables.MessageEvent,
+    tables.Media,
     tables.DeliveryReceipt,
     tables.DeadLetter,
     tables.DeadLetterResolution,

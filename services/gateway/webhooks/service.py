@@ -57,17 +57,17 @@ class WebhookService:
     Attributes:
         publisher: publishes the events.
         suppressions: the suppression list.
-        media_store: keeps the attachments of e-mails; without it, they are lost.
         messages: find the recipients of e-mails that were returned.
         own_keywords: further words by which people opt out and in.
+        media_store: keeps the attachments of e-mails; without it, they are lost.
     """
 
     publisher: Publisher
     suppressions: SuppressionList
     messages: MessageQueries
-    media_store: MediaStore | None
     default_region: str
     own_keywords: Words = field(default_factory=dict)
+    media_store: MediaStore | None = None
 
     async def publish(
         self, content: WebhookContent, request: WebhookRequest, *, provider: str, trace: Mapping[str, str]

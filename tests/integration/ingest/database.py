@@ -19,6 +19,7 @@ _CONTENTS = {
     "messages": """
         SELECT to_jsonb(messages) - 'conversation_id' AS message, key
         FROM messages JOIN conversations ON conversations.id = conversation_id""",
+    "media": "SELECT * FROM media",
     "message_events": "SELECT * FROM message_events",
     "delivery_receipts": "SELECT * FROM delivery_receipts",
     "dead_letters": "SELECT * FROM dead_letters",

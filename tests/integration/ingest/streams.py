@@ -14,6 +14,7 @@ from shared.bus.topology import (
     event_subject,
     inbound_message_subject,
     inbound_receipt_subject,
+    media_subject,
     outbound_subject,
     suppression_subject,
 )
@@ -21,6 +22,7 @@ from shared.channels import Channel
 from shared.dead_letters import DeadLetter, DeadLetterResolution
 from shared.events import Event
 from shared.ids import EventId
+from shared.media import MediaReport
 from shared.message import DeliveryRequest, IncomingMessage, IncomingReceipt, StatusReport
 from shared.suppressions import SuppressionChange
 
@@ -40,6 +42,8 @@ def place_of(event: Event[Any]) -> tuple[Stream, str]:  # noqa: PLR0911 - one ca
             return Stream.DEADLETTER, dead_letter_subject(direction, channel)
         case DeadLetterResolution():
             return Stream.DEADLETTER, dead_letter_resolved_subject(Channel.SMS)
+        case MediaReport(channel=channel):
+            return Stream.EVENTS, media_subject(channel)
         case SuppressionChange(channel=channel, key=key):
             return Stream.SUPPRESSIONS, suppression_subject(channel, key)
     raise TypeError(f"ingest does not read {event.type}")

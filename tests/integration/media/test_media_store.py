@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -74,7 +75,7 @@ def _signed(method: str, path: str, host: str) -> dict[str, str]:
     return {"x-amz-date": moment, "x-amz-content-sha256": empty, "Authorization": authorization}
 
 
-def opened(**values: str) -> MediaStore:
+def opened(**values: Any) -> MediaStore:  # noqa: ANN401 - any setting
     store = open_store(MediaSettings(_env_file=None, **values))
     assert store
     return store

@@ -14,6 +14,7 @@ from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.media.queries import MediaQueries
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -90,6 +91,8 @@ def create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
         webhook_service=webhook_service,
+        media=MediaQueries(reader),
+        media_store=None,
         clock=clock,
     )
 

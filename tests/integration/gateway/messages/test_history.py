@@ -82,6 +82,7 @@ async def test_an_outbound_message_with_its_history(gateway: httpx.AsyncClient, 
         "warnings": [],
         "reference": None,
         "metadata": {},
+        "media": [],
         "segments": None,
         "encoding": None,
     }

@@ -85,6 +85,7 @@ async def test_an_sms_is_accepted_and_published(
         "warnings": [],
         "reference": None,
         "metadata": {},
+        "media": [],
         "segments": 1,
         "encoding": "GSM-7",
     }

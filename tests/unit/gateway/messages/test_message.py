@@ -312,6 +312,7 @@ async def test_a_message_is_published_with_its_conversation(
         "warnings": [],
         "reference": None,
         "metadata": {},
+        "media": [],
         "segments": 1,
         "encoding": "GSM-7",
     }

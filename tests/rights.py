@@ -83,7 +83,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
     Stream.SUPPRESSIONS: {
-        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
+        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {*SERVICES},
     },
     Stream.ADVISORIES: {
         "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-bulk-00-of-08": set()

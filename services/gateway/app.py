@@ -136,7 +136,7 @@ def _create_services(
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     webhook_service = WebhookService(
-        publisher, suppression_list, queries, settings.default_region, settings.own_keywords
+        publisher, suppression_list, settings.default_region, settings.own_keywords
     )
     return Services(
         message_service=MessageService(

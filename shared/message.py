@@ -111,8 +111,12 @@ class Message(FrozenModel):
             to=to.spelling,
             from_key=from_.key,
             to_key=to.key,
-            recipients=keys if len(keys) > 1 else [],
-            **{"from_name": from_.name, "to_name": to.name, **fields},
+            **{
+                "recipients": keys if len(keys) > 1 else [],
+                "from_name": from_.name,
+                "to_name": to.name,
+                **fields,
+            },
         )
 
     @property

@@ -165,8 +165,8 @@ def chosen_value(field: str) -> Any:  # noqa: ANN401 - the type of the field
     """Return a value that a field of a message may have, but does not have by default."""
     if field == "priority":
         return Priority.BULK
-    if field == "warnings":
-        return ["timestamp: cannot be read"]
+    if field in {"warnings", "recipients"}:
+        return [f"some {field}"]
     return NOON if AwareDatetime in get_args(Message.model_fields[field].annotation) else f"some {field}"
 
 

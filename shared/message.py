@@ -118,8 +118,12 @@ class Message(FrozenModel):
             to=to.spelling,
             from_key=from_.key,
             to_key=to.key,
-            recipients=keys if len(keys) > 1 else [],
-            **{"from_name": from_.name, "to_name": to.name, **fields},
+            **{
+                "recipients": keys if len(keys) > 1 else [],
+                "from_name": from_.name,
+                "to_name": to.name,
+                **fields,
+            },
         )
 
     @property
@@ -274,6 +278,7 @@ class IncomingReceipt(FrozenModel):
         provider_message_id: the provider's id of the message.
         message_id: our id of the message, if the provider returns it.
         key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
+        is_bounce: whether the recipient, which the report does not name, must not be sent any more messages.
         error_code: the provider's code of a failure, or its word if we do not know that.
         occurred_at: when it happened, according to the provider, or else when the receipt arrived.
         raw: the provider's payload.
@@ -285,6 +290,7 @@ class IncomingReceipt(FrozenModel):
     message_id: MessageId | None = None
     key: str
     status: Status
+    is_bounce: bool = False
     error_code: str | None = None
     error_detail: str | None = None
     occurred_at: AwareDatetime

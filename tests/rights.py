@@ -94,7 +94,7 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
     Stream.SUPPRESSIONS: {
-        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
+        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {*SERVICES},
     },
     Stream.NOTIFICATIONS: {
         notification_subject(NotificationType.MESSAGE_SENT): {INGEST},

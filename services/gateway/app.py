@@ -171,7 +171,7 @@ def _create_services(
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     store = open_store(settings)
     webhook_service = WebhookService(
-        publisher, suppression_list, queries, settings.default_region, settings.own_keywords, store
+        publisher, suppression_list, settings.default_region, settings.own_keywords, store
     )
     return Services(
         message_service=MessageService(

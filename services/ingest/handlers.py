@@ -1,12 +1,13 @@
 """The handler of events, which stores batches and dead-letters the events that can never be stored."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from services.ingest.bounces import BounceHandler
 from services.ingest.projection import Projection, project
 from services.ingest.repository import Repository
 from shared.bus import lines
@@ -14,6 +15,7 @@ from shared.bus.consumer import Done, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, UnavailableError
 from shared.events import Event, EventType, decode
+from shared.message import IncomingReceipt
 from shared.observability import tracing
 from shared.observability.metrics import PERSIST_SECONDS, PERSISTED
 
@@ -49,18 +51,34 @@ class _Bad:
 class EventHandler:
     """Stores events; raises UnavailableError while the database or the bus is not available."""
 
-    def __init__(self, repository: Repository, dead_letters: DeadLetterPublisher) -> None:
+    def __init__(
+        self, repository: Repository, dead_letters: DeadLetterPublisher, bounces: BounceHandler
+    ) -> None:
         self._repository = repository
         self._dead_letters = dead_letters
+        self._bounces = bounces
 
     async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         stream = batch[0].origin.stream
         contexts = (each.headers for each in batch)
         with tracing.processing_batch(stream, contexts, len(batch)):
-            await self._handle(stream, batch)
-        return [Done()] * len(batch)
+            stored = await self._handle(stream, batch)
+            outcomes = await self._handle_bounces(stored)
+        return [outcomes.get(each.origin.sequence, Done()) for each in batch]
 
-    async def _handle(self, stream: str, batch: Sequence[StreamMessage]) -> None:
+    async def _handle_bounces(self, stored: Sequence[_Readable]) -> Mapping[int, Outcome]:
+        """Handle the bounces among some events, and return the outcomes of their messages by sequence."""
+        bounces = [
+            (each.line.stream_message, each.event)
+            for each in stored
+            if isinstance(each.event.data, IncomingReceipt) and each.event.data.is_bounce
+        ]
+        outcomes = await asyncio.gather(*(self._bounces(event, read) for read, event in bounces))
+        sequences = [read.origin.sequence for read, _ in bounces]
+        return dict(zip(sequences, outcomes, strict=True))
+
+    async def _handle(self, stream: str, batch: Sequence[StreamMessage]) -> Sequence[_Readable]:
+        """Store the events of a batch, and return those that are stored."""
         results = [_read(line) for each in batch for line in _lines(each)]
         readable = [result for result in results if isinstance(result, _Readable)]
         bad = [result for result in results if isinstance(result, _Bad)]
@@ -70,7 +88,9 @@ class EventHandler:
         await asyncio.gather(*(self._dead_letter(each) for each in bad))
         PERSISTED.labels(stream).inc(len(results) - len(bad))
         dead_lettered = {each.line for each in bad}
-        _log_stored(stream, [each.event for each in readable if each.line not in dead_lettered])
+        stored = [each for each in readable if each.line not in dead_lettered]
+        _log_stored(stream, [each.event for each in stored])
+        return stored
 
     async def _store(self, batch: Sequence[_Readable]) -> list[_Bad]:
         """Store the events, and return those that the database will never accept.

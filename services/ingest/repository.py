@@ -41,6 +41,15 @@ _LOCK_CONVERSATIONS = text("""
     SELECT key, id FROM conversations WHERE key = ANY(CAST(:keys AS uuid[])) ORDER BY key FOR NO KEY UPDATE
 """)
 
+# A provider may use its ids again.
+_FIND_RECIPIENT = text("""
+    SELECT messages.to_address
+    FROM message_events JOIN messages ON messages.id = message_events.message_id
+    WHERE message_events.provider = :provider AND message_events.provider_message_id = :provider_message_id
+    ORDER BY message_events.occurred_at DESC
+    LIMIT 1
+""")
+
 # With ON CONFLICT alone, each participant that exists already would use up a number of the sequence.
 _INSERT_PARTICIPANTS = text("""
     INSERT INTO participants (address, channel)
@@ -145,6 +154,17 @@ class Repository:
             for table, statement in _INSERTIONS.items():
                 rows = (projection.rows[table] for projection in batch if table in projection.rows)
                 await _insert(connection, statement, rows)
+
+    async def recipient_of(self, provider: str, provider_message_id: str) -> str | None:
+        """Return the address to which the newest message with a provider's id was sent, if one is stored.
+
+        Raises:
+            DatabaseUnavailableError: the database is not available.
+        """
+        parameters = {"provider": provider, "provider_message_id": provider_message_id}
+        async with self._transaction() as connection:
+            address: str | None = await connection.scalar(_FIND_RECIPIENT, parameters)
+            return address
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -3,6 +3,7 @@
 import asyncio
 
 from services.ingest.advisories import AdvisoryHandler
+from services.ingest.bounces import BounceHandler
 from services.ingest.handlers import EventHandler
 from services.ingest.repository import Repository
 from shared import supervision
@@ -13,6 +14,7 @@ from shared.bus.lag import watch_lag
 from shared.bus.losses import LossCounter
 from shared.bus.publisher import Publisher
 from shared.bus.streams import Streams
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import ADVISORY_CONSUMER, INGEST_CONSUMERS
 from shared.errors import DatabaseUnavailableError
 from shared.observability.metrics import PERSISTED
@@ -34,7 +36,8 @@ class Worker:
         self._repository = repository
         self._streams = Streams(bus)
         dead_letters = DeadLetterPublisher(publisher, "ingest")
-        events = EventHandler(repository, dead_letters)
+        bounces = BounceHandler(repository, SuppressionList(bus, publisher))
+        events = EventHandler(repository, dead_letters, bounces)
         advisories = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
             *(

@@ -74,32 +74,17 @@ def parse_own_id(value: object) -> MessageId | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Bounce:
-    """An e-mail that was returned because the recipient's mailbox does not exist.
-
-    Attributes:
-        receipt: the provider's report.
-        recipient: the key of the recipient's address; None if the report does not contain it.
-    """
-
-    receipt: IncomingReceipt
-    recipient: str | None
-
-
 @dataclass(slots=True)
 class WebhookContent:
     """The content of a webhook.
 
     Attributes:
-        bounces: those of its receipts after which the recipient is sent no more messages.
         files: the bytes of the files of its messages, by digest. They have to be stored first.
         invalid: the faults of each part that could not be parsed, if a webhook consists of several parts.
     """
 
     messages: list[IncomingMessage] = field(default_factory=list)
     receipts: list[IncomingReceipt] = field(default_factory=list)
-    bounces: list[Bounce] = field(default_factory=list)
     suppressions: list[SuppressionChange] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     invalid: list[Sequence[Fault]] = field(default_factory=list)

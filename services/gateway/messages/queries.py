@@ -44,22 +44,6 @@ class MessageQueries:
 
         return await self._reader.read(query)
 
-    async def recipient_of(self, provider: str, provider_message_id: str) -> str | None:
-        """Return the address to which the newest message with a provider's id was sent, if one is stored."""
-        statement = (
-            select(_message.c.to_address)
-            .join(MessageEvent, MessageEvent.message_id == _message.c.id)
-            .where(MessageEvent.provider == provider, MessageEvent.provider_message_id == provider_message_id)
-            .order_by(MessageEvent.occurred_at.desc())
-            .limit(1)
-        )
-
-        async def query(connection: AsyncConnection) -> str | None:
-            address: str | None = await connection.scalar(statement)
-            return address
-
-        return await self._reader.read(query)
-
     async def scheduled(
         self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int
     ) -> Sequence[Row[Any]]:

@@ -8,7 +8,6 @@ import structlog
 
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import WEBHOOKS
-from services.gateway.messages.queries import MessageQueries
 from services.gateway.webhooks.dead_letters import dead_letter_of, posted
 from services.gateway.webhooks.parsing import parse_webhook
 from shared.bus.publisher import Outgoing, Publisher
@@ -31,11 +30,10 @@ from shared.message import IncomingMessage, IncomingReceipt
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, DEAD_LETTERS, RECEIPTS, REFUSED
 from shared.providers.registry import webhook_at
-from shared.providers.webhooks import Bounce, WebhookContent, WebhookError, WebhookRequest
+from shared.providers.webhooks import WebhookContent, WebhookError, WebhookRequest
 from shared.suppressions import (
     SuppressionChange,
     SuppressionSource,
-    change_by_bounce,
     changes_by_keyword,
     latest_changes,
 )
@@ -57,14 +55,12 @@ class WebhookService:
     Attributes:
         publisher: publishes the events.
         suppressions: the suppression list.
-        messages: find the recipients of e-mails that were returned.
         own_keywords: further words by which people opt out and in.
         media_store: keeps the attachments of e-mails; without it, they are lost.
     """
 
     publisher: Publisher
     suppressions: SuppressionList
-    messages: MessageQueries
     default_region: str
     own_keywords: Words = field(default_factory=dict)
     media_store: MediaStore | None = None
@@ -94,8 +90,6 @@ class WebhookService:
                 # Changes of the same pair would be recorded one after another.
                 *(self._record(change) for change in latest_changes(content.suppressions)),
             )
-            for bounce in content.bounces:
-                await self._suppress(bounce, request)
 
     async def _store_files(self, content: WebhookContent) -> list[IncomingMessage]:
         """Store the files of the messages, and return the messages.
@@ -182,22 +176,6 @@ class WebhookService:
     async def _record(self, change: SuppressionChange) -> None:
         # A provider that refuses to send reports a state rather than an event.
         await self.suppressions.record(change, only_if_changed=change.source is SuppressionSource.PROVIDER)
-
-    async def _suppress(self, bounce: Bounce, request: WebhookRequest) -> None:
-        """Suppress the recipient of an e-mail that was returned.
-
-        Raises:
-            DatabaseUnavailableError: only the database has the recipient. The provider has to try again.
-        """
-        receipt, recipient = bounce.receipt, bounce.recipient
-        if recipient is None:
-            address = await self.messages.recipient_of(receipt.provider, receipt.provider_message_id)
-            if address is None:
-                _log.warning("bounce_of_unknown_message", provider_message_id=receipt.provider_message_id)
-                return
-            found = receipt.channel.read_address(address, default_region=request.default_region)
-            recipient = found.key if found else address
-        await self._record(change_by_bounce(receipt, recipient, at=request.received_at))
 
 
 def _without_files(incoming: IncomingMessage) -> IncomingMessage:

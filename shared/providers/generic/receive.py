@@ -32,7 +32,6 @@ from shared.providers.fields import ReadText, ReadTime, ReadUrls, members_of
 from shared.providers.forms import ROOM_FOR_BODY, ROOM_FOR_FIELDS, Form, cut_to, fit_form
 from shared.providers.generic.signature import HEADER, check_headers
 from shared.providers.webhooks import (
-    Bounce,
     InvalidWebhookError,
     SignatureScheme,
     WebhookContent,
@@ -40,6 +39,7 @@ from shared.providers.webhooks import (
     parse_model,
 )
 from shared.status import Status
+from shared.suppressions import change_by_bounce
 from shared.text import letters_of, single_line
 from shared.times import read_time
 from shared.validation import MAX_SUBJECT, Fault, ProviderId
@@ -215,20 +215,23 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
         raw, payload, _ = parse_model(request, model)
         status = channel.receipt_status(payload.status)
         is_unknown = status is Status.UNKNOWN
+        is_bounce = channel is Channel.EMAIL and _is_hard_bounce(payload)
+        recipient = _recipient_of(raw, channel, request) if is_bounce else None
         receipt = IncomingReceipt(
             channel=channel,
             provider=provider,
             provider_message_id=payload.provider_message_id,
             key=" ".join(filter(None, (payload.status if is_unknown else status, _time_in(raw)))),
             status=status,
+            is_bounce=is_bounce and recipient is None,
             error_code=payload.error_code or (payload.status if is_unknown else None),
             error_detail=payload.status if is_unknown and payload.error_code else None,
             occurred_at=min(payload.timestamp or request.received_at, request.received_at),
             raw=raw,
         )
         content = WebhookContent(receipts=[receipt])
-        if channel is Channel.EMAIL and _is_hard_bounce(payload):
-            content.bounces.append(Bounce(receipt, _recipient_of(raw, channel, request)))
+        if recipient is not None:
+            content.suppressions.append(change_by_bounce(receipt, recipient, at=request.received_at))
         return content
 
     return parse

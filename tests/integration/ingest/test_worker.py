@@ -18,12 +18,15 @@ from services.ingest.settings import IngestSettings
 from services.ingest.worker import Worker
 from shared.bus.client import connect
 from shared.bus.publisher import publishing
+from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import INGEST_CONSUMERS, Stream
+from shared.channels import Channel, MessageType
 from shared.db.engine import make_engine
 from shared.events import Event
+from shared.status import Status
 from tests import infrastructure
 from tests.conftest import sqlalchemy_url
-from tests.events import accepted, delivered, message, of_all_kinds, received
+from tests.events import accepted, delivered, message, of_all_kinds, receipt, received, status_changed
 from tests.integration.alembic_command import alembic
 from tests.integration.ingest.database import contents, count, empty, until_count
 from tests.integration.ingest.streams import place_of, publish, publish_raw
@@ -87,6 +90,33 @@ async def test_two_workers_store_all_of_fifty_first_messages_in_one_conversation
     async with engine.connect() as connection:
         counts = list(await connection.scalars(text("SELECT message_count FROM conversations")))
     assert counts == [50]
+
+
+async def test_a_bounce_suppresses_its_recipient_even_if_it_is_stored_before_its_message(
+    engine: AsyncEngine, nats_url: str
+) -> None:
+    sent = message(to="ann@example.com", from_="us@example.org", type=MessageType.EMAIL)
+    bounced = receipt(sent.id, Status.UNDELIVERED)
+    data = bounced.data.model_copy(update={"channel": Channel.EMAIL, "is_bounce": True})
+    async with (
+        working(engine, nats_url),
+        connect(nats_url, name="tests") as bus,
+        publishing(bus) as publisher,
+    ):
+        await publish(nats_url, [bounced.model_copy(update={"data": data})])
+        await until_count(engine, "delivery_receipts", 1)
+        await publish(nats_url, [accepted(sent), status_changed(sent.id, Status.SENT)])
+        suppressions = SuppressionList(bus, publisher)
+
+        async def is_suppressed() -> bool:
+            return await suppressions.suppression_of(sent) is not None
+
+        await eventually(is_suppressed)
+        await until_count(engine, "suppression_changes", 1)
+        await read_from_the_start(nats_url)
+        await until_all_is_read(nats_url)
+
+    assert await count(engine, "suppression_changes") == 1
 
 
 async def test_a_rebuilt_database_gets_the_same_messages_and_conversations(

@@ -9,10 +9,8 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.gateway.app import create_app
-from services.gateway.messages.queries import MessageQueries
 from services.gateway.settings import GatewaySettings
 from services.gateway.webhooks.service import WebhookService
 from services.sender.provider_selection import create_adapters
@@ -20,7 +18,6 @@ from services.sender.settings import SenderSettings
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream
 from shared.channels import MessageType
-from shared.db.reader import Reader
 from shared.events import Event, decode
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers import registry
@@ -101,7 +98,6 @@ async def gateway(pigeon: Provider[Any]) -> AsyncIterator[Gateway]:
         webhook_service=WebhookService(
             publisher,
             SuppressionList(BusTo(server), publisher),
-            MessageQueries(Reader(create_async_engine(settings.database_url)), settings.message_validity),
             "US",
         ),
         clock=messages.now,

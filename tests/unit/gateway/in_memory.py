@@ -78,7 +78,7 @@ def create_services(
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
-    webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
+    webhook_service = WebhookService(publisher, suppressions, "US")
     return Services(
         message_service=MessageService(
             publisher, idempotency, suppressions, received, _VALIDITY, can_send, clock

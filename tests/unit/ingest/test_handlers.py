@@ -1,20 +1,25 @@
 """The outcomes of a batch of events, with stubs of the database and the dead letters."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.ingest.bounces import BounceHandler
 from services.ingest.handlers import EventHandler
 from services.ingest.projection import Projection
 from services.ingest.repository import Repository
-from shared.bus.consumer import Done, Outcome, StreamMessage
+from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
+from shared.bus.suppression_list import SuppressionList
+from shared.channels import Channel
 from shared.dead_letters import Origin
 from shared.errors import BadMessageError, BusUnavailableError, DatabaseUnavailableError
-from tests.events import accepted, message
+from shared.status import Status
+from shared.suppressions import SuppressionChange, SuppressionSource
+from tests.events import accepted, message, receipt
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -36,9 +41,13 @@ class RepositoryStub(Repository):
         outages: int = 0,
     ) -> None:
         self.stored: list[str] = []
+        self.recipient: str | None = None
         self._rejected = rejected
         self._error = error or BadMessageError("not_storable", "no")
         self._outages = outages
+
+    async def recipient_of(self, provider: str, provider_message_id: str) -> str | None:  # noqa: ARG002
+        return self.recipient
 
     async def store(self, batch: Sequence[Projection]) -> None:
         if self._outages:
@@ -71,23 +80,42 @@ class DeadLettersStub(DeadLetterPublisher):
         self.payloads[origin.sequence, line] = payload
 
 
+class SuppressionsStub(SuppressionList):
+    def __init__(self, *, is_available: bool) -> None:
+        self.recorded: list[SuppressionChange] = []
+        self._is_available = is_available
+
+    async def record(
+        self,
+        change: SuppressionChange,
+        *,
+        only_if_changed: bool = False,  # noqa: ARG002
+    ) -> SuppressionChange:
+        if not self._is_available:
+            raise BusUnavailableError("down")
+        self.recorded.append(change)
+        return change
+
+
 class Harness:
     """A handler with its stubs."""
 
     def __init__(self, repository: RepositoryStub | None = None, *, bus_is_available: bool = True) -> None:
         self.repository = repository or RepositoryStub()
         self.dead_letters = DeadLettersStub(is_available=bus_is_available)
-        self._handler = EventHandler(self.repository, self.dead_letters)
+        self.suppressions = SuppressionsStub(is_available=bus_is_available)
+        bounces = BounceHandler(self.repository, self.suppressions)
+        self._handler = EventHandler(self.repository, self.dead_letters, bounces)
 
-    async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
+    async def handle(self, payloads: Sequence[bytes], *, deliveries: int = 1) -> Sequence[Outcome]:
         return await self._handler(
-            [stream_message(number, payload) for number, payload in enumerate(payloads)]
+            [stream_message(number, payload, deliveries) for number, payload in enumerate(payloads)]
         )
 
 
-def stream_message(sequence: int, payload: bytes) -> StreamMessage:
+def stream_message(sequence: int, payload: bytes, deliveries: int = 1) -> StreamMessage:
     origin = Origin(stream="OUTBOUND", sequence=sequence, subject="outbound.sms.1.x", consumer="c")
-    return StreamMessage(payload, origin, NOW)
+    return StreamMessage(payload, origin, NOW, deliveries=deliveries)
 
 
 def payload(body: str) -> bytes:
@@ -182,3 +210,43 @@ async def test_a_dead_letter_has_the_reason_why_its_event_is_unreadable(payload:
     await harness.handle([payload])
 
     assert harness.dead_letters.published == [(0, reason)]
+
+
+def bounce() -> bytes:
+    event = receipt(message(0).id, Status.UNDELIVERED)
+    data = event.data.model_copy(update={"channel": Channel.EMAIL, "is_bounce": True})
+    return event.model_copy(update={"data": data}).encode()
+
+
+async def test_a_bounce_suppresses_the_recipient_of_its_message() -> None:
+    harness = Harness()
+    harness.repository.recipient = "Ann@Example.com"
+
+    assert await harness.handle([PAYLOADS[0], bounce()]) == [Done(), Done()]
+    [change] = harness.suppressions.recorded
+    assert (change.theirs, change.source) == ("ann@example.com", SuppressionSource.BOUNCE)
+
+
+async def test_a_bounce_that_is_read_before_its_message_is_read_again() -> None:
+    harness = Harness()
+    found = [await harness.handle([PAYLOADS[0], bounce()], deliveries=number) for number in (1, 2, 9, 12)]
+
+    delays = [timedelta(seconds=seconds) for seconds in (2, 4, 300)]
+    assert found == [*([Done(), HandBack(delay)] for delay in delays), [Done(), Done()]]
+    assert harness.suppressions.recorded == []
+
+
+async def test_a_bounce_that_cannot_be_recorded_is_read_again_however_often() -> None:
+    harness = Harness(bus_is_available=False)
+    harness.repository.recipient = "ann@example.com"
+
+    [outcome] = await harness.handle([bounce()], deliveries=20)
+    assert isinstance(outcome, HandBack)
+
+
+async def test_other_receipts_suppress_nobody() -> None:
+    harness = Harness()
+    harness.repository.recipient = "ann@example.com"
+
+    assert await harness.handle([receipt(message(0).id, Status.UNDELIVERED).encode()]) == [Done()]
+    assert harness.suppressions.recorded == []

@@ -365,24 +365,26 @@ def test_a_receipt_with_an_id_and_a_word_is_accepted_whatever_else_it_contains(
 
 
 @pytest.mark.parametrize(
-    ("receipt", "bounces"),
+    ("receipt", "is_unnamed", "recipients"),
     [
-        ({"status": "bounced"}, [None]),
-        ({"status": "Hard-Bounce", "error_code": "5.1.1"}, [None]),
-        ({"status": "bounced", "to": "Ann <Ann@Example.com>"}, ["ann@example.com"]),
-        ({"status": "bounced", "to": 5, "email": "?", "recipient": "ann@example.com"}, ["ann@example.com"]),
-        ({"status": "bounced", "error_code": "4.2.2"}, []),
-        ({"status": "soft_bounce"}, []),
-        ({"status": "undelivered"}, []),
+        ({"status": "bounced"}, True, []),
+        ({"status": "Hard-Bounce", "error_code": "5.1.1"}, True, []),
+        ({"status": "bounced", "to": "Ann <Ann@Example.com>"}, False, ["ann@example.com"]),
+        ({"status": "bounced", "to": 5, "email": "?", "recipient": "a@b.example"}, False, ["a@b.example"]),
+        ({"status": "bounced", "error_code": "4.2.2"}, False, []),
+        ({"status": "soft_bounce"}, False, []),
+        ({"status": "undelivered"}, False, []),
     ],
 )
 def test_a_hard_bounce_of_an_email_concerns_its_recipient(
-    receipt: dict[str, Any], bounces: list[str | None]
+    *, receipt: dict[str, Any], is_unnamed: bool, recipients: list[str]
 ) -> None:
     content = parse(EMAIL_STATUS_PATH, json_bytes({**EMAIL_RECEIPT, **receipt}), JSON)
 
-    assert [bounce.recipient for bounce in content.bounces] == bounces
-    assert parse(SMS_STATUS_PATH, json_bytes({**SMS_RECEIPT, **receipt}), JSON).bounces == []
+    assert [each.is_bounce for each in content.receipts] == [is_unnamed]
+    assert [change.theirs for change in content.suppressions] == recipients
+    of_sms = parse(SMS_STATUS_PATH, json_bytes({**SMS_RECEIPT, **receipt}), JSON)
+    assert (of_sms.receipts[0].is_bounce, of_sms.suppressions) == (False, [])
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,17 @@ async def test_dead_letters_are_listed_newest_first_and_can_be_filtered(
     assert await listed(gateway, "?channel=email") == []
 
 
+async def test_only_a_single_dead_letter_is_shown_with_its_long_body(
+    gateway: httpx.AsyncClient, rows: Rows
+) -> None:
+    dead_letter = unknown().model_copy(update={"payload": None, "payload_zlib": "eJwDAAAAAAE="})
+    await rows.dead_letter(dead_letter)
+
+    [item] = (await gateway.get("/api/dead-letters")).json()["items"]
+    shown = (await gateway.get(f"/api/dead-letters/{dead_letter.id}")).json()
+    assert (item["payload_zlib"], shown["payload_zlib"]) == (None, dead_letter.payload_zlib)
+
+
 async def test_the_pages_of_dead_letters_show_each_of_them_once(
     gateway: httpx.AsyncClient, rows: Rows
 ) -> None:

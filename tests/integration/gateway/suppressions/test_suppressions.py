@@ -14,8 +14,7 @@ from shared.bus.client import Bus
 from shared.bus.publisher import Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import Stream
-from shared.channels import Channel, Direction
-from shared.status import Status
+from shared.channels import Channel
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.unsubscribe import Subscription
 from tests.integration.gateway.conftest import StartGateway
@@ -175,22 +174,6 @@ async def test_a_resubscription_to_a_group_lifts_only_the_opt_out_from_it(
         assert await status_of(gateway, TO_BEN) == (202 if is_of_group and group is None else 409)
         await post_events(gateway, event="group_resubscribe", asm_group_id=7)
         assert await status_of(gateway, TO_BEN) == (202 if is_of_group else 409)
-
-
-async def test_an_email_that_is_returned_suppresses_its_recipient(
-    gateway: httpx.AsyncClient, rows: Rows
-) -> None:
-    id_ = await rows.message("ann@example.com", "Ben@example.org", direction=Direction.OUTBOUND)
-    sent = {"provider": "generic_email", "provider_message_id": "EM1"}
-    await rows.event(id_, Status.SENT, **sent)
-
-    for status, code in (("soft_bounce", 202), ("delivered", 202), ("bounced", 409)):
-        receipt = {"xillio_id": "EM1", "status": status}
-        assert (await gateway.post("/api/webhooks/email/status", json=receipt)).status_code == 200
-        assert await status_of(gateway, TO_BEN) == code
-    assert (
-        await gateway.post("/api/webhooks/email/status", json={"xillio_id": "?", "status": "bounced"})
-    ).status_code == 200
 
 
 async def test_the_repetition_of_an_earlier_request_gets_the_earlier_response(

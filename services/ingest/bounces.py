@@ -1,0 +1,55 @@
+"""The suppression of recipients whose e-mails were returned, if only the message names the recipient.
+
+A report may be read before its message, or before the event that has the provider's id of the message. It is
+then read again later, so that no recipient is overlooked, whatever stops in between.
+"""
+
+from datetime import timedelta
+
+import structlog
+
+from services.ingest.repository import Repository
+from shared.addresses import read_email
+from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
+from shared.bus.suppression_list import SuppressionList
+from shared.errors import UnavailableError
+from shared.events import Event
+from shared.message import IncomingReceipt
+from shared.suppressions import change_by_bounce
+
+_log = structlog.get_logger()
+
+_LONGEST_DELAY = timedelta(minutes=5)
+_ATTEMPTS = 12
+"""After these, in about half an hour, the report is taken for one on a message of somebody else."""
+
+
+class BounceHandler:
+    """Suppresses the recipients of returned e-mails."""
+
+    def __init__(self, repository: Repository, suppressions: SuppressionList) -> None:
+        self._repository = repository
+        self._suppressions = suppressions
+
+    async def __call__(self, event: Event[IncomingReceipt], stream_message: StreamMessage) -> Outcome:
+        """Suppress the recipient, and return when the report has to be read again, if it has to be."""
+        receipt, deliveries = event.data, stream_message.deliveries
+        again = HandBack(min(timedelta(seconds=2**deliveries), _LONGEST_DELAY))
+        try:
+            address = await self._repository.recipient_of(receipt.provider, receipt.provider_message_id)
+            if address is not None:
+                await self._suppressions.record(change_by_bounce(receipt, _key_of(address), at=event.time))
+                return Done()
+        except UnavailableError as exc:
+            # Other events do not have to wait for this one.
+            _log.warning("bounce_not_recorded", error=str(exc))
+            return again
+        if deliveries < _ATTEMPTS:
+            return again
+        _log.warning("bounce_of_unknown_message", provider_message_id=receipt.provider_message_id)
+        return Done()
+
+
+def _key_of(address: str) -> str:
+    found = read_email(address)
+    return found.key if found else address

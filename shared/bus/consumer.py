@@ -76,8 +76,9 @@ class ConsumerLoop:
         handler: processes batches of messages.
         batch: the maximum number of messages in a batch. While the handler works on a batch, the server
             receives heartbeats, so that the messages are not delivered to another process.
-        linger: seconds between a batch that was not full and the next fetch. Under load, this makes batches
-            fewer and larger; a single message is still fetched immediately.
+        linger: seconds between a batch that was not full and the next fetch, if the loop waited for less than
+            this until the batch arrived. Under load, this makes batches fewer and larger; when there are few
+            messages, each is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
             again.
         before_fetch: is called before each fetch.
@@ -131,15 +132,18 @@ class ConsumerLoop:
         if self._stopping.is_set():
             return
         pull = Pull(self._bus.client, self._consumer)
+        time = asyncio.get_running_loop().time
         await pull.open()
         try:
             while not self._stopping.is_set():
                 supervision.beat()
                 await supervision.patiently(self._before_fetch())
                 # A batch contains the messages that arrived during the previous one: it grows with the load.
+                asked_at = time()
                 if messages := await pull.next_batch(self._batch):
+                    is_idle = time() - asked_at > self._linger
                     await self._handle(messages)
-                    if len(messages) < self._batch:
+                    if len(messages) < self._batch and not is_idle:
                         await self._pause(self._linger)
         finally:
             with suppress(*_CONNECTION_ERRORS):

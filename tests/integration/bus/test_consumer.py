@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from nats.js import JetStreamContext
 
@@ -141,6 +142,31 @@ async def test_a_loop_does_not_linger_after_a_full_batch(bus: Bus, publisher: Pu
     async with running(ConsumerLoop(bus, INGEST, collecting(seen), batch=5, linger=60)):
         await eventually(all_seen)
     assert seen == payloads
+
+
+async def test_a_loop_that_had_nothing_to_do_does_not_linger(
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    pauses, seen, linger = list[float](), list[bytes](), 0.0001
+
+    class Loop(ConsumerLoop):
+        async def _pause(self, seconds: float) -> None:
+            pauses.append(seconds)
+            await super()._pause(seconds)
+
+    async def is_waiting() -> bool:
+        return bool((await jetstream.consumer_info(INGEST.stream, INGEST.name)).num_waiting)
+
+    async def count_is(count: int) -> bool:
+        return len(seen) == count
+
+    async with running(Loop(bus, INGEST, collecting(seen), batch=5, linger=linger)):
+        for count in (1, 2):
+            await eventually(is_waiting)
+            await fill(publisher, 1)
+            await eventually(partial(count_is, count))
+        await eventually(is_waiting)
+        assert linger not in pauses
 
 
 async def test_a_loop_that_stops_leaves_no_message_outstanding(

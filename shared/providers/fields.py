@@ -48,6 +48,9 @@ def _phones(value: object, info: ValidationInfo) -> list[Address]:
     members = value if isinstance(value, list) else [value]
     found: dict[str, Address] = {}
     for member in members:
+        if len(found) == MAX_RECIPIENTS:
+            _warn(info, f"only the first {MAX_RECIPIENTS} of {len(members)} recipients were kept")
+            break
         try:
             address = _phone(member, info)
         except ValueError:
@@ -56,9 +59,7 @@ def _phones(value: object, info: ValidationInfo) -> list[Address]:
             _warn(info, "a recipient is not a phone number, and was dropped")
         else:
             found |= {address.key: address} if address else {}
-    if len(found) > MAX_RECIPIENTS:
-        _warn(info, f"only the first {MAX_RECIPIENTS} of {len(found)} recipients were kept")
-    return [*found.values()][:MAX_RECIPIENTS]
+    return [*found.values()]
 
 
 def _email(value: object, info: ValidationInfo) -> Address | None:

@@ -14,6 +14,10 @@ OURS = "+12016660000"
 
 _PORTION = 50_000
 
+_OUR_PARTICIPANTS = """
+    INSERT INTO participants (address, channel) VALUES ($1, 'sms'), ('office@example.com', 'email')
+"""
+
 _CONVERSATIONS = """
     WITH created AS (
         INSERT INTO conversations (key, channel)
@@ -63,7 +67,9 @@ _MESSAGES = f"""
         created_at, created_at,
         CASE WHEN number % 4 = 0 THEN 'generic_sms' END, CASE WHEN number % 4 = 0 THEN 'in-' || number END,
         'order-' || number,
-        jsonb_build_object('order', number::text, 'campaign', CASE WHEN number <= 40 THEN 'old' ELSE 'new' END)
+        jsonb_build_object(
+            'order', number::text, 'campaign', CASE WHEN number <= 40 THEN 'old' ELSE 'new' END
+        )
     FROM (
         SELECT number, timestamptz '2026-01-01Z' - ($3::bigint - number) * interval '1 second' AS created_at,
             md5('conversation ' || CASE
@@ -90,7 +96,10 @@ _EVENTS = """
                 AND timestamptz '2026-01-01Z' - ($3::bigint - $2::bigint) * interval '1 second'
     ) AS message, LATERAL (
         VALUES ('accepted', 0, 0),
-            (CASE WHEN number <= 40 THEN 'failed' ELSE 'sent' END, CASE WHEN number <= 40 THEN 4 ELSE 3 END, 1)
+            (
+                CASE WHEN number <= 40 THEN 'failed' ELSE 'sent' END,
+                CASE WHEN number <= 40 THEN 4 ELSE 3 END, 1
+            )
     ) AS report (status, precedence, attempt)
 """
 
@@ -135,11 +144,9 @@ _SUPPRESSIONS = """
 
 
 async def load(connection: asyncpg.Connection, messages: int) -> None:
-    """Insert messages, a tenth as many conversations, and a fiftieth as many dead letters and suppressions."""
+    """Insert messages, a tenth as many conversations, and a fiftieth of dead letters and of suppressions."""
     conversations, others = max(messages // 10, 100), max(messages // 50, 100)
-    await connection.execute(
-        "INSERT INTO participants (address, channel) VALUES ($1, 'sms'), ('office@example.com', 'email')", OURS
-    )
+    await connection.execute(_OUR_PARTICIPANTS, OURS)
     await _insert(connection, (_CONVERSATIONS,), conversations)
     await _insert(connection, (_MESSAGES,), messages, conversations)
     await _insert(connection, (_EVENTS, _RECEIPTS), messages)

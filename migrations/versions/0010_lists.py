@@ -263,27 +263,32 @@ _FILL_DEAD_LETTERS = """
 """
 _FILLS = (_FILL_CONVERSATIONS, _FILL_DEAD_LETTERS, _APPLY_CHANGES.format(changes="suppression_changes"))
 
+_OPTED_OUT = "WHERE state = 'opted_out'"
 _INDEXES = (
     "messages_channel_direction_created_at ON messages (channel, direction, created_at, id)",
+    "messages_conversation_id_created_at ON messages (conversation_id, created_at, id)",
     "messages_reference ON messages (reference, created_at, id) WHERE reference IS NOT NULL",
     "messages_provider ON messages (provider, created_at, id) WHERE provider IS NOT NULL",
     "conversations_channel_last_message_at ON conversations (channel, last_message_at DESC, id DESC)",
-    "conversation_participants_last_message_at"
-    " ON conversation_participants (participant_id, last_message_at DESC, conversation_id DESC)",
+    (
+        "conversation_participants_last_message_at ON conversation_participants "
+        "(participant_id, last_message_at DESC, conversation_id DESC)"
+    ),
     "dead_letters_state_created_at ON dead_letters (state, created_at DESC, id DESC)",
     "dead_letters_reason_state_created_at ON dead_letters (reason, state, created_at DESC, id DESC)",
-    "suppressions_channel_occurred_at ON suppressions (channel, occurred_at DESC, change_id DESC)"
-    " WHERE state = 'opted_out'",
-    "suppressions_theirs ON suppressions (theirs, occurred_at DESC, change_id DESC)"
-    " WHERE state = 'opted_out'",
+    (
+        "suppressions_channel_occurred_at ON suppressions "
+        f"(channel, occurred_at DESC, change_id DESC) {_OPTED_OUT}"
+    ),
+    f"suppressions_theirs ON suppressions (theirs, occurred_at DESC, change_id DESC) {_OPTED_OUT}",
 )
 _REPLACED_INDEXES = {
     "ix_conversations_last_message_at_id": "conversations (last_message_at DESC, id DESC)",
-    "ix_conversation_participants_participant_id": "conversation_participants (participant_id, conversation_id)",
-    "ix_suppression_changes_opted_out": "suppression_changes (occurred_at DESC, id DESC)"
-    " WHERE state = 'opted_out'",
-    "ix_dead_letters_created_at": "dead_letters (created_at DESC, id DESC)",
+    "ix_conversation_participants_participant_id": "conversation_participants "
+    "(participant_id, conversation_id)",
+    "ix_suppression_changes_opted_out": f"suppression_changes (occurred_at DESC, id DESC) {_OPTED_OUT}",
     "ix_suppression_changes_theirs": "suppression_changes (theirs)",
+    "ix_dead_letters_created_at": "dead_letters (created_at DESC, id DESC)",
 }
 
 
@@ -332,6 +337,7 @@ def downgrade() -> None:
         op.drop_table(table)
     # Dropping a column drops its indexes as well.
     op.drop_index("ix_messages_channel_direction_created_at", "messages")
+    op.drop_index("ix_messages_conversation_id_created_at", "messages")
     op.drop_index("ix_messages_provider", "messages")
     op.drop_index("ix_conversations_channel_last_message_at", "conversations")
     op.drop_column("dead_letters", "state")

@@ -20,6 +20,7 @@ from services.gateway.http.openapi import install_openapi, operation_id
 from services.gateway.http.pagination import sign_cursors_with
 from services.gateway.http.telemetry import Telemetry
 from services.gateway.messages import routes as messages
+from services.gateway.messages.batch import BatchService, StoredBatch
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -80,7 +81,7 @@ def create_app(
     sign_cursors_with(settings.cursor_secret)
     app.state.api_keys = settings.api_keys
     app.state.default_region = settings.default_region
-    app.add_middleware(BodyLimits, rules=body_rules())
+    app.add_middleware(BodyLimits, rules={**body_rules(), **messages.BODY_RULES})
     app.add_middleware(Telemetry)
     add_error_handlers(app)
     mount_docs(app)
@@ -138,10 +139,13 @@ def _create_services(
     webhook_service = WebhookService(
         publisher, suppression_list, queries, settings.default_region, settings.own_keywords
     )
+    message_service = MessageService(
+        publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
+    )
+    batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     return Services(
-        message_service=MessageService(
-            publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
-        ),
+        message_service=message_service,
+        batch_service=BatchService(message_service, IdempotencyStore(batches)),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
         messages=queries,
         conversations=ConversationQueries(reader),

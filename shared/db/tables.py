@@ -162,6 +162,7 @@ class Message(Base):
             "id",
         ),
         Index("ix_messages_channel_direction_created_at", "channel", "direction", "created_at", "id"),
+        Index("ix_messages_conversation_id_created_at", "conversation_id", "created_at", "id"),
         Index(
             "ix_messages_reference",
             "reference",

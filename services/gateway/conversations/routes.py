@@ -3,12 +3,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from services.gateway.conversations.queries import Reference
-from services.gateway.conversations.schemas import MAX_BIGINT, ConversationCursor, ConversationParameters
+from services.gateway.conversations.schemas import (
+    ConversationCursor,
+    ConversationFilter,
+    ConversationParameters,
+)
 from services.gateway.dependencies import Conversations, DefaultRegion
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, PageParameters, decode_cursor, page_of
-from services.gateway.http.parameters import parse_address, parse_uuid
+from services.gateway.http.parameters import ConversationReference, parse_address, parse_conversation
 from services.gateway.messages.schemas import MessageCursor
 from shared.resources.conversations import ConversationResponse, show_conversation
 from shared.resources.messages import MessageResponse, show_message
@@ -16,19 +19,14 @@ from shared.resources.messages import MessageResponse, show_message
 router = APIRouter(prefix="/api/conversations", tags=["conversations"])
 
 
-async def parse_reference(id: str) -> Reference:  # noqa: A002 - the name in the path
+async def parse_reference(id: str) -> ConversationReference:  # noqa: A002 - the name in the path
     """Return the id or the key of a conversation in a path.
 
     Raises:
         NotFoundError: the text is neither of them.
     """
-    if id.isascii() and id.isdecimal():
-        # Python refuses to parse thousands of digits, and PostgreSQL has no integers above this one.
-        number = int(id) if len(id) <= len(str(MAX_BIGINT)) else 0
-        if 1 <= number <= MAX_BIGINT:
-            return number
-    elif key := parse_uuid(id):
-        return key
+    if reference := parse_conversation(id):
+        return reference
     raise _not_found()
 
 
@@ -40,18 +38,17 @@ async def list_conversations(
     participant = None
     if parameters.participant is not None:
         _, participant = parse_address(parameters.participant, "participant", default_region=default_region)
-    listing = ("conversations", parameters.channel, participant)
+    selected = ConversationFilter(parameters.channel, participant, parameters.updated_since)
+    listing = ("conversations", selected)
     cursor = decode_cursor(parameters.cursor, ConversationCursor, *listing)
-    rows, last_messages = await conversations.list(
-        parameters.channel, participant, cursor, parameters.limit + 1
-    )
+    rows, last_messages = await conversations.list(selected, cursor, parameters.limit + 1)
     show_one = partial(show_conversation, last_messages=last_messages)
     return page_of(rows, parameters, show_one, ConversationCursor.of, *listing)
 
 
 @router.get("/{id}", summary="Get a conversation by its id or key", responses=problems(401, 404, 503))
 async def get_conversation(
-    reference: Annotated[Reference, Depends(parse_reference)], conversations: Conversations
+    reference: Annotated[ConversationReference, Depends(parse_reference)], conversations: Conversations
 ) -> ConversationResponse:
     conversation = await conversations.get(reference)
     if conversation is None:
@@ -65,7 +62,7 @@ async def get_conversation(
     responses=problems(401, 404, 422, 503),
 )
 async def list_conversation_messages(
-    reference: Annotated[Reference, Depends(parse_reference)],
+    reference: Annotated[ConversationReference, Depends(parse_reference)],
     parameters: Annotated[PageParameters, Query()],
     conversations: Conversations,
 ) -> Page[MessageResponse]:

@@ -101,6 +101,10 @@ class ProblemError(HTTPException):
         self.faults = faults
         self.reason = reason or code
 
+    @property
+    def document(self) -> "Problem":
+        return Problem.model_validate(_content(self.status_code, self.code, self.detail, self.faults))
+
 
 class UnauthorizedError(ProblemError):
     def __init__(self, detail: str, *, challenge: str, reason: str | None = None) -> None:
@@ -270,7 +274,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a problem document as a response."""
-    content = {
+    content = _content(status, code, detail, faults)
+    return Response(json.dumps(content), status, dict(headers or {}), media_type=PROBLEM_TYPE)
+
+
+def _content(status: int, code: ProblemCode, detail: str, faults: Sequence[Fault]) -> dict[str, Any]:
+    return {
         "type": f"{_TYPE_PREFIX}{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -278,4 +287,3 @@ def problem(
         "detail": detail,
         "errors": [asdict(fault) for fault in faults],
     }
-    return Response(json.dumps(content), status, dict(headers or {}), media_type=PROBLEM_TYPE)

@@ -108,7 +108,7 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
     """
     body = await read_body(request)
     if len(body) > _LARGE:
-        _require_few_parts(body)
+        _require_few_parts(body, model)
     context = context_of(request.app.state.default_region)
     try:
         return model.model_validate_json(body, context=context)
@@ -116,19 +116,24 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
         return _validated_in_steps(body, model, context)
 
 
-def _require_few_parts(body: bytes) -> None:
+def _require_few_parts(body: bytes, model: type[BaseModel]) -> None:
     """Refuse thousands of fields or elements, for each of which the validation would report a fault."""
     try:
         value = from_json(body)
     except ValueError:
         return  # the validation reports it
-    if not isinstance(value, dict):
-        return
-    if len(value) > _MAX_PARTS:
-        raise InvalidRequestError(Fault("body", f"has more than {_MAX_PARTS} fields"))
+    if isinstance(value, dict) and (fault := fault_of_parts(value, getattr(model, "max_parts", _MAX_PARTS))):
+        raise InvalidRequestError(fault)
+
+
+def fault_of_parts(value: dict[str, Any], max_parts: int = _MAX_PARTS) -> Fault | None:
+    """Return the fault of an object that has more fields, or elements in one of them, than any valid one."""
+    if len(value) > max_parts:
+        return Fault("body", f"has more than {max_parts} fields")
     for name, field in value.items():
-        if isinstance(field, list | dict) and len(field) > _MAX_PARTS:
-            raise InvalidRequestError(Fault(name[:_MAX_PARTS], f"has more than {_MAX_PARTS} elements"))
+        if isinstance(field, list | dict) and len(field) > max_parts:
+            return Fault(name[:_MAX_PARTS], f"has more than {max_parts} elements")
+    return None
 
 
 def _validated_in_steps(body: bytes, model: type[BaseModel], context: dict[str, str]) -> BaseModel:

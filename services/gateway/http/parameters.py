@@ -32,6 +32,21 @@ def parse_uuid(text: str) -> UUID | None:
         return None
 
 
+MAX_BIGINT = 2**63 - 1
+
+ConversationReference = int | UUID
+"""The id or the key of a conversation."""
+
+
+def parse_conversation(text: str) -> ConversationReference | None:
+    """Return the id or the key of a conversation, or None if the text is neither."""
+    if text.isascii() and text.isdecimal():
+        # Python refuses to parse thousands of digits, and PostgreSQL has no integers above this one.
+        number = int(text) if len(text) <= len(str(MAX_BIGINT)) else 0
+        return number if 1 <= number <= MAX_BIGINT else None
+    return parse_uuid(text)
+
+
 def parse_address(text: str, name: str, *, default_region: str) -> tuple[Channel, str]:
     """Return the channel and the key of an address in a URL, where an unescaped `+` arrives as a space.
 

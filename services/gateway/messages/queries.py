@@ -9,8 +9,17 @@ from sqlalchemy import Row, Select, exists, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from services.gateway.messages.schemas import HistoryEntry, MessageCursor, MessageWithHistory, ScheduledCursor
+from services.gateway.messages.listing import list_newest
+from services.gateway.messages.schemas import (
+    HistoryEntry,
+    MessageCursor,
+    MessageFilter,
+    MessageWithHistory,
+    NewestCursor,
+    ScheduledCursor,
+)
 from shared.channels import Channel
+from shared.db.keyset import Rows
 from shared.db.reader import Reader
 from shared.db.tables import Message, MessageEvent
 from shared.db.views import message_history
@@ -59,6 +68,10 @@ class MessageQueries:
             return address
 
         return await self._reader.read(query)
+
+    async def newest(self, selected: MessageFilter, cursor: NewestCursor | None, limit: int) -> Rows:
+        """Return messages, newest first."""
+        return await self._reader.read(lambda connection: list_newest(connection, selected, cursor, limit))
 
     async def scheduled(
         self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int

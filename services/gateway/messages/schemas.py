@@ -1,7 +1,9 @@
 """The bodies of requests and responses for messages."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from fastapi import Query
@@ -11,19 +13,24 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SkipValidation,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from services.gateway.http.errors import Problem
 from services.gateway.http.pagination import Cursor, PageParameters
-from shared.addresses import Address
-from shared.channels import Channel, MessageType
+from services.gateway.http.parameters import ADDRESS_SCHEMA
+from shared.addresses import MAX_ADDRESS_LENGTH, Address
+from shared.channels import Channel, Direction, MessageType
 from shared.message import BodyType, Priority
 from shared.phone_numbers import is_sender_id
 from shared.resources.messages import ErrorResponse, MessageResponse
 from shared.status import Status
+from shared.text import LINE_PATTERN
 from shared.validation import (
+    MAX_REFERENCE,
     Attachments,
     Email,
     Metadata,
@@ -44,6 +51,11 @@ _ATTACHMENT: JsonValue = {
 _TEXT: JsonValue = {"required": ["body"], "properties": {"body": {"type": "string", "pattern": r"\S"}}}
 
 _MAX_COPIES = 50
+
+MAX_BATCH = 500
+"""Messages. An atomic batch of NATS has at most 1,000."""
+
+_NAME = "^[a-z0-9_]*$"
 
 
 MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
@@ -198,6 +210,35 @@ class EmailRequest(SendRequest):
         return [*reversed(distinct.values())]
 
 
+def _name_alternatives(schema: dict[str, Any]) -> None:
+    items = schema["properties"]["messages"]["items"]
+    items["oneOf"] = items.pop("anyOf")
+
+
+class BatchRequest(BaseModel):
+    """Messages to send, each of which is validated, and accepted or refused, by itself."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=_name_alternatives)
+    max_parts: ClassVar[int] = MAX_BATCH
+
+    messages: list[SkipValidation[SmsRequest | EmailRequest]] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description="Messages of any channel; those without a `priority` are `bulk`",
+    )
+
+
+class BatchItem(BaseModel):
+    """The result for a message: either of the two is null."""
+
+    message: MessageResponse | None = Field(description="The message, if it was accepted")
+    problem: Problem | None = Field(description="The reason why it was refused", examples=[None])
+
+
+class BatchResponse(BaseModel):
+    items: list[BatchItem] = Field(description="The results in the order of the request")
+
+
 class HistoryEntry(BaseModel):
     """A report on a message."""
 
@@ -216,14 +257,73 @@ class MessageWithHistory(MessageResponse):
     history: list[HistoryEntry] = Field(description="The reports on the message, attempt by attempt")
 
 
-class ScheduledQuery(PageParameters):
-    """Filters of the scheduled messages."""
+class MessageQuery(PageParameters):
+    """Filters of the messages, apart from those by metadata."""
 
-    status: Literal["scheduled"]
+    status: Status | None = Field(default=None, description="`scheduled` sorts by time, soonest first")
+    direction: Direction | None = None
     channel: Channel | None = None
+    address: str | None = Field(
+        default=None,
+        max_length=MAX_ADDRESS_LENGTH,
+        description="The phone number or e-mail address of the sender or of the recipient",
+        json_schema_extra=ADDRESS_SCHEMA,
+        examples=["+18045551234"],
+    )
+    conversation: str | None = Field(
+        default=None, max_length=36, description="Id or key of a conversation", examples=["1"]
+    )
+    provider: str | None = Field(default=None, max_length=64, pattern=_NAME, examples=["twilio"])
+    error_code: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=LINE_PATTERN,
+        description="Code of the error of the latest attempt",
+        examples=["30003"],
+    )
+    reference: str | None = Field(
+        default=None,
+        max_length=MAX_REFERENCE,
+        pattern=LINE_PATTERN,
+        description="The sender's own id for the message",
+        examples=["order-17"],
+    )
+    created_since: Moment | None = Field(default=None, description="Accepted at or after this time")
+    created_before: Moment | None = Field(default=None, description="Accepted before this time")
 
 
-ScheduledParameters = Annotated[ScheduledQuery, Query()]
+MessageParameters = Annotated[MessageQuery, Query()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFilter:
+    """The conditions of a list of messages.
+
+    Attributes:
+        address: the key of an address.
+        metadata: keys and values that the metadata contains.
+    """
+
+    status: Status | None = None
+    direction: Direction | None = None
+    channel: Channel | None = None
+    address: str | None = None
+    conversation: int | UUID | None = None
+    provider: str | None = None
+    error_code: str | None = None
+    reference: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    created_since: datetime | None = None
+    created_before: datetime | None = None
+
+
+class NewestCursor(Cursor):
+    created_at: AwareDatetime
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row
+        return cls(created_at=row.created_at, id=row.id)
 
 
 class MessageCursor(Cursor):

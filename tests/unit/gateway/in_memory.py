@@ -14,6 +14,7 @@ from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.messages.batch import BatchService, StoredBatch
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -73,8 +74,11 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
     webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
+    message_service = MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock)
+    batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     return Services(
-        message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
+        message_service=message_service,
+        batch_service=BatchService(message_service, IdempotencyStore(batches)),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
         messages=MessageQueries(reader, _VALIDITY),
         conversations=ConversationQueries(reader),

@@ -57,7 +57,7 @@ _EVENT = {"Content-Type": "application/cloudevents+json"}
 
 _LINES = {"Content-Type": "application/jsonl"}
 
-_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES}
+_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS}
 
 _WHOLE_BATCHES = 8
 """Batches that callers publish as a whole at the same time, per stream; the server accepts 50."""

@@ -8,26 +8,33 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Select, exists, select
+from sqlalchemy import ColumnElement, FromClause, Select, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.messages.schemas import MessageFilter, NewestCursor
 from shared.channels import Channel, Direction
-from shared.db.keyset import Keyset, Rows, read_page
+from shared.db.keyset import Filter, Keyset, Rows, read_page
 from shared.db.tables import (
     Conversation,
     ConversationParticipant,
     Message,
     MessageMetadata,
+    MessageState,
     Participant,
     ParticipantMessage,
 )
-from shared.resources.messages import select_messages
+from shared.resources.messages import initial_status, select_messages
 from shared.status import Status
 
 _message = Message.__table__
 _entry = ParticipantMessage.__table__
 _pair = MessageMetadata.__table__
+_state = MessageState.__table__
+
+_MESSAGE_WITH_STATE = _message.outerjoin(_state, _state.c.message_id == _message.c.id)
+_STATUS = func.coalesce(_state.c.status, initial_status(_message))
+_PROVIDER = func.coalesce(_message.c.provider, _state.c.provider)
+_ERROR_CODE = _state.c.error["code"].astext
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,11 @@ def _is_impossible(selected: MessageFilter) -> bool:
 
 
 def _scan(selected: MessageFilter) -> _Scan:
-    """Return the ranges of the filter that is likely to select the fewest messages."""
+    return _selective_scan(selected) or _broad_scan(selected)
+
+
+def _selective_scan(selected: MessageFilter) -> _Scan | None:
+    """Return the range of a filter that is likely to select few messages, if there is one."""
     if selected.reference is not None:
         return _Scan([_rows_of(_message).where(_message.c.reference == selected.reference)], {"reference"})
     if selected.conversation is not None:
@@ -73,22 +84,34 @@ def _scan(selected: MessageFilter) -> _Scan:
         (key, value), *others = selected.metadata
         rows = _rows_of(_pair).where(_pair.c.key == key, _pair.c.value == value)
         return _Scan([rows], set() if others else {"metadata"})
+    if selected.error_code is not None:
+        return _Scan([_rows_of(_state).where(_ERROR_CODE == selected.error_code)], {"error_code"})
+    return None
+
+
+def _broad_scan(selected: MessageFilter) -> _Scan:
+    """Return the ranges of a filter that may select many messages, or those of all messages."""
     channels = [each for each in Channel if selected.channel in (None, each)]
     if selected.address is not None:
         participants = (_participant(selected.address, channel) for channel in channels)
         ranges = [_rows_of(_entry).where(_entry.c.participant_id == each) for each in participants]
         return _Scan(ranges, {"address", "channel"})
+    if selected.status not in (None, Status.RECEIVED):
+        return _Scan([_rows_of(_state).where(_state.c.status == selected.status.value)], {"status"})
     direction = Direction.INBOUND if selected.status is Status.RECEIVED else selected.direction
     directions = [each for each in Direction if direction in (None, each)]
-    rows = _rows_of(_message)
-    return _Scan(
-        [
-            rows.where(_message.c.channel == channel.value, _message.c.direction == each.value)
-            for channel in channels
-            for each in directions
-        ],
-        {"channel", "direction", *({"status"} if selected.status is Status.RECEIVED else ())},
-    )
+    if selected.provider is not None:
+        tables = {Direction.INBOUND: _message, Direction.OUTBOUND: _state}
+        ranges = [
+            _rows_of(tables[each]).where(tables[each].c.provider == selected.provider) for each in directions
+        ]
+        return _Scan(ranges, {"provider", "direction"})
+    ranges = [
+        _rows_of(_message).where(_message.c.channel == channel.value, _message.c.direction == each.value)
+        for channel in channels
+        for each in directions
+    ]
+    return _Scan(ranges, {"channel", "direction", *({"status"} if selected.status else ())})
 
 
 def _rows_of(table: FromClause) -> Select[Any]:
@@ -108,10 +131,10 @@ def _within(selected: MessageFilter, rows: Select[Any]) -> Select[Any]:
 def _conditions(selected: MessageFilter, covered: Collection[str]) -> Sequence[ColumnElement[bool]]:
     """Return the filters that the ranges do not cover."""
     values: dict[str, tuple[ColumnElement[Any], Any]] = {
-        "status": (STATUS, selected.status and selected.status.value),
+        "status": (_STATUS, selected.status and selected.status.value),
         "direction": (_message.c.direction, selected.direction and selected.direction.value),
         "channel": (_message.c.channel, selected.channel and selected.channel.value),
-        "provider": (PROVIDER, selected.provider),
+        "provider": (_PROVIDER, selected.provider),
         "error_code": (_ERROR_CODE, selected.error_code),
         "reference": (_message.c.reference, selected.reference),
     }

@@ -158,6 +158,12 @@ _TABLES = (
     *("dead_letters", "dead_letter_resolutions", "suppression_changes"),
 )
 
+_EMPTIED = (
+    *_TABLES,
+    *("participants", "conversations", "conversation_participants"),
+    *("participant_messages", "message_metadata", "suppressions"),
+)
+
 _RECEIPTS = """
     INSERT INTO delivery_receipts (id, provider, provider_message_id, status, precedence, occurred_at)
     SELECT md5('receipt ' || id)::uuid, 'generic_sms', id::text, 'delivered', 4, created_at
@@ -197,6 +203,11 @@ _SUPPRESSIONS = """
         (VALUES ('opted_out', 1), ('opted_in', 0)) AS change (state, delay)
     WHERE state = 'opted_out' OR number > 40
 """
+
+
+async def empty(connection: asyncpg.Connection) -> None:
+    """Delete all rows, and start again with the numbers of conversations."""
+    await connection.execute(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY CASCADE")
 
 
 async def load(connection: asyncpg.Connection, messages: int) -> None:

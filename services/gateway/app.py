@@ -89,6 +89,7 @@ def create_app(
     authenticated = [Security(authenticate)]
     # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
+    app.include_router(conversations.replying_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     for module in (messages, conversations, dead_letters, suppressions):

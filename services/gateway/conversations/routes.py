@@ -1,22 +1,28 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
+from services.gateway.conversations.replies import as_send_request
 from services.gateway.conversations.schemas import (
     ConversationCursor,
     ConversationFilter,
     ConversationParameters,
 )
-from services.gateway.dependencies import Conversations, DefaultRegion
+from services.gateway.dependencies import Conversations, DefaultRegion, MessageServiceDep, Trace
+from services.gateway.http.auth import Caller
 from services.gateway.http.errors import NotFoundError, problems
+from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, PageParameters, decode_cursor, page_of
 from services.gateway.http.parameters import ConversationReference, parse_address, parse_conversation
-from services.gateway.messages.schemas import MessageCursor
+from services.gateway.messages.idempotency import IdempotencyKey, fingerprint
+from services.gateway.messages.schemas import MessageCursor, ReplyRequest
+from shared.events import accepted_status
 from shared.resources.conversations import ConversationResponse, show_conversation
 from shared.resources.messages import MessageResponse, show_message
 
 router = APIRouter(prefix="/api/conversations", tags=["conversations"])
+replying_router = APIRouter(prefix="/api/conversations", tags=["conversations"], route_class=FastRoute)
 
 
 async def parse_reference(id: str) -> ConversationReference:  # noqa: A002 - the name in the path
@@ -72,6 +78,44 @@ async def list_conversation_messages(
     if rows is None:
         raise _not_found()
     return page_of(rows, parameters, show_message, MessageCursor.of, *listing)
+
+
+@replying_router.post(
+    "/{id}/messages",
+    summary="Reply into a conversation",
+    status_code=202,
+    responses={
+        202: {
+            "description": "Accepted and stored",
+            "headers": {"Location": {"description": "URL of the message", "schema": {"type": "string"}}},
+        },
+        **problems(400, 401, 404, 409, 413, 415, 422, 503),
+    },
+)
+async def reply_to_conversation(  # noqa: PLR0913 - dependencies
+    *,
+    body: ReplyRequest,
+    reference: Annotated[ConversationReference, Depends(parse_reference)],
+    caller: Caller,
+    conversations: Conversations,
+    sender: MessageServiceDep,
+    default_region: DefaultRegion,
+    response: Response,
+    trace: Trace,
+    idempotency_key: IdempotencyKey,
+) -> MessageResponse:
+    """Send a message from our address in a conversation to the other participant."""
+    conversation = await conversations.get(reference)
+    if conversation is None or conversation.last_message is None:
+        raise _not_found()
+    request = as_send_request(body, conversation.last_message, default_region)
+    # The addresses may be spelt differently in a message that arrives before the request is repeated.
+    digest = f"{conversation.key} {fingerprint(body)}"
+    event = await sender.send(
+        request, caller=caller, idempotency_key=idempotency_key, trace=trace, digest=digest
+    )
+    response.headers["Location"] = f"/api/messages/{event.data.message.id}"
+    return MessageResponse.of(event.data.message, accepted_status(event))
 
 
 def _not_found() -> NotFoundError:

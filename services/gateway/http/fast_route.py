@@ -32,7 +32,8 @@ class FastRoute(APIRoute):
     everything else that the gateway does in such a request. It also passes no validation context, which phone
     numbers in national form need, and reads the body before it authenticates the caller.
 
-    In return, a dependency must be a coroutine function of the request alone, and cannot be overridden. One
+    In return, a dependency must be a coroutine function of the request alone, or of parameters of the path,
+    which are texts, and cannot be overridden. One
     that is added where a router is included does not apply: it has to be a parameter of the handler or of
     the route.
     """
@@ -80,23 +81,29 @@ class FastRoute(APIRoute):
 
 
 def _require_simple(dependency: Dependant) -> None:
-    """Check that a dependency needs only the request.
+    """Check that a dependency needs only the request, or parameters of its path.
 
     Raises:
         TypeError: it does not.
     """
     # Header parameters only document what the dependency reads from the request.
     others = (
-        *(dependency.path_params, dependency.query_params, dependency.cookie_params, dependency.body_params),
+        *(dependency.query_params, dependency.cookie_params, dependency.body_params),
         dependency.dependencies,
     )
-    if any(others) or not dependency.request_param_name:
+    if any(others) or bool(dependency.request_param_name) is bool(dependency.path_params):
         raise TypeError(f"{dependency.call} needs more than the request, so FastRoute cannot call it")
 
 
 def _call_of(dependant: Dependant) -> Callable[[Request], Awaitable[Any]]:
-    assert dependant.call is not None  # noqa: S101 - for mypy
-    return dependant.call
+    call = dependant.call
+    assert call is not None  # noqa: S101 - for mypy
+    names = [parameter.name for parameter in dependant.path_params]
+
+    async def call_with_path(request: Request) -> Any:  # noqa: ANN401 - the result of the dependency
+        return await call(**{name: request.path_params[name] for name in names})
+
+    return call_with_path if names else call
 
 
 async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:

@@ -16,7 +16,6 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from services.gateway.http.errors import ConflictError, InvalidRequestError
-from services.gateway.messages.schemas import SendRequest
 from shared.addresses import Address
 from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError
 from shared.bus.topology import KEY_RETENTION
@@ -81,7 +80,7 @@ def _invalid(detail: str) -> InvalidRequestError:
     return InvalidRequestError(Fault(HEADER, detail))
 
 
-def fingerprint(body: SendRequest) -> str:
+def fingerprint(body: BaseModel) -> str:
     """Return a digest of the fields that are set in a request, which distinguishes different requests.
 
     Fields that are absent, null or empty do not count, so that a field which a later release adds does not

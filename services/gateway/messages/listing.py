@@ -85,7 +85,7 @@ def _selective_scan(selected: MessageFilter) -> _Scan | None:
         rows = _rows_of(_pair).where(_pair.c.key == key, _pair.c.value == value)
         return _Scan([rows], set() if others else {"metadata"})
     if selected.error_code is not None:
-        return _Scan([_rows_of(_state).where(_ERROR_CODE == selected.error_code)], {"error_code"})
+        return _Scan([_rows_of(_state).where(selected.error_code == _ERROR_CODE)], {"error_code"})
     return None
 
 

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
     SkipValidation,
     ValidationInfo,
     field_validator,
@@ -58,7 +59,10 @@ MAX_BATCH = 500
 _NAME = "^[a-z0-9_]*$"
 
 
-MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
+MailAddresses = Annotated[
+    list[Annotated[Email, PlainSerializer(lambda address: address.mailbox, str, when_used="json")]],
+    Field(max_length=_MAX_COPIES),
+]
 
 
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
@@ -68,15 +72,17 @@ def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
     return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=schema)
 
 
-class SendRequest(BaseModel):
-    """The fields of all requests to send; subclasses narrow the addresses, the type and the body.
-
-    A field with the name of a field of `Message` becomes that field.
-    """
-
+class Addressed(BaseModel):
     from_: Address
     to: Address
     type: str
+
+
+class Content(BaseModel):
+    """The content of a message of any channel, and how it is sent.
+
+    A field with the name of a field of `Message` becomes that field.
+    """
 
     body: Text | None = None
     attachments: Attachments | None = None
@@ -92,7 +98,6 @@ class SendRequest(BaseModel):
         description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
         "messages of the same priority are sent in order",
     )
-
     reference: Reference | None = Field(
         default=None,
         description="Your own id for the message, such as that of an order; it need not be unique",
@@ -106,6 +111,10 @@ class SendRequest(BaseModel):
         if not self.attachments and not re.search(r"\S", self.body or ""):
             raise ValueError("is empty, and there are no attachments")
         return self
+
+
+class SendRequest(Content, Addressed):
+    """The fields of all requests to send; subclasses narrow the addresses, the type and the body."""
 
 
 class SmsRequest(SendRequest):
@@ -148,32 +157,7 @@ def _is_from_sender_id(info: ValidationInfo) -> bool:
     return "from_" in info.data and is_sender_id(info.data["from_"])
 
 
-class EmailRequest(SendRequest):
-    """An e-mail to send; its body may be HTML. Addresses may have display names, in any script."""
-
-    model_config = _documented(
-        {
-            "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
-            "to": "contact@gmail.com",
-            "subject": "Greetings",
-            "body": "<p>Hello!</p>",
-            "attachments": [],
-        },
-        {
-            "from": "Casey's Garage <office@example.com>",
-            "to": "李雷 <lilei@example.org>",
-            "cc": ["Ann <ann@example.com>"],
-            "reply_to": ["bookings@example.com"],
-            "subject": "Your appointment",
-            "body": "<p>Is <b>nine</b> convenient?</p>",
-            "body_type": "html",
-            "text": "Is nine convenient?",
-        },
-    )
-
-    from_: Email = Field(alias="from")
-    to: Email
-    type: Literal["email"] = "email"
+class EmailContent(Content):
     subject: Subject | None = Field(
         default=None, description="An e-mail that answers one has the subject `Re: …` by default"
     )
@@ -208,6 +192,40 @@ class EmailRequest(SendRequest):
             known = {address.key for address in earlier if address}
             distinct = {key: address for key, address in distinct.items() if key not in known}
         return [*reversed(distinct.values())]
+
+
+class EmailRequest(EmailContent, SendRequest):
+    """An e-mail to send; its body may be HTML. Addresses may have display names, in any script."""
+
+    model_config = _documented(
+        {
+            "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
+            "to": "contact@gmail.com",
+            "subject": "Greetings",
+            "body": "<p>Hello!</p>",
+            "attachments": [],
+        },
+        {
+            "from": "Casey's Garage <office@example.com>",
+            "to": "李雷 <lilei@example.org>",
+            "cc": ["Ann <ann@example.com>"],
+            "reply_to": ["bookings@example.com"],
+            "subject": "Your appointment",
+            "body": "<p>Is <b>nine</b> convenient?</p>",
+            "body_type": "html",
+            "text": "Is nine convenient?",
+        },
+    )
+
+    from_: Email = Field(alias="from")
+    to: Email
+    type: Literal["email"] = "email"
+
+
+class ReplyRequest(EmailContent):
+    """A reply into a conversation; most fields are only for e-mails."""
+
+    model_config = _documented({"body": "See you tomorrow!"})
 
 
 def _name_alternatives(schema: dict[str, Any]) -> None:

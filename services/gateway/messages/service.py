@@ -54,7 +54,13 @@ class MessageService:
     clock: Callable[[], datetime]
 
     async def send(
-        self, body: SendRequest, *, caller: str, idempotency_key: str | None, trace: Mapping[str, str]
+        self,
+        body: SendRequest,
+        *,
+        caller: str,
+        idempotency_key: str | None,
+        trace: Mapping[str, str],
+        digest: str | None = None,
     ) -> Event[DeliveryRequest]:
         """Accept a message for sending.
 
@@ -63,6 +69,7 @@ class MessageService:
             caller: name of the caller's API key.
             idempotency_key: identifies the request among those of the caller.
             trace: headers of the trace that the request belongs to.
+            digest: the fingerprint of the request, if it is not that of the body.
 
         Raises:
             ConflictError: a recipient has opted out.
@@ -84,7 +91,7 @@ class MessageService:
             event = message_accepted(request, time=now)
             if idempotency_key:
                 id_ = request_id(caller, idempotency_key)
-                event = await self._first_with_key(id_, event, fingerprint(body), refusal)
+                event = await self._first_with_key(id_, event, digest or fingerprint(body), refusal)
                 _label(event.data.message)
             elif refusal:
                 raise refusal

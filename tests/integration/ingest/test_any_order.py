@@ -113,7 +113,7 @@ async def stored_and_shown(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
     shown = [each and each.model_dump(exclude={"conversation_id"}) for each in found]
     dead_letters = await DeadLetterQueries(Reader(engine)).list(DeadLetterFilter(), None, 10)
     suppressions = await SuppressionQueries(Reader(engine)).list(None, None, None, 10)
-    lists = [*map(show_dead_letter, dead_letters), *map(show_suppression, suppressions)]
+    lists = [*map(show_dead_letter, dead_letters.rows), *map(show_suppression, suppressions)]
     return await contents(engine), [shown, [each.model_dump() for each in lists]]
 
 

@@ -40,8 +40,8 @@ setup: ## Install all packages and tools; the other targets install what they ne
 	@$(tools)
 
 ##@ Measure
-bench: ## Measure CPU time per message, throughput, latency and memory [QUICK=1]
-	@$(tools) && .venv/bin/python -m dev.bench $${QUICK:+--quick}
+bench: ## Measure CPU time per message, throughput, latency and memory [QUICK=1] [SCALE=1000000]
+	@$(tools) && .venv/bin/python -m dev.bench $${QUICK:+--quick} $${SCALE:+--scale "$$SCALE"}
 chaos: ## Inject faults under load and account for every message [RANDOM_FAULTS=20] [SEED=1]
 	@$(tools) && .venv/bin/python -m dev.chaos $${RANDOM_FAULTS:+--random "$$RANDOM_FAULTS"} $${SEED:+--seed "$$SEED"}
 

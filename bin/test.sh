@@ -159,6 +159,19 @@ check "conversations can be filtered by participant" "$(field "body['items'][0][
 call GET "/api/dead-letters"
 check "dead letters are listed" "$status" 200
 
+say "Sending a batch, replying, and finding messages"
+post /api/messages/batch "{\"messages\": [
+  {\"from\": \"$us\", \"to\": \"$them\", \"type\": \"sms\", \"body\": \"one\", \"reference\": \"batch-$run\"},
+  {\"from\": \"$us\", \"to\": \"12\", \"type\": \"sms\", \"body\": \"two\"}]}"
+check "a message of a batch is accepted" "$(field "body['items'][0]['message']['priority']")" bulk
+check "and an invalid one is refused" "$(field "body['items'][1]['problem']['code']")" invalid_request
+post "/api/conversations/$number/messages" "{\"body\": \"a reply\", \"metadata\": {\"run\": \"$run\"}}"
+check "a reply is sent to the other participant" "$(field "body['to']")" "$them"
+eventually "a message is found by its reference" "/api/messages?reference=batch-$run" "len(body['items'])" 1
+eventually "and by its metadata" "/api/messages?metadata%5Brun%5D=$run" "body['items'][0]['body']" "a reply"
+call GET "/api/messages?address=$them&status=canceled"
+check "and by its address and status" "$(field "[m['body'] for m in body['items']]")" "['later']"
+
 say "Suppressing"
 call PUT "/api/suppressions/$them" --header 'Content-Type: application/json' --data '{"reason": "a test"}'
 check "an address is suppressed" "$(field "body['address']")" "$them"

@@ -36,11 +36,12 @@ MAX_RECIPIENTS = 50
 MAX_SUBJECT = 998
 """Characters: a line of an e-mail (RFC 5322)."""
 
+MAX_REFERENCE = 255
+
 _MAX_ATTACHMENTS = 10
 _MAX_URL = 2_048
 _MAX_PROVIDER_ID = 255
 _MAX_ERROR_CODE = 64
-_MAX_REFERENCE = 255
 _MAX_METADATA = 16
 _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512
@@ -291,7 +292,7 @@ ProviderId = Annotated[
 ]
 Reference = Annotated[
     str,
-    Field(min_length=1, max_length=_MAX_REFERENCE, json_schema_extra=_LINE_SCHEMA),
+    Field(min_length=1, max_length=MAX_REFERENCE, json_schema_extra=_LINE_SCHEMA),
     AfterValidator(_line),
 ]
 MetadataKey = Annotated[

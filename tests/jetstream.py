@@ -148,3 +148,7 @@ class PublisherTo(Publisher):
     async def publish(self, stream: str, outgoing: Outgoing) -> int:
         await asyncio.sleep(0)
         return self._server.store(stream, outgoing)
+
+    async def publish_all(self, stream: str, batch: Sequence[Outgoing]) -> None:
+        for outgoing in batch:
+            await self.publish(stream, outgoing)

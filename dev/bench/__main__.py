@@ -1,6 +1,7 @@
 """Measure the services, which run as processes with real servers.
 
     python -m dev.bench [--quick] [name…]
+    python -m dev.bench --scale [messages]
 
 All figures are measured in the same run as the limits with which they should be compared. Other load on the
 machine raises CPU times by half or more, and affects rates and latencies even more. No figure fails the run:
@@ -13,20 +14,23 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
 
-from dev.bench import costs, kannel, latency, memory, retention, throughput
+from dev.bench import costs, kannel, latency, memory, retention, scale, throughput
 from dev.bench.errors import BenchError
 from dev.bench.report import Table, describe_environment
-from dev.bench.size import FULL, QUICK, Size
-from dev.bench.stack import running_stack, server_versions
+from dev.bench.size import FULL, QUICK
+from dev.bench.stack import Stack, running_stack, server_versions
 from dev.local_stack.errors import NotStartedError, StackError
 from shared.errors import ServiceError
 from shared.observability.logging import configure
 from shared.settings import Settings
+
+Measure = Callable[[Stack], Awaitable[list[Table]]]
 
 _MEASURES: dict[str, Callable[..., Awaitable[list[Table]]]] = {
     "costs": costs.measure,
@@ -36,20 +40,34 @@ _MEASURES: dict[str, Callable[..., Awaitable[list[Table]]]] = {
     "memory": memory.measure,
     "retention": retention.measure,
 }
+_SCALE = 10_000_000
 _INTERRUPTED = 130
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.bench", description="Measure the services.")
     parser.add_argument("--quick", action="store_true", help="measure less of each, in less time")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        nargs="?",
+        const=_SCALE,
+        metavar="messages",
+        help=f"measure only reads and lists, with so many messages; {_SCALE:,} by default",
+    )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - _MEASURES.keys():
         parser.error(f"unknown name: {', '.join(sorted(unknown))}")
     names = [name for name in _MEASURES if name in arguments.names or not arguments.names]
+    measures: dict[str, Measure] = {
+        name: partial(_MEASURES[name], size=QUICK if arguments.quick else FULL) for name in names
+    }
+    if arguments.scale:
+        measures = {"scale": partial(scale.measure, messages=arguments.scale)}
     configure(Settings(log_level="ERROR"), service="dev.bench")
     try:
-        asyncio.run(_run(names, QUICK if arguments.quick else FULL))
+        asyncio.run(_run(measures))
     except (BenchError, StackError, ServiceError, httpx.HTTPError, TimeoutError, OSError) as exc:
         details = exc.last_lines if isinstance(exc, NotStartedError) else ()
         reason = exc if isinstance(exc, BenchError) else repr(exc)
@@ -60,16 +78,16 @@ def main() -> int:
     return 0
 
 
-async def _run(names: Sequence[str], size: Size) -> None:
+async def _run(measures: Mapping[str, Measure]) -> None:
     """Measure, and print each table as soon as it is complete."""
     _stop_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with running_stack(Path(folder)) as stack:
             print(describe_environment(await server_versions(stack)), flush=True)
-            for name in names:
+            for name, measure in measures.items():
                 print(f"measuring: {name}", file=sys.stderr, flush=True)
-                for table in await _MEASURES[name](stack, size):
+                for table in await measure(stack):
                     print(f"\n{table.markdown()}", flush=True)
     print(f"\nmeasured in {time.monotonic() - started:.0f} s")
 

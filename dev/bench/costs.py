@@ -6,6 +6,7 @@ from time import perf_counter
 import asyncpg
 
 from dev.bench.cpu_time import Meter
+from dev.bench.load import BATCH
 from dev.bench.report import Table, costs_table
 from dev.bench.samples import accepted_events
 from dev.bench.size import Size
@@ -33,7 +34,10 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
     await stack.set_latency(_PROVIDER_MS)
     await stack.start("gateway")
     await stack.load("send", _WARM_UP)
-    costs = {"accepting: POST until 202": await _accept(stack, size.messages)}
+    costs = {
+        "accepting: POST until 202": await _accept(stack, "send", size.messages),
+        f"accepting in batches of {BATCH}": await _accept(stack, "batch", size.messages // BATCH, BATCH),
+    }
     await stack.empty()
     await stack.start("ingest", "sender")
     for name, kind, stored in (
@@ -86,10 +90,11 @@ async def _copy(stack: Stack, count: int) -> float:
         await connection.close()
 
 
-async def _accept(stack: Stack, count: int) -> dict[str, float]:
+async def _accept(stack: Stack, kind: str, count: int, messages: int = 1) -> dict[str, float]:
+    """Return the cost of requests with so many messages each, per message."""
     meter = Meter({"nats-server": [stack.nats.pid], "gateway": stack.pids("gateway")})
-    await stack.load("send", count)
-    return meter.per_message(count)
+    await stack.load(kind, count)
+    return meter.per_message(count * messages)
 
 
 async def send_all(stack: Stack, count: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import count, islice
 from typing import cast
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ import uvloop
 from dev.bench.samples import send_request, webhook
 
 CONNECTIONS = 64
+BATCH = 500
+"""Messages."""
 
 _CONVERSATIONS = 500
 _SUCCESS = b"HTTP/1.1 2"
@@ -113,6 +116,8 @@ def _template(kind: str, number: int) -> bytes:
             return _post("/messages", send_request(number))
         case "send":
             return _post("/api/messages/sms", send_request(number))
+        case "batch":
+            return _batch()
         case "webhook":
             return _post("/api/webhooks/sms", webhook(number, _UNIQUE))
         case "kannel":
@@ -121,6 +126,11 @@ def _template(kind: str, number: int) -> bytes:
             target = f"/cgi-bin/sendsms?{urlencode({**query, 'text': sms['body']})}"
             return f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
     raise ValueError(kind)
+
+
+@cache
+def _batch() -> bytes:
+    return _post("/api/messages/batch", {"messages": [send_request(number) for number in range(BATCH)]})
 
 
 def _post(path: str, payload: object) -> bytes:

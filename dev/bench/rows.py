@@ -1,8 +1,8 @@
 """Rows for measurements of lists: many messages, conversations, dead letters and suppressions.
 
-The server generates them itself, in portions, and its triggers treat them like those that ingest inserts. The
-rows are as unfavourable as they may be: one address takes part in all conversations of its channel, almost
-everything else is alike, and the few rows that differ are the oldest ones.
+The server generates them itself, in portions, with what its triggers would derive from them. The rows are as
+unfavourable as they may be: one address takes part in all conversations of its channel, almost everything
+else is alike, and the few rows that differ are the oldest ones.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,10 @@ OURS = "+12016660000"
 """The address that takes part in every conversation by SMS."""
 
 _PORTION = 50_000
+
+_OUR_PARTICIPANTS = """
+    INSERT INTO participants (address, channel) VALUES ($1, 'sms'), ('office@example.com', 'email')
+"""
 
 _CONVERSATIONS = """
     WITH created AS (
@@ -63,7 +67,9 @@ _MESSAGES = f"""
         created_at, created_at,
         CASE WHEN number % 4 = 0 THEN 'generic_sms' END, CASE WHEN number % 4 = 0 THEN 'in-' || number END,
         'order-' || number,
-        jsonb_build_object('order', number::text, 'campaign', CASE WHEN number <= 40 THEN 'old' ELSE 'new' END)
+        jsonb_build_object(
+            'order', number::text, 'campaign', CASE WHEN number <= 40 THEN 'old' ELSE 'new' END
+        )
     FROM (
         SELECT number, timestamptz '2026-01-01Z' - ($3::bigint - number) * interval '1 second' AS created_at,
             md5('conversation ' || CASE
@@ -90,9 +96,73 @@ _EVENTS = """
                 AND timestamptz '2026-01-01Z' - ($3::bigint - $2::bigint) * interval '1 second'
     ) AS message, LATERAL (
         VALUES ('accepted', 0, 0),
-            (CASE WHEN number <= 40 THEN 'failed' ELSE 'sent' END, CASE WHEN number <= 40 THEN 4 ELSE 3 END, 1)
+            (
+                CASE WHEN number <= 40 THEN 'failed' ELSE 'sent' END,
+                CASE WHEN number <= 40 THEN 4 ELSE 3 END, 1
+            )
     ) AS report (status, precedence, attempt)
 """
+
+_STATES = """
+    INSERT INTO message_states (
+        message_id, event_id, source, status, generation, precedence, attempt, provider, provider_message_id,
+        error, occurred_at, created_at
+    )
+    SELECT id, md5(status || id)::uuid, source, status, 0, 4, 1, 'generic_sms', id::text,
+        CASE WHEN status = 'failed' THEN
+            '{"attempt": 1, "code": "http_400", "detail": "", "at": "2026-01-01T00:00:00Z"}'::jsonb END,
+        created_at, created_at
+    FROM (
+        SELECT id, created_at,
+            CASE WHEN substr(reference, 7)::bigint <= 40 THEN 'failed' ELSE 'delivered' END AS status,
+            CASE WHEN substr(reference, 7)::bigint <= 40 THEN 'event' ELSE 'receipt' END AS source
+        FROM messages
+        WHERE direction = 'outbound' AND created_at
+            BETWEEN timestamptz '2026-01-01Z' - ($3::bigint - $1::bigint) * interval '1 second'
+                AND timestamptz '2026-01-01Z' - ($3::bigint - $2::bigint) * interval '1 second'
+    ) AS message
+"""
+
+_DERIVED = (
+    """
+    UPDATE conversations
+    SET message_count = counted.messages, last_message_at = counted.latest
+    FROM (
+        SELECT conversation_id, count(*) AS messages, max(created_at) AS latest
+        FROM messages GROUP BY conversation_id
+    ) AS counted
+    WHERE id = conversation_id
+    """,
+    """
+    UPDATE conversation_participants AS link SET last_message_at = conversations.last_message_at
+    FROM conversations WHERE id = conversation_id
+    """,
+    """
+    INSERT INTO participant_messages (participant_id, created_at, message_id)
+    SELECT participant_id, created_at, id FROM messages JOIN conversation_participants USING (conversation_id)
+    """,
+    """
+    INSERT INTO message_metadata (key, value, created_at, message_id)
+    SELECT key, value, created_at, id FROM messages, jsonb_each_text(metadata)
+    """,
+    """
+    INSERT INTO suppressions (key, change_id, channel, theirs, state, occurred_at)
+    SELECT DISTINCT ON (key) key, id, channel, theirs, state, occurred_at
+    FROM suppression_changes ORDER BY key, occurred_at DESC
+    """,
+)
+"""What the triggers would derive, except from the reports on messages."""
+
+_TABLES = (
+    *("messages", "message_events", "delivery_receipts", "message_states"),
+    *("dead_letters", "dead_letter_resolutions", "suppression_changes"),
+)
+
+_EMPTIED = (
+    *_TABLES,
+    *("participants", "conversations", "conversation_participants"),
+    *("participant_messages", "message_metadata", "suppressions"),
+)
 
 _RECEIPTS = """
     INSERT INTO delivery_receipts (id, provider, provider_message_id, status, precedence, occurred_at)
@@ -105,13 +175,14 @@ _RECEIPTS = """
 """
 
 _DEAD_LETTERS = """
-    INSERT INTO dead_letters (id, direction, channel, reason, generation, content, created_at)
+    INSERT INTO dead_letters (id, direction, channel, reason, generation, content, state, created_at)
     SELECT md5('letter ' || number)::uuid, 'inbound', CASE WHEN number <= 20 THEN 'email' ELSE 'sms' END,
         CASE WHEN number <= 20 THEN 'unknown_type' ELSE 'not_json' END, 0,
         jsonb_build_object(
             'id', md5('letter ' || number)::uuid, 'direction', 'inbound', 'channel', 'sms',
             'reason', 'not_json', 'detail', '', 'payload', '{}'
         ),
+        CASE WHEN number <= 40 THEN 'open' ELSE 'discarded' END,
         timestamptz '2026-01-01Z' - ($3::bigint - number) * interval '1 second'
     FROM generate_series($1::bigint, $2::bigint) AS number
 """
@@ -134,17 +205,29 @@ _SUPPRESSIONS = """
 """
 
 
+async def empty(connection: asyncpg.Connection) -> None:
+    """Delete all rows, and start again with the numbers of conversations."""
+    await connection.execute(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY CASCADE")
+
+
 async def load(connection: asyncpg.Connection, messages: int) -> None:
-    """Insert messages, a tenth as many conversations, and a fiftieth as many dead letters and suppressions."""
+    """Insert messages, a tenth as many conversations, and a fiftieth of dead letters and of suppressions."""
     conversations, others = max(messages // 10, 100), max(messages // 50, 100)
-    await connection.execute(
-        "INSERT INTO participants (address, channel) VALUES ($1, 'sms'), ('office@example.com', 'email')", OURS
-    )
+    await _set_triggers(connection, "DISABLE")
+    await connection.execute(_OUR_PARTICIPANTS, OURS)
     await _insert(connection, (_CONVERSATIONS,), conversations)
     await _insert(connection, (_MESSAGES,), messages, conversations)
-    await _insert(connection, (_EVENTS, _RECEIPTS), messages)
+    await _insert(connection, (_EVENTS, _RECEIPTS, _STATES), messages)
     await _insert(connection, (_DEAD_LETTERS, _RESOLUTIONS, _SUPPRESSIONS), others)
+    for statement in _DERIVED:
+        await connection.execute(statement)
+    await _set_triggers(connection, "ENABLE")
     await connection.execute("VACUUM (ANALYZE)")
+
+
+async def _set_triggers(connection: asyncpg.Connection, action: str) -> None:
+    for table in _TABLES:
+        await connection.execute(f"ALTER TABLE {table} {action} TRIGGER USER")
 
 
 async def _insert(

@@ -1,7 +1,7 @@
 """Store what clients attach to their messages, and what lists are ordered and filtered by.
 
 Revision ID: 0010
-Revises: 0006
+Revises: 0009
 Create Date: 2026-11-26 07:00:00+00:00
 """
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0010"
-down_revision: str | None = "0008"
+down_revision: str | None = "0009"
 branch_labels: str | None = None
 depends_on: str | None = None
 
@@ -177,7 +177,17 @@ _APPLY_SUPPRESSION_CHANGES = f"""
     $$
 """
 
+_DATE_STATE = """
+    CREATE OR REPLACE FUNCTION date_message_state() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        SELECT created_at INTO NEW.created_at FROM messages WHERE id = NEW.message_id;
+        RETURN NEW;
+    END
+    $$
+"""
+
 _FUNCTIONS = (
+    _DATE_STATE,
     _COUNT_INSERTED,
     _RECOUNT_DELETED,
     _LOCK_DEAD_LETTERS,
@@ -188,6 +198,10 @@ _FUNCTIONS = (
     _APPLY_SUPPRESSION_CHANGES,
 )
 _TRIGGERS = (
+    """
+    CREATE OR REPLACE TRIGGER message_states_dated BEFORE INSERT ON message_states
+    FOR EACH ROW EXECUTE FUNCTION date_message_state()
+    """,
     """
     CREATE OR REPLACE TRIGGER dead_letters_refreshed_by_events
     AFTER INSERT ON message_events REFERENCING NEW TABLE AS inserted_events
@@ -247,6 +261,12 @@ _FILL_CONVERSATIONS = """
             WHERE message.conversation_id > first AND message.conversation_id <= last
             ON CONFLICT DO NOTHING;
 
+            UPDATE message_states AS state
+            SET created_at = message.created_at
+            FROM messages AS message
+            WHERE message.conversation_id > first AND message.conversation_id <= last
+                AND state.message_id = message.id AND state.created_at IS NULL;
+
             COMMIT;
             first := last;
         END LOOP;
@@ -263,27 +283,43 @@ _FILL_DEAD_LETTERS = """
 """
 _FILLS = (_FILL_CONVERSATIONS, _FILL_DEAD_LETTERS, _APPLY_CHANGES.format(changes="suppression_changes"))
 
+_OPTED_OUT = "WHERE state = 'opted_out'"
 _INDEXES = (
     "messages_channel_direction_created_at ON messages (channel, direction, created_at, id)",
+    "messages_conversation_id_created_at ON messages (conversation_id, created_at, id)",
     "messages_reference ON messages (reference, created_at, id) WHERE reference IS NOT NULL",
     "messages_provider ON messages (provider, created_at, id) WHERE provider IS NOT NULL",
+    "message_states_status ON message_states (status, created_at, message_id)",
+    (
+        "message_states_provider ON message_states (provider, created_at, message_id) "
+        "WHERE provider IS NOT NULL"
+    ),
+    (
+        "message_states_error_code ON message_states ((error ->> 'code'), created_at, message_id) "
+        "WHERE (error ->> 'code') IS NOT NULL"
+    ),
+    ("message_states_scheduled ON message_states (next_attempt_at, message_id) WHERE status = 'scheduled'"),
     "conversations_channel_last_message_at ON conversations (channel, last_message_at DESC, id DESC)",
-    "conversation_participants_last_message_at"
-    " ON conversation_participants (participant_id, last_message_at DESC, conversation_id DESC)",
+    (
+        "conversation_participants_last_message_at ON conversation_participants "
+        "(participant_id, last_message_at DESC, conversation_id DESC)"
+    ),
     "dead_letters_state_created_at ON dead_letters (state, created_at DESC, id DESC)",
     "dead_letters_reason_state_created_at ON dead_letters (reason, state, created_at DESC, id DESC)",
-    "suppressions_channel_occurred_at ON suppressions (channel, occurred_at DESC, change_id DESC)"
-    " WHERE state = 'opted_out'",
-    "suppressions_theirs ON suppressions (theirs, occurred_at DESC, change_id DESC)"
-    " WHERE state = 'opted_out'",
+    (
+        "suppressions_channel_occurred_at ON suppressions "
+        f"(channel, occurred_at DESC, change_id DESC) {_OPTED_OUT}"
+    ),
+    f"suppressions_theirs ON suppressions (theirs, occurred_at DESC, change_id DESC) {_OPTED_OUT}",
 )
 _REPLACED_INDEXES = {
+    "ix_message_events_scheduled": "message_events (next_attempt_at, message_id) WHERE status = 'scheduled'",
     "ix_conversations_last_message_at_id": "conversations (last_message_at DESC, id DESC)",
-    "ix_conversation_participants_participant_id": "conversation_participants (participant_id, conversation_id)",
-    "ix_suppression_changes_opted_out": "suppression_changes (occurred_at DESC, id DESC)"
-    " WHERE state = 'opted_out'",
-    "ix_dead_letters_created_at": "dead_letters (created_at DESC, id DESC)",
+    "ix_conversation_participants_participant_id": "conversation_participants "
+    "(participant_id, conversation_id)",
+    "ix_suppression_changes_opted_out": f"suppression_changes (occurred_at DESC, id DESC) {_OPTED_OUT}",
     "ix_suppression_changes_theirs": "suppression_changes (theirs)",
+    "ix_dead_letters_created_at": "dead_letters (created_at DESC, id DESC)",
 }
 
 
@@ -299,6 +335,7 @@ def upgrade() -> None:
         "ALTER TABLE messages ADD COLUMN IF NOT EXISTS reference text,"
         " ADD COLUMN IF NOT EXISTS metadata jsonb"
     )
+    op.execute("ALTER TABLE message_states ADD COLUMN IF NOT EXISTS created_at timestamptz")
     op.execute("ALTER TABLE dead_letters ADD COLUMN IF NOT EXISTS state text DEFAULT 'open' NOT NULL")
     _create_tables()
     for statement in (*_FUNCTIONS, *_TRIGGERS):
@@ -315,6 +352,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name, columns in _REPLACED_INDEXES.items():
         op.execute(f"CREATE INDEX {name} ON {columns}")
+    op.execute("DROP TRIGGER message_states_dated ON message_states")
     op.execute("DROP TRIGGER suppressions_changed ON suppression_changes")
     op.execute("DROP TRIGGER dead_letters_refreshed_by_resolutions ON dead_letter_resolutions")
     op.execute("DROP TRIGGER dead_letters_locked ON dead_letter_resolutions")
@@ -324,7 +362,7 @@ def downgrade() -> None:
     op.execute(
         "DROP FUNCTION apply_suppression_changes, refresh_replayed_dead_letters,"
         " refresh_resolved_dead_letters, refresh_inserted_dead_letters, refresh_dead_letters,"
-        " lock_dead_letters"
+        " lock_dead_letters, date_message_state"
     )
     op.execute(_FORMER_COUNT_INSERTED)
     op.execute(_FORMER_RECOUNT_DELETED)
@@ -332,8 +370,12 @@ def downgrade() -> None:
         op.drop_table(table)
     # Dropping a column drops its indexes as well.
     op.drop_index("ix_messages_channel_direction_created_at", "messages")
+    op.drop_index("ix_messages_conversation_id_created_at", "messages")
     op.drop_index("ix_messages_provider", "messages")
     op.drop_index("ix_conversations_channel_last_message_at", "conversations")
+    for index in ("status", "provider", "error_code", "scheduled"):
+        op.drop_index(f"ix_message_states_{index}", "message_states")
+    op.drop_column("message_states", "created_at")
     op.drop_column("dead_letters", "state")
     op.drop_column("messages", "metadata")
     op.drop_column("messages", "reference")

@@ -28,6 +28,7 @@ from services.gateway.http.telemetry import Telemetry
 from services.gateway.media import routes as media
 from services.gateway.media.queries import MediaQueries
 from services.gateway.messages import routes as messages
+from services.gateway.messages.batch import BatchService, StoredBatch
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -98,7 +99,7 @@ def create_app(
     app.state.api_keys = settings.all_api_keys
     app.state.has_playground = bool(settings.playground_urls)
     app.state.default_region = settings.default_region
-    app.add_middleware(BodyLimits, rules=body_rules())
+    app.add_middleware(BodyLimits, rules={**body_rules(), **messages.BODY_RULES})
     app.add_middleware(Aliases)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(Telemetry)
@@ -109,6 +110,7 @@ def create_app(
     authenticated = [Security(authenticate), Depends(refuse_unknown_parameters)]
     # Requests are matched against one router after another, so the busiest ones come first.
     app.include_router(messages.sending_router, dependencies=authenticated)
+    app.include_router(conversations.replying_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
     for module in (
@@ -173,16 +175,19 @@ def _create_services(
     webhook_service = WebhookService(
         publisher, suppression_list, settings.default_region, settings.own_keywords, store
     )
+    message_service = MessageService(
+        publisher,
+        IdempotencyStore(requests),
+        suppression_list,
+        received,
+        validity,
+        settings.can_send,
+        _now,
+    )
+    batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     return Services(
-        message_service=MessageService(
-            publisher,
-            IdempotencyStore(requests),
-            suppression_list,
-            received,
-            validity,
-            settings.can_send,
-            _now,
-        ),
+        message_service=message_service,
+        batch_service=BatchService(message_service, IdempotencyStore(batches)),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, _now),
         messages=queries,
         conversations=ConversationQueries(reader),

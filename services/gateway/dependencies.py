@@ -12,6 +12,7 @@ from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.media.queries import MediaQueries
+from services.gateway.messages.batch import BatchService
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
@@ -29,6 +30,7 @@ class Services:
     """Everything that handlers use; it is created when the gateway starts."""
 
     message_service: MessageService
+    batch_service: BatchService
     cancellation_service: CancellationService
     messages: MessageQueries
     conversations: ConversationQueries
@@ -64,6 +66,7 @@ async def _trace(request: Request) -> Mapping[str, str]:
     return {"traceparent": trace} if _TRACEPARENT.fullmatch(trace) else {}
 
 
+BatchServiceDep = Annotated[BatchService, _service("batch_service")]
 MessageServiceDep = Annotated[MessageService, _service("message_service")]
 CancellationServiceDep = Annotated[CancellationService, _service("cancellation_service")]
 Messages = Annotated[MessageQueries, _service("messages")]

@@ -122,7 +122,13 @@ def _project_receipt(event: Event[IncomingReceipt]) -> Projection:
 
 def _project_dead_letter(event: Event[DeadLetter]) -> Projection:
     dead_letter = event.data
-    row = _row(tables.DeadLetter, dead_letter, content=dead_letter, created_at=event.time)
+    row = _row(
+        tables.DeadLetter,
+        dead_letter,
+        content=dead_letter,
+        created_at=event.time,
+        state="open",  # triggers change it
+    )
     return Projection(rows={tables.DeadLetter: row})
 
 

@@ -44,7 +44,7 @@ _RATE_SECONDS = 0.2
 _ROOM_FOR_HEADERS = 4 * 1024
 """Bytes."""
 
-_TOO_LARGE = 10_054
+TOO_LARGE = 10_054
 """The server's own code for a message that is too large for a stream."""
 
 _OUTAGE_SECONDS = 30.0
@@ -58,6 +58,9 @@ _EVENT = {"Content-Type": "application/cloudevents+json"}
 _LINES = {"Content-Type": "application/jsonl"}
 
 _EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS}
+
+_WHOLE_BATCHES = 8
+"""Batches that callers publish as a whole at the same time, per stream; the server accepts 50."""
 
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server accepts at most 50."""
@@ -110,14 +113,38 @@ class Publisher:
             BusUnavailableError: the server did not respond within 4 seconds, or there is no connection. It
                 may still have stored the message; publishing an event again does no harm.
         """
-        queue = self._queues.get(stream)
-        if queue is None:
-            queue = self._queues[stream] = _BatchQueue(self._bus, stream)
+        queue = self._queue(stream)
         if not (isinstance(stream, Stream) and tracing.is_on()):
             return await queue.publish(outgoing)
         with tracing.publishing(stream, outgoing.id):
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
             return await queue.publish(traced)
+
+    async def publish_all(self, stream: Stream, batch: Sequence[Outgoing]) -> None:
+        """Publish at most 1,000 messages as one atomic batch: either all of them are stored, or none.
+
+        Messages that are stored already are not stored again.
+
+        Raises:
+            PublishRejectedError, BusUnavailableError: as for `publish`.
+        """
+        for outgoing in batch:
+            _check_size(outgoing, self._bus.client)
+        if not batch:
+            return
+        queue = self._queue(stream)
+        if not tracing.is_on():
+            await queue.publish_all(batch)
+            return
+        with tracing.publishing(stream, None):
+            headers = tracing.headers()
+            await queue.publish_all([replace(each, headers={**each.headers, **headers}) for each in batch])
+
+    def _queue(self, stream: str) -> "_BatchQueue":
+        queue = self._queues.get(stream)
+        if queue is None:
+            queue = self._queues[stream] = _BatchQueue(self._bus, stream)
+        return queue
 
     @property
     def outage(self) -> str | None:
@@ -150,6 +177,7 @@ class _BatchQueue:
         self._batch_size = _BATCH if batched else 1
         self._max_senders = _BATCHES_IN_FLIGHT if batched else _BATCH
         self._waiting: deque[tuple[Outgoing, asyncio.Future[int]]] = deque()
+        self._whole_batches = asyncio.Semaphore(_WHOLE_BATCHES)
         self._sending = 0
         self._senders: set[asyncio.Task[None]] = set()
         self._rate = _Rate()
@@ -183,6 +211,15 @@ class _BatchQueue:
             return await stored
         finally:
             timeout.cancel()
+
+    async def publish_all(self, batch: Sequence[Outgoing]) -> None:
+        async with self._whole_batches:
+            try:
+                await self._bus.unless_lost(self._store_batch(batch))
+            except PublishRejectedError:  # usually because one of them is already stored
+                for result in await self._store_each(batch):
+                    if isinstance(result, BaseException):
+                        raise result from None
 
     async def _send_waiting(self) -> None:
         try:
@@ -251,7 +288,7 @@ class _BatchQueue:
         }
         return [result_of[outgoing] for outgoing in batch]
 
-    async def _store_each(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def _store_each(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
         return await asyncio.gather(*map(self._store_one, batch), return_exceptions=True)
 
     async def _store_one(self, outgoing: Outgoing) -> int:
@@ -260,7 +297,7 @@ class _BatchQueue:
     def _headers_of(self, outgoing: Outgoing) -> dict[str, str]:
         return {**self._headers, **outgoing.all_headers()}
 
-    async def _store_batch(self, batch: list[Outgoing]) -> int:
+    async def _store_batch(self, batch: Sequence[Outgoing]) -> int:
         """Store all messages or none; return the sequence of the last one."""
         batch_id = uuid4().hex
         last = len(batch)
@@ -353,7 +390,7 @@ def _check_size(outgoing: Outgoing, client: Client) -> None:
     """Reject a message that is too large: the server would close the connection, on which others publish."""
     size = len(outgoing.payload) + _ROOM_FOR_HEADERS
     if size > client.max_payload:
-        raise PublishRejectedError(_TOO_LARGE, f"{size} bytes are more than NATS accepts in a message")
+        raise PublishRejectedError(TOO_LARGE, f"{size} bytes are more than NATS accepts in a message")
 
 
 @contextmanager

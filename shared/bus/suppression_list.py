@@ -9,7 +9,7 @@ the last change is not recorded: a webhook that is replayed counts from its firs
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from weakref import WeakValueDictionary
@@ -35,6 +35,9 @@ _LOG_EVENTS = {
     SuppressionState.OPTED_IN: "recipient_opted_in",
 }
 
+
+_Pair = tuple[Channel, str | None, str]
+"""The channel, our address and theirs."""
 
 _MOMENT = timedelta(microseconds=1)
 
@@ -71,15 +74,27 @@ class SuppressionList:
 
         An opt-out that was recorded before this call is never overlooked.
         """
-        channel = message.channel
+        [suppression] = await self.suppressions_of([message])
+        return suppression
+
+    async def suppressions_of(self, messages: Sequence[Message]) -> list[SuppressionChange | None]:
+        """Return an opt-out that forbids each message; see `suppression_of`."""
+        pairs = [self._pairs_of(message) for message in messages]
+        known = set(await self._index.with_messages({subject for each in pairs for subject in each}))
+        checks = (self._opt_out(pair for subject, pair in each.items() if subject in known) for each in pairs)
+        return list(await asyncio.gather(*checks))
+
+    def _pairs_of(self, message: Message) -> Mapping[str, _Pair]:
+        """Return the pairs whose opt-outs forbid a message, by subject."""
         recipients = [*message.recipient_keys, *(copy.key for copy in message.copies)]
-        pairs = {
-            _subject(channel, ours, theirs): (ours, theirs)
+        return {
+            _subject(message.channel, ours, theirs): (message.channel, ours, theirs)
             for theirs in recipients
             for ours in (message.from_key, *self.groups.values(), None)
         }
-        subjects = await self._index.with_messages(pairs)
-        found = await asyncio.gather(*(self.latest(channel, *pairs[each]) for each in subjects))
+
+    async def _opt_out(self, pairs: Iterable[_Pair]) -> SuppressionChange | None:
+        found = await asyncio.gather(*(self.latest(*pair) for pair in pairs))
         return next((each for each in found if each and each.state is SuppressionState.OPTED_OUT), None)
 
     async def latest(self, channel: Channel, ours: str | None, theirs: str) -> SuppressionChange | None:

@@ -1,10 +1,10 @@
 """The tables: a projection of the streams that only ingest writes and only the gateway reads.
 
-Each row records a fact; it is inserted once and never changed. The status of a message is derived when it is
-read, from its events and receipts (the view `message_history`), so that their order of arrival does not
-matter. The only exceptions are what triggers maintain for lists, in the transaction that inserts the facts:
-the last messages of conversations, the states of dead letters, and the tables `participant_messages`,
-`message_metadata` and `suppressions`.
+Each row records a fact; it is inserted once and never changed. The status of a message follows from its
+events and receipts (the view `message_history`), so that their order of arrival does not matter. Triggers
+maintain the exceptions, in the transaction that inserts the facts: `message_states`, the columns by which
+conversations and dead letters are listed, `participant_messages`, `message_metadata` and `suppressions`. They
+also fill `notification_outbox`.
 """
 
 from datetime import datetime
@@ -163,6 +163,7 @@ class Message(Base):
             "id",
         ),
         Index("ix_messages_channel_direction_created_at", "channel", "direction", "created_at", "id"),
+        Index("ix_messages_conversation_id_created_at", "conversation_id", "created_at", "id"),
         Index(
             "ix_messages_reference",
             "reference",
@@ -275,12 +276,6 @@ class MessageEvent(Base):
             "provider",
             "provider_message_id",
             postgresql_where=text("provider_message_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_message_events_scheduled",
-            "next_attempt_at",
-            "message_id",
-            postgresql_where=text(f"status = '{Status.SCHEDULED}'"),
         ),
     )
 
@@ -436,3 +431,68 @@ class Suppression(Base):
     theirs: Mapped[str]
     state: Mapped[str]
     occurred_at: Mapped[datetime]
+
+
+class MessageState(Base):
+    """The decisive report on an outbound message: the one of its history that has the highest rank.
+
+    There is no row without the message.
+
+    Attributes:
+        created_at: that of the message, by which lists are ordered; a trigger sets it.
+    """
+
+    __tablename__ = "message_states"
+    __table_args__ = (
+        Index("ix_message_states_status", "status", "created_at", "message_id"),
+        Index(
+            "ix_message_states_provider",
+            "provider",
+            "created_at",
+            "message_id",
+            postgresql_where=text("provider IS NOT NULL"),
+        ),
+        Index(
+            "ix_message_states_error_code",
+            text("(error ->> 'code')"),
+            "created_at",
+            "message_id",
+            postgresql_where=text("(error ->> 'code') IS NOT NULL"),
+        ),
+        Index(
+            "ix_message_states_scheduled",
+            "next_attempt_at",
+            "message_id",
+            postgresql_where=text(f"status = '{Status.SCHEDULED}'"),
+        ),
+    )
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID]
+    source: Mapped[str]
+    status: Mapped[str]
+    generation: Mapped[int]
+    precedence: Mapped[int]
+    attempt: Mapped[int]
+    provider: Mapped[str | None]
+    provider_message_id: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    next_attempt_at: Mapped[datetime | None]
+    occurred_at: Mapped[datetime]
+    created_at: Mapped[datetime | None]
+
+
+class OutboxNotification(Base):
+    """A notification that is to be published; see `shared.notifications`.
+
+    Attributes:
+        cause: what happened; the notification's id is computed from it and from the type.
+        content: the other fields, with the spelling of our address (`our_spelling`) where its key is unknown.
+    """
+
+    __tablename__ = "notification_outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    type: Mapped[str]
+    cause: Mapped[str]
+    content: Mapped[dict[str, Any]]

@@ -4,12 +4,12 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, Field
-from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, select
 
 from shared.db import tables
-from shared.db.tables import DeadLetterResolution, MessageEvent
+from shared.db.tables import DeadLetterResolution
 from shared.db.views import message_history
-from shared.dead_letters import DeadLetter, Origin, Resolution
+from shared.dead_letters import DeadLetter, Origin
 from shared.message import DeliveryRequest
 from shared.status import Status
 
@@ -44,24 +44,6 @@ class DeadLetterResponse(DeadLetter):
     created_at: AwareDatetime
 
 
-def _was(resolution: Resolution) -> ColumnElement[bool]:
-    return exists().where(
-        DeadLetterResolution.dead_letter_id == _dead_letter.c.id,
-        DeadLetterResolution.resolution == resolution.value,
-    )
-
-
-_HAS_LATER_GENERATION = exists().where(
-    MessageEvent.message_id == _dead_letter.c.message_id, MessageEvent.generation > _dead_letter.c.generation
-)
-# A dead letter that was both replayed and discarded, perhaps with the NATS CLI, counts as replayed.
-DEAD_LETTER_STATE = case(
-    (or_(_was(Resolution.REPLAYED), _HAS_LATER_GENERATION), DeadLetterState.REPLAYED.value),
-    (_was(Resolution.DISCARDED), DeadLetterState.DISCARDED.value),
-    else_=DeadLetterState.OPEN.value,
-)
-
-
 _IS_SENT = exists().where(
     message_history.c.message_id == _dead_letter.c.message_id,
     message_history.c.status.in_([Status.SENT.value, Status.DELIVERED.value]),
@@ -88,14 +70,14 @@ def dead_letter_fields(row: Row[Any]) -> dict[str, Any]:
 def select_dead_letters(content: ColumnElement[Any] = _dead_letter.c.content) -> Select[Any]:
     """Select dead letters; `content` may leave out a part of the column of this name."""
     deciding = and_(
-        _resolution.c.dead_letter_id == _dead_letter.c.id, _resolution.c.resolution == DEAD_LETTER_STATE
+        _resolution.c.dead_letter_id == _dead_letter.c.id, _resolution.c.resolution == _dead_letter.c.state
     )
     return select(
         _dead_letter.c.id,
         content.label("content"),
         _dead_letter.c.message_id,
         _dead_letter.c.created_at,
-        DEAD_LETTER_STATE.label("state"),
+        _dead_letter.c.state,
         _IS_SENT.label("is_sent"),
         _resolution.c.resolved_by,
         _resolution.c.resolved_at,

@@ -134,7 +134,7 @@ async def test_hostile_content_executes_nothing_and_requests_nothing(stack: Stac
     assert not tab.errors
 
 
-async def test_only_the_conversations_in_view_are_rendered(stack: Stack, tab: Tab, database_url: str) -> None:
+async def test_only_the_conversations_in_view_are_rendered(tab: Tab, database_url: str) -> None:
     count = 10_000
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:

@@ -57,16 +57,16 @@ async def resolve_open(
     while progress.end is not None and progress.size < limit and clock() < started_at + _LAST_START:
         size = min(_CHUNK, limit - progress.size)
         try:
-            rows = await dead_letters.open(selected, progress.end, size + 1)
-            chunk = [show_dead_letter(row) for row in rows[:size]]
+            page = await dead_letters.open(selected, progress.end, size + 1)
+            chunk = [show_dead_letter(row) for row in page.rows[:size]]
             results = await _resolve_all(chunk, resolve, seconds=started_at + DEADLINE - clock())
             _record(progress, chunk, results)
         except UnavailableError:
             if not progress.size:
                 raise
             break
-        if len(rows) <= size:
-            progress.end = None
+        if len(page.rows) <= size:
+            progress.end = page.end and progress.end.advance(page.end.created_at, page.end.id)
     return progress
 
 

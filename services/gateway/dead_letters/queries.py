@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    literal,
-    tuple_,
-)
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.dead_letters.schemas import (
@@ -20,21 +16,15 @@ from services.gateway.dead_letters.schemas import (
     DeadLetterWithHistory,
 )
 from services.gateway.messages.queries import history
+from shared.db.keyset import Filter, Keyset, Place, Rows, read_page
 from shared.db.reader import Reader
-from shared.db.tables import DeadLetter, DeadLetterResolution
-from shared.resources.dead_letters import (
-    DEAD_LETTER_STATE,
-    DeadLetterState,
-    dead_letter_fields,
-    select_dead_letters,
-)
+from shared.db.tables import DeadLetter
+from shared.resources.dead_letters import DeadLetterState, dead_letter_fields, select_dead_letters
 
 _dead_letter = DeadLetter.__table__
-_resolution = DeadLetterResolution.__table__.alias("resolution")
-
 _WITHOUT_BODY = _dead_letter.c.content.op("-")("payload_zlib")
 
-_PLACE = (_dead_letter.c.created_at, _dead_letter.c.id)
+_ORDER = ("created_at", "id")
 
 
 class DeadLetterQueries:
@@ -55,41 +45,53 @@ class DeadLetterQueries:
 
         return await self._reader.read(query)
 
-    async def list(
-        self, selected: DeadLetterFilter, cursor: DeadLetterCursor | None, limit: int
-    ) -> Sequence[Row[Any]]:
+    async def list(self, selected: DeadLetterFilter, cursor: DeadLetterCursor | None, limit: int) -> Rows:
         """Return dead letters, newest first, without the long bodies of webhooks."""
-        statement = select_dead_letters(_WITHOUT_BODY).where(*_conditions(selected))
-        if cursor is not None:
-            statement = statement.where(tuple_(*_PLACE) < _place_of(cursor))
-        return await self._all(statement.order_by(*(column.desc() for column in _PLACE)).limit(limit))
+        keyset = Keyset(_ranges(selected), _ORDER, _place(cursor))
+        return await self._read(selected, keyset, limit, select_dead_letters(_WITHOUT_BODY))
 
-    async def open(self, selected: DeadLetterFilter, cursor: BulkCursor, limit: int) -> Sequence[Row[Any]]:
+    async def open(self, selected: DeadLetterFilter, cursor: BulkCursor, limit: int) -> Rows:
         """Return open dead letters, oldest first."""
-        conditions = _conditions(replace(selected, state=DeadLetterState.OPEN))
-        statement = select_dead_letters().where(*conditions, _dead_letter.c.created_at <= cursor.until)
-        if cursor.after is not None:
-            statement = statement.where(tuple_(*_PLACE) > _place_of(cursor.after))
-        return await self._all(statement.order_by(*_PLACE).limit(limit))
+        selected = replace(selected, state=DeadLetterState.OPEN)
+        ranges = [rows.where(_dead_letter.c.created_at <= cursor.until) for rows in _ranges(selected)]
+        after = _place(cursor.after)
+        keyset = Keyset(ranges, _ORDER, after, is_ascending=True)
+        return await self._read(selected, keyset, limit, select_dead_letters())
 
-    async def _all(self, statement: Any) -> Sequence[Row[Any]]:  # noqa: ANN401 - a SELECT
-        async def query(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
-            return rows
+    async def _read(
+        self, selected: DeadLetterFilter, keyset: Keyset, limit: int, details: Select[Any]
+    ) -> Rows:
+        key = _dead_letter.c.id
+
+        async def query(connection: AsyncConnection) -> Rows:
+            return await read_page(connection, keyset, details, key, limit, _filter(selected))
 
         return await self._reader.read(query)
 
 
-def _conditions(selected: DeadLetterFilter) -> list[ColumnElement[bool]]:
-    columns: list[tuple[ColumnElement[Any], object]] = [
-        (_dead_letter.c.direction, selected.direction and selected.direction.value),
-        (_dead_letter.c.channel, selected.channel and selected.channel.value),
-        (_dead_letter.c.reason, selected.reason),
-        (_dead_letter.c.message_id, selected.message_id),
-        (DEAD_LETTER_STATE, selected.state and selected.state.value),
+def _ranges(selected: DeadLetterFilter) -> Sequence[Select[Any]]:
+    """Return the dead letters of a message, or those of each state, of one reason if that is selected."""
+    rows = select(_dead_letter.c.created_at, _dead_letter.c.id)
+    if selected.reason is not None:
+        rows = rows.where(_dead_letter.c.reason == selected.reason)
+    if selected.message_id is not None:
+        rows = rows.where(_dead_letter.c.message_id == selected.message_id)
+    return [
+        rows.where(_dead_letter.c.state == state.value)
+        for state in DeadLetterState
+        if selected.state in (None, state)
     ]
-    return [column == value for column, value in columns if value is not None]
 
 
-def _place_of(cursor: DeadLetterCursor) -> ColumnElement[Any]:
-    return tuple_(literal(cursor.created_at), literal(cursor.id))
+def _filter(selected: DeadLetterFilter) -> Filter:
+    """Return the conditions that the ranges do not cover."""
+    columns: list[tuple[ColumnElement[Any], StrEnum | None]] = [
+        (_dead_letter.c.direction, selected.direction),
+        (_dead_letter.c.channel, selected.channel),
+    ]
+    conditions = [column == value.value for column, value in columns if value is not None]
+    return Filter(_dead_letter, _dead_letter.c.id, conditions)
+
+
+def _place(cursor: DeadLetterCursor | None) -> Place | None:
+    return (cursor.created_at, cursor.id) if cursor else None

@@ -39,8 +39,8 @@ async def list_dead_letters(
 ) -> Page[DeadLetterResponse]:
     listing = ("dead-letters", parameters.selected)
     cursor = decode_cursor(parameters.cursor, DeadLetterCursor, *listing)
-    rows = await dead_letters.list(parameters.selected, cursor, parameters.limit + 1)
-    return page_of(rows, parameters, show_dead_letter, DeadLetterCursor.of, *listing)
+    page = await dead_letters.list(parameters.selected, cursor, parameters.limit + 1)
+    return page_of(page.rows, parameters, show_dead_letter, DeadLetterCursor.of, *listing, end=page.end)
 
 
 # The fixed paths come first, or the path with an id would answer requests with other methods.

@@ -73,6 +73,15 @@ class ProblemError(HTTPException):
         self.faults = faults
         self.reason = reason or code
 
+    @property
+    def document(self) -> "Problem":
+        """The problem document, for a part of a response."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        errors = [asdict(fault) for fault in self.faults]
+        return Problem.model_validate(
+            problem_document(self.status_code, self.code, self.detail, request_id, errors)
+        )
+
 
 class UnauthorizedError(ProblemError):
     def __init__(self, detail: str, *, challenge: str, reason: str | None = None) -> None:

@@ -32,7 +32,8 @@ class FastRoute(APIRoute):
     everything else that the gateway does in such a request. It also passes no validation context, which phone
     numbers in national form need, and reads the body before it authenticates the caller.
 
-    In return, a dependency must be a coroutine function of the request alone, and cannot be overridden. One
+    In return, a dependency must be a coroutine function of the request alone, or of parameters of the path,
+    which are texts, and cannot be overridden. One
     that is added where a router is included does not apply: it has to be a parameter of the handler or of
     the route.
     """
@@ -80,23 +81,29 @@ class FastRoute(APIRoute):
 
 
 def _require_simple(dependency: Dependant) -> None:
-    """Check that a dependency needs only the request.
+    """Check that a dependency needs only the request, or parameters of its path.
 
     Raises:
         TypeError: it does not.
     """
     # Header parameters only document what the dependency reads from the request.
     others = (
-        *(dependency.path_params, dependency.query_params, dependency.cookie_params, dependency.body_params),
+        *(dependency.query_params, dependency.cookie_params, dependency.body_params),
         dependency.dependencies,
     )
-    if any(others) or not dependency.request_param_name:
+    if any(others) or bool(dependency.request_param_name) is bool(dependency.path_params):
         raise TypeError(f"{dependency.call} needs more than the request, so FastRoute cannot call it")
 
 
 def _call_of(dependant: Dependant) -> Callable[[Request], Awaitable[Any]]:
-    assert dependant.call is not None  # noqa: S101 - for mypy
-    return dependant.call
+    call = dependant.call
+    assert call is not None  # noqa: S101 - for mypy
+    names = [parameter.name for parameter in dependant.path_params]
+
+    async def call_with_path(request: Request) -> Any:  # noqa: ANN401 - the result of the dependency
+        return await call(**{name: request.path_params[name] for name in names})
+
+    return call_with_path if names else call
 
 
 async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
@@ -108,7 +115,7 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
     """
     body = await read_body(request)
     if len(body) > _LARGE:
-        _require_few_parts(body)
+        _require_few_parts(body, model)
     context = context_of(request.app.state.default_region)
     try:
         return model.model_validate_json(body, context=context)
@@ -116,19 +123,24 @@ async def _validated(request: Request, model: type[BaseModel]) -> BaseModel:
         return _validated_in_steps(body, model, context)
 
 
-def _require_few_parts(body: bytes) -> None:
+def _require_few_parts(body: bytes, model: type[BaseModel]) -> None:
     """Refuse thousands of fields or elements, for each of which the validation would report a fault."""
     try:
         value = from_json(body)
     except ValueError:
         return  # the validation reports it
-    if not isinstance(value, dict):
-        return
-    if len(value) > _MAX_PARTS:
-        raise InvalidRequestError(Fault("body", f"has more than {_MAX_PARTS} fields"))
+    if isinstance(value, dict) and (fault := fault_of_parts(value, getattr(model, "max_parts", _MAX_PARTS))):
+        raise InvalidRequestError(fault)
+
+
+def fault_of_parts(value: dict[str, Any], max_parts: int = _MAX_PARTS) -> Fault | None:
+    """Return the fault of an object that has more fields, or elements in one of them, than any valid one."""
+    if len(value) > max_parts:
+        return Fault("body", f"has more than {max_parts} fields")
     for name, field in value.items():
-        if isinstance(field, list | dict) and len(field) > _MAX_PARTS:
-            raise InvalidRequestError(Fault(name[:_MAX_PARTS], f"has more than {_MAX_PARTS} elements"))
+        if isinstance(field, list | dict) and len(field) > max_parts:
+            return Fault(name[:_MAX_PARTS], f"has more than {max_parts} elements")
+    return None
 
 
 def _validated_in_steps(body: bytes, model: type[BaseModel], context: dict[str, str]) -> BaseModel:

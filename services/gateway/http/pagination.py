@@ -72,6 +72,7 @@ def page_of(
     show: Callable[[Row], Item],
     cursor_of: Callable[[Row], Cursor],
     *listing: object,
+    end: Row | None = None,
 ) -> Page[Item]:
     """Return a page.
 
@@ -81,10 +82,11 @@ def page_of(
         show: turns a row into an item.
         cursor_of: returns the position of a row.
         listing: the name of the list, and the filters that were requested.
+        end: the position at which the list continues if there are no more rows, but it may have more.
     """
     shown = rows[: page.limit]
-    has_more = len(rows) > page.limit
-    next_cursor = encode_cursor(cursor_of(shown[-1]), *listing) if has_more else None
+    last = shown[-1] if len(rows) > page.limit else end
+    next_cursor = encode_cursor(cursor_of(last), *listing) if last is not None else None
     return Page[Any](items=[show(row) for row in shown], next_cursor=next_cursor)
 
 

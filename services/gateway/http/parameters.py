@@ -40,8 +40,10 @@ async def refuse_unknown_parameters(request: Request) -> None:
     if not request.scope["query_string"]:
         return
     route: APIRoute = request.scope["route"]
-    unknown = request.query_params.keys() - {*_names_in(route.dependant)}
-    if unknown:
+    known = {*_names_in(route.dependant)}
+    objects = {*_objects_in(route)}
+    names = request.query_params.keys() - known
+    if unknown := {name for name in names if name.partition("[")[0] not in objects}:
         faults = [Fault(name[:_MAX_NAME], "is not a parameter of this request") for name in sorted(unknown)]
         raise InvalidRequestError(*faults[:_MAX_FAULTS])
 
@@ -57,12 +59,34 @@ def _names_in(dependant: Dependant) -> Iterator[str]:
         yield from _names_in(dependency)
 
 
+def _objects_in(route: APIRoute) -> Iterator[str]:
+    """Return the names of parameters that are objects, such as `metadata[order]`."""
+    for parameter in (route.openapi_extra or {}).get("parameters", ()):
+        if parameter.get("style") == "deepObject":
+            yield parameter["name"]
+
+
 def parse_uuid(text: str) -> UUID | None:
     """Return the id in a path, or None if the text is not an id."""
     try:
         return UUID(text)
     except ValueError:
         return None
+
+
+MAX_BIGINT = 2**63 - 1
+
+ConversationReference = int | UUID
+"""The id or the key of a conversation."""
+
+
+def parse_conversation(text: str) -> ConversationReference | None:
+    """Return the id or the key of a conversation, or None if the text is neither."""
+    if text.isascii() and text.isdecimal():
+        # Python refuses to parse thousands of digits, and PostgreSQL has no integers above this one.
+        number = int(text) if len(text) <= len(str(MAX_BIGINT)) else 0
+        return number if 1 <= number <= MAX_BIGINT else None
+    return parse_uuid(text)
 
 
 def parse_address(text: str, name: str, *, default_region: str) -> tuple[Channel, str]:

@@ -8,7 +8,7 @@ streams recognise the repetition. After a day, the key is forgotten, and a reque
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Generic, TypeVar
 
 import orjson
 import structlog
@@ -16,7 +16,6 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 
 from services.gateway.http.errors import ConflictError, InvalidRequestError
-from services.gateway.messages.schemas import SendRequest
 from shared.addresses import Address
 from shared.bus.key_value import KeyValueStore, RevisionConflictError, UnreadableValueError
 from shared.bus.topology import KEY_RETENTION
@@ -82,7 +81,7 @@ def _invalid(detail: str) -> InvalidRequestError:
     return InvalidRequestError(Fault(HEADER, detail))
 
 
-def fingerprint(body: SendRequest) -> str:
+def fingerprint(body: BaseModel) -> str:
     """Return a digest of the fields that are set in a request, which distinguishes different requests.
 
     Fields that are absent, null or empty do not count, so that a field which a later release adds does not
@@ -101,45 +100,54 @@ def _encode(value: object) -> orjson.Fragment:
     return orjson.Fragment(orjson.dumps(fields))
 
 
-class StoredRequest(BaseModel):
+class RequestRecord(BaseModel):
+    """The record of a request, with everything that it publishes."""
+
     fingerprint: str
+
+
+class StoredRequest(RequestRecord):
     event: Event[DeliveryRequest]
 
 
+Stored = TypeVar("Stored", bound=RequestRecord)
+
+
 @dataclass(frozen=True, slots=True)
-class IdempotencyStore:
+class IdempotencyStore(Generic[Stored]):
     """The requests with an idempotency key that were accepted within the last day."""
 
-    requests: KeyValueStore[StoredRequest]
+    requests: KeyValueStore[Stored]
 
-    async def claim(
-        self, id_: RequestId, event: Event[DeliveryRequest], digest: str
-    ) -> Event[DeliveryRequest]:
-        """Return the event of the first request with this key: this one, unless there was one before.
+    async def claim(self, id_: RequestId, request: Stored) -> Stored:
+        """Return the record of the first request with this key: this one, unless there was one before.
 
         Args:
             id_: the id of the request, from its client and key.
-            event: the event that the request is about to publish.
-            digest: the fingerprint of the request.
+            request: the record.
 
         Raises:
             InvalidRequestError: the key was used for a different request.
             ConflictError: the record of the first request cannot be read.
             BusUnavailableError: NATS does not answer.
         """
-        request = StoredRequest(fingerprint=digest, event=event)
         try:
             await self.requests.put(str(id_), request, after=None, ttl=KEY_RETENTION)
         except RevisionConflictError:
-            first = await self.find(id_, digest)
+            first = await self.find(id_, request.fingerprint)
             if first is None:
                 # A replica of the bucket that lags behind its leader.
                 raise BusUnavailableError("the idempotency record cannot be read yet") from None
             return first
-        return event
+        return request
 
-    async def find(self, id_: RequestId, digest: str) -> Event[DeliveryRequest] | None:
-        """Return the event of the first request with the key, or None; raise the same errors as `claim`."""
+    async def find(self, id_: RequestId, digest: str) -> Stored | None:
+        """Return the record of the first request with the key, or None; raise the same errors as `claim`.
+
+        Args:
+            id_: the id of the request.
+            digest: the fingerprint that it must have.
+        """
         try:
             found = await self.requests.get(str(id_))
         except UnreadableValueError as exc:
@@ -149,4 +157,4 @@ class IdempotencyStore:
             return None
         if found.value.fingerprint != digest:
             raise _invalid("was used for a different request")
-        return found.value.event
+        return found.value

@@ -5,14 +5,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, exists, literal, select, tuple_
+from sqlalchemy import Row, Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 
-from services.gateway.messages.schemas import HistoryEntry, MessageCursor, MessageWithHistory, ScheduledCursor
+from services.gateway.messages.listing import list_newest
+from services.gateway.messages.schemas import (
+    HistoryEntry,
+    MessageCursor,
+    MessageFilter,
+    MessageWithHistory,
+    NewestCursor,
+    ScheduledCursor,
+)
 from shared.channels import Channel
+from shared.db.keyset import Rows
 from shared.db.reader import Reader
-from shared.db.tables import Message, MessageEvent
+from shared.db.tables import Message, MessageState
 from shared.db.views import message_history
 from shared.resources.messages import MESSAGE_WITH_CONVERSATION, place_of, select_messages
 from shared.status import Status
@@ -20,6 +28,10 @@ from shared.status import Status
 Statement = Select[Any]
 
 _message = Message.__table__
+_state = MessageState.__table__
+
+# As a literal, since the index contains only these rows.
+_SCHEDULED = literal(Status.SCHEDULED.value, literal_execute=True)
 
 
 class MessageQueries:
@@ -43,6 +55,10 @@ class MessageQueries:
             return MessageWithHistory.model_validate({**found, "history": await history(connection, id_)})
 
         return await self._reader.read(query)
+
+    async def newest(self, selected: MessageFilter, cursor: NewestCursor | None, limit: int) -> Rows:
+        """Return messages, newest first."""
+        return await self._reader.read(lambda connection: list_newest(connection, selected, cursor, limit))
 
     async def scheduled(
         self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int
@@ -82,30 +98,16 @@ def messages_of(conversation_id: int, cursor: MessageCursor | None, limit: int) 
 def scheduled_messages(
     channel: Channel | None, since: datetime, cursor: ScheduledCursor | None, limit: int
 ) -> Statement:
-    """Select messages that are due after `since`, soonest first.
-
-    Their status comes from the report `scheduled` unless another one takes precedence. Receipts need not be
-    considered, since they are about messages that were `sent`. An index has these reports in the order of
-    their due times.
-    """
-    report, other = aliased(MessageEvent), aliased(MessageEvent)
-    counts_instead = tuple_(other.generation, other.precedence, other.attempt) > tuple_(
-        report.generation, report.precedence, report.attempt
+    """Select messages that are due after `since`, soonest first."""
+    waiting = select(_state.c.message_id, _state.c.next_attempt_at.label("due")).where(
+        _state.c.status == _SCHEDULED, _state.c.next_attempt_at > since
     )
-    waiting = (
-        select(report.message_id, report.next_attempt_at.label("due"))
-        .where(report.status == Status.SCHEDULED.value, report.next_attempt_at > since)
-        .where(~exists().where(other.message_id == report.message_id, counts_instead))
-        .order_by(report.next_attempt_at, report.message_id)
-        .limit(limit)
-    )
-    waiting = waiting.join(Message, Message.id == report.message_id)
     if channel is not None:
-        types = [type_.value for type_ in channel.rules.types]
-        waiting = waiting.where(Message.type.in_(types))
+        waiting = waiting.join(_message, _message.c.id == _state.c.message_id)
+        waiting = waiting.where(_message.c.channel == channel.value)
     if cursor is not None:
-        place = tuple_(report.next_attempt_at, report.message_id)
+        place = tuple_(_state.c.next_attempt_at, _state.c.message_id)
         waiting = waiting.where(place > tuple_(literal(cursor.due), literal(cursor.id)))
-    page = waiting.subquery("waiting")
+    page = waiting.order_by(_state.c.next_attempt_at, _state.c.message_id).limit(limit).subquery("waiting")
     source = MESSAGE_WITH_CONVERSATION.join(page, page.c.message_id == _message.c.id)
     return select_messages(source=source).add_columns(page.c.due).order_by(page.c.due, page.c.message_id)

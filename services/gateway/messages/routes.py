@@ -1,25 +1,48 @@
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from services.gateway.dependencies import CancellationServiceDep, Messages, MessageServiceDep, Trace
+from services.gateway.dependencies import (
+    BatchServiceDep,
+    CancellationServiceDep,
+    DefaultRegion,
+    Messages,
+    MessageServiceDep,
+    Trace,
+)
 from services.gateway.http.auth import Caller
 from services.gateway.http.deadline import deadline
-from services.gateway.http.errors import NotFoundError, problems
+from services.gateway.http.errors import InvalidRequestError, NotFoundError, Problem, problems
 from services.gateway.http.fast_route import FastRoute
+from services.gateway.http.limits import BodyRule
 from services.gateway.http.pagination import Page, decode_cursor, page_of
-from services.gateway.http.parameters import parse_uuid, refuse_unknown_parameters
-from services.gateway.messages.idempotency import REPLAYED_HEADER, IdempotencyKey
+from services.gateway.http.parameters import (
+    parse_address,
+    parse_conversation,
+    parse_uuid,
+    refuse_unknown_parameters,
+)
+from services.gateway.messages.batch import MAX_BATCH_BODY, Result
+from services.gateway.messages.idempotency import IdempotencyKey
+from services.gateway.messages.responses import accepted_response
 from services.gateway.messages.schemas import (
+    BatchItem,
+    BatchRequest,
+    BatchResponse,
     EmailRequest,
+    MessageFilter,
+    MessageParameters,
+    MessageQuery,
     MessageWithHistory,
+    NewestCursor,
     ScheduledCursor,
-    ScheduledParameters,
     SmsRequest,
 )
-from services.gateway.messages.service import Accepted
 from shared.events import accepted_status
 from shared.resources.messages import MessageResponse, show_message
+from shared.status import Status
+from shared.validation import Fault
 
 router = APIRouter(prefix="/api/messages", tags=["messages"])
 sending_router = APIRouter(
@@ -28,6 +51,19 @@ sending_router = APIRouter(
     route_class=FastRoute,
     dependencies=[Depends(refuse_unknown_parameters)],  # FastRoute sees none of those of the application
 )
+
+BODY_RULES = {"/api/messages/batch": BodyRule(max_size=MAX_BATCH_BODY)}
+"""The rules for bodies that differ from the default, by path."""
+
+_METADATA = re.compile(r"metadata\[(.+)\]")
+_METADATA_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "description": "Texts that the metadata contains, such as `metadata[order]=17`",
+    "style": "deepObject",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 
 _SEND_RESPONSES = {
     202: {
@@ -57,7 +93,7 @@ async def send_sms(
     idempotency_key: IdempotencyKey,
 ) -> MessageResponse:
     accepted = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
-    return _respond(accepted, response)
+    return accepted_response(accepted, response)
 
 
 @sending_router.post("/email", summary="Send an e-mail", status_code=202, responses=_SEND_RESPONSES)
@@ -70,24 +106,99 @@ async def send_email(
     idempotency_key: IdempotencyKey,
 ) -> MessageResponse:
     accepted = await sender.send(body, caller=caller, idempotency_key=idempotency_key, trace=trace)
-    return _respond(accepted, response)
+    return accepted_response(accepted, response)
 
 
-def _respond(accepted: Accepted, response: Response) -> MessageResponse:
-    message = accepted.event.data.message
-    response.headers["Location"] = f"/api/messages/{message.id}"
-    if accepted.is_replayed:
-        response.headers[REPLAYED_HEADER] = "true"
-    return MessageResponse.of(message, accepted_status(accepted.event))
+@sending_router.post(
+    "/batch",
+    summary="Send up to 500 messages",
+    status_code=202,
+    responses=problems(400, 401, 413, 415, 422, 503),
+)
+async def send_batch(
+    body: BatchRequest,
+    caller: Caller,
+    batches: BatchServiceDep,
+    default_region: DefaultRegion,
+    trace: Trace,
+    idempotency_key: IdempotencyKey,
+) -> BatchResponse:
+    """Send SMS, MMS and e-mails, which are all accepted at once, except those that are refused.
+
+    A request with the same `Idempotency-Key` gets the same response.
+    """
+    results = await batches.send(
+        body.messages,
+        caller=caller,
+        default_region=default_region,
+        idempotency_key=idempotency_key,
+        trace=trace,
+    )
+    return BatchResponse(items=list(map(_batch_item, results)))
 
 
-@router.get("", summary="List scheduled messages, soonest first", responses=problems(401, 422, 503))
-async def list_messages(parameters: ScheduledParameters, messages: Messages) -> Page[MessageResponse]:
-    """An overdue message is listed until it expires."""
+def _batch_item(result: Result) -> BatchItem:
+    if isinstance(result, Problem):
+        return BatchItem(message=None, problem=result)
+    message = MessageResponse.of(result.data.message, accepted_status(result))
+    return BatchItem(message=message, problem=None)
+
+
+async def _metadata(request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the keys and the values of parameters such as `metadata[order]=17`."""
+    names = ((name, _METADATA.fullmatch(name)) for name in request.query_params)
+    return tuple(sorted((match[1], request.query_params[name]) for name, match in names if match))
+
+
+@router.get(
+    "",
+    summary="List messages, newest first",
+    responses=problems(401, 422, 503),
+    openapi_extra={"parameters": [_METADATA_PARAMETER]},
+)
+async def list_messages(
+    parameters: MessageParameters,
+    metadata: Annotated[tuple[tuple[str, str], ...], Depends(_metadata)],
+    messages: Messages,
+    default_region: DefaultRegion,
+) -> Page[MessageResponse]:
+    """List the messages that meet all conditions.
+
+    With several conditions, a page may have fewer items than `limit`, or none, although there are more:
+    continue until `next_cursor` is null. With `status=scheduled`, the soonest message comes first, an overdue
+    one is listed until it expires, and the only other filter is `channel`.
+    """
+    selected = _selected(parameters, metadata, default_region)
+    if selected.status is Status.SCHEDULED:
+        return await _list_scheduled(parameters, selected, messages)
+    listing = ("messages", selected)
+    cursor = decode_cursor(parameters.cursor, NewestCursor, *listing)
+    page = await messages.newest(selected, cursor, parameters.limit + 1)
+    return page_of(page.rows, parameters, show_message, NewestCursor.of, *listing, end=page.end)
+
+
+async def _list_scheduled(
+    parameters: MessageQuery, selected: MessageFilter, messages: Messages
+) -> Page[MessageResponse]:
+    if selected != MessageFilter(status=selected.status, channel=selected.channel):
+        raise InvalidRequestError(Fault("status", "scheduled can only be combined with channel"))
     listing = ("messages", parameters.status, parameters.channel)
     cursor = decode_cursor(parameters.cursor, ScheduledCursor, *listing)
     rows = await messages.scheduled(parameters.channel, cursor, parameters.limit + 1)
     return page_of(rows, parameters, show_message, ScheduledCursor.of, *listing)
+
+
+def _selected(
+    parameters: MessageQuery, metadata: tuple[tuple[str, str], ...], default_region: str
+) -> MessageFilter:
+    given = parameters.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
+    if parameters.address is not None:
+        _, given["address"] = parse_address(parameters.address, "address", default_region=default_region)
+    if parameters.conversation is not None:
+        given["conversation"] = parse_conversation(parameters.conversation)
+        if given["conversation"] is None:
+            raise InvalidRequestError(Fault("conversation", "is neither an id nor a key of a conversation"))
+    return MessageFilter(**given, metadata=metadata)
 
 
 async def _find(id: str, messages: Messages) -> MessageWithHistory:  # noqa: A002 - the name in the path

@@ -1,7 +1,9 @@
 """The bodies of requests and responses for messages."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from fastapi import Query
@@ -11,19 +13,25 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainSerializer,
+    SkipValidation,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from services.gateway.http.errors import Problem
 from services.gateway.http.pagination import Cursor, PageParameters
-from shared.addresses import Address
-from shared.channels import Channel, MessageType
+from services.gateway.http.parameters import ADDRESS_SCHEMA
+from shared.addresses import MAX_ADDRESS_LENGTH, Address
+from shared.channels import Channel, Direction, MessageType
 from shared.message import BodyType, Priority
 from shared.phone_numbers import is_sender_id
 from shared.resources.messages import ErrorResponse, MessageResponse
 from shared.status import Status
+from shared.text import LINE_PATTERN
 from shared.validation import (
+    MAX_REFERENCE,
     Attachments,
     Email,
     Metadata,
@@ -41,8 +49,16 @@ _MAX_COPIES = 50
 _BODY = "The text. It may be missing or empty only if there are attachments"
 _ATTACHMENTS = "The URLs of files, which are fetched when the message is sent"
 
+MAX_BATCH = 500
+"""Messages. An atomic batch of NATS has at most 1,000."""
 
-MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
+_NAME = "^[a-z0-9_]*$"
+
+
+MailAddresses = Annotated[
+    list[Annotated[Email, PlainSerializer(lambda address: address.mailbox, str, when_used="json")]],
+    Field(max_length=_MAX_COPIES),
+]
 
 
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
@@ -51,15 +67,17 @@ def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
     return ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra={"examples": shown})
 
 
-class SendRequest(BaseModel):
-    """The fields of all requests to send; subclasses narrow the addresses, the type and the body.
-
-    A field with the name of a field of `Message` becomes that field.
-    """
-
+class Addressed(BaseModel):
     from_: Address
     to: Address | list[Address]
     type: str
+
+
+class Content(BaseModel):
+    """The content of a message of any channel, and how it is sent.
+
+    A field with the name of a field of `Message` becomes that field.
+    """
 
     body: Text | None = Field(default=None, description=_BODY)
     attachments: Attachments | None = Field(default=None, description=_ATTACHMENTS)
@@ -75,7 +93,6 @@ class SendRequest(BaseModel):
         description="Transactional messages, the default, do not wait for bulk ones. Within a conversation, "
         "messages of the same priority are sent in order",
     )
-
     reference: Reference | None = Field(
         default=None,
         description="Your own id for the message, such as that of an order; it need not be unique",
@@ -89,6 +106,10 @@ class SendRequest(BaseModel):
         if not self.attachments and not re.search(r"\S", self.body or ""):
             raise ValueError("is empty, and there are no attachments")
         return self
+
+
+class SendRequest(Content, Addressed):
+    """The fields of all requests to send; subclasses narrow the addresses, the type and the body."""
 
 
 class SmsRequest(SendRequest):
@@ -155,32 +176,7 @@ def _is_from_sender_id(info: ValidationInfo) -> bool:
     return "from_" in info.data and is_sender_id(info.data["from_"])
 
 
-class EmailRequest(SendRequest):
-    """An e-mail to send; its body may be HTML. Addresses may have display names, in any script."""
-
-    model_config = _documented(
-        {
-            "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
-            "to": "contact@gmail.com",
-            "subject": "Greetings",
-            "body": "<p>Hello!</p>",
-            "attachments": [],
-        },
-        {
-            "from": "Casey's Garage <office@example.com>",
-            "to": "李雷 <lilei@example.org>",
-            "cc": ["Ann <ann@example.com>"],
-            "reply_to": ["bookings@example.com"],
-            "subject": "Your appointment",
-            "body": "<p>Is <b>nine</b> convenient?</p>",
-            "body_type": "html",
-            "text": "Is nine convenient?",
-        },
-    )
-
-    from_: Email = Field(alias="from")
-    to: Email
-    type: Literal["email"] = "email"
+class EmailContent(Content):
     subject: Subject | None = Field(
         default=None, description="An e-mail that answers one has the subject `Re: …` by default"
     )
@@ -217,6 +213,69 @@ class EmailRequest(SendRequest):
         return [*reversed(distinct.values())]
 
 
+class EmailRequest(EmailContent, SendRequest):
+    """An e-mail to send; its body may be HTML. Addresses may have display names, in any script."""
+
+    model_config = _documented(
+        {
+            "from": "[user@usehatchapp.com](mailto:user@usehatchapp.com)",
+            "to": "contact@gmail.com",
+            "subject": "Greetings",
+            "body": "<p>Hello!</p>",
+            "attachments": [],
+        },
+        {
+            "from": "Casey's Garage <office@example.com>",
+            "to": "李雷 <lilei@example.org>",
+            "cc": ["Ann <ann@example.com>"],
+            "reply_to": ["bookings@example.com"],
+            "subject": "Your appointment",
+            "body": "<p>Is <b>nine</b> convenient?</p>",
+            "body_type": "html",
+            "text": "Is nine convenient?",
+        },
+    )
+
+    from_: Email = Field(alias="from")
+    to: Email
+    type: Literal["email"] = "email"
+
+
+class ReplyRequest(EmailContent):
+    """A reply into a conversation; most fields are only for e-mails."""
+
+    model_config = _documented({"body": "See you tomorrow!"})
+
+
+def _name_alternatives(schema: dict[str, Any]) -> None:
+    items = schema["properties"]["messages"]["items"]
+    items["oneOf"] = items.pop("anyOf")
+
+
+class BatchRequest(BaseModel):
+    """Messages to send, each of which is validated, and accepted or refused, by itself."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", json_schema_extra=_name_alternatives)
+    max_parts: ClassVar[int] = MAX_BATCH
+
+    messages: list[SkipValidation[SmsRequest | EmailRequest]] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description="Messages of any channel; those without a `priority` are `bulk`",
+    )
+
+
+class BatchItem(BaseModel):
+    """The result for a message: either of the two is null."""
+
+    message: MessageResponse | None = Field(description="The message, if it was accepted")
+    problem: Problem | None = Field(description="The reason why it was refused", examples=[None])
+
+
+class BatchResponse(BaseModel):
+    items: list[BatchItem] = Field(description="The results in the order of the request")
+
+
 class HistoryEntry(BaseModel):
     """A report on a message."""
 
@@ -235,14 +294,73 @@ class MessageWithHistory(MessageResponse):
     history: list[HistoryEntry] = Field(description="The reports on the message, attempt by attempt")
 
 
-class ScheduledQuery(PageParameters):
-    """Filters of the scheduled messages."""
+class MessageQuery(PageParameters):
+    """Filters of the messages, apart from those by metadata."""
 
-    status: Literal["scheduled"]
+    status: Status | None = Field(default=None, description="`scheduled` sorts by time, soonest first")
+    direction: Direction | None = None
     channel: Channel | None = None
+    address: str | None = Field(
+        default=None,
+        max_length=MAX_ADDRESS_LENGTH,
+        description="The phone number or e-mail address of the sender or of the recipient",
+        json_schema_extra=ADDRESS_SCHEMA,
+        examples=["+18045551234"],
+    )
+    conversation: str | None = Field(
+        default=None, max_length=36, description="Id or key of a conversation", examples=["1"]
+    )
+    provider: str | None = Field(default=None, max_length=64, pattern=_NAME, examples=["twilio"])
+    error_code: str | None = Field(
+        default=None,
+        max_length=64,
+        pattern=LINE_PATTERN,
+        description="Code of the error of the latest attempt",
+        examples=["30003"],
+    )
+    reference: str | None = Field(
+        default=None,
+        max_length=MAX_REFERENCE,
+        pattern=LINE_PATTERN,
+        description="The sender's own id for the message",
+        examples=["order-17"],
+    )
+    created_since: Moment | None = Field(default=None, description="Accepted at or after this time")
+    created_before: Moment | None = Field(default=None, description="Accepted before this time")
 
 
-ScheduledParameters = Annotated[ScheduledQuery, Query()]
+MessageParameters = Annotated[MessageQuery, Query()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFilter:
+    """The conditions of a list of messages.
+
+    Attributes:
+        address: the key of an address.
+        metadata: keys and values that the metadata contains.
+    """
+
+    status: Status | None = None
+    direction: Direction | None = None
+    channel: Channel | None = None
+    address: str | None = None
+    conversation: int | UUID | None = None
+    provider: str | None = None
+    error_code: str | None = None
+    reference: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    created_since: datetime | None = None
+    created_before: datetime | None = None
+
+
+class NewestCursor(Cursor):
+    created_at: AwareDatetime
+    id: UUID
+
+    @classmethod
+    def of(cls, row: Any) -> Self:  # noqa: ANN401 - a row
+        return cls(created_at=row.created_at, id=row.id)
 
 
 class MessageCursor(Cursor):

@@ -1,6 +1,6 @@
 """Accepts messages for sending. Once `send` has returned, the message is stored in a stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -15,7 +15,7 @@ from services.gateway.http.errors import (
     ProblemError,
     RecipientOptedOutError,
 )
-from services.gateway.messages.idempotency import IdempotencyStore, fingerprint
+from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest, fingerprint
 from services.gateway.messages.schemas import SendRequest
 from shared.bus.key_value import KeyValueStore, UnreadableValueError
 from shared.bus.publisher import Outgoing, Publisher
@@ -27,6 +27,7 @@ from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, IncomingMessage, Message, Priority
 from shared.observability import tracing
 from shared.observability.metrics import ACCEPTED, SUPPRESSED
+from shared.suppressions import SuppressionChange
 from shared.text import fit_references, message_id_of
 from shared.validation import MAX_SUBJECT, Fault
 
@@ -60,7 +61,7 @@ class MessageService:
     """
 
     publisher: Publisher
-    idempotency: IdempotencyStore
+    idempotency: IdempotencyStore[StoredRequest]
     suppressions: SuppressionList
     received: KeyValueStore[Event[IncomingMessage]]
     validity: timedelta
@@ -68,7 +69,13 @@ class MessageService:
     clock: Callable[[], datetime]
 
     async def send(
-        self, body: SendRequest, *, caller: str, idempotency_key: str | None, trace: Mapping[str, str]
+        self,
+        body: SendRequest,
+        *,
+        caller: str,
+        idempotency_key: str | None,
+        trace: Mapping[str, str],
+        digest: str | None = None,
     ) -> Accepted:
         """Accept a message for sending.
 
@@ -77,6 +84,7 @@ class MessageService:
             caller: name of the caller's API key.
             idempotency_key: identifies the request among those of the caller.
             trace: headers of the trace that the request belongs to.
+            digest: the fingerprint of the request, if it is not that of the body.
 
         Raises:
             ConflictError: a recipient has opted out.
@@ -89,29 +97,26 @@ class MessageService:
         message = outbound_message(body, id_=new_message_id(), now=now)
         _label(message)
         async with deadline():
-            refusal = (
-                self._refusal_by_providers(message)
-                or _refusal_by_time(body.send_at, now)
-                or await self._refusal_by_opt_out(message)
-            )
-            reply = await self._as_reply(message)
+            [opt_out] = await self.refusals_by_opt_out([message])
+            refusal = self.refusal_by_providers(message) or refusal_by_time(body.send_at, now) or opt_out
+            reply = await self.as_reply_to_newest(message)
             request = DeliveryRequest(
                 message=reply, caller=caller, expires_at=message.expiry(self.validity, now)
             )
             event = message_accepted(request, time=now)
             if idempotency_key:
                 id_ = request_id(caller, idempotency_key)
-                event = await self._first_with_key(id_, event, fingerprint(body), refusal)
+                event = await self._first_with_key(id_, event, digest or fingerprint(body), refusal)
                 _label(event.data.message)
             elif refusal:
                 raise refusal
-            subject = outbound_subject(message.channel, message.conversation_key, message.priority)
-            await self.publisher.publish(Stream.OUTBOUND, Outgoing(subject, event.id, event.encode(), trace))
+            outgoing = Outgoing(_subject_of(message), event.id, event.encode(), trace)
+            await self.publisher.publish(Stream.OUTBOUND, outgoing)
         ACCEPTED.labels(message.channel, "send").inc()
         _log.info("message_accepted", type=message.type, caller=caller)
         return Accepted(event, is_replayed=event.data.message.id != message.id)
 
-    async def _as_reply(self, message: Message) -> Message:
+    async def as_reply_to_newest(self, message: Message) -> Message:
         """Make a message a reply to the newest inbound one in its conversation, if the stream has one."""
         if not message.channel.rules.is_threaded:
             return message
@@ -125,32 +130,56 @@ class MessageService:
             return message
         return as_reply(newest.value.data.message, message)
 
-    def _refusal_by_providers(self, message: Message) -> InvalidRequestError | None:
+    def refusal_by_providers(self, message: Message) -> InvalidRequestError | None:
+        """Return the refusal of a message to a group that no provider can send to."""
         if self.can_send(message):
             return None
         return InvalidRequestError(Fault("to", "is a group, which no provider of this sender can send to"))
 
-    async def _refusal_by_opt_out(self, message: Message) -> ConflictError | None:
-        suppression = await self.suppressions.suppression_of(message)
-        if suppression is None:
-            return None
-        SUPPRESSED.labels(message.channel).inc()
-        names = {key: key for key in message.recipients}
-        names |= {copy.key: copy.spelling for copy in message.copies}
-        return RecipientOptedOutError(suppression, names.get(suppression.theirs))
+    async def refusals_by_opt_out(self, messages: Sequence[Message]) -> list[ConflictError | None]:
+        """Return the refusal of each message whose recipient, or that of a copy, has opted out."""
+        suppressions = await self.suppressions.suppressions_of(messages)
+        return [
+            _refusal_by_opt_out(message, suppression) if suppression else None
+            for message, suppression in zip(messages, suppressions, strict=True)
+        ]
+
+    async def publish_all(self, events: Sequence[Event[DeliveryRequest]], trace: Mapping[str, str]) -> None:
+        """Publish accepted messages at once."""
+        messages = [event.data.message for event in events]
+        outgoing = [
+            Outgoing(_subject_of(message), event.id, event.encode(), trace)
+            for event, message in zip(events, messages, strict=True)
+        ]
+        await self.publisher.publish_all(Stream.OUTBOUND, outgoing)
+        for message in messages:
+            ACCEPTED.labels(message.channel, "send").inc()
+        _log.info("messages_accepted", message_ids=[str(message.id) for message in messages])
 
     async def _first_with_key(
         self, id_: RequestId, event: Event[DeliveryRequest], digest: str, refusal: ProblemError | None
     ) -> Event[DeliveryRequest]:
         if refusal is None:
-            first = await self.idempotency.claim(id_, event, digest)
+            request = StoredRequest(fingerprint=digest, event=event)
+            first = (await self.idempotency.claim(id_, request)).event
         elif known := await self.idempotency.find(id_, digest):
-            first = known  # accepted earlier, when there was no reason to refuse it
+            first = known.event  # accepted earlier, when there was no reason to refuse it
         else:
             raise refusal
         # The first attempt to publish it may have failed long ago, so its validity starts now.
         data = first.data.model_copy(update={"expires_at": event.data.expires_at})
         return first.model_copy(update={"data": data})
+
+
+def _refusal_by_opt_out(message: Message, suppression: SuppressionChange) -> ConflictError:
+    SUPPRESSED.labels(message.channel).inc()
+    names = {key: key for key in message.recipients}
+    names |= {copy.key: copy.spelling for copy in message.copies}
+    return RecipientOptedOutError(suppression, names.get(suppression.theirs))
+
+
+def _subject_of(message: Message) -> str:
+    return outbound_subject(message.channel, message.conversation_key, message.priority)
 
 
 def _label(message: Message) -> None:
@@ -207,7 +236,7 @@ def _common_fields(model: type[SendRequest]) -> frozenset[str]:
     return frozenset(model.model_fields.keys() & Message.model_fields.keys()) - {"from_", "to"}
 
 
-def _refusal_by_time(send_at: datetime | None, now: datetime) -> InvalidRequestError | None:
+def refusal_by_time(send_at: datetime | None, now: datetime) -> InvalidRequestError | None:
     if send_at is None:
         return None
     if send_at < now - _CLOCK_SKEW:

@@ -3,16 +3,21 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, exists, literal, select, tuple_
+from sqlalchemy import Row, Select, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.suppressions.schemas import SuppressionCursor
 from shared.channels import Channel
 from shared.db import tables
+from shared.db.keyset import Keyset, read_page
 from shared.db.reader import Reader
 from shared.suppressions import SuppressionState
 
 _changes = tables.SuppressionChange.__table__
+_current = tables.Suppression.__table__.c
+
+# As a literal, since the indexes contain only these rows.
+_OPTED_OUT = literal(SuppressionState.OPTED_OUT.value, literal_execute=True)
 
 
 class SuppressionQueries:
@@ -24,12 +29,9 @@ class SuppressionQueries:
     async def list(
         self, channel: Channel | None, address: str | None, cursor: SuppressionCursor | None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Return the opt-outs that no later change of the same pair has revoked, most recent first.
-
-        If a pair has two changes at the same moment, the opt-out counts as the later one.
-        """
-        change, later = _changes.c, _changes.alias("later").c
-        statement: Select[Any] = select(
+        """Return the opt-outs that apply, most recent first."""
+        change = _changes.c
+        details = select(
             change.id,
             change.channel,
             change.theirs.label("address"),
@@ -38,21 +40,24 @@ class SuppressionQueries:
             change.detail,
             change.changed_by.label("by"),
             change.occurred_at.label("since"),
-        ).where(
-            change.state == SuppressionState.OPTED_OUT.value,
-            ~exists().where(later.key == change.key, later.occurred_at > change.occurred_at),
         )
-        if channel is not None:
-            statement = statement.where(change.channel == channel.value)
-        if address is not None:
-            statement = statement.where(change.theirs == address)
-        if cursor is not None:
-            place = tuple_(change.occurred_at, change.id)
-            statement = statement.where(place < tuple_(literal(cursor.since), literal(cursor.id)))
-        statement = statement.order_by(change.occurred_at.desc(), change.id.desc()).limit(limit)
+        after = (cursor.since, cursor.id) if cursor else None
+        keyset = Keyset(_ranges(channel, address), ("since", "id"), after)
 
         async def query(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            rows: Sequence[Row[Any]] = (await connection.execute(statement)).all()
-            return rows
+            return (await read_page(connection, keyset, details, change.id, limit)).rows
 
         return await self._reader.read(query)
+
+
+def _ranges(channel: Channel | None, address: str | None) -> Sequence[Select[Any]]:
+    """Return the opt-outs of an address, or of each channel."""
+    opt_outs = select(_current.change_id.label("id"), _current.occurred_at.label("since")).where(
+        _current.state == _OPTED_OUT
+    )
+    of_channels = [
+        opt_outs.where(_current.channel == each.value) for each in Channel if channel in (None, each)
+    ]
+    if address is None:
+        return of_channels
+    return [rows.where(_current.theirs == address) for rows in of_channels]

@@ -50,6 +50,23 @@ async def test_an_event_published_twice_is_stored_once(
     assert await stored(jetstream, Stream.OUTBOUND) == 11
 
 
+async def test_messages_are_published_together_or_not_at_all(
+    publisher: Publisher, jetstream: JetStreamContext
+) -> None:
+    config = (await jetstream.stream_info(Stream.OUTBOUND)).config
+    await jetstream.update_stream(config.evolve(max_msgs=500))
+    batch = [outgoing() for _ in range(500)]
+
+    await publisher.publish_all(Stream.OUTBOUND, batch)
+    await publisher.publish_all(Stream.OUTBOUND, batch)
+    with pytest.raises(PublishRejectedError):
+        await publisher.publish_all(Stream.OUTBOUND, [outgoing(), outgoing()])
+
+    assert await stored(jetstream, Stream.OUTBOUND) == 500
+    raw = await jetstream.get_msg(Stream.OUTBOUND, 500)
+    assert (raw.headers or {})["Nats-Batch-Sequence"] == "500"
+
+
 async def test_a_message_is_rejected_if_its_stream_is_full(
     publisher: Publisher, jetstream: JetStreamContext
 ) -> None:

@@ -25,7 +25,28 @@ _CONTENTS = {
     "dead_letters": "SELECT * FROM dead_letters",
     "dead_letter_resolutions": "SELECT * FROM dead_letter_resolutions",
     "suppression_changes": "SELECT * FROM suppression_changes",
+    "message_states": "SELECT * FROM message_states",
+    "conversation_participants": """
+        SELECT key, address, link.last_message_at
+        FROM conversation_participants AS link
+        JOIN conversations ON conversations.id = conversation_id
+        JOIN participants ON participants.id = participant_id""",
+    "participant_messages": """
+        SELECT address, created_at, message_id
+        FROM participant_messages JOIN participants ON participants.id = participant_id""",
+    "message_metadata": "SELECT * FROM message_metadata",
+    "suppressions": "SELECT * FROM suppressions",
 }
+
+_REPORT = """
+    message_id, event_id, source, status, generation, precedence, attempt, provider, provider_message_id,
+    error, next_attempt_at, occurred_at
+"""
+_DECISIVE = f"""
+    SELECT DISTINCT ON (message_id) {_REPORT}
+    FROM message_history WHERE message_id IN (SELECT id FROM messages)
+    ORDER BY message_id, generation DESC, precedence DESC, attempt DESC, occurred_at DESC, event_id
+"""  # noqa: S608
 
 Dump = dict[str, list[str]]
 
@@ -38,6 +59,13 @@ async def all_rows(engine: AsyncEngine) -> Dump:
 async def contents(engine: AsyncEngine) -> Dump:
     """Return the rows without the numbers, which depend on the order in which they were stored."""
     return await _dump(engine, _CONTENTS)
+
+
+async def states_and_decisive_reports(engine: AsyncEngine) -> tuple[list[str], list[str]]:
+    """Return the stored states, and what they should be according to the view."""
+    stored = f"SELECT {_REPORT} FROM message_states"  # noqa: S608
+    dump = await _dump(engine, {"stored": stored, "expected": _DECISIVE})
+    return dump["stored"], dump["expected"]
 
 
 async def _dump(engine: AsyncEngine, queries: dict[str, str]) -> Dump:

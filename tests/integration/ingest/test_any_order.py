@@ -35,7 +35,7 @@ from tests.events import (
     status_changed,
     suppression_changed,
 )
-from tests.integration.ingest.database import Dump, contents, empty
+from tests.integration.ingest.database import Dump, contents, empty, states_and_decisive_reports
 from tests.reports import reports, status_after
 
 pytestmark = pytest.mark.integration
@@ -113,7 +113,7 @@ async def stored_and_shown(engine: AsyncEngine) -> tuple[Dump, list[Any]]:
     shown = [each and each.model_dump(exclude={"conversation_id"}) for each in found]
     dead_letters = await DeadLetterQueries(Reader(engine)).list(DeadLetterFilter(), None, 10)
     suppressions = await SuppressionQueries(Reader(engine)).list(None, None, None, 10)
-    lists = [*map(show_dead_letter, dead_letters), *map(show_suppression, suppressions)]
+    lists = [*map(show_dead_letter, dead_letters.rows), *map(show_suppression, suppressions)]
     return await contents(engine), [shown, [each.model_dump() for each in lists]]
 
 
@@ -140,6 +140,8 @@ async def test_order_repetitions_batches_and_workers_do_not_matter(
     await store_with_two_workers(engine, batches)
 
     assert await stored_and_shown(engine) == expected
+    stored, decisive = await states_and_decisive_reports(engine)
+    assert stored == decisive
 
 
 async def test_a_receipt_for_several_attempts_appears_in_the_history_once_for_each(

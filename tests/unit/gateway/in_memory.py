@@ -15,6 +15,7 @@ from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
 from services.gateway.media.queries import MediaQueries
+from services.gateway.messages.batch import BatchService, StoredBatch
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -79,10 +80,13 @@ def create_services(
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
     webhook_service = WebhookService(publisher, suppressions, "US")
+    message_service = MessageService(
+        publisher, idempotency, suppressions, received, _VALIDITY, can_send, clock
+    )
+    batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     return Services(
-        message_service=MessageService(
-            publisher, idempotency, suppressions, received, _VALIDITY, can_send, clock
-        ),
+        message_service=message_service,
+        batch_service=BatchService(message_service, IdempotencyStore(batches)),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
         messages=MessageQueries(reader, _VALIDITY),
         conversations=ConversationQueries(reader),

@@ -105,7 +105,7 @@ class Harness:
         self.dead_letters = DeadLettersStub(is_available=bus_is_available)
         self.suppressions = SuppressionsStub(is_available=bus_is_available)
         bounces = BounceHandler(self.repository, self.suppressions)
-        self._handler = EventHandler(self.repository, self.dead_letters, bounces)
+        self._handler = EventHandler(self.repository, self.dead_letters, bounces, lambda: None)
 
     async def handle(self, payloads: Sequence[bytes], *, deliveries: int = 1) -> Sequence[Outcome]:
         return await self._handler(

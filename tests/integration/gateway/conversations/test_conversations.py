@@ -132,6 +132,8 @@ async def test_a_cursor_of_another_conversation_is_refused(gateway: httpx.AsyncC
         (f"?participant={BEN}", [3]),
         (f"?participant={ANN}&channel=sms", []),
         ("?participant=%2B15555550100", []),
+        ("?updated_since=2024-11-01T14:02:00Z", [3, 2]),
+        (f"?updated_since=2024-11-01T14:02:00Z&participant={quote(ALICE)}", [2]),
     ],
 )
 async def test_conversations_can_be_searched(

@@ -1,14 +1,17 @@
 """Dead letters, as they are stored."""
 
+import asyncio
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from shared.dead_letters import Resolution
 from shared.status import Status
 from tests.integration.gateway.dead_letters.letters import request_of, undelivered, unknown
 from tests.integration.gateway.rows import Rows, minutes
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -84,6 +87,30 @@ async def test_the_state_follows_from_the_resolutions_and_the_generations(
     assert await listed(gateway, f"?state={state}") == [dead_letter.id]
     for other in {"open", "replayed", "discarded"} - {state}:
         assert await listed(gateway, f"?state={other}") == []
+
+
+async def test_a_dead_letter_is_resolved_even_if_both_are_stored_at_the_same_time(
+    gateway: httpx.AsyncClient, rows: Rows
+) -> None:
+    first, second = undelivered(1), undelivered(2)
+    for dead_letter in (first, second):
+        steps = [rows.dead_letter(dead_letter), rows.resolution(dead_letter, DISCARDED)]
+        if dead_letter is second:
+            steps.reverse()
+        async with rows.engine.begin() as connection:
+            # They wait for the lock, so that the second one sees what the first one has committed.
+            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('dead_letters.state'))"))
+            storing = [asyncio.create_task(step) for step in steps]
+            await eventually(lambda: _waiting(rows, 2))
+        await asyncio.gather(*storing)
+
+    assert {*await listed(gateway, "?state=discarded")} == {first.id, second.id}
+
+
+async def _waiting(rows: Rows, count: int) -> bool:
+    async with rows.engine.connect() as connection:
+        query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return bool(await connection.scalar(query) == count)
 
 
 async def test_dead_letters_are_listed_newest_first_and_can_be_filtered(

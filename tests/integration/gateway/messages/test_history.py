@@ -97,7 +97,7 @@ async def test_the_optional_fields_of_a_message_are_shown_wherever_it_is(
         "body_type": "html",
         "cc": [{"spelling": "Cy@example.com", "key": "cy@example.com", "name": "Doe, Cy"}],
     }
-    attached = {"reference": "order-17", "metadata": {"order": "17"}}
+    attached: dict[str, Any] = {"reference": "order-17", "metadata": {"order": "17"}}
     id_ = await rows.message(
         "ann@example.com", "ben@example.com", direction=Direction.OUTBOUND, email=email, **attached
     )

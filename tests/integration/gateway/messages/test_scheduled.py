@@ -6,10 +6,8 @@ from uuid import UUID
 import httpx
 import pytest
 from nats.js import JetStreamContext
-from sqlalchemy import text
 
 from services.gateway.http.errors import InvalidRequestError
-from services.gateway.messages import queries
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.schemas import SmsRequest
 from services.gateway.messages.service import MessageService
@@ -18,13 +16,12 @@ from shared.bus.key_value import KeyValueStore
 from shared.bus.publisher import Publisher
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
-from shared.channels import Channel
 from shared.events import Event
 from shared.message import IncomingMessage
 from shared.status import Status
 from shared.validation import context_of
 from tests.integration.gateway.messages.scheduled import insert_scheduled
-from tests.integration.gateway.rows import START, Rows, minutes
+from tests.integration.gateway.rows import Rows
 from tests.integration.gateway.streams import events
 from tests.messages import ALICE, BOB, now
 
@@ -105,27 +102,3 @@ async def test_scheduled_messages_are_listed_soonest_first(gateway: httpx.AsyncC
     assert await listed(gateway) == [overdue, *sorted(equals), last, replayed, email]
     assert await listed(gateway, "&channel=email") == [email]
     assert len(await listed(gateway, "&channel=sms")) == 6
-
-
-async def test_an_index_finds_the_scheduled_messages_among_many_others(rows: Rows) -> None:
-    await insert_scheduled(rows, minutes(60))
-    async with rows.engine.begin() as connection:
-        await connection.execute(
-            text("""
-                INSERT INTO message_events
-                    (id, message_id, status, generation, precedence, attempt, next_attempt_at, occurred_at)
-                SELECT gen_random_uuid(), md5(number::text)::uuid, status, 0, precedence, 1, '2024-01-01',
-                    now()
-                FROM generate_series(1, 20000) AS number,
-                    (VALUES ('scheduled', 1), ('sent', 3)) AS reports (status, precedence)
-            """)
-        )
-    async with rows.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text("ANALYZE"))
-        statement = queries.scheduled_messages(Channel.SMS, START, None, 50)
-        compiled = statement.compile(rows.engine, compile_kwargs={"literal_binds": True})
-        plan = "\n".join(await connection.scalars(text(f"EXPLAIN {compiled}".replace(":", r"\:"))))
-
-    assert "ix_message_events_scheduled" in plan, plan
-    assert "Seq Scan on message_events" not in plan, plan

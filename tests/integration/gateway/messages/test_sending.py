@@ -174,7 +174,8 @@ async def test_the_repetition_of_an_interrupted_request_publishes_its_message(
     interrupted = message_accepted(event.data.model_copy(update={"message": message}), time=event.time)
     body = SmsRequest.model_validate(SMS, context=context_of("US"))
     requests = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredRequest)
-    await IdempotencyStore(requests).claim(request_id("anonymous", "b-key"), interrupted, fingerprint(body))
+    first = StoredRequest(fingerprint=fingerprint(body), event=interrupted)
+    await IdempotencyStore(requests).claim(request_id("anonymous", "b-key"), first)
 
     response = await gateway.post(SEND_SMS, json=SMS, headers={"Idempotency-Key": "b-key"})
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Row
 
 from services.gateway.dead_letters.bulk import Progress, resolve_open
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.schemas import BulkCursor, DeadLetterFilter
 from services.gateway.http.errors import ConflictError
 from shared.channels import Channel, Direction
+from shared.db.keyset import Rows
 from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BusUnavailableError, DatabaseUnavailableError
 from shared.ids import DeadLetterId, dead_letter_id
@@ -34,14 +34,14 @@ class Stored(DeadLetterQueries):
         self._rows = [_row(number) for number in range(count)]
         self._readable = readable
 
-    async def open(self, selected: DeadLetterFilter, cursor: BulkCursor, limit: int) -> Sequence[Row[Any]]:
+    async def open(self, selected: DeadLetterFilter, cursor: BulkCursor, limit: int) -> Rows:
         assert selected == DeadLetterFilter()
         start = 0
         if cursor.after is not None:
             start = next(n for n, row in enumerate(self._rows) if row.content["id"] == cursor.after.id) + 1
         if start >= self._readable:
             raise DatabaseUnavailableError("it does not answer")
-        return self._rows[start : start + limit]
+        return Rows(self._rows[start : start + limit])
 
 
 def _row(number: int) -> Any:  # noqa: ANN401 - a row

@@ -40,7 +40,7 @@ def test_operation_ids_are_the_names_of_the_handlers(document: dict[str, Any]) -
 
     assert len(set(ids)) == len(ids)
     handlers = [id_ for id_ in ids if any(hasattr(module, id_) for module in MODULES)]
-    assert len(handlers) == 17
+    assert len(handlers) == 19
     webhooks = {webhook.name for provider in PROVIDERS.values() for webhook in provider.webhooks}
     others = {"show_unsubscribe_page", "unsubscribe", "healthz", "readyz"}
     assert set(ids) == {*handlers, *webhooks, *others}

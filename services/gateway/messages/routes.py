@@ -24,7 +24,7 @@ from services.gateway.http.parameters import (
     refuse_unknown_parameters,
 )
 from services.gateway.messages.batch import MAX_BATCH_BODY, Result
-from services.gateway.messages.idempotency import IdempotencyKey
+from services.gateway.messages.idempotency import REPLAYED_HEADER, IdempotencyKey
 from services.gateway.messages.responses import accepted_response
 from services.gateway.messages.schemas import (
     BatchItem,

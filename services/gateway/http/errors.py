@@ -54,6 +54,7 @@ ProblemCode = Literal[
     "outcome_unknown",
     "overloaded",
     "payload_cut",
+    "range_not_satisfiable",
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
@@ -166,6 +167,7 @@ _DESCRIPTIONS = {
     410: "The file was deleted from the store",
     413: "The body is too large",
     415: "The content type is not supported",
+    416: "The requested range is behind the end of the file",
     422: "Some fields are invalid",
     503: (
         "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "

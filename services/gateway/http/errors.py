@@ -153,6 +153,7 @@ _DESCRIPTIONS = {
     410: "Deleted",
     413: "The body is too large",
     415: "The content type is not supported",
+    416: "The requested range is behind the end of the file",
     422: "Some fields or parameters are invalid",
     429: "Too many at the same time",
     503: "The service cannot answer at the moment",

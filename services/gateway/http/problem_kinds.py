@@ -34,6 +34,7 @@ ProblemCode = Literal[
     "overloaded",
     "payload_cut",
     "playground_unavailable",
+    "range_not_satisfiable",
     "read_only_key",
     "recipient_opted_out",
     "signature_refused",
@@ -198,6 +199,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The content type must be application/json",
         "The `Content-Type` is missing or is not the one of the path.",
         _CORRECT,
+    ),
+    "range_not_satisfiable": ProblemKind(
+        416,
+        "The range begins behind the end of the file",
+        "The `Range` of the request begins behind the end of the file.",
+        "Request the file without a `Range`.",
     ),
     "invalid_request": ProblemKind(
         422,

@@ -42,8 +42,15 @@ async def _find(id: str, files: MediaFiles) -> Media:  # noqa: A002 - the name i
         200: {"description": "The file", "content": {_UNKNOWN_TYPE: {"schema": {"type": "string"}}}},
         206: {"description": "The requested range of the file"},
         304: {"description": "The client has the file already"},
-        416: {"description": "The requested range is behind the end of the file"},
-        **problems(401, "media_not_found", "media_not_stored", "media_gone", 503, "media_store_unavailable"),
+        **problems(
+            401,
+            "media_not_found",
+            "media_not_stored",
+            "media_gone",
+            "range_not_satisfiable",
+            503,
+            "media_store_unavailable",
+        ),
     },
 )
 async def get_media(
@@ -65,8 +72,13 @@ async def get_media(
     headers["Content-Disposition"] = _disposition(media)
     try:
         part = parse_range(range, size) if if_range in (None, etag) else None
-    except UnsatisfiableRangeError:
-        return Response(status_code=416, headers={**_HARMLESS, "Content-Range": f"bytes */{size}"})
+    except UnsatisfiableRangeError as exc:
+        raise ProblemError(
+            416,
+            "range_not_satisfiable",
+            "The requested range is behind the end of the file",
+            headers={"Content-Range": f"bytes */{size}"},
+        ) from exc
     start, end = part or (0, size)
     if part:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"

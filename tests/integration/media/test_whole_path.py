@@ -110,7 +110,7 @@ async def test_an_mms_is_served_harmlessly(
 
     assert await status_of(range="bytes=1-6") == (206, b"script")
     assert await status_of(range="bytes=-9") == (206, b"</script>")
-    assert await status_of(range="bytes=99-") == (416, b"")
+    assert (await status_of(range="bytes=99-"))[0] == 416
     assert await status_of(range="bytes=1-6", if_range='"other"') == (200, HOSTILE.body)
     assert await status_of(if_none_match=headers["etag"]) == (304, b"")
     assert (await status_of(authorization="Bearer wrong"))[0] == 401

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from services.gateway.conversations import routes as conversations
 from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode
+from services.gateway.media import routes as media
 from services.gateway.messages import routes as messages
 from services.gateway.suppressions import routes as suppressions
 from shared.providers.registry import PROVIDERS
@@ -46,7 +47,7 @@ def test_operation_ids_are_the_names_of_the_handlers(document: dict[str, Any]) -
     assert set(ids) == {*handlers, *webhooks, *others}
 
 
-MODULES = (messages, conversations, dead_letters, suppressions)
+MODULES = (messages, conversations, media, dead_letters, suppressions)
 
 
 def test_every_operation_has_a_summary_without_a_full_stop(document: dict[str, Any]) -> None:

@@ -33,7 +33,9 @@ from shared.bus.topology import (
     event_subject,
     inbound_message_subject,
     inbound_receipt_subject,
+    notification_subject,
     outbound_subject,
+    redelivery_subject,
     sender_delayed,
     sender_shards,
     suppression_subject,
@@ -41,6 +43,7 @@ from shared.bus.topology import (
 from shared.channels import Channel
 from shared.ids import PARTITIONS, ConversationKey, EventId, MessageId, partition_of, suppression_key
 from shared.message import Priority
+from shared.notifications import NotificationType
 from shared.status import Status
 from tests import messages
 from tests.ports import free_port
@@ -85,6 +88,10 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     Stream.SUPPRESSIONS: {
         suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
     },
+    Stream.NOTIFICATIONS: {
+        notification_subject(NotificationType.MESSAGE_SENT): {INGEST},
+        redelivery_subject(MESSAGE): set(),
+    },
     Stream.ADVISORIES: {
         "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-bulk-00-of-08": set()
     },
@@ -104,6 +111,7 @@ ADMINISTRATION = (
         f"$JS.API.STREAM.{verb}.{stream}"
         for stream in (*Stream, *(f"KV_{name}" for name in BUCKETS))
         for verb in ("UPDATE", "DELETE", "PURGE", "INFO", "SNAPSHOT", "MSG.GET", "MSG.DELETE")
+        if (stream, verb) != (Stream.NOTIFICATIONS, "INFO")
     ),
     *(f"$JS.API.CONSUMER.CREATE.{stream}.mine" for stream in Stream),
     *(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.mine" for stream in Stream),

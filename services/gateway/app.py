@@ -12,6 +12,10 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events import routes as events
+from services.gateway.events.documentation import document_events
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.http.aliases import Aliases
 from services.gateway.http.auth import authenticate
 from services.gateway.http.cors import allow_origins
@@ -49,6 +53,7 @@ from shared.ledger import Ledger
 from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
 from shared.providers.webhooks import Verifier
+from shared.resources.events import Renderer
 from shared.service import health_router
 from shared.version import VERSION
 
@@ -96,12 +101,13 @@ def create_app(
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, dead_letters, suppressions):
+    for module in (messages, conversations, dead_letters, suppressions, events):
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
     app.include_router(problem_router())
     app.include_router(health_router(lambda: _unready_reason(app), lambda: _dependencies(app)))
+    document_events(app)
     install_openapi(app, body_schemas())
     return app
 
@@ -122,8 +128,12 @@ def _lifespan(
         ):
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
-            app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
-            async with supervision.running("probe", probe.run()):
+            log = EventLog(bus, Renderer(Reader(engine)))
+            feed = Feed(log, lambda: getattr(app.state, "is_stopping", False))
+            app.state.services = _create_services(
+                settings, opt_out_groups, bus, publisher, engine, EventSource(log, feed)
+            )
+            async with supervision.running("probe", probe.run()), supervision.running("feed", feed.run()):
                 yield
 
     return lifespan
@@ -135,6 +145,7 @@ def _create_services(
     bus: Bus,
     publisher: Publisher,
     engine: AsyncEngine,
+    event_source: EventSource,
 ) -> Services:
     validity = settings.message_validity
     reader = Reader(engine)
@@ -157,6 +168,7 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
+        events=event_source,
         clock=_now,
     )
 

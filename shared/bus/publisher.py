@@ -57,7 +57,7 @@ _EVENT = {"Content-Type": "application/cloudevents+json"}
 
 _LINES = {"Content-Type": "application/jsonl"}
 
-_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES}
+_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS}
 
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server accepts at most 50."""

@@ -14,12 +14,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
 from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
 from shared.message import Priority
+from shared.notifications import NotificationType
 from shared.status import Status
 
 
@@ -31,10 +33,14 @@ class Stream(StrEnum):
     DEADLETTER = "DEADLETTER"
     SUPPRESSIONS = "SUPPRESSIONS"
     ADVISORIES = "ADVISORIES"
+    NOTIFICATIONS = "NOTIFICATIONS"
 
 
 DEFAULT_SHARDS = 8
 """The shards of each channel and priority: at most this many processes share the messages."""
+
+NOTIFICATION_SUBJECTS = "notification.*.*"
+"""All notifications: their types have two parts."""
 
 PIN_GROUP = "sender"
 
@@ -269,6 +275,7 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
             "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
         ),
+        log(Stream.NOTIFICATIONS, NOTIFICATION_SUBJECTS, "redelivery.*"),
         bucket(DELIVERIES_BUCKET),
         bucket(IDEMPOTENCY_BUCKET),
         bucket(LIMITS_BUCKET),
@@ -318,6 +325,15 @@ def dead_letter_resolved_subject(channel: Channel | None) -> str:
 
 def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
     return f"suppression.{channel}.{key}"
+
+
+def notification_subject(type_: NotificationType) -> str:
+    return f"notification.{type_}"
+
+
+def redelivery_subject(endpoint: UUID) -> str:
+    """Return the subject of commands to send notifications to one webhook endpoint again."""
+    return f"redelivery.{endpoint}"
 
 
 def limit_key(name: str) -> str:

@@ -155,6 +155,7 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
         (Stream.DELAYED, {INGEST, SENDER}),
         (Stream.EVENTS, {INGEST}),
         (Stream.SUPPRESSIONS, {GATEWAY, SENDER, INGEST}),
+        (Stream.NOTIFICATIONS, {GATEWAY}),
     ],
 )
 async def test_only_these_services_may_read_the_messages_of_a_stream(

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -10,38 +9,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from services.gateway.http.pagination import MAX_CURSOR, Cursor, PageParameters
 from services.gateway.messages.schemas import HistoryEntry
 from shared.channels import Channel, Direction
-from shared.dead_letters import DeadLetter, Origin
-from shared.message import DeliveryRequest
+from shared.resources.dead_letters import DeadLetterResponse, DeadLetterState
 from shared.validation import ResolutionReason
 
 _REASON = "^[A-Za-z0-9_.-]*$"
-
-
-class DeadLetterState(StrEnum):
-    OPEN = "open"
-    REPLAYED = "replayed"
-    DISCARDED = "discarded"
-
-
-class ResolutionResponse(BaseModel):
-    by: str = Field(description="Name of the API key", examples=["support"])
-    at: AwareDatetime
-    reason: str | None = Field(description="Reason for discarding it", examples=["The customer was called"])
-
-
-class DeadLetterResponse(DeadLetter):
-    """A message that could not be processed, and how that was resolved."""
-
-    # What the services alone need. An application gets the message by its id.
-    request: DeliveryRequest | None = Field(default=None, exclude=True)
-    origin: Origin | None = Field(default=None, exclude=True)
-
-    state: DeadLetterState
-    is_sent: bool = Field(description="Whether its message was sent after all, so that it cannot be replayed")
-    resolution: ResolutionResponse | None = Field(
-        description="How it was resolved; null if it is open, or was replayed without the API"
-    )
-    created_at: AwareDatetime
 
 
 class DeadLetterWithHistory(DeadLetterResponse):

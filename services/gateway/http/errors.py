@@ -135,6 +135,7 @@ _DESCRIPTIONS = {
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
     409: "Not possible in the current state",
+    410: "No longer stored",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields or parameters are invalid",

@@ -11,17 +11,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.dead_letters.queries import DeadLetterQueries, show_dead_letter
+from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.schemas import DeadLetterFilter
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.schemas import MessageWithHistory
-from services.gateway.suppressions.queries import SuppressionQueries, show_suppression
+from services.gateway.suppressions.queries import SuppressionQueries
 from services.ingest.projection import project
 from services.ingest.repository import Repository
 from shared.db.reader import Reader
 from shared.events import Event
 from shared.ids import MessageId
 from shared.message import StatusReport
+from shared.resources.dead_letters import show_dead_letter
+from shared.resources.suppressions import show_suppression
 from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests.events import (
@@ -33,7 +35,7 @@ from tests.events import (
     status_changed,
     suppression_changed,
 )
-from tests.integration.ingest.database import Dump, contents, empty
+from tests.integration.ingest.database import Dump, contents, empty, states_and_decisive_reports
 from tests.reports import reports, status_after
 
 pytestmark = pytest.mark.integration
@@ -138,6 +140,8 @@ async def test_order_repetitions_batches_and_workers_do_not_matter(
     await store_with_two_workers(engine, batches)
 
     assert await stored_and_shown(engine) == expected
+    stored, decisive = await states_and_decisive_reports(engine)
+    assert stored == decisive
 
 
 async def test_a_receipt_for_several_attempts_appears_in_the_history_once_for_each(

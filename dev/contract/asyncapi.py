@@ -13,6 +13,9 @@ from shared.message import Priority
 from shared.status import Status
 from shared.version import VERSION
 
+INTERNAL = {Stream.ADVISORIES, Stream.NOTIFICATIONS}
+"""The streams that only the services read; applications read notifications as events of the HTTP API."""
+
 _CONTENT_TYPE = "application/cloudevents+json"
 _DESCRIPTION = """\
 The streams are the log of everything that happened. They can be read with the NATS CLI, for example with

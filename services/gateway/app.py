@@ -14,6 +14,10 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events import routes as events
+from services.gateway.events.documentation import document_events
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.http.aliases import Aliases
 from services.gateway.http.auth import authenticate
 from services.gateway.http.cors import allow_origins
@@ -60,6 +64,7 @@ from shared.media_store import open_store
 from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
 from shared.providers.webhooks import Verifier
+from shared.resources.events import Renderer
 from shared.service import health_router
 from shared.version import VERSION
 
@@ -119,6 +124,7 @@ def create_app(
         media,
         dead_letters,
         suppressions,
+        events,
         operations,
         api_keys,
     ):
@@ -129,6 +135,7 @@ def create_app(
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
     app.include_router(problem_router())
     app.include_router(health_router(lambda: _unready_reason(app), lambda: _dependencies(app)))
+    document_events(app)
     install_openapi(app, body_schemas())
     return app
 
@@ -151,8 +158,12 @@ def _lifespan(
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
             app.state.mock_controls = _create_mock_controls(settings, client)
-            app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
-            async with supervision.running("probe", probe.run()):
+            log = EventLog(bus, Renderer(Reader(engine)))
+            feed = Feed(log, lambda: getattr(app.state, "is_stopping", False))
+            app.state.services = _create_services(
+                settings, opt_out_groups, bus, publisher, engine, EventSource(log, feed)
+            )
+            async with supervision.running("probe", probe.run()), supervision.running("feed", feed.run()):
                 yield
 
     return lifespan
@@ -164,6 +175,7 @@ def _create_services(
     bus: Bus,
     publisher: Publisher,
     engine: AsyncEngine,
+    event_source: EventSource,
 ) -> Services:
     validity = settings.message_validity
     reader = Reader(engine)
@@ -199,6 +211,7 @@ def _create_services(
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
+        events=event_source,
         clock=_now,
     )
 

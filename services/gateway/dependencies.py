@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.events.streaming import EventSource
 from services.gateway.media.queries import MediaQueries
 from services.gateway.messages.batch import BatchService
 from services.gateway.messages.cancellation import CancellationService
@@ -42,6 +43,7 @@ class Services:
     media: MediaQueries
     media_store: MediaStore | None
     operations: OperationsService
+    events: EventSource
     clock: Callable[[], datetime]
 
 
@@ -79,6 +81,7 @@ MediaFiles = Annotated[MediaQueries, _service("media")]
 MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Operations = Annotated[OperationsService, _service("operations")]
+Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

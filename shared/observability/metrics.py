@@ -54,6 +54,10 @@ MEDIA = Counter(
     ["provider", "outcome", "reason"],
 )
 
+EVENT_STREAMS = Gauge("messaging_event_streams", "Open streams of server-sent events of this gateway")
+EVENTS_STREAMED = Counter(
+    "messaging_events_streamed_total", "Events sent by this gateway on streams of server-sent events"
+)
 PERSISTED = Counter(
     "messaging_persisted_total", "Events stored in PostgreSQL by ingest, including duplicates", ["stream"]
 )

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
@@ -61,7 +62,7 @@ class Tab:
 
 @pytest.fixture
 def new_tab(browser: Browser) -> Callable[..., Awaitable[Tab]]:
-    async def create(stack: Stack, *, width: int = 1280, scheme: str = "light") -> Tab:
+    async def create(stack: Stack, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Tab:
         context = await browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
         )

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat
 
-from services.sender.attachments import file_name
 from shared.addresses import InvalidAddressError, parse_email
+from shared.downloads import file_name
 from shared.keywords import Keyword
 from shared.message import IncomingMessage
 from shared.phone_numbers import parse_phone

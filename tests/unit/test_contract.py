@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dev.contract.__main__ import DOCS, as_json
-from dev.contract.asyncapi import SUBJECTS, asyncapi_document
+from dev.contract.asyncapi import INTERNAL, SUBJECTS, asyncapi_document
 from dev.contract.catalogue import problem_catalogue
 from dev.contract.openapi import openapi_document
 from shared.bus.topology import Stream, streams
@@ -30,8 +30,7 @@ def test_the_description_of_the_streams_is_up_to_date() -> None:
 
 def test_the_description_of_the_streams_is_complete() -> None:
     assert {type_ for subject in SUBJECTS for type_ in subject.types} == set(EventType)
-    # The server publishes the advisories, in a format of its own.
-    assert {subject.stream for subject in SUBJECTS} == set(Stream) - {Stream.ADVISORIES}
+    assert {subject.stream for subject in SUBJECTS} == set(Stream) - INTERNAL
     declared = {each.name: each.subjects or [] for each in streams(replicas=1, max_bytes=-1)}
     for subject in SUBJECTS:
         example = re.sub(r"\{\w+\}", "x", subject.address)

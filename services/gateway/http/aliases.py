@@ -30,7 +30,9 @@ class Aliases:
         async def send_head(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        as_get = {**scope, "method": "GET"}  # the server has to know that it was HEAD
+        # The server has to know that it was HEAD. A stream of events would never end.
+        headers = [header for header in scope["headers"] if header[0] != b"accept"]
+        as_get = {**scope, "method": "GET", "headers": headers}
         try:
             await self._app(as_get, receive, send_head)
         finally:

@@ -150,7 +150,7 @@ _DESCRIPTIONS = {
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
     409: "Not possible in the current state",
-    410: "Deleted",
+    410: "No longer stored",
     413: "The body is too large",
     415: "The content type is not supported",
     416: "The requested range is behind the end of the file",

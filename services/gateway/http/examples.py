@@ -22,8 +22,8 @@ def example_of(  # noqa: PLR0911 - one for each kind of schema
         return schema["examples"][0]
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
-    if "anyOf" in schema:
-        return example_of(schema["anyOf"][0], schemas)
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return example_of(options[0], schemas)
     kind = schema.get("type", "object")
     if isinstance(kind, list):
         return None  # which each of them may be

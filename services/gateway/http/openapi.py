@@ -71,6 +71,8 @@ def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
         _remove_unused(document)
         if not app.state.api_keys:
             _remove_api_keys(document)
+        for webhook in document["webhooks"].values():
+            webhook["post"]["security"] = []
         for operation in _operations(document):
             operation.setdefault("security", [])
             _complete_responses(operation, components["schemas"])

@@ -14,6 +14,7 @@ ProblemCode = Literal[
     "database_unavailable",
     "dead_letter_not_found",
     "dead_letter_resolved",
+    "events_expired",
     "headers_too_large",
     "http_error",
     "incomplete_body",
@@ -39,6 +40,7 @@ ProblemCode = Literal[
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
+    "too_many_streams",
     "unauthorized",
     "unsupported_content_type",
     "unsupported_upgrade",
@@ -188,6 +190,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The file was stored, but the store no longer has it.",
         "Nothing can be done, unless a backup of the store has the file.",
     ),
+    "events_expired": ProblemKind(
+        410,
+        "Events after 4711 are no longer stored. The oldest event is the one after 5000",
+        "Events are stored for seven days, and this position is older, or later than the newest event.",
+        "Read the lists for what was missed, and continue without `after`.",
+    ),
     "body_too_large": ProblemKind(
         413,
         "The body is larger than 262144 bytes",
@@ -211,6 +219,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The request is not valid",
         "Fields, query parameters or headers are invalid or unknown; `errors` names each of them.",
         _CORRECT,
+    ),
+    "too_many_streams": ProblemKind(
+        429,
+        "A caller can have 20 open streams at a gateway; close some of them",
+        "The API key has as many open streams of events as it may have.",
+        "Close streams that are not read any more.",
     ),
     "headers_too_large": ProblemKind(
         431, "The headers are larger than 65536 bytes", "The headers are too large.", _CORRECT
@@ -268,9 +282,11 @@ _GENERAL: Mapping[int, tuple[ProblemCode, ...]] = {
     401: ("unauthorized",),
     403: ("signature_refused",),
     404: ("not_found",),
+    410: ("events_expired",),
     413: ("body_too_large",),
     415: ("unsupported_content_type",),
     422: ("invalid_request",),
+    429: ("too_many_streams",),
     503: ("overloaded", "body_timeout", "bus_unavailable", "database_unavailable"),
 }
 """The kinds that do not depend on the subject, by status."""

@@ -13,6 +13,9 @@ from shared.observability import tracing
 from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 from shared.request_ids import HEADER, request_id_of
 
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+"""The content type of server-sent events."""
+
 _FIRST_ERROR = 400
 _METHODS = frozenset(HTTPMethod)
 _REQUEST_ID_HEADER = HEADER.lower().encode()
@@ -32,14 +35,16 @@ class Telemetry:
             await self._app(scope, receive, send)
             return
         status, method = 500, _method_of(scope)
-        started = time.perf_counter()
+        started, responded = time.perf_counter(), None
         scope[REQUEST_ID] = request_id = request_id_of(scope["headers"])
         structlog.contextvars.bind_contextvars(request_id=request_id)
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, responded
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if (b"content-type", EVENT_STREAM.encode()) in message["headers"]:
+                    responded = time.perf_counter()  # a stream lasts as long as its client reads it
                 message["headers"] = [*message["headers"], (_REQUEST_ID_HEADER, request_id.encode())]
             await send(message)
 
@@ -49,7 +54,9 @@ class Telemetry:
                 await self._app(scope, receive, send_observed)
             finally:
                 route = route_of(scope)
-                HTTP_SECONDS.labels(method, route, status).observe(time.perf_counter() - started)
+                HTTP_SECONDS.labels(method, route, status).observe(
+                    (responded or time.perf_counter()) - started
+                )
                 tracing.served(method, route, status)
                 if status >= _FIRST_ERROR:
                     HTTP_ERRORS.labels(status).inc()

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.ingest.outbox import Outbox
 from services.ingest.repository import Repository
 from services.ingest.settings import IngestSettings
 from services.ingest.worker import Worker
@@ -49,7 +50,7 @@ async def gateway(nats_url: str, database_url: str, folder: Path) -> AsyncIterat
 async def ingest(bus: Bus, publisher: Publisher, database_url: str) -> AsyncIterator[None]:
     settings = IngestSettings(_env_file=None, database_url=database_url, nats_url="nats://127.0.0.1:1")
     async with connecting(settings, pool_size=6, application="tests") as engine:
-        worker = Worker(bus, Repository(engine), publisher)
+        worker = Worker(bus, Repository(engine), publisher, Outbox(engine, publisher))
         worker.start()
         yield
         await worker.stop()

@@ -14,12 +14,15 @@ from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.media.queries import MediaQueries
 from services.gateway.messages.batch import BatchService, StoredBatch
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.service import OperationsService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhooks.service import WebhookService
@@ -31,6 +34,7 @@ from shared.errors import DatabaseUnavailableError
 from shared.events import Event, decode
 from shared.ledger import Ledger
 from shared.message import IncomingMessage
+from shared.resources.events import Renderer
 from tests.jetstream import BusTo, JetStream, PublisherTo
 from tests.webhooks import verifiers
 
@@ -84,6 +88,7 @@ def create_services(
         publisher, idempotency, suppressions, received, _VALIDITY, can_send, clock
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
+    log = EventLog(bus, Renderer(reader))
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -97,6 +102,8 @@ def create_services(
         webhook_service=webhook_service,
         media=MediaQueries(reader),
         media_store=None,
+        operations=OperationsService(bus),
+        events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,
     )
 

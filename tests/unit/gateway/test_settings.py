@@ -42,7 +42,7 @@ def test_a_gateway_with_keys_and_secrets_may_listen_anywhere() -> None:
         gateway_host="::", api_keys="shop:right-key-of-shop", webhook_secret=WEBHOOK_SECRET
     )
 
-    assert settings.api_keys.name_of("right-key-of-shop") == "shop"
+    assert settings.api_keys.caller_of("right-key-of-shop") == ("shop", "write")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,279 @@
+"""The asynchronous client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+
+from messaging_client.errors import ProblemError
+from messaging_client.events import Event, EventParser
+from messaging_client.fields import EmailFields, SmsFields, body_of
+from messaging_client.models import (
+    BulkResponse,
+    ConversationResponse,
+    DeadLetterResponse,
+    DeadLetterWithHistory,
+    DiscardResponse,
+    EventPage,
+    MessageResponse,
+    MessageWithHistory,
+    ReplayResponse,
+    SuppressionResponse,
+)
+from messaging_client.retries import delay_after, is_temporary
+
+_STREAM_TIMEOUT = 40.0
+"""Seconds. The service sends something every 15 seconds."""
+
+
+class AsyncClient:
+    """An asynchronous client of the messaging service.
+
+    It repeats requests that fail for a while, after the time that the service asks for. A message is never
+    accepted twice, because each request to send has an `Idempotency-Key`. Methods raise ProblemError if the
+    service refuses a request, and httpx.TransportError if it cannot be reached.
+
+    Args:
+        base_url: the URL of the gateway.
+        api_key: needed if the gateway has API keys.
+        timeout: seconds that one attempt may take.
+        max_attempts: how often a request is made before its error is raised.
+        http: an HTTP client to use, for example with certificates or a proxy of its own.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8080",
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        max_attempts: int = 4,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout = timeout
+        self._max_attempts = max_attempts
+        self._http = http or httpx.AsyncClient()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    # --- Messages
+
+    async def send_sms(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[SmsFields]
+    ) -> MessageResponse:
+        """Send an SMS, or an MMS with the `type` `mms`."""
+        body = {"type": "sms", **body_of(fields)}
+        return cast("MessageResponse", await self._send("/api/messages/sms", body, idempotency_key))
+
+    async def send_email(
+        self, *, idempotency_key: str | None = None, **fields: Unpack[EmailFields]
+    ) -> MessageResponse:
+        """Send an e-mail."""
+        body = body_of(fields)
+        return cast("MessageResponse", await self._send("/api/messages/email", body, idempotency_key))
+
+    async def get_message(self, id: str) -> MessageWithHistory:  # noqa: A002 - the name in the API
+        """Get a message with its history."""
+        return cast("MessageWithHistory", await self._call("GET", f"/api/messages/{_escaped(id)}"))
+
+    async def cancel_message(self, id: str) -> MessageResponse:  # noqa: A002 - the name in the API
+        """Cancel a message that is waiting to be sent."""
+        return cast("MessageResponse", await self._call("DELETE", f"/api/messages/{_escaped(id)}"))
+
+    def list_messages(self, **filters: Any) -> AsyncIterator[MessageResponse]:  # noqa: ANN401 - a query
+        """List messages; the filters are those of `GET /api/messages`."""
+        return cast("AsyncIterator[MessageResponse]", self._items("/api/messages", filters))
+
+    # --- Conversations
+
+    def list_conversations(
+        self, *, participant: str | None = None, channel: str | None = None
+    ) -> AsyncIterator[ConversationResponse]:
+        """List conversations, most recent message first."""
+        filters = {"participant": participant, "channel": channel}
+        return cast("AsyncIterator[ConversationResponse]", self._items("/api/conversations", filters))
+
+    async def get_conversation(self, id: int | str) -> ConversationResponse:  # noqa: A002 - the name in the API
+        """Get a conversation by its id or key."""
+        return cast("ConversationResponse", await self._call("GET", f"/api/conversations/{_escaped(id)}"))
+
+    def list_conversation_messages(self, id: int | str) -> AsyncIterator[MessageResponse]:  # noqa: A002 - the same
+        """List the messages of a conversation, oldest first."""
+        path = f"/api/conversations/{_escaped(id)}/messages"
+        return cast("AsyncIterator[MessageResponse]", self._items(path, {}))
+
+    # --- Dead letters
+
+    def list_dead_letters(self, **filters: Any) -> AsyncIterator[DeadLetterResponse]:  # noqa: ANN401 - a query
+        """List dead letters, newest first; the filters are those of `GET /api/dead-letters`."""
+        return cast("AsyncIterator[DeadLetterResponse]", self._items("/api/dead-letters", filters))
+
+    async def get_dead_letter(self, id: str) -> DeadLetterWithHistory:  # noqa: A002 - the name in the API
+        """Get a dead letter with the history of its message."""
+        return cast("DeadLetterWithHistory", await self._call("GET", f"/api/dead-letters/{_escaped(id)}"))
+
+    async def replay_dead_letter(self, id: str) -> ReplayResponse:  # noqa: A002 - the name in the API
+        """Replay a dead letter; doing so again does not replay it twice."""
+        path = f"/api/dead-letters/{_escaped(id)}/replay"
+        return cast("ReplayResponse", await self._call("POST", path))
+
+    async def discard_dead_letter(self, id: str, *, reason: str) -> DiscardResponse:  # noqa: A002 - the same
+        """Discard a dead letter."""
+        path = f"/api/dead-letters/{_escaped(id)}/discard"
+        return cast("DiscardResponse", await self._call("POST", path, body={"reason": reason}))
+
+    async def replay_dead_letters(self, **body: Any) -> BulkResponse:  # noqa: ANN401 - a body
+        """Replay some of the dead letters that match a `filter`, or of `all`; continue with `cursor`."""
+        return cast("BulkResponse", await self._call("POST", "/api/dead-letters/replay", body=body))
+
+    async def discard_dead_letters(self, *, reason: str, **body: Any) -> BulkResponse:  # noqa: ANN401 - a body
+        """Discard some of the dead letters that match a `filter`, or of `all`; continue with `cursor`."""
+        body = {**body, "reason": reason}
+        return cast("BulkResponse", await self._call("POST", "/api/dead-letters/discard", body=body))
+
+    # --- Suppressions
+
+    def list_suppressions(
+        self, *, channel: str | None = None, address: str | None = None
+    ) -> AsyncIterator[SuppressionResponse]:
+        """List suppressed addresses, most recent first."""
+        filters = {"channel": channel, "address": address}
+        return cast("AsyncIterator[SuppressionResponse]", self._items("/api/suppressions", filters))
+
+    async def suppress_address(
+        self, address: str, *, reason: str, sender: str | None = None
+    ) -> SuppressionResponse:
+        """Send no more messages to an address, from one sender address or from all of them."""
+        path, query = f"/api/suppressions/{_escaped(address)}", {"sender": sender}
+        found = await self._call("PUT", path, query=query, body={"reason": reason})
+        return cast("SuppressionResponse", found)
+
+    async def lift_suppression(self, address: str, *, sender: str | None = None) -> None:
+        """Lift a suppression."""
+        await self._call("DELETE", f"/api/suppressions/{_escaped(address)}", query={"sender": sender})
+
+    # --- Events
+
+    async def events(
+        self,
+        *,
+        after: int | None = None,
+        types: Sequence[str] = (),
+        channel: str | None = None,
+        address: str | None = None,
+    ) -> AsyncIterator[Event]:
+        """Yield events as they happen, and continue after a lost connection without missing any.
+
+        Args:
+            after: the `sequence` of the last event that was processed; by default, only new events are
+                yielded. Store it to continue after a restart.
+            types: the types of events, such as `message.received`; all by default.
+            channel: `sms` or `email`.
+            address: one of your addresses.
+
+        Raises:
+            ProblemError: `events_expired`, the events after `after` are no longer stored.
+        """
+        query = {"type": [*types], "channel": channel, "address": address}
+        parser = EventParser(None if after is None else str(after))
+        failures = 0
+        while True:
+            parser.reset()
+            try:
+                async with self._http.stream(
+                    "GET",
+                    f"{self._base_url}/api/events",
+                    params=_given({**query, "after": parser.last_id}),
+                    headers={**self._headers, "Accept": "text/event-stream"},
+                    timeout=httpx.Timeout(self._timeout, read=_STREAM_TIMEOUT),
+                ) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        raise ProblemError.of(response)
+                    async for chunk in response.aiter_bytes():
+                        failures = 0
+                        for event in parser.feed(chunk):
+                            yield event
+                failures = 0
+                await self._pause(httpx.ReadError("the stream has ended"), 1)
+            except (ProblemError, httpx.TransportError) as exc:
+                failures += 1
+                if not is_temporary(exc):
+                    raise
+                await self._pause(exc, failures)
+
+    async def list_events(self, **query: Any) -> EventPage:  # noqa: ANN401 - a query
+        """Get a page of events, for those who poll; continue with its `next_cursor` as `after`."""
+        return cast("EventPage", await self._call("GET", "/api/events", query=query))
+
+    async def _pause(self, error: ProblemError | httpx.TransportError, failures: int) -> None:
+        await asyncio.sleep(delay_after(error, failures))
+
+    # --- Requests
+
+    async def _send(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 - JSON
+        headers = {"Idempotency-Key": key or str(uuid4())}
+        return await self._call("POST", path, body=body, headers=headers)
+
+    async def _items(self, path: str, filters: Mapping[str, Any]) -> AsyncIterator[Any]:
+        query = dict(filters)
+        while True:
+            page = await self._call("GET", path, query=query)
+            for item in page["items"]:
+                yield item
+            if page["next_cursor"] is None:
+                return
+            query["cursor"] = page["next_cursor"]
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401 - JSON
+        failures = 0
+        while True:
+            try:
+                response = await self._http.request(
+                    method,
+                    self._base_url + path,
+                    params=_given(query or {}),
+                    json=body,
+                    headers={**self._headers, **(headers or {})},
+                    timeout=self._timeout,
+                )
+                if response.is_success:
+                    return response.json() if response.content else None
+                raise ProblemError.of(response)
+            except (ProblemError, httpx.TransportError) as exc:
+                failures += 1
+                if failures >= self._max_attempts or not is_temporary(exc):
+                    raise
+                await self._pause(exc, failures)
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None and value != []}
+
+
+def _escaped(value: object) -> str:
+    return quote(str(value), safe="")

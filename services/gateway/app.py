@@ -12,6 +12,9 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events import routes as events
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.http.auth import authenticate
 from services.gateway.http.docs import mount_docs
 from services.gateway.http.errors import add_error_handlers
@@ -46,6 +49,7 @@ from shared.ledger import Ledger
 from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
 from shared.providers.webhooks import Verifier
+from shared.resources.events import Renderer
 from shared.service import health_router
 from shared.version import VERSION
 
@@ -92,7 +96,7 @@ def create_app(
     app.include_router(conversations.replying_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, dead_letters, suppressions):
+    for module in (messages, conversations, dead_letters, suppressions, events):
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
@@ -117,8 +121,12 @@ def _lifespan(
         ):
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
-            app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
-            async with supervision.running("probe", probe.run()):
+            log = EventLog(bus, Renderer(Reader(engine)))
+            feed = Feed(log, lambda: getattr(app.state, "is_stopping", False))
+            app.state.services = _create_services(
+                settings, opt_out_groups, bus, publisher, engine, EventSource(log, feed)
+            )
+            async with supervision.running("probe", probe.run()), supervision.running("feed", feed.run()):
                 yield
 
     return lifespan
@@ -130,6 +138,7 @@ def _create_services(
     bus: Bus,
     publisher: Publisher,
     engine: AsyncEngine,
+    event_source: EventSource,
 ) -> Services:
     validity = settings.message_validity
     reader = Reader(engine)
@@ -155,6 +164,7 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
+        events=event_source,
         clock=_now,
     )
 

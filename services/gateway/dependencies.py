@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.events.streaming import EventSource
 from services.gateway.messages.batch import BatchService
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
@@ -36,6 +37,7 @@ class Services:
     suppressions: SuppressionQueries
     suppression_list: SuppressionList
     webhook_service: WebhookService
+    events: EventSource
     clock: Callable[[], datetime]
 
 
@@ -70,6 +72,7 @@ DeadLetterServiceDep = Annotated[DeadLetterService, _service("dead_letter_servic
 Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
 SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
+Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

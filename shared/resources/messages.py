@@ -194,11 +194,10 @@ def select_messages(
         source: a join of `message` with its conversation.
     """
     state, sent = _state.alias("state"), _last_sent(message)
-    initial = initial_status(message)
     return _select_fields(
         message,
         source.outerjoin(state, state.c.message_id == message.c.id).outerjoin(sent, true()),
-        status=func.coalesce(state.c.status, initial),
+        status=func.coalesce(state.c.status, initial_status(message)),
         provider=func.coalesce(message.c.provider, sent.c.provider),
         provider_message_id=func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
         error=state.c.error,

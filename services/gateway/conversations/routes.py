@@ -103,7 +103,17 @@ async def list_conversation_messages(
             "description": "Accepted and stored",
             "headers": {"Location": {"description": "URL of the message", "schema": {"type": "string"}}},
         },
-        **problems(400, 401, 404, 409, 413, 415, 422, 503),
+        **problems(
+            400,
+            401,
+            "conversation_not_found",
+            "recipient_opted_out",
+            "outcome_unknown",
+            413,
+            415,
+            422,
+            503,
+        ),
     },
 )
 async def reply_to_conversation(  # noqa: PLR0913 - dependencies

@@ -31,7 +31,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    **problems(401, 410, 422, 429, 503),
+    **problems(401, "events_expired", 422, "too_many_streams", 503),
 }
 
 LastEventId = Annotated[

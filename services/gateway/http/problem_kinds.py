@@ -282,11 +282,9 @@ _GENERAL: Mapping[int, tuple[ProblemCode, ...]] = {
     401: ("unauthorized",),
     403: ("signature_refused",),
     404: ("not_found",),
-    410: ("events_expired",),
     413: ("body_too_large",),
     415: ("unsupported_content_type",),
     422: ("invalid_request",),
-    429: ("too_many_streams",),
     503: ("overloaded", "body_timeout", "bus_unavailable", "database_unavailable"),
 }
 """The kinds that do not depend on the subject, by status."""

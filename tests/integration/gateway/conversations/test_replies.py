@@ -20,15 +20,16 @@ OUTBOUND = {"direction": Direction.OUTBOUND}
 
 
 @pytest.mark.parametrize("reference", [1, key_of(ALICE, BOB)])
-@pytest.mark.parametrize("newest", [{"addresses": (BOB, ALICE)}, {"addresses": (ALICE, BOB), **OUTBOUND}])
+@pytest.mark.parametrize(("addresses", "fields"), [((BOB, ALICE), {}), ((ALICE, BOB), OUTBOUND)])
 async def test_a_reply_is_sent_from_our_address_to_the_other_one(
     gateway: httpx.AsyncClient,
     rows: Rows,
     jetstream: JetStreamContext,
-    newest: dict[str, Any],
+    addresses: tuple[str, str],
+    fields: dict[str, Any],
     reference: object,
 ) -> None:
-    await rows.message(*newest.pop("addresses"), **newest)
+    await rows.message(*addresses, **fields)
 
     response = await gateway.post(
         f"/api/conversations/{reference}/messages", json={"body": "Yes", "reference": "order-17"}

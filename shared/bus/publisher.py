@@ -140,6 +140,17 @@ class Publisher:
             headers = tracing.headers()
             await queue.publish_all([replace(each, headers={**each.headers, **headers}) for each in batch])
 
+    async def publish_batch(self, stream: str, batch: Sequence[Outgoing]) -> None:
+        """Publish up to 200 messages to `stream` in this order.
+
+        Raises:
+            PublishRejectedError: the server rejected a message. Others may have been stored.
+            BusUnavailableError: as for `publish`.
+        """
+        for result in await self._queue(stream).store(batch):
+            if isinstance(result, BaseException):
+                raise result
+
     def _queue(self, stream: str) -> "_BatchQueue":
         queue = self._queues.get(stream)
         if queue is None:
@@ -249,7 +260,7 @@ class _BatchQueue:
     async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
         if not batch:
             return
-        results = await self._store([outgoing for outgoing, _ in batch])
+        results = await self.store([outgoing for outgoing, _ in batch])
         self._note_outage(results)
         for (_, stored), result in zip(batch, results, strict=True):
             if stored.done():
@@ -266,7 +277,8 @@ class _BatchQueue:
         self._outage = str(outages[0]) if len(outages) == len(results) else ""
         self._outage_at = asyncio.get_running_loop().time()
 
-    async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def store(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
+        """Store messages immediately, and return the sequence or the error of each."""
         if self._joins_lines:
             return await self._store_as_lines(batch)
         if len(batch) >= _SMALLEST_BATCH:
@@ -280,7 +292,7 @@ class _BatchQueue:
                 return [last - len(batch) + number for number in range(1, len(batch) + 1)]
         return await self._store_each(batch)
 
-    async def _store_as_lines(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def _store_as_lines(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
         groups = _groups(batch)
         results = await self._store_each([_as_one(group) for group in groups])
         result_of = {

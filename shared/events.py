@@ -20,6 +20,7 @@ from shared.ids import EventId, event_id, inbound_message_id
 from shared.message import DeliveryRequest, FrozenModel, IncomingMessage, IncomingReceipt, StatusReport
 from shared.status import Status
 from shared.suppressions import SuppressionChange
+from shared.webhook_attempts import WebhookAttempt
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -38,6 +39,7 @@ class EventType(StrEnum):
     DEAD_LETTER_CREATED = "messaging.dead-letter.created.v1"
     DEAD_LETTER_RESOLVED = "messaging.dead-letter.resolved.v1"
     SUPPRESSION_CHANGED = "messaging.suppression.changed.v1"
+    WEBHOOK_ATTEMPTED = "messaging.webhook.attempted.v1"
 
 
 class Event(FrozenModel, Generic[Data]):
@@ -74,6 +76,7 @@ _MODELS: Mapping[EventType, type[Event[Any]]] = {
     EventType.DEAD_LETTER_CREATED: Event[DeadLetter],
     EventType.DEAD_LETTER_RESOLVED: Event[DeadLetterResolution],
     EventType.SUPPRESSION_CHANGED: Event[SuppressionChange],
+    EventType.WEBHOOK_ATTEMPTED: Event[WebhookAttempt],
 }
 _MODELS_BY_NAME = {type_.value.encode(): model for type_, model in _MODELS.items()}
 
@@ -234,4 +237,16 @@ def suppression_changed(change: SuppressionChange) -> Event[SuppressionChange]:
         subject=str(change.key),
         time=change.occurred_at,
         data=change,
+    )
+
+
+def webhook_attempted(attempt: WebhookAttempt) -> Event[WebhookAttempt]:
+    """Create the event of an attempt to deliver an event to a webhook endpoint."""
+    return Event[WebhookAttempt](
+        id=attempt.id,
+        source="/notifier",
+        type=EventType.WEBHOOK_ATTEMPTED,
+        subject=str(attempt.endpoint_id),
+        time=attempt.started_at,
+        data=attempt,
     )

@@ -28,6 +28,9 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions import routes as suppressions
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
+from services.gateway.webhook_endpoints import routes as webhook_endpoints
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
 from shared import supervision
@@ -90,7 +93,7 @@ def create_app(
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, dead_letters, suppressions):
+    for module in (messages, conversations, dead_letters, suppressions, webhook_endpoints):
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
@@ -138,6 +141,7 @@ def _create_services(
     webhook_service = WebhookService(
         publisher, suppression_list, queries, settings.default_region, settings.own_keywords
     )
+    attempts = AttemptQueries(reader)
     return Services(
         message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
@@ -150,6 +154,16 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
+        webhook_endpoint_service=WebhookEndpointService(
+            bus,
+            publisher,
+            attempts,
+            settings.webhook_endpoint_key,
+            settings.default_region,
+            _now,
+            allow_private=settings.allow_private_webhooks,
+        ),
+        webhook_attempts=attempts,
         clock=_now,
     )
 

@@ -15,6 +15,8 @@ from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
 
@@ -34,6 +36,8 @@ class Services:
     suppressions: SuppressionQueries
     suppression_list: SuppressionList
     webhook_service: WebhookService
+    webhook_endpoint_service: WebhookEndpointService
+    webhook_attempts: AttemptQueries
     clock: Callable[[], datetime]
 
 
@@ -67,6 +71,8 @@ DeadLetterServiceDep = Annotated[DeadLetterService, _service("dead_letter_servic
 Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
 SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
+WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
+Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from services.gateway.http.auth import ApiKeys
 from shared.bus.topology import SEND_WINDOW
+from shared.endpoint_secrets import EndpointKeySettings
 from shared.keywords import Keyword, Words, words_for
 from shared.providers.generic.settings import WebhookSecretSettings
 from shared.settings import BusSettings, DatabaseSettings, NonEmpty, Port, UnsubscribeSettings
@@ -21,7 +22,9 @@ def _words(keyword: Keyword, text: str) -> Words:
     return words_for(text.split(","), keyword)
 
 
-class GatewaySettings(BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings):
+class GatewaySettings(
+    BusSettings, DatabaseSettings, UnsubscribeSettings, WebhookSecretSettings, EndpointKeySettings
+):
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 
     Attributes:

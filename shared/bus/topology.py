@@ -14,11 +14,20 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Literal
 
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
-from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
+from shared.ids import (
+    PARTITIONS,
+    ConversationKey,
+    EndpointId,
+    EventId,
+    MessageId,
+    SuppressionKey,
+    partition_of,
+)
 from shared.message import Priority
 from shared.status import Status
 
@@ -31,6 +40,9 @@ class Stream(StrEnum):
     DEADLETTER = "DEADLETTER"
     SUPPRESSIONS = "SUPPRESSIONS"
     ADVISORIES = "ADVISORIES"
+    NOTIFICATIONS = "NOTIFICATIONS"
+    WEBHOOK_RETRIES = "WEBHOOK_RETRIES"
+    WEBHOOK_ATTEMPTS = "WEBHOOK_ATTEMPTS"
 
 
 DEFAULT_SHARDS = 8
@@ -59,6 +71,12 @@ An older request that is replayed is not sent, because its message has expired. 
 
 LIMITS_BUCKET = "LIMITS"
 """The state of the limits and pauses that all sender processes share."""
+
+WEBHOOK_ENDPOINTS_BUCKET = "WEBHOOK_ENDPOINTS"
+"""The configuration of webhook endpoints, by id."""
+
+WEBHOOK_POSITIONS_BUCKET = "WEBHOOK_POSITIONS"
+"""How far each webhook endpoint has been sent the events, by id."""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
@@ -123,6 +141,7 @@ INGEST_CONSUMERS = (
     Consumer(Stream.EVENTS, "ingest-events"),
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
     Consumer(Stream.SUPPRESSIONS, "ingest-suppressions"),
+    Consumer(Stream.WEBHOOK_ATTEMPTS, "ingest-webhook-attempts"),
 )
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 
@@ -239,13 +258,13 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             allow_msg_schedules=True,
         )
 
-    def bucket(name: str) -> StreamConfig:
+    def bucket(name: str, retention: timedelta | None = LONGEST_RETENTION) -> StreamConfig:
         return StreamConfig(
             name=f"KV_{name}",
             subjects=[f"$KV.{name}.>"],
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=LONGEST_RETENTION.total_seconds(),
+            max_age=retention.total_seconds() if retention else 0,
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             duplicate_window=120,
@@ -272,6 +291,11 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         bucket(DELIVERIES_BUCKET),
         bucket(IDEMPOTENCY_BUCKET),
         bucket(LIMITS_BUCKET),
+        log(Stream.NOTIFICATIONS, "notification.>"),
+        schedules(Stream.WEBHOOK_RETRIES, "webhook.wait.*.*.*", "webhook.due.*.*.*"),
+        log(Stream.WEBHOOK_ATTEMPTS, "webhook.attempt.*"),
+        bucket(WEBHOOK_ENDPOINTS_BUCKET, retention=None),
+        bucket(WEBHOOK_POSITIONS_BUCKET, retention=None),
     )
 
 
@@ -318,6 +342,36 @@ def dead_letter_resolved_subject(channel: Channel | None) -> str:
 
 def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
     return f"suppression.{channel}.{key}"
+
+
+ALL_NOTIFICATIONS = "notification.>"
+
+
+def notification_subject(type_: str) -> str:
+    return f"notification.{type_}"
+
+
+def webhook_wait_subject(endpoint: EndpointId, after: int, event: EventId) -> str:
+    """Return the subject of the schedule of an endpoint's next attempt; a newer schedule replaces it.
+
+    Args:
+        endpoint: the endpoint.
+        after: `WebhookEndpoint.after`, by which schedules from before a pause are recognised.
+        event: the event.
+    """
+    return f"webhook.wait.{endpoint}.{after}.{event}"
+
+
+def webhook_due_subject(endpoint: EndpointId, after: int, event: EventId | Literal["*"]) -> str:
+    """Return the subject of an attempt that is due, or the pattern of all attempts of an endpoint."""
+    return f"webhook.due.{endpoint}.{after}.{event}"
+
+
+WEBHOOKS_DUE = "webhook.due.>"
+
+
+def webhook_attempt_subject(endpoint: EndpointId) -> str:
+    return f"webhook.attempt.{endpoint}"
 
 
 def limit_key(name: str) -> str:

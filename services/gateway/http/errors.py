@@ -35,6 +35,7 @@ ProblemCode = Literal[
     "database_unavailable",
     "dead_letter_not_found",
     "dead_letter_resolved",
+    "event_not_retained",
     "headers_too_large",
     "http_error",
     "incomplete_body",
@@ -53,8 +54,14 @@ ProblemCode = Literal[
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
+    "too_many_webhook_endpoints",
     "unauthorized",
     "unsupported_content_type",
+    "webhook_attempt_not_found",
+    "webhook_endpoint_changing",
+    "webhook_endpoint_disabled",
+    "webhook_endpoint_not_found",
+    "webhook_endpoints_not_configured",
 ]
 """The kinds of problems. Clients rely on these codes, so they are never renamed."""
 

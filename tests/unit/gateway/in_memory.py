@@ -20,11 +20,14 @@ from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.key_value import KeyValueStore
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
 from shared.db.reader import Reader
+from shared.endpoint_secrets import SecretCipher
 from shared.errors import DatabaseUnavailableError
 from shared.events import Event, decode
 from shared.ledger import Ledger
@@ -83,6 +86,10 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
         webhook_service=webhook_service,
+        webhook_endpoint_service=WebhookEndpointService(
+            bus, publisher, AttemptQueries(reader), SecretCipher(), "US", clock, allow_private=False
+        ),
+        webhook_attempts=AttemptQueries(reader),
         clock=clock,
     )
 

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from services.sender import attachments
-from services.sender.attachments import Fetch, LookUp, fetching, file_name, is_public, media_type_of
+from services.sender.attachments import Fetch, fetching, file_name, media_type_of
 from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
+from shared.public_addresses import LookUp, is_public
 from tests import messages
 from tests.stand_in import Answer, ReceivedRequest, StandIn, standing_in
 

@@ -34,13 +34,23 @@ def command(plan: Plan, name: str) -> Command:
 def test_without_settings_everything_is_started() -> None:
     plan, _ = planned({})
     assert plan.checks == ()
-    assert plan.names == ("postgres", "nats", "mocks", "ingest", "sender", "gateway", "migrate", "provision")
+    assert plan.names == (
+        "postgres",
+        "nats",
+        "mocks",
+        "ingest",
+        "sender",
+        "notifier",
+        "gateway",
+        "migrate",
+        "provision",
+    )
 
 
 def test_other_servers_are_only_checked() -> None:
     plan, _ = planned(THEIRS)
     assert [check.name for check in plan.checks] == ["postgres", "nats", "migrations"]
-    assert plan.names == ("mocks", "ingest", "sender", "gateway", "provision")
+    assert plan.names == ("mocks", "ingest", "sender", "notifier", "gateway", "provision")
     assert command(plan, "ingest").environment["DATABASE_URL"] == THEIRS["DATABASE_URL"]
 
 

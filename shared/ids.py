@@ -25,6 +25,7 @@ _IDEMPOTENT_REQUESTS = UUID("5be2a1d4-0b0e-5c5f-8a53-7a3c9d0c1b21")
 _PROVIDER_MESSAGES = UUID("c9a6f0b3-2d47-5a0e-b8c4-4e6d1f7a8c32")
 _EVENTS = UUID("1f7e9b58-93a1-5d8c-a6de-6b8f2c0d4e43")
 _DEAD_LETTERS = UUID("a3d1c6e7-48b2-5f69-8e71-2c9b5d3f6a54")
+_NOTIFICATIONS = UUID("6e0a7c94-1d3b-5f82-9b47-8c5e2f1a0d76")
 _SUPPRESSIONS = UUID("d4b8f2a6-7c15-5e3b-9a84-5f0e6c2b7d65")
 
 _FNV_OFFSET = 0x811C9DC5
@@ -68,6 +69,11 @@ def conversation_key(channel: str, participants: Iterable[str]) -> ConversationK
 def event_id(subject: UUID, *event: object) -> EventId:
     """Return the id of an event of `subject`, by which a repetition of the event is recognised."""
     return EventId(uuid5(_EVENTS, "\n".join(map(str, (subject, *event)))))
+
+
+def notification_id(type_: str, *cause: object) -> EventId:
+    """Return the id of a notification, which is always the same for one cause."""
+    return EventId(uuid5(_NOTIFICATIONS, "\n".join(map(str, (type_, *cause)))))
 
 
 def dead_letter_id(*origin: object) -> DeadLetterId:

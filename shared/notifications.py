@@ -1,48 +1,110 @@
-"""STUB until the branch w-events has it."""
+"""Notifications: the events by which applications learn of what happened.
 
-from datetime import datetime
+A notification is thin. It names the objects that it is about, which never change, and carries the facts that
+would change, such as the status that a message had then. The event that an application receives is rendered
+from both, and is therefore the same at every attempt.
+"""
+
 from enum import StrEnum
-from uuid import UUID
+from typing import Any, Literal
 
 from pydantic import AwareDatetime
 
 from shared.channels import Channel
-from shared.ids import EndpointId, EventId, event_id, new_event_id
+from shared.dead_letters import Resolution
+from shared.ids import ConversationKey, DeadLetterId, EventId, MessageId
 from shared.message import FrozenModel
+from shared.status import Status
+from shared.suppressions import SuppressionChange
 
 
 class NotificationType(StrEnum):
     MESSAGE_RECEIVED = "message.received"
+    MESSAGE_ACCEPTED = "message.accepted"
+    MESSAGE_SCHEDULED = "message.scheduled"
+    MESSAGE_SENT = "message.sent"
+    MESSAGE_DELIVERED = "message.delivered"
+    MESSAGE_UNDELIVERED = "message.undelivered"
     MESSAGE_FAILED = "message.failed"
+    MESSAGE_EXPIRED = "message.expired"
+    MESSAGE_CANCELED = "message.canceled"
+    CONVERSATION_CREATED = "conversation.created"
+    RECIPIENT_OPTED_OUT = "recipient.opted_out"
+    RECIPIENT_OPTED_IN = "recipient.opted_in"
+    DEAD_LETTER_CREATED = "dead_letter.created"
+    DEAD_LETTER_RESOLVED = "dead_letter.resolved"
     WEBHOOK_ENDPOINT_DISABLED = "webhook_endpoint.disabled"
     WEBHOOK_ENDPOINT_TEST = "webhook_endpoint.test"
 
 
+class ReportedStatus(FrozenModel):
+    """The status that a message took, from the report that decides it.
+
+    Attributes:
+        provider: the provider that has the message, if one does; `provider_message_id` is its id of it.
+    """
+
+    status: Status
+    source: Literal["event", "receipt"]
+    generation: int
+    attempt: int
+    provider: str | None = None
+    provider_message_id: str | None = None
+    error: dict[str, Any] | None = None
+
+
 class Notification(FrozenModel):
+    """A notification.
+
+    Attributes:
+        id: computed from what happened, so that it is the same if the notification is published again.
+        channel: that it concerns; None if that is unknown.
+        our_address: the key of our address that it concerns, or the name of an opt-out group; None for all of
+            our addresses, or if that is unknown.
+        message_id: of the message; for a new conversation, of the first one in it.
+        report: the status that the message took.
+        resolution: how the dead letter was resolved.
+        is_sent: whether the message of the dead letter was sent after all.
+        suppression: the opt-out or opt-in.
+        webhook_endpoint: the endpoint, as the API shows it.
+    """
+
     id: EventId
     type: NotificationType
     occurred_at: AwareDatetime
     channel: Channel | None = None
     our_address: str | None = None
-    message_id: UUID | None = None
-    endpoint_id: EndpointId | None = None
-    reason: str | None = None
+    message_id: MessageId | None = None
+    conversation_key: ConversationKey | None = None
+    report: ReportedStatus | None = None
+    dead_letter_id: DeadLetterId | None = None
+    resolution: Resolution | None = None
+    is_sent: bool = False
+    suppression: SuppressionChange | None = None
+    webhook_endpoint: dict[str, Any] | None = None
+
+    def encode(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_defaults=True)
 
 
-def webhook_endpoint_disabled(endpoint: EndpointId, after: int, reason: str, at: datetime) -> Notification:
-    return Notification(
-        id=event_id(endpoint, "disabled", after),
-        type=NotificationType.WEBHOOK_ENDPOINT_DISABLED,
-        occurred_at=at,
-        endpoint_id=endpoint,
-        reason=reason,
-    )
+class NotificationFilter(FrozenModel):
+    """Selects notifications that meet all conditions; one that is None or empty is met by all.
 
+    A notification without a channel or address is about all of them, or about an unknown one. It meets the
+    conditions for these.
 
-def webhook_endpoint_test(endpoint: EndpointId, at: datetime) -> Notification:
-    return Notification(
-        id=new_event_id(),
-        type=NotificationType.WEBHOOK_ENDPOINT_TEST,
-        occurred_at=at,
-        endpoint_id=endpoint,
-    )
+    Attributes:
+        addresses: keys of our addresses.
+    """
+
+    types: frozenset[NotificationType] = frozenset()
+    channel: Channel | None = None
+    addresses: frozenset[str] = frozenset()
+
+    def selects(self, notification: Notification) -> bool:
+        channel, address = notification.channel, notification.our_address
+        return (
+            (not self.types or notification.type in self.types)
+            and (self.channel is None or channel is None or channel is self.channel)
+            and (not self.addresses or address is None or address in self.addresses)
+        )

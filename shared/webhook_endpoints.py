@@ -79,18 +79,16 @@ class WebhookEndpoint(FrozenModel):
         return self.disabled_reason is None and not self.is_deleted
 
     def wants(self, notification: Notification) -> bool:
-        """Return whether the endpoint is sent an event, according to its filters.
+        """Return whether the endpoint is sent an event.
 
-        A recipient's opt-out of messages from all our addresses concerns each of them.
+        An event without a channel or an address is about all of them, so it meets the filters.
         """
-        if self.event_types and notification.type not in self.event_types:
-            return False
-        if self.channels and notification.channel not in self.channels:
-            return False
-        if not self.addresses:
-            return True
-        concerns_all = notification.our_address is None and notification.type.startswith("recipient.")
-        return concerns_all or notification.our_address in self.addresses
+        channel, address = notification.channel, notification.our_address
+        return (
+            (not self.event_types or notification.type in self.event_types)
+            and (not self.channels or channel is None or channel in self.channels)
+            and (not self.addresses or address is None or address in self.addresses)
+        )
 
     def secrets_at(self, now: datetime) -> list[StoredSecret]:
         """Return the secrets that webhooks are signed with."""

@@ -54,6 +54,7 @@ from shared.ids import (
     suppression_key,
 )
 from shared.message import Priority
+from shared.notifications import NotificationType
 from shared.status import Status
 from tests import messages
 from tests.ports import free_port
@@ -100,7 +101,8 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {GATEWAY, SENDER},
     },
     Stream.NOTIFICATIONS: {
-        notification_subject("webhook_endpoint.disabled"): {NOTIFIER},
+        notification_subject(NotificationType.MESSAGE_SENT): {INGEST},
+        notification_subject(NotificationType.WEBHOOK_ENDPOINT_DISABLED): {INGEST, NOTIFIER},
     },
     Stream.WEBHOOK_RETRIES: {
         webhook_wait_subject(ENDPOINT, 1, EVENT): {NOTIFIER, GATEWAY},
@@ -131,6 +133,7 @@ ADMINISTRATION = (
         f"$JS.API.STREAM.{verb}.{stream}"
         for stream in (*Stream, *(f"KV_{name}" for name in BUCKETS))
         for verb in ("UPDATE", "DELETE", "PURGE", "INFO", "SNAPSHOT", "MSG.GET", "MSG.DELETE")
+        if (stream, verb) != (Stream.NOTIFICATIONS, "INFO")
     ),
     *(f"$JS.API.CONSUMER.CREATE.{stream}.mine" for stream in Stream),
     *(f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.mine" for stream in Stream),

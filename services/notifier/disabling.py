@@ -10,9 +10,10 @@ from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, notification_subject
 from shared.bus.webhook_endpoints import EndpointStore
 from shared.errors import UnavailableError
-from shared.ids import EndpointId
-from shared.notifications import webhook_endpoint_disabled
+from shared.ids import EndpointId, notification_id
+from shared.notifications import Notification, NotificationType
 from shared.observability.metrics import WEBHOOK_DISABLED
+from shared.resources.webhook_endpoints import WebhookEndpointResponse
 from shared.webhook_endpoints import DisabledReason, WebhookEndpoint
 
 _log = structlog.get_logger()
@@ -64,18 +65,21 @@ class Disabling:
         if found is None or not found.value.is_enabled or found.value.after != endpoint.after:
             return
         now = self._clock()
-        notification = webhook_endpoint_disabled(endpoint.id, endpoint.after, reason, now)
+        disabled = found.value.disabled(reason, now)
+        type_ = NotificationType.WEBHOOK_ENDPOINT_DISABLED
+        notification = Notification(
+            id=notification_id(type_, endpoint.id, endpoint.after),
+            type=type_,
+            occurred_at=now,
+            webhook_endpoint=WebhookEndpointResponse.of(disabled, now).model_dump(mode="json"),
+        )
         # First the event, since its id makes a repetition harmless.
         await self._publisher.publish(
             Stream.NOTIFICATIONS,
-            Outgoing(
-                notification_subject(notification.type),
-                notification.id,
-                notification.model_dump_json().encode(),
-            ),
+            Outgoing(notification_subject(type_), notification.id, notification.encode()),
         )
         try:
-            await self._store.put(found.value.disabled(reason, now), after=found)
+            await self._store.put(disabled, after=found)
         except RevisionConflictError:
             await self.disable(endpoint, reason)
             return

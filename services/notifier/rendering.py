@@ -19,7 +19,7 @@ class Renderer:
                     "type": each.notification.type,
                     "timestamp": each.notification.occurred_at.isoformat(),
                     "sequence": each.sequence,
-                    "data": {},
+                    "data": each.notification.webhook_endpoint,
                 }
             ).encode()
             for each in deliveries

@@ -16,7 +16,7 @@ from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.direct_get import StoredMessage
 from shared.bus.membership import Membership, State
-from shared.bus.topology import ALL_NOTIFICATIONS, WEBHOOKS_DUE, Stream
+from shared.bus.topology import NOTIFICATION_SUBJECTS, WEBHOOKS_DUE, Stream
 from shared.bus.webhook_positions import PositionStore
 from shared.ids import EndpointId
 from shared.notifications import Notification
@@ -47,7 +47,7 @@ class Worker:
         self._positions = positions
         self._membership = Membership(bus, "notifier")
         self._events: Tail[Notification] = Tail(
-            bus, Stream.NOTIFICATIONS, ALL_NOTIFICATIONS, _parse_notification, interval=_EVENTS_INTERVAL
+            bus, Stream.NOTIFICATIONS, NOTIFICATION_SUBJECTS, _parse_notification, interval=_EVENTS_INTERVAL
         )
         self._due: Tail[Due] = Tail(
             bus, Stream.WEBHOOK_RETRIES, WEBHOOKS_DUE, _parse_due, interval=_DUE_INTERVAL

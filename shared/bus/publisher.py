@@ -60,7 +60,7 @@ _LINES = {"Content-Type": "application/jsonl"}
 _SCHEDULING_STREAMS = {Stream.DELAYED, Stream.WEBHOOK_RETRIES}
 """They do not accept atomic batches."""
 
-_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.WEBHOOK_RETRIES}
+_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS, Stream.WEBHOOK_RETRIES}
 
 _BATCHES_IN_FLIGHT = 2
 """Per stream: one is stored while the next is sent. The server accepts at most 50."""

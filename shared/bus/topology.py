@@ -29,6 +29,7 @@ from shared.ids import (
     partition_of,
 )
 from shared.message import Priority
+from shared.notifications import NotificationType
 from shared.status import Status
 
 
@@ -47,6 +48,9 @@ class Stream(StrEnum):
 
 DEFAULT_SHARDS = 8
 """The shards of each channel and priority: at most this many processes share the messages."""
+
+NOTIFICATION_SUBJECTS = "notification.*.*"
+"""All notifications: their types have two parts."""
 
 PIN_GROUP = "sender"
 
@@ -288,10 +292,10 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
             "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
         ),
+        log(Stream.NOTIFICATIONS, NOTIFICATION_SUBJECTS),
         bucket(DELIVERIES_BUCKET),
         bucket(IDEMPOTENCY_BUCKET),
         bucket(LIMITS_BUCKET),
-        log(Stream.NOTIFICATIONS, "notification.>"),
         schedules(Stream.WEBHOOK_RETRIES, "webhook.wait.*.*.*", "webhook.due.*.*.*"),
         log(Stream.WEBHOOK_ATTEMPTS, "webhook.attempt.*"),
         bucket(WEBHOOK_ENDPOINTS_BUCKET, retention=None),
@@ -344,10 +348,7 @@ def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
     return f"suppression.{channel}.{key}"
 
 
-ALL_NOTIFICATIONS = "notification.>"
-
-
-def notification_subject(type_: str) -> str:
+def notification_subject(type_: NotificationType) -> str:
     return f"notification.{type_}"
 
 

@@ -18,7 +18,9 @@ async def schedule_delivery(
     place = endpoint.id, endpoint.after, delivery.notification.id
     headers = {"Nats-Schedule": f"@at {_rfc3339(at)}", "Nats-Schedule-Target": webhook_due_subject(*place)}
     # Without an id: the same event may be scheduled for the same endpoint any number of times.
-    outgoing = Outgoing(webhook_wait_subject(*place), None, delivery.model_dump_json().encode(), headers)
+    outgoing = Outgoing(
+        webhook_wait_subject(*place), None, delivery.model_dump_json(by_alias=True).encode(), headers
+    )
     await publisher.publish(Stream.WEBHOOK_RETRIES, outgoing)
 
 

@@ -4,15 +4,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, literal, select, tuple_
+from sqlalchemy import Row, Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.conversations.schemas import ConversationCursor, ConversationResponse
-from services.gateway.messages.queries import last_messages_of, messages_of, show
-from services.gateway.messages.schemas import MessageCursor, MessageResponse
+from services.gateway.conversations.schemas import ConversationCursor
+from services.gateway.messages.queries import messages_of
+from services.gateway.messages.schemas import MessageCursor
 from shared.channels import Channel
 from shared.db.reader import Reader
 from shared.db.tables import Conversation, ConversationParticipant, Participant
+from shared.resources.conversations import (
+    ConversationResponse,
+    last_messages,
+    select_conversations,
+    show_conversation,
+)
+from shared.resources.messages import MessageResponse
 
 Reference = int | UUID
 """The id or the key of a conversation."""
@@ -28,10 +35,10 @@ class ConversationQueries:
 
     async def get(self, reference: Reference) -> ConversationResponse | None:
         async def query(connection: AsyncConnection) -> ConversationResponse | None:
-            row = (await connection.execute(_select().where(_is(reference)))).one_or_none()
+            row = (await connection.execute(select_conversations().where(_is(reference)))).one_or_none()
             if row is None:
                 return None
-            return show_conversation(row, await _last_messages(connection, [row]))
+            return show_conversation(row, await last_messages(connection, [row]))
 
         return await self._reader.read(query)
 
@@ -52,7 +59,7 @@ class ConversationQueries:
             connection: AsyncConnection,
         ) -> tuple[Sequence[Row[Any]], Mapping[int, MessageResponse]]:
             rows = (await connection.execute(statement)).all()
-            return rows, await _last_messages(connection, rows)
+            return rows, await last_messages(connection, rows)
 
         return await self._reader.read(query)
 
@@ -70,45 +77,16 @@ class ConversationQueries:
         return await self._reader.read(query)
 
 
-def show_conversation(row: Row[Any], last_messages: Mapping[int, MessageResponse]) -> ConversationResponse:
-    fields = {**row._mapping, "last_message": last_messages.get(row.id)}  # noqa: SLF001 - public despite its name
-    return ConversationResponse.model_validate(fields)
-
-
-async def _last_messages(
-    connection: AsyncConnection, conversations: Sequence[Row[Any]]
-) -> Mapping[int, MessageResponse]:
-    statement = last_messages_of([row.id for row in conversations])
-    return {row.conversation_id: show(row) for row in await connection.execute(statement)}
-
-
 def _is(reference: Reference) -> Any:  # noqa: ANN401 - a condition
     column = _conversation.c.key if isinstance(reference, UUID) else _conversation.c.id
     return column == reference
-
-
-def _select() -> Select[Any]:
-    addresses = (
-        select(Participant.address)
-        .join(ConversationParticipant)
-        .where(ConversationParticipant.conversation_id == _conversation.c.id)
-        .order_by(Participant.address)
-    )
-    return select(
-        _conversation.c.id,
-        _conversation.c.key,
-        _conversation.c.channel,
-        func.array(addresses.scalar_subquery()).label("participants"),
-        _conversation.c.message_count,
-        _conversation.c.last_message_at,
-    )
 
 
 def _list(
     channel: Channel | None, participant: str | None, cursor: ConversationCursor | None, limit: int
 ) -> Select[Any]:
     place = (_conversation.c.last_message_at, _conversation.c.id)
-    statement = _select().where(_conversation.c.last_message_at.is_not(None))
+    statement = select_conversations().where(_conversation.c.last_message_at.is_not(None))
     if channel is not None:
         statement = statement.where(_conversation.c.channel == channel.value)
     if participant is not None:

@@ -3,19 +3,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from services.gateway.conversations.queries import Reference, show_conversation
-from services.gateway.conversations.schemas import (
-    MAX_BIGINT,
-    ConversationCursor,
-    ConversationParameters,
-    ConversationResponse,
-)
+from services.gateway.conversations.queries import Reference
+from services.gateway.conversations.schemas import MAX_BIGINT, ConversationCursor, ConversationParameters
 from services.gateway.dependencies import Conversations, DefaultRegion
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, PageParameters, decode_cursor, page_of
 from services.gateway.http.parameters import parse_address, parse_uuid
-from services.gateway.messages.queries import show
-from services.gateway.messages.schemas import MessageCursor, MessageResponse
+from services.gateway.messages.schemas import MessageCursor
+from shared.resources.conversations import ConversationResponse, show_conversation
+from shared.resources.messages import MessageResponse, show_message
 
 router = APIRouter(prefix="/api/conversations", tags=["conversations"])
 
@@ -78,7 +74,7 @@ async def list_conversation_messages(
     rows = await conversations.messages(reference, cursor, parameters.limit + 1)
     if rows is None:
         raise _not_found()
-    return page_of(rows, parameters, show, MessageCursor.of, *listing)
+    return page_of(rows, parameters, show_message, MessageCursor.of, *listing)
 
 
 def _not_found() -> NotFoundError:

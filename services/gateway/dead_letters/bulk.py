@@ -4,16 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.gateway.dead_letters.queries import DeadLetterQueries, show_dead_letter
-from services.gateway.dead_letters.schemas import (
-    BulkCursor,
-    DeadLetterFilter,
-    DeadLetterResponse,
-    SkippedDeadLetter,
-)
+from services.gateway.dead_letters.queries import DeadLetterQueries
+from services.gateway.dead_letters.schemas import BulkCursor, DeadLetterFilter, SkippedDeadLetter
 from services.gateway.http.deadline import DEADLINE
 from services.gateway.http.errors import ConflictError
 from shared.errors import BusUnavailableError, UnavailableError
+from shared.resources.dead_letters import DeadLetterResponse, show_dead_letter
 
 _CHUNK = 100
 """Dead letters that are read and resolved at once; each may have a few hundred kilobytes."""

@@ -3,7 +3,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from services.gateway.dead_letters.bulk import Progress, resolve_open
-from services.gateway.dead_letters.queries import show_dead_letter
 from services.gateway.dead_letters.schemas import (
     BulkCursor,
     BulkDiscardRequest,
@@ -11,7 +10,6 @@ from services.gateway.dead_letters.schemas import (
     BulkResponse,
     DeadLetterCursor,
     DeadLetterParameters,
-    DeadLetterResponse,
     DeadLetterWithHistory,
     DiscardRequest,
     DiscardResponse,
@@ -23,6 +21,7 @@ from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.pagination import Page, decode_cursor, encode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
+from shared.resources.dead_letters import DeadLetterResponse, show_dead_letter
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"], route_class=AuthenticatedRoute)
 

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -10,36 +9,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, mod
 from services.gateway.http.pagination import MAX_CURSOR, Cursor, PageParameters
 from services.gateway.messages.schemas import HistoryEntry
 from shared.channels import Channel, Direction
-from shared.dead_letters import DeadLetter
+from shared.resources.dead_letters import DeadLetterResponse, DeadLetterState
 from shared.validation import ResolutionReason
 
 _REASON = "^[A-Za-z0-9_.-]*$"
 
 _SELECTED: JsonValue = {"required": ["filter"], "properties": {"filter": {"type": "object"}}}
 _ALL: JsonValue = {"required": ["all"], "properties": {"all": {"const": True}}}
-
-
-class DeadLetterState(StrEnum):
-    OPEN = "open"
-    REPLAYED = "replayed"
-    DISCARDED = "discarded"
-
-
-class ResolutionResponse(BaseModel):
-    by: str = Field(description="Name of the API key", examples=["support"])
-    at: AwareDatetime
-    reason: str | None = Field(description="Reason for discarding it", examples=["The customer was called"])
-
-
-class DeadLetterResponse(DeadLetter):
-    """A message that could not be processed, and how that was resolved."""
-
-    state: DeadLetterState
-    is_sent: bool = Field(description="Whether its message was sent after all, so that it cannot be replayed")
-    resolution: ResolutionResponse | None = Field(
-        description="How it was resolved; null if it is open, or was replayed without the API"
-    )
-    created_at: AwareDatetime
 
 
 class DeadLetterWithHistory(DeadLetterResponse):

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from services.gateway.dead_letters.schemas import DeadLetterResponse, DeadLetterState
 from services.gateway.http.errors import ConflictError
 from shared.bus.dead_letters import original_payload
 from shared.bus.publisher import Outgoing, Publisher
@@ -18,6 +17,7 @@ from shared.lifecycle.interventions import replay
 from shared.message import DeliveryRequest
 from shared.observability.metrics import ACCEPTED
 from shared.providers.webhooks import WebhookError
+from shared.resources.dead_letters import DeadLetterResponse, DeadLetterState
 
 _log = structlog.get_logger()
 

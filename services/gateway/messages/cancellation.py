@@ -7,7 +7,7 @@ from datetime import datetime
 import structlog
 
 from services.gateway.http.errors import ConflictError
-from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
+from services.gateway.messages.schemas import MessageWithHistory
 from shared.bus.key_value import RevisionConflictError, UnreadableValueError
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, event_subject
@@ -17,6 +17,7 @@ from shared.ledger import Ledger
 from shared.lifecycle.entry import LedgerEntry
 from shared.lifecycle.interventions import NotCancelableError, cancellation
 from shared.message import StatusReport
+from shared.resources.messages import MessageResponse
 from shared.status import Status
 
 _log = structlog.get_logger()

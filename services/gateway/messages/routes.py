@@ -10,16 +10,15 @@ from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
 from services.gateway.messages.idempotency import IdempotencyKey
-from services.gateway.messages.queries import show
 from services.gateway.messages.schemas import (
     EmailRequest,
-    MessageResponse,
     MessageWithHistory,
     ScheduledCursor,
     ScheduledParameters,
     SmsRequest,
 )
 from shared.events import accepted_status
+from shared.resources.messages import MessageResponse, show_message
 
 router = APIRouter(prefix="/api/messages", tags=["messages"])
 sending_router = APIRouter(prefix="/api/messages", tags=["messages"], route_class=FastRoute)
@@ -67,7 +66,7 @@ async def list_messages(parameters: ScheduledParameters, messages: Messages) -> 
     listing = ("messages", parameters.status, parameters.channel)
     cursor = decode_cursor(parameters.cursor, ScheduledCursor, *listing)
     rows = await messages.scheduled(parameters.channel, cursor, parameters.limit + 1)
-    return page_of(rows, parameters, show, ScheduledCursor.of, *listing)
+    return page_of(rows, parameters, show_message, ScheduledCursor.of, *listing)
 
 
 async def _find(id: str, messages: Messages) -> MessageWithHistory:  # noqa: A002 - the name in the path

@@ -8,23 +8,20 @@ from fastapi import Query
 from pydantic import (
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
-    PlainSerializer,
     ValidationInfo,
-    computed_field,
     field_validator,
     model_validator,
 )
 
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import Address
-from shared.channels import Channel, Direction, MessageType
-from shared.message import BodyType, Message, Priority
+from shared.channels import Channel, MessageType
+from shared.message import BodyType, Priority
 from shared.phone_numbers import is_sender_id
-from shared.segments import Encoding, segments_of
+from shared.resources.messages import ErrorResponse, MessageResponse
 from shared.status import Status
 from shared.validation import (
     Attachments,
@@ -48,11 +45,6 @@ _MAX_COPIES = 50
 
 
 MailAddresses = Annotated[list[Email], Field(max_length=_MAX_COPIES)]
-Mailboxes = Annotated[
-    list[Annotated[Address, PlainSerializer(lambda address: address.mailbox, return_type=str)]],
-    BeforeValidator(lambda given: given or []),
-    Field(examples=[[]]),
-]
 
 
 def _documented(*examples: dict[str, JsonValue]) -> ConfigDict:
@@ -194,80 +186,6 @@ class EmailRequest(SendRequest):
             known = {address.key for address in earlier if address}
             distinct = {key: address for key, address in distinct.items() if key not in known}
         return [*reversed(distinct.values())]
-
-
-class ErrorResponse(BaseModel):
-    """The reason why a message was not sent, or not delivered."""
-
-    code: str = Field(examples=["http_500"])
-    detail: str | None = None
-    attempt: int | None = None
-    provider: str | None = None
-    status_code: int | None = None
-    at: AwareDatetime | None = None
-
-
-class MessageResponse(BaseModel):
-    """A message of either direction."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    id: UUID
-    conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
-    conversation_key: UUID
-    direction: Direction
-    type: MessageType
-    from_: str = Field(alias="from", examples=["+12016661234"])
-    to: str = Field(examples=["+18045551234"])
-    from_name: str | None = Field(description="Display name of the author of an e-mail", examples=[None])
-    to_name: str | None = Field(description="Display name of its recipient", examples=[None])
-    subject: str | None = Field(description="Subject of an e-mail", examples=[None])
-    body: str = Field(examples=["Hello!"])
-    body_type: BodyType | None = Field(
-        description="Type of the body of an e-mail, if it was declared", examples=[None]
-    )
-    text: str | None = Field(description="Plain text beside the HTML body of an e-mail", examples=[None])
-    reply_to: Mailboxes = Field(description="Where replies to an e-mail should be sent")
-    cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
-    bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
-    attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
-    timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
-    status: Status = Field(examples=[Status.SENT])
-    provider: str | None = Field(examples=["generic_sms"])
-    provider_message_id: str | None = Field(
-        description="The provider's id for the message", examples=["sms-4711"]
-    )
-    error: ErrorResponse | None = Field(
-        description="Error of the latest attempt, if it failed", examples=[None]
-    )
-    created_at: AwareDatetime = Field(description="When the message was accepted")
-    send_at: AwareDatetime | None = Field(
-        description="The time before which the message is not sent, if one was requested", examples=[None]
-    )
-    priority: Priority = Field(examples=[Priority.TRANSACTIONAL])
-    warnings: list[str] = Field(
-        description="The parts of an inbound message that could not be read, in words", examples=[[]]
-    )
-
-    @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
-    @property
-    def segments(self) -> int | None:
-        return segments_of(self.body).count if self._is_sms else None
-
-    @computed_field(description="Encoding of an SMS; null for other messages", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
-    @property
-    def encoding(self) -> Encoding | None:
-        return segments_of(self.body).encoding if self._is_sms else None
-
-    @property
-    def _is_sms(self) -> bool:
-        # Earlier versions kept the type sms of messages that were sent as MMS because of their attachments.
-        return self.type is MessageType.SMS and not self.attachments
-
-    @classmethod
-    def of(cls, message: Message, status: Status) -> Self:
-        """Return the response for a message that was just accepted."""
-        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
 
 
 class HistoryEntry(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, Select, exists, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.suppressions.schemas import SuppressionCursor, SuppressionResponse
+from services.gateway.suppressions.schemas import SuppressionCursor
 from shared.channels import Channel
 from shared.db import tables
 from shared.db.reader import Reader
@@ -56,7 +56,3 @@ class SuppressionQueries:
             return rows
 
         return await self._reader.read(query)
-
-
-def show_suppression(row: Row[Any]) -> SuppressionResponse:
-    return SuppressionResponse.model_validate(row._mapping)  # noqa: SLF001 - public despite its name

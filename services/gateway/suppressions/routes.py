@@ -8,16 +8,15 @@ from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import AddressPath, parse_address
-from services.gateway.suppressions.queries import show_suppression
 from services.gateway.suppressions.schemas import (
     SenderQuery,
     SuppressionCursor,
     SuppressionParameters,
-    SuppressionResponse,
     SuppressRequest,
 )
 from shared.channels import Channel
 from shared.phone_numbers import is_sender_id_key
+from shared.resources.suppressions import SuppressionResponse, show_suppression
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.validation import NO_RECIPIENT, Fault
 

@@ -19,10 +19,10 @@ from services.gateway.webhook_endpoints.schemas import (
     RecoverResponse,
     WebhookAttemptResponse,
     WebhookEndpointCreate,
-    WebhookEndpointResponse,
     WebhookEndpointUpdate,
     WebhookEndpointWithSecret,
 )
+from shared.resources.webhook_endpoints import WebhookEndpointResponse
 
 router = APIRouter(
     prefix="/api/webhook-endpoints", tags=["webhook endpoints"], route_class=AuthenticatedRoute

@@ -1,7 +1,6 @@
 """The bodies of requests and responses for webhook endpoints."""
 
 from datetime import datetime
-from enum import StrEnum
 from ipaddress import ip_address
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -15,10 +14,11 @@ from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel
 from shared.notifications import NotificationType
 from shared.public_addresses import PUBLIC_PORTS, is_public
+from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse, fields_of
 from shared.text import NOT_A_LINE, NOT_TEXT
 from shared.validation import Moment
 from shared.webhook_attempts import Trigger
-from shared.webhook_endpoints import DisabledReason, WebhookEndpoint
+from shared.webhook_endpoints import WebhookEndpoint
 
 _MAX_URL = 2_048
 _MAX_FILTERS = 100
@@ -108,11 +108,6 @@ Metadata = Annotated[
 ]
 
 
-class EndpointState(StrEnum):
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-
-
 class WebhookEndpointCreate(BaseModel):
     """A webhook endpoint to create."""
 
@@ -149,33 +144,6 @@ class WebhookEndpointUpdate(BaseModel):
     )
 
 
-class WebhookEndpointResponse(BaseModel):
-    """A webhook endpoint."""
-
-    id: UUID
-    url: str = Field(examples=["https://example.com/webhooks"])
-    event_types: list[str] = Field(examples=[["message.received"]])
-    channels: list[Channel] = Field(examples=[[]])
-    addresses: list[str] = Field(examples=[[]])
-    description: str = Field(examples=["Support desk"])
-    metadata: dict[str, str] = Field(examples=[{"team": "support"}])
-    state: EndpointState
-    disabled_reason: DisabledReason | None = Field(
-        description="`requested` by the API, `gone` after a response of 410, or `failing` for five days",
-        examples=[None],
-    )
-    disabled_at: AwareDatetime | None = Field(examples=[None])
-    former_secret_expires_at: AwareDatetime | None = Field(
-        description="The time until which webhooks are also signed with a former secret", examples=[None]
-    )
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
-
-    @classmethod
-    def of(cls, endpoint: WebhookEndpoint, now: datetime) -> Self:
-        return cls(**_shown(endpoint, now))
-
-
 class WebhookEndpointWithSecret(WebhookEndpointResponse):
     """A webhook endpoint with its secret, which is shown only once."""
 
@@ -186,16 +154,7 @@ class WebhookEndpointWithSecret(WebhookEndpointResponse):
 
     @classmethod
     def with_secret(cls, endpoint: WebhookEndpoint, secret: str, now: datetime) -> Self:
-        return cls(**_shown(endpoint, now), secret=secret)
-
-
-def _shown(endpoint: WebhookEndpoint, now: datetime) -> dict[str, Any]:
-    former = [secret.expires_at for secret in endpoint.secrets_at(now) if secret.expires_at]
-    return {
-        **endpoint.model_dump(exclude={"secrets"}),
-        "state": EndpointState.ENABLED if endpoint.is_enabled else EndpointState.DISABLED,
-        "former_secret_expires_at": max(former, default=None),
-    }
+        return cls(**fields_of(endpoint, now), secret=secret)
 
 
 EndpointParameters = Annotated[PageParameters, Query()]

@@ -10,7 +10,6 @@ from services.gateway.http.errors import ConflictError, InvalidRequestError, Not
 from services.gateway.http.parameters import parse_address
 from services.gateway.webhook_endpoints.queries import AttemptQueries
 from services.gateway.webhook_endpoints.schemas import (
-    EndpointState,
     RecoverRequest,
     RecoverResponse,
     WebhookEndpointCreate,
@@ -21,13 +20,14 @@ from shared.bus.client import Bus
 from shared.bus.direct_get import StoredMessage
 from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.publisher import Publisher
-from shared.bus.topology import ALL_NOTIFICATIONS, Stream
+from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
 from shared.bus.webhook_deliveries import schedule_delivery
 from shared.bus.webhook_endpoints import EndpointStore
 from shared.bus.webhook_positions import PositionStore
 from shared.endpoint_secrets import SecretCipher, new_secret
-from shared.ids import EndpointId, EventId, new_endpoint_id
-from shared.notifications import Notification, webhook_endpoint_test
+from shared.ids import EndpointId, EventId, new_endpoint_id, new_event_id
+from shared.notifications import Notification, NotificationType
+from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse
 from shared.validation import Fault
 from shared.webhook_attempts import Trigger
 from shared.webhook_endpoints import (
@@ -147,9 +147,15 @@ class WebhookEndpointService:
     async def test(self, id_: UUID | None) -> EventId:
         """Send a test event, and return its id."""
         endpoint = await self._enabled(id_)
-        notification = webhook_endpoint_test(endpoint.id, self._clock())
+        now = self._clock()
+        notification = Notification(
+            id=new_event_id(),
+            type=NotificationType.WEBHOOK_ENDPOINT_TEST,
+            occurred_at=now,
+            webhook_endpoint=WebhookEndpointResponse.of(endpoint, now).model_dump(mode="json"),
+        )
         delivery = Delivery(notification=notification, sequence=None, trigger=Trigger.TEST)
-        await schedule_delivery(self._publisher, endpoint, delivery, self._clock())
+        await schedule_delivery(self._publisher, endpoint, delivery, now)
         return notification.id
 
     async def retry(self, id_: UUID | None, attempt_id: UUID | None) -> EventId:
@@ -207,24 +213,24 @@ class WebhookEndpointService:
     async def _events(self, after: int, since: datetime) -> tuple[list[StoredMessage], bool]:
         if after:
             answer = await self._bus.next_messages(
-                Stream.NOTIFICATIONS, after + 1, count=_BATCH, subject=ALL_NOTIFICATIONS
+                Stream.NOTIFICATIONS, after + 1, count=_BATCH, subject=NOTIFICATION_SUBJECTS
             )
         else:
             answer = await self._bus.messages_since(
-                Stream.NOTIFICATIONS, since, count=_BATCH, subject=ALL_NOTIFICATIONS
+                Stream.NOTIFICATIONS, since, count=_BATCH, subject=NOTIFICATION_SUBJECTS
             )
         return answer.messages, answer.is_complete
 
     async def _notification(self, sequence: int) -> Notification | None:
         answer = await self._bus.next_messages(
-            Stream.NOTIFICATIONS, sequence, count=1, subject=ALL_NOTIFICATIONS
+            Stream.NOTIFICATIONS, sequence, count=1, subject=NOTIFICATION_SUBJECTS
         )
         found = [each for each in answer.messages if each.sequence == sequence]
         return Notification.model_validate_json(found[0].payload) if found else None
 
     async def _newest(self) -> int:
         """Return the sequence of the newest event, or 0."""
-        answer = await self._bus.last_messages(Stream.NOTIFICATIONS, [ALL_NOTIFICATIONS])
+        answer = await self._bus.last_messages(Stream.NOTIFICATIONS, [NOTIFICATION_SUBJECTS])
         return answer.messages[0].sequence if answer.messages else 0
 
     async def _find(self, id_: UUID | None) -> Versioned[WebhookEndpoint]:

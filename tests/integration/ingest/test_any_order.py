@@ -11,17 +11,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.dead_letters.queries import DeadLetterQueries, show_dead_letter
+from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.schemas import DeadLetterFilter
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.schemas import MessageWithHistory
-from services.gateway.suppressions.queries import SuppressionQueries, show_suppression
+from services.gateway.suppressions.queries import SuppressionQueries
 from services.ingest.projection import project
 from services.ingest.repository import Repository
 from shared.db.reader import Reader
 from shared.events import Event
 from shared.ids import MessageId
 from shared.message import StatusReport
+from shared.resources.dead_letters import show_dead_letter
+from shared.resources.suppressions import show_suppression
 from shared.status import Status
 from shared.suppressions import SuppressionState
 from tests.events import (

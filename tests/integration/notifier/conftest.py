@@ -73,7 +73,7 @@ class Harness:
             }
         )
         subject = notification_subject(notification.type)
-        payload = notification.model_dump_json().encode()
+        payload = notification.encode()
         await self.publisher.publish(Stream.NOTIFICATIONS, Outgoing(subject, notification.id, payload))
         return notification
 

@@ -8,13 +8,14 @@ import pytest
 
 from services.gateway.http.errors import ConflictError
 from services.gateway.messages.cancellation import CancellationService
-from services.gateway.messages.schemas import MessageResponse, MessageWithHistory
+from services.gateway.messages.schemas import MessageWithHistory
 from services.sender.event_publisher import EventPublisher
 from shared.bus.topology import Stream, sender_delayed
 from shared.channels import Channel
 from shared.dead_letters import Origin
 from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.message import DeliveryRequest
+from shared.resources.messages import MessageResponse
 from shared.status import Status
 from tests import messages
 from tests.integration.sender.conftest import Harness, SenderFactory

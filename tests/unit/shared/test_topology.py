@@ -12,6 +12,7 @@ from shared.bus.topology import (
     event_subject,
     inbound_message_subject,
     inbound_receipt_subject,
+    notification_subject,
     outbound_subject,
     sender_shards,
     shard_named,
@@ -21,6 +22,7 @@ from shared.bus.topology import (
 from shared.channels import Channel
 from shared.ids import PARTITIONS, partition_of, suppression_key
 from shared.message import Priority
+from shared.notifications import NotificationType
 from shared.status import Status
 from tests import messages
 from tests.jetstream import subject_matches
@@ -37,6 +39,7 @@ SUBJECTS = {
     dead_letter_subject("inbound", None): Stream.DEADLETTER,
     dead_letter_resolved_subject(Channel.EMAIL): Stream.DEADLETTER,
     suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): Stream.SUPPRESSIONS,
+    **{notification_subject(each): Stream.NOTIFICATIONS for each in NotificationType},
 }
 
 

@@ -11,17 +11,13 @@ from sqlalchemy import Row
 
 from services.gateway.dead_letters.bulk import Progress, resolve_open
 from services.gateway.dead_letters.queries import DeadLetterQueries
-from services.gateway.dead_letters.schemas import (
-    BulkCursor,
-    DeadLetterFilter,
-    DeadLetterResponse,
-    DeadLetterState,
-)
+from services.gateway.dead_letters.schemas import BulkCursor, DeadLetterFilter
 from services.gateway.http.errors import ConflictError
 from shared.channels import Channel, Direction
 from shared.dead_letters import DeadLetter, Origin
 from shared.errors import BusUnavailableError, DatabaseUnavailableError
 from shared.ids import DeadLetterId, dead_letter_id
+from shared.resources.dead_letters import DeadLetterResponse, DeadLetterState
 from tests.unit.gateway.in_memory import NOW, NoDatabase
 from tests.virtual_time import VirtualTimeLoop
 

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import literal, select
 
 from services.gateway.messages import queries, service
-from services.gateway.messages.queries import select_messages
-from services.gateway.messages.schemas import EmailRequest, MessageResponse, SendRequest, SmsRequest
+from services.gateway.messages.schemas import EmailRequest, SendRequest, SmsRequest
 from services.gateway.messages.service import as_reply, outbound_message
 from shared.bus.topology import Stream
 from shared.channels import Channel, Direction, MessageType
@@ -18,6 +17,7 @@ from shared.db import tables
 from shared.events import decode, message_accepted
 from shared.ids import new_message_id
 from shared.message import DeliveryRequest, Message
+from shared.resources.messages import MessageResponse, select_messages
 from shared.status import Status
 from shared.validation import Subject, context_of
 from tests.jetstream import JetStream

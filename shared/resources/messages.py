@@ -1,0 +1,189 @@
+"""Messages as the API shows them. The columns of the queries have the names of the response's fields."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    computed_field,
+)
+from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, select, true
+
+from shared.addresses import Address
+from shared.channels import Direction, MessageType
+from shared.db.tables import Conversation
+from shared.db.tables import Message as MessageTable
+from shared.db.views import message_history
+from shared.message import EMAIL_FIELDS, BodyType, Message, Priority
+from shared.segments import Encoding, segments_of
+from shared.status import Status
+
+Statement = Select[Any]
+
+_message = MessageTable.__table__
+_conversation = Conversation.__table__
+
+MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
+
+_DECIDING_FIRST = (
+    message_history.c.generation.desc(),
+    message_history.c.precedence.desc(),
+    message_history.c.attempt.desc(),
+    message_history.c.occurred_at.desc(),
+    message_history.c.event_id,
+)
+"""The order in which the decisive report comes first."""
+
+
+Mailboxes = Annotated[
+    list[Annotated[Address, PlainSerializer(lambda address: address.mailbox, return_type=str)]],
+    BeforeValidator(lambda given: given or []),
+    Field(examples=[[]]),
+]
+
+
+class ErrorResponse(BaseModel):
+    """The reason why a message was not sent, or not delivered."""
+
+    code: str = Field(examples=["http_500"])
+    detail: str | None = None
+    attempt: int | None = None
+    provider: str | None = None
+    status_code: int | None = None
+    at: AwareDatetime | None = None
+
+
+class MessageResponse(BaseModel):
+    """A message of either direction."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: UUID
+    conversation_id: int | None = Field(description="Null until the message is stored", examples=[1])
+    conversation_key: UUID
+    direction: Direction
+    type: MessageType
+    from_: str = Field(alias="from", examples=["+12016661234"])
+    to: str = Field(examples=["+18045551234"])
+    from_name: str | None = Field(description="Display name of the author of an e-mail", examples=[None])
+    to_name: str | None = Field(description="Display name of its recipient", examples=[None])
+    subject: str | None = Field(description="Subject of an e-mail", examples=[None])
+    body: str = Field(examples=["Hello!"])
+    body_type: BodyType | None = Field(
+        description="Type of the body of an e-mail, if it was declared", examples=[None]
+    )
+    text: str | None = Field(description="Plain text beside the HTML body of an e-mail", examples=[None])
+    reply_to: Mailboxes = Field(description="Where replies to an e-mail should be sent")
+    cc: Mailboxes = Field(description="Further recipients of an e-mail, with their display names")
+    bcc: Mailboxes = Field(description="Further recipients, hidden from each other")
+    attachments: list[str] = Field(examples=[["https://example.com/cat.jpg"]])
+    timestamp: AwareDatetime = Field(description="When the message was written, according to its sender")
+    status: Status = Field(examples=[Status.SENT])
+    provider: str | None = Field(examples=["generic_sms"])
+    provider_message_id: str | None = Field(
+        description="The provider's id for the message", examples=["sms-4711"]
+    )
+    error: ErrorResponse | None = Field(
+        description="Error of the latest attempt, if it failed", examples=[None]
+    )
+    created_at: AwareDatetime = Field(description="When the message was accepted")
+    send_at: AwareDatetime | None = Field(
+        description="The time before which the message is not sent, if one was requested", examples=[None]
+    )
+    priority: Priority = Field(examples=[Priority.TRANSACTIONAL])
+    warnings: list[str] = Field(
+        description="The parts of an inbound message that could not be read, in words", examples=[[]]
+    )
+
+    @computed_field(description="Number of segments of an SMS; null for other messages", examples=[1])  # type: ignore[prop-decorator] # as pydantic documents it
+    @property
+    def segments(self) -> int | None:
+        return segments_of(self.body).count if self._is_sms else None
+
+    @computed_field(description="Encoding of an SMS; null for other messages", examples=["GSM-7"])  # type: ignore[prop-decorator] # the same
+    @property
+    def encoding(self) -> Encoding | None:
+        return segments_of(self.body).encoding if self._is_sms else None
+
+    @property
+    def _is_sms(self) -> bool:
+        # Earlier versions kept the type sms of messages that were sent as MMS because of their attachments.
+        return self.type is MessageType.SMS and not self.attachments
+
+    @classmethod
+    def of(cls, message: Message, status: Status) -> Self:
+        """Return the response for a message that was just accepted."""
+        return cls.model_validate({**dict(message), "conversation_id": None, "status": status, "error": None})
+
+
+def show_message(row: Row[Any]) -> MessageResponse:
+    return MessageResponse.model_validate(row._mapping)  # noqa: SLF001 - public in SQLAlchemy despite its name
+
+
+def place_of(message: FromClause) -> Sequence[ColumnElement[Any]]:
+    """Return the columns that order the messages of a conversation."""
+    placed_at = func.place_in_time(message.c.timestamp, message.c.created_at)
+    return placed_at, message.c.created_at, message.c.id
+
+
+def last_messages_of(conversation_ids: Sequence[int]) -> Statement:
+    """Select the newest message of each conversation."""
+    newest = (
+        select(_message)
+        .where(_message.c.conversation_id == _conversation.c.id)
+        .order_by(*(column.desc() for column in place_of(_message)))
+        .limit(1)
+        .lateral("newest")
+    )
+    source = _conversation.join(newest, true())
+    return select_messages(newest, source).where(_conversation.c.id.in_(conversation_ids))
+
+
+def select_messages(
+    message: FromClause = _message, source: FromClause = MESSAGE_WITH_CONVERSATION
+) -> Statement:
+    """Select the fields of a response: columns of the same names, and the fields that depend on the history.
+
+    Args:
+        message: the table or subquery of the messages.
+        source: a join of `message` with its conversation.
+    """
+    state = _deciding_report(message, "state")
+    sent = _deciding_report(message, "sent", message_history.c.status == Status.SENT.value)
+    initial = case(
+        (message.c.direction == Direction.INBOUND.value, Status.RECEIVED.value), else_=Status.ACCEPTED.value
+    )
+    derived: dict[str, Any] = {
+        **{name: message.c.email[name] for name in EMAIL_FIELDS},
+        "from_": message.c.from_address,
+        "to": message.c.to_address,
+        "conversation_key": _conversation.c.key,
+        "status": func.coalesce(state.c.status, initial),
+        "provider": func.coalesce(message.c.provider, sent.c.provider),
+        "provider_message_id": func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
+        "error": state.c.error,
+    }
+    own = [
+        column
+        for column in message.c
+        if column.key in MessageResponse.model_fields and column.key not in derived
+    ]
+    return select(*own, *(column.label(name) for name, column in derived.items())).select_from(
+        source.outerjoin(state, true()).outerjoin(sent, true())
+    )
+
+
+def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:
+    return (
+        select(message_history)
+        .where(message_history.c.message_id == message.c.id, *conditions)
+        .order_by(*_DECIDING_FIRST)
+        .limit(1)
+        .lateral(name)
+    )

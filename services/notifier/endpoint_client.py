@@ -22,6 +22,7 @@ from shared.webhook_attempts import MAX_EXCERPT
 
 _CONNECT_TIMEOUT = 5.0
 _KEEP_ALIVE = 15.0
+_EXCERPT_SECONDS = 2.0
 _MAX_HEADER = 16 * 1024
 
 
@@ -90,8 +91,7 @@ class EndpointClient:
         try:
             target = URL(url)
             self._check(target)
-            async with asyncio.timeout(self._timeout):
-                return await self._post(target, headers, body)
+            return await self._post(target, headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             error = _error_of(exc)
         raise error
@@ -108,9 +108,13 @@ class EndpointClient:
 
     async def _post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Answer:
         with tracing.calling("POST", url.host or "", url.port or 0):
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with asyncio.timeout(self._timeout):
+                response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
+            try:
                 tracing.called(response.status)
                 return Answer(response.status, await _excerpt(response.content), _retry_after(response))
+            finally:
+                response.release()
 
 
 @asynccontextmanager
@@ -175,8 +179,9 @@ async def _excerpt(content: aiohttp.StreamReader) -> str:
     """Return the beginning of a body; the status counts even if the body does not arrive."""
     read = b""
     with suppress(aiohttp.ClientError, OSError):
-        while len(read) < MAX_EXCERPT and (chunk := await content.read(MAX_EXCERPT - len(read))):
-            read += chunk
+        async with asyncio.timeout(_EXCERPT_SECONDS):
+            while len(read) < MAX_EXCERPT and (chunk := await content.read(MAX_EXCERPT - len(read))):
+                read += chunk
     return read.decode(errors="replace").replace("\0", "")
 
 

@@ -29,7 +29,11 @@ _SHARDS = tuple(f"{number:02}" for number in range(64))
 
 _EVENTS_INTERVAL = 0.1
 _DUE_INTERVAL = 0.2
-_ASSIGNMENT_INTERVAL = 1.0
+_ASSIGNMENT_INTERVAL = 0.5
+_SETTLE_SECONDS = 0.5
+"""The time between the announcement that this process holds a shard and its use. Two processes that start at
+the same time may both announce a shard, before they have heard of each other."""
+
 _DRAIN_SECONDS = 8
 _CANCEL_SECONDS = 2
 
@@ -52,7 +56,8 @@ class Worker:
         self._due: Tail[Due] = Tail(
             bus, Stream.WEBHOOK_RETRIES, WEBHOOKS_DUE, _parse_due, interval=_DUE_INTERVAL
         )
-        self._held: set[str] = set()
+        self._held: dict[str, float] = {}
+        self._served: set[str] = set()
         self._workers: dict[EndpointId, EndpointWorker] = {}
         self._running: dict[EndpointId, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -103,16 +108,21 @@ class Worker:
             await _first_of(changes, _ASSIGNMENT_INTERVAL)
 
     def _assign(self) -> None:
+        now = asyncio.get_running_loop().time()
         share = set(self._membership.share_of(_SHARDS))
-        for shard in share - self._held:
-            if not self._membership.is_held_by_others(shard):
-                self._held.add(shard)
+        self._served &= share
+        for shard in share - self._served:
+            if self._membership.is_held_by_others(shard):
+                continue
+            if shard not in self._held:
+                self._held[shard] = now
                 self._membership.hold(shard)
-        mine = share & self._held
+            elif now >= self._held[shard] + _SETTLE_SECONDS:
+                self._served.add(shard)
         wanted = {
             endpoint.id: endpoint
             for endpoint in self._registry.endpoints.values()
-            if endpoint.is_enabled and shard_of(endpoint.id) in mine
+            if endpoint.is_enabled and shard_of(endpoint.id) in self._served
         }
         self._update(wanted.values())
         for id_, worker in self._workers.items():
@@ -121,8 +131,8 @@ class Worker:
                 if not self._exists(id_):
                     worker.abandon()
         busy = {shard_of(id_) for id_ in self._running}
-        for shard in self._held - share - busy:
-            self._held.discard(shard)
+        for shard in self._held.keys() - share - busy:
+            del self._held[shard]
             self._membership.release(shard)
 
     def _update(self, wanted: Iterable[WebhookEndpoint]) -> None:

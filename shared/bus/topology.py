@@ -145,7 +145,7 @@ INGEST_CONSUMERS = (
     Consumer(Stream.EVENTS, "ingest-events"),
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
     Consumer(Stream.SUPPRESSIONS, "ingest-suppressions"),
-    Consumer(Stream.WEBHOOK_ATTEMPTS, "ingest-webhook-attempts"),
+    Consumer(Stream.WEBHOOK_ATTEMPTS, "ingest-webhook_attempts"),
 )
 ADVISORY_CONSUMER = Consumer(Stream.ADVISORIES, "ingest-advisories")
 

@@ -11,6 +11,7 @@ from dev.chaos.scenarios import (
     servers,
     stores,
     stuck,
+    webhooks,
 )
 
 SCENARIOS = (
@@ -24,4 +25,5 @@ SCENARIOS = (
     *stuck.SCENARIOS,
     *stores.SCENARIOS,
     *kills.SCENARIOS,
+    *webhooks.SCENARIOS,
 )

@@ -15,6 +15,7 @@ from services.ingest.app import create_app as create_ingest
 from services.ingest.settings import IngestSettings
 from services.notifier.app import create_app
 from services.notifier.settings import NotifierSettings
+from shared.bus.client import Bus
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, notification_subject
 from shared.channels import Channel
@@ -35,6 +36,7 @@ class Harness:
 
     client: httpx.AsyncClient
     receiver: Receiver
+    bus: Bus
     publisher: Publisher
 
     async def create(self, name: str, **fields: Any) -> JSON:  # noqa: ANN401 - fields of the request
@@ -48,6 +50,15 @@ class Harness:
     async def get(self, endpoint: JSON) -> JSON:
         found: JSON = (await self.client.get(f"/api/webhook-endpoints/{endpoint['id']}")).json()
         return found
+
+    async def post(self, endpoint: JSON, action: str, body: JSON | None = None) -> httpx.Response:
+        return await self.client.post(f"/api/webhook-endpoints/{endpoint['id']}/{action}", json=body)
+
+    async def patch(self, endpoint: JSON, **changes: Any) -> JSON:  # noqa: ANN401 - fields of the request
+        response = await self.client.patch(f"/api/webhook-endpoints/{endpoint['id']}", json=changes)
+        assert response.status_code == 200, response.text
+        changed: JSON = response.json()
+        return changed
 
     async def attempts(self, endpoint: JSON, count: int, **parameters: Any) -> list[JSON]:  # noqa: ANN401
         """Wait until this many attempts are stored, and return them, newest first."""
@@ -79,7 +90,7 @@ class Harness:
 
 
 @pytest.fixture
-async def harness(nats_url: str, database_url: str, publisher: Publisher) -> AsyncIterator[Harness]:
+async def harness(nats_url: str, database_url: str, bus: Bus, publisher: Publisher) -> AsyncIterator[Harness]:
     settings = GatewaySettings(
         _env_file=None,
         nats_url=nats_url,
@@ -101,7 +112,7 @@ async def harness(nats_url: str, database_url: str, publisher: Publisher) -> Asy
             return (await client.get("/readyz")).is_success
 
         await eventually(is_ready)
-        yield Harness(client, receiver, publisher)
+        yield Harness(client, receiver, bus, publisher)
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ class Rebinding:
 def public_loopback(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
     """Make 127.0.0.1 the only public address, and the server's port the only permitted one."""
     monkeypatch.setattr(attachments, "is_public", lambda address: address == "127.0.0.1")
-    monkeypatch.setattr(attachments, "_PORTS", {httpx.URL(server.url).port})
+    monkeypatch.setattr(attachments, "PUBLIC_PORTS", {httpx.URL(server.url).port})
 
 
 @pytest.mark.usefixtures("public_loopback")

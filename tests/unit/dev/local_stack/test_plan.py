@@ -160,6 +160,7 @@ def test_all_ports_have_to_be_free() -> None:
         ("INGEST_HEALTH_PORT", 9000),
         ("INGEST_HEALTH_PORT", 9001),
         ("SENDER_HEALTH_PORT", 8201),
+        ("NOTIFIER_HEALTH_PORT", 8401),
         ("GATEWAY_HEALTH_PORT", 8301),
         ("GATEWAY_HEALTH_PORT", 8302),
     ]

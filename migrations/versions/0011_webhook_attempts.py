@@ -1,7 +1,7 @@
 """Add the attempts to deliver events to the webhook endpoints of applications.
 
 Revision ID: 0011
-Revises: 0006
+Revises: 0009
 Create Date: 2026-11-26 06:50:00+00:00
 """
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0011"
-down_revision: str | None = "0006"
+down_revision: str | None = "0009"
 branch_labels: str | None = None
 depends_on: str | None = None
 

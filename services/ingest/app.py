@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from services.ingest.outbox import Outbox
 from services.ingest.repository import Repository
 from services.ingest.settings import IngestSettings
 from services.ingest.worker import Worker
@@ -25,14 +26,14 @@ def create_app(settings: IngestSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(exporting("ingest"))
-            # One connection for each loop, and one for the readiness check.
-            connections = len(INGEST_CONSUMERS) + 1
+            # One connection for each loop, one for the outbox, and one for the readiness check.
+            connections = len(INGEST_CONSUMERS) + 2
             engine = await stack.enter_async_context(
                 connecting(settings, pool_size=connections, application="ingest")
             )
             bus = await stack.enter_async_context(connect(settings.nats_url, name="ingest"))
             publisher = await stack.enter_async_context(publishing(bus))
-            worker = Worker(bus, Repository(engine), publisher)
+            worker = Worker(bus, Repository(engine), publisher, Outbox(engine, publisher))
             consumer = INGEST_CONSUMERS[0]
             subject = f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"
             await stack.enter_async_context(supervision.running("probe", Probe(bus, subject, {}).run()))

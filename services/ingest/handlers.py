@@ -1,7 +1,7 @@
 """The handler of events, which stores batches and dead-letters the events that can never be stored."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,20 @@ class _Bad:
 
 
 class EventHandler:
-    """Stores events; raises UnavailableError while the database or the bus is not available."""
+    """Stores events; raises UnavailableError while the database or the bus is not available.
 
-    def __init__(self, repository: Repository, dead_letters: DeadLetterPublisher) -> None:
+    Args:
+        repository: stores them.
+        dead_letters: publishes those that can never be stored.
+        on_stored: is called after each transaction.
+    """
+
+    def __init__(
+        self, repository: Repository, dead_letters: DeadLetterPublisher, on_stored: Callable[[], None]
+    ) -> None:
         self._repository = repository
         self._dead_letters = dead_letters
+        self._on_stored = on_stored
 
     async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         stream = batch[0].origin.stream
@@ -92,6 +101,7 @@ class EventHandler:
                 return [_Bad(batch[0].line, _reason(exc))]
             half = len(batch) // 2
             return await self._store(batch[:half]) + await self._store(batch[half:])
+        self._on_stored()
         return []
 
     async def _dead_letter(self, bad: _Bad) -> None:

@@ -8,7 +8,7 @@ not contain are brought back. If the command is interrupted, it continues when i
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -56,6 +56,20 @@ _MODELS: tuple[type[tables.Base], ...] = (
     tables.WebhookAttempt,
 )
 _NAMES = ", ".join(model.__tablename__ for model in _MODELS)
+
+_TRUNCATED = f"{_NAMES}, {tables.MessageState.__tablename__}"
+"""The triggers derive the states again. Notifications that are to be published stay where they are."""
+
+_KNOWN: Mapping[type[tables.Base], str] = {
+    tables.Message: "id",
+    tables.Conversation: "key",
+    tables.MessageEvent: "id",
+    tables.DeliveryReceipt: "id",
+    tables.DeadLetter: "id",
+    tables.DeadLetterResolution: "dead_letter_id",
+    tables.SuppressionChange: "id",
+}
+"""The columns by which the function `former_ids` looks up former rows."""
 
 _BRING_BACK_CONVERSATIONS = (
     """
@@ -120,6 +134,7 @@ async def rebuild(engine: AsyncEngine, jetstream: JetStreamContext) -> int:
     """
     if not await _is_begun(engine):
         await _set_aside(engine)
+    await _index(engine)
     await _replay(jetstream)
     return await _bring_back(engine)
 
@@ -138,7 +153,17 @@ async def _set_aside(engine: AsyncEngine) -> None:
         for model in _MODELS:
             name = model.__tablename__
             await connection.execute(text(f"CREATE TABLE {_FORMER}.{name} AS TABLE {name}"))
-        await connection.execute(text(f"TRUNCATE {_NAMES}"))
+        await connection.execute(text(f"TRUNCATE {_TRUNCATED}"))
+
+
+async def _index(engine: AsyncEngine) -> None:
+    """Index the former rows, in which the triggers look up what applications have been notified of."""
+    async with engine.begin() as connection:
+        for model, column in _KNOWN.items():
+            name = model.__tablename__
+            await connection.execute(
+                text(f"CREATE INDEX IF NOT EXISTS {name}_{column} ON {_FORMER}.{name} ({column})")
+            )
 
 
 @_until_free
@@ -147,7 +172,7 @@ async def _lock(connection: AsyncConnection) -> None:
         await connection.execute(text(f"SET LOCAL lock_timeout = '{_FIRST_LOCK_TIMEOUT}'"))
         await connection.execute(text(f"LOCK TABLE {_MODELS[0].__tablename__}"))
         await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        await connection.execute(text(f"LOCK TABLE {_NAMES}"))
+        await connection.execute(text(f"LOCK TABLE {_TRUNCATED}"))
         await connection.execute(text("SET LOCAL lock_timeout = 0"))
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 from services.ingest.advisories import AdvisoryHandler
 from services.ingest.handlers import EventHandler
+from services.ingest.outbox import Outbox
 from services.ingest.repository import Repository
 from shared import supervision
 from shared.bus.client import Bus
@@ -28,13 +29,17 @@ _CHECK_SECONDS = 3
 
 
 class Worker:
-    """Reads each stream whose events are stored in PostgreSQL, and the advisories, in a loop of its own."""
+    """Reads each stream whose events are stored in PostgreSQL, and the advisories, in a loop of its own.
 
-    def __init__(self, bus: Bus, repository: Repository, publisher: Publisher) -> None:
+    Another task publishes the notifications that follow from what was stored.
+    """
+
+    def __init__(self, bus: Bus, repository: Repository, publisher: Publisher, outbox: Outbox) -> None:
         self._repository = repository
+        self._outbox = outbox
         self._streams = Streams(bus)
         dead_letters = DeadLetterPublisher(publisher, "ingest")
-        events = EventHandler(repository, dead_letters)
+        events = EventHandler(repository, dead_letters, outbox.wake)
         advisories = AdvisoryHandler(self._streams, dead_letters)
         self._loops = [
             *(
@@ -57,6 +62,7 @@ class Worker:
     def start(self) -> None:
         self._running = [supervision.supervise(loop.name, loop.run()) for loop in self._loops]
         consumers = (*INGEST_CONSUMERS, ADVISORY_CONSUMER)
+        self._publishing = supervision.supervise("outbox", self._outbox.run())
         self._watch = supervision.supervise("lag", watch_lag(self._streams, lambda: consumers))
 
     async def stop(self) -> None:
@@ -67,8 +73,9 @@ class Worker:
         _, late = await asyncio.wait(self._running, timeout=_DRAIN_SECONDS)
         for task in late:
             supervision.release(task).cancel()
-        if late:
-            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+        publishing = supervision.release(self._publishing)
+        publishing.cancel()
+        await asyncio.wait({*late, publishing}, timeout=_CANCEL_SECONDS)
 
     async def unready_reason(self) -> str | None:
         """Return the reason why events cannot be stored, or None if they can."""

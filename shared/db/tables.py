@@ -1,8 +1,9 @@
 """The tables: a projection of the streams that only ingest writes and only the gateway reads.
 
-Each row records a fact; it is inserted once and never changed. The status of a message is derived when it is
-read, from its events and receipts (the view `message_history`), so that their order of arrival does not
-matter. The only exceptions are the columns of `conversations` that a trigger maintains.
+Each row records a fact; it is inserted once and never changed. The status of a message follows from its
+events and receipts (the view `message_history`), so that their order of arrival does not matter. Triggers
+maintain the exceptions: `message_states`, and the counters of `conversations`. They also fill
+`notification_outbox`.
 """
 
 from datetime import datetime
@@ -312,6 +313,44 @@ class SuppressionChange(Base):
     detail: Mapped[str | None]
     changed_by: Mapped[str | None]
     occurred_at: Mapped[datetime]
+
+
+class MessageState(Base):
+    """The decisive report on an outbound message: the one of its history that has the highest rank.
+
+    There is no row without the message.
+    """
+
+    __tablename__ = "message_states"
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID]
+    source: Mapped[str]
+    status: Mapped[str]
+    generation: Mapped[int]
+    precedence: Mapped[int]
+    attempt: Mapped[int]
+    provider: Mapped[str | None]
+    provider_message_id: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    next_attempt_at: Mapped[datetime | None]
+    occurred_at: Mapped[datetime]
+
+
+class OutboxNotification(Base):
+    """A notification that is to be published; see `shared.notifications`.
+
+    Attributes:
+        cause: what happened; the notification's id is computed from it and from the type.
+        content: the other fields, with the spelling of our address (`our_spelling`) where its key is unknown.
+    """
+
+    __tablename__ = "notification_outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    type: Mapped[str]
+    cause: Mapped[str]
+    content: Mapped[dict[str, Any]]
 
 
 class WebhookAttempt(Base):

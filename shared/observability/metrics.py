@@ -54,6 +54,10 @@ PERSISTED = Counter(
 PERSIST_SECONDS = Histogram(
     "messaging_persist_batch_duration_seconds", "Time ingest took to store a batch of events"
 )
+NOTIFICATIONS = Counter(
+    "messaging_notifications_total", "Events for applications published by ingest, by type", ["type"]
+)
+OUTBOX_ROWS = Gauge("messaging_outbox_rows", "Events for applications that could not be published yet, or 0")
 CONSUMER_PENDING = Gauge(
     "messaging_consumer_pending",
     "Messages not yet delivered to any process; NaN if unknown",

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, FromClause, Row, Select, case, func, selec
 
 from shared.addresses import Address
 from shared.channels import Direction, MessageType
-from shared.db.tables import Conversation
+from shared.db.tables import Conversation, MessageState
 from shared.db.tables import Message as MessageTable
 from shared.db.views import message_history
 from shared.message import EMAIL_FIELDS, BodyType, Message, Priority
@@ -28,18 +28,9 @@ Statement = Select[Any]
 
 _message = MessageTable.__table__
 _conversation = Conversation.__table__
+_state = MessageState.__table__
 
 MESSAGE_WITH_CONVERSATION = _message.join(_conversation)
-
-_DECIDING_FIRST = (
-    message_history.c.generation.desc(),
-    message_history.c.precedence.desc(),
-    message_history.c.attempt.desc(),
-    message_history.c.occurred_at.desc(),
-    message_history.c.event_id,
-)
-"""The order in which the decisive report comes first."""
-
 
 Mailboxes = Annotated[
     list[Annotated[Address, PlainSerializer(lambda address: address.mailbox, return_type=str)]],
@@ -148,14 +139,13 @@ def last_messages_of(conversation_ids: Sequence[int]) -> Statement:
 def select_messages(
     message: FromClause = _message, source: FromClause = MESSAGE_WITH_CONVERSATION
 ) -> Statement:
-    """Select the fields of a response: columns of the same names, and the fields that depend on the history.
+    """Select the fields of a response: columns of the same names, and the fields that depend on the state.
 
     Args:
         message: the table or subquery of the messages.
         source: a join of `message` with its conversation.
     """
-    state = _deciding_report(message, "state")
-    sent = _deciding_report(message, "sent", message_history.c.status == Status.SENT.value)
+    state, sent = _state.alias("state"), _last_sent(message)
     initial = case(
         (message.c.direction == Direction.INBOUND.value, Status.RECEIVED.value), else_=Status.ACCEPTED.value
     )
@@ -175,15 +165,23 @@ def select_messages(
         if column.key in MessageResponse.model_fields and column.key not in derived
     ]
     return select(*own, *(column.label(name) for name, column in derived.items())).select_from(
-        source.outerjoin(state, true()).outerjoin(sent, true())
+        source.outerjoin(state, state.c.message_id == message.c.id).outerjoin(sent, true())
     )
 
 
-def _deciding_report(message: FromClause, name: str, *conditions: ColumnElement[bool]) -> FromClause:
+def _last_sent(message: FromClause) -> FromClause:
+    """Select the last report that a provider has accepted the message."""
+    entry = message_history.c
     return (
         select(message_history)
-        .where(message_history.c.message_id == message.c.id, *conditions)
-        .order_by(*_DECIDING_FIRST)
+        .where(entry.message_id == message.c.id, entry.status == Status.SENT.value)
+        .order_by(
+            entry.generation.desc(),
+            entry.precedence.desc(),
+            entry.attempt.desc(),
+            entry.occurred_at.desc(),
+            entry.event_id,
+        )
         .limit(1)
-        .lateral(name)
+        .lateral("sent")
     )

@@ -24,7 +24,16 @@ _CONTENTS = {
     "dead_letters": "SELECT * FROM dead_letters",
     "dead_letter_resolutions": "SELECT * FROM dead_letter_resolutions",
     "suppression_changes": "SELECT * FROM suppression_changes",
+    "message_states": "SELECT * FROM message_states",
 }
+
+_DECISIVE = """
+    SELECT DISTINCT ON (message_id)
+        message_id, event_id, source, status, generation, precedence, attempt, provider, provider_message_id,
+        error, next_attempt_at, occurred_at
+    FROM message_history WHERE message_id IN (SELECT id FROM messages)
+    ORDER BY message_id, generation DESC, precedence DESC, attempt DESC, occurred_at DESC, event_id
+"""
 
 Dump = dict[str, list[str]]
 
@@ -37,6 +46,12 @@ async def all_rows(engine: AsyncEngine) -> Dump:
 async def contents(engine: AsyncEngine) -> Dump:
     """Return the rows without the numbers, which depend on the order in which they were stored."""
     return await _dump(engine, _CONTENTS)
+
+
+async def states_and_decisive_reports(engine: AsyncEngine) -> tuple[list[str], list[str]]:
+    """Return the stored states, and what they should be according to the view."""
+    dump = await _dump(engine, {"stored": "SELECT * FROM message_states", "expected": _DECISIVE})
+    return dump["stored"], dump["expected"]
 
 
 async def _dump(engine: AsyncEngine, queries: dict[str, str]) -> Dump:

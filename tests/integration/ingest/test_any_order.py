@@ -35,7 +35,7 @@ from tests.events import (
     status_changed,
     suppression_changed,
 )
-from tests.integration.ingest.database import Dump, contents, empty
+from tests.integration.ingest.database import Dump, contents, empty, states_and_decisive_reports
 from tests.reports import reports, status_after
 
 pytestmark = pytest.mark.integration
@@ -140,6 +140,8 @@ async def test_order_repetitions_batches_and_workers_do_not_matter(
     await store_with_two_workers(engine, batches)
 
     assert await stored_and_shown(engine) == expected
+    stored, decisive = await states_and_decisive_reports(engine)
+    assert stored == decisive
 
 
 async def test_a_receipt_for_several_attempts_appears_in_the_history_once_for_each(

@@ -13,6 +13,7 @@ from nats.js.api import ConsumerConfig
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.ingest.outbox import Outbox
 from services.ingest.repository import Repository
 from services.ingest.settings import IngestSettings
 from services.ingest.worker import Worker
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.integration
 @asynccontextmanager
 async def working(engine: AsyncEngine, nats_url: str) -> AsyncIterator[Worker]:
     async with connect(nats_url, name="ingest") as bus, publishing(bus) as publisher:
-        worker = Worker(bus, Repository(engine), publisher)
+        worker = Worker(bus, Repository(engine), publisher, Outbox(engine, publisher))
         worker.start()
         try:
             yield worker

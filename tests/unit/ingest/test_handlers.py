@@ -77,7 +77,7 @@ class Harness:
     def __init__(self, repository: RepositoryStub | None = None, *, bus_is_available: bool = True) -> None:
         self.repository = repository or RepositoryStub()
         self.dead_letters = DeadLettersStub(is_available=bus_is_available)
-        self._handler = EventHandler(self.repository, self.dead_letters)
+        self._handler = EventHandler(self.repository, self.dead_letters, lambda: None)
 
     async def handle(self, payloads: Sequence[bytes]) -> Sequence[Outcome]:
         return await self._handler(

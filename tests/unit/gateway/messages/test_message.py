@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import literal, select
 
-from services.gateway.messages import queries, service
+from services.gateway.messages import service
 from services.gateway.messages.schemas import EmailRequest, SendRequest, SmsRequest
 from services.gateway.messages.service import as_reply, outbound_message
 from shared.bus.topology import Stream
@@ -17,6 +17,7 @@ from shared.db import tables
 from shared.events import decode, message_accepted
 from shared.ids import new_message_id
 from shared.message import DeliveryRequest, Message
+from shared.resources import messages as resource
 from shared.resources.messages import MessageResponse, select_messages
 from shared.status import Status
 from shared.validation import Subject, context_of
@@ -348,7 +349,7 @@ def test_an_optional_field_passes_from_the_request_to_the_response(
 
 
 def test_an_optional_field_passes_from_the_table_to_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "MessageResponse", TaggedResponse)
+    monkeypatch.setattr(resource, "MessageResponse", TaggedResponse)
     columns = (literal(None).label("tag"), literal(None).label("internal"))
     table = select(tables.Message.__table__, *columns).subquery()
 

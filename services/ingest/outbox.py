@@ -1,0 +1,123 @@
+"""The outbox: publishes the notifications that triggers have inserted into `notification_outbox`.
+
+One process publishes at a time, in the order of the rows. It deletes the rows in a transaction that it
+commits once NATS has stored the notifications, so that those of a process that dies are published by another.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared import supervision
+from shared.bus.publisher import Outgoing, Publisher
+from shared.bus.topology import Stream, notification_subject
+from shared.channels import Channel
+from shared.errors import BusUnavailableError
+from shared.ids import notification_id
+from shared.notifications import NotificationType
+from shared.observability.metrics import NOTIFICATIONS, OUTBOX_ROWS
+
+_log = structlog.get_logger()
+
+_BATCH = 200
+"""Notifications: those that the publisher stores as one atomic batch, and therefore in order."""
+
+_POLL_SECONDS = 3.0
+"""How often the outbox is read although this process has stored nothing."""
+
+_ERROR_PAUSE = 1.0
+
+_TAKE = text("SELECT type, cause, content::text FROM take_notifications(:maximum) ORDER BY id")
+_COUNT = text("SELECT count(*) FROM notification_outbox")
+
+_UNAVAILABLE = (SQLAlchemyError, OSError, TimeoutError, BusUnavailableError)
+
+
+class Outbox:
+    """Publishes notifications until its task is cancelled."""
+
+    def __init__(self, engine: AsyncEngine, publisher: Publisher) -> None:
+        self._engine = engine
+        self._publisher = publisher
+        self._stored = asyncio.Event()
+
+    def wake(self) -> None:
+        """Publish what was just stored, instead of waiting for the next look."""
+        self._stored.set()
+
+    async def run(self) -> None:
+        while True:
+            supervision.beat()
+            try:
+                await supervision.patiently(self._publish_all())
+            except _UNAVAILABLE as exc:
+                _log.warning("notifications_not_published", error=str(exc).partition("\n")[0])
+                await supervision.patiently(self._count())
+                await asyncio.sleep(_ERROR_PAUSE)
+            else:
+                OUTBOX_ROWS.set(0)
+                await self._until_woken()
+
+    async def _until_woken(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                await self._stored.wait()
+
+    async def _count(self) -> None:
+        with suppress(*_UNAVAILABLE):
+            async with self._engine.connect() as connection:
+                OUTBOX_ROWS.set(await connection.scalar(_COUNT) or 0)
+
+    async def _publish_all(self) -> None:
+        self._stored.clear()
+        while await self.publish_some() == _BATCH:
+            supervision.beat()
+
+    async def publish_some(self) -> int:
+        """Publish the oldest notifications, and return their number.
+
+        Raises:
+            BusUnavailableError: NATS has not stored all of them.
+            sqlalchemy.exc.SQLAlchemyError, OSError, TimeoutError: the database is not available.
+        """
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(_TAKE, {"maximum": _BATCH})).all()
+            if rows:
+                await self._publish(rows)
+        return len(rows)
+
+    async def _publish(self, rows: Sequence[Row[Any]]) -> None:
+        results = await asyncio.gather(
+            *(self._publisher.publish(Stream.NOTIFICATIONS, outgoing(row)) for row in rows),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        for row in rows:
+            NOTIFICATIONS.labels(row.type).inc()
+
+
+def outgoing(row: Row[Any]) -> Outgoing:
+    """Return the notification of a row as it is published."""
+    type_, id_ = NotificationType(row.type), notification_id(row.type, row.cause)
+    content: dict[str, Any] = orjson.loads(row.content)
+    if spelling := content.pop("our_spelling", None):
+        content["our_address"] = _key_of(content["channel"], spelling)
+    payload = orjson.dumps({"id": id_, "type": type_, **content})
+    return Outgoing(notification_subject(type_), id_, payload)
+
+
+@lru_cache(maxsize=16_384)
+def _key_of(channel: str, spelling: str) -> str:
+    """Return the key of our address, whose spelling in the database is a normalised one."""
+    address = Channel(channel).read_address(spelling, default_region="US")
+    return address.key if address else spelling

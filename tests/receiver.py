@@ -13,6 +13,8 @@ from aiohttp import web
 from tests.ports import free_port
 from tests.waiting import eventually
 
+_HOUR = 3_600
+
 Respond = Callable[[int], Awaitable[web.Response]]
 """Returns the response to the nth request of an endpoint, from 1."""
 
@@ -44,9 +46,9 @@ def answering(*statuses: int, headers: Mapping[str, str] | None = None, text: st
 
 
 async def hanging(_: int) -> web.Response:
-    """Never respond."""
-    await asyncio.Event().wait()
-    raise AssertionError
+    """Respond when the caller has long given up."""
+    await asyncio.sleep(_HOUR)
+    return web.Response()
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """An application that receives webhooks at many endpoints, some of which are dead."""
 
+import asyncio
 import time
-from asyncio import Event
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +17,7 @@ from dev.local_stack.servers import HOST
 
 _DEAD_TENTHS = {0: "hanging", 1: "failing"}
 _GONE_TWENTIETH = 4
+_HOUR = 3_600
 
 
 class Behaviour(StrEnum):
@@ -62,7 +63,7 @@ class Receiver:
         body = await request.read()
         match behaviour:
             case Behaviour.HANGING:
-                await Event().wait()
+                await asyncio.sleep(_HOUR)
             case Behaviour.FAILING:
                 return web.Response(status=500)
             case Behaviour.GONE:

@@ -68,10 +68,11 @@ class Deliverer:
         self._delays = delays
         self.clock = clock
         self._random = random
+        self._warned_at = -_LAST_PAUSE
 
     async def deliver(self, endpoint: WebhookEndpoint, delivery: Delivery) -> None:
         """Make an attempt; return once it is recorded, and the next one is scheduled if it has failed."""
-        body = await _until_available(lambda: self._bodies.of(delivery))
+        body = await self._until_available(lambda: self._bodies.of(delivery))
         started_at = self.clock()
         result = await self._request(endpoint, delivery, body, started_at)
         duration = self.clock() - started_at
@@ -82,10 +83,12 @@ class Deliverer:
         _count(attempt)
         if next_at is not None:
             following = delivery.model_copy(update={"attempt": delivery.attempt + 1})
-            await _until_available(lambda: schedule_delivery(self._publisher, endpoint, following, next_at))
-        await _until_available(lambda: self._publish(attempt))
+            await self._until_available(
+                lambda: schedule_delivery(self._publisher, endpoint, following, next_at)
+            )
+        await self._until_available(lambda: self._publish(attempt))
         if is_gone:
-            await _until_available(lambda: self._disabling.disable(endpoint, DisabledReason.GONE))
+            await self._until_available(lambda: self._disabling.disable(endpoint, DisabledReason.GONE))
         elif not succeeded:
             await self._disabling.consider(endpoint)
 
@@ -106,6 +109,24 @@ class Deliverer:
         retry_after = result.retry_after if isinstance(result, Answer) else None
         delay = next_delay(delivery.attempt, self._delays, retry_after=retry_after, random=self._random)
         return None if delay is None else self.clock() + delay
+
+    async def _until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeat an operation, after increasing pauses, until what it needs is available."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await operation()
+            except UnavailableError as exc:
+                self._warn(exc)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE)
+
+    def _warn(self, error: UnavailableError) -> None:
+        """Log that deliveries have to wait, but not once for each of them."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._warned_at + _LAST_PAUSE:
+            self._warned_at = now
+            _log.warning("webhooks_wait", error=str(error))
 
     async def _publish(self, attempt: WebhookAttempt) -> None:
         event = webhook_attempted(attempt)
@@ -162,15 +183,3 @@ def _count(attempt: WebhookAttempt) -> None:
         status_code=status,
         error=attempt.error,
     )
-
-
-async def _until_available(operation: Callable[[], Awaitable[T]]) -> T:
-    """Repeat an operation, after increasing pauses, until what it needs is available."""
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            return await operation()
-        except UnavailableError as exc:
-            _log.warning("webhook_waits", error=str(exc))
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _LAST_PAUSE)

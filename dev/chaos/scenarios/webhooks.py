@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from signal import Signals
 from statistics import quantiles
 from typing import Any
 
 import nats
+import nats.errors
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from dev.chaos import faults
@@ -68,9 +70,10 @@ async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> 
     deadline, still_since = loop.time() + _COMPLETE_SECONDS, loop.time()
     missing = len(healthy)
     while loop.time() < deadline and (missing or loop.time() < still_since + _STILL_SECONDS):
-        found = await _published(scene)
-        if found.keys() != expected.keys():
-            expected, still_since = found, loop.time()
+        with suppress(nats.errors.Error):  # the server may still be busy with its recovery
+            found = await _published(scene)
+            if found.keys() != expected.keys():
+                expected, still_since = found, loop.time()
         missing = sum(len(expected.keys() - receiver.bodies[number].keys()) for number in healthy)
         await asyncio.sleep(0.5)
     scene.notes.append(

@@ -40,6 +40,7 @@ MAX_NATS_MESSAGE = 1024 * 1024 - 4 * 1024
 """Bytes, without the headers."""
 
 _VALIDITY = timedelta(hours=4)
+_CIPHER = SecretCipher("a key for webhook endpoints")
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
         suppression_list=suppressions,
         webhook_service=webhook_service,
         webhook_endpoint_service=WebhookEndpointService(
-            bus, publisher, AttemptQueries(reader), SecretCipher(), "US", clock, allow_private=False
+            bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
         ),
         webhook_attempts=AttemptQueries(reader),
         clock=clock,

@@ -76,15 +76,21 @@ async def test_a_response_is_cut(client: EndpointClient, receiver: Receiver) -> 
 async def test_the_status_counts_even_if_the_body_does_not_arrive(
     client: EndpointClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    closed = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-        await writer.drain()
+        while await reader.read(1_024):  # until the client closes the connection
+            pass
+        writer.close()
+        closed.set()
 
     monkeypatch.setattr(endpoint_client, "_EXCERPT_SECONDS", 0.1)
     server = await asyncio.start_server(respond, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         answer = await client.post(f"http://127.0.0.1:{port}/", {}, b"{}")
+        await closed.wait()
     assert (answer.status, answer.excerpt) == (200, "abc")
 
 

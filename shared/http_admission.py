@@ -185,6 +185,7 @@ class _Request:
     """A request that is being handled.
 
     While it waits for its client, which sends its body or reads the response slowly, it is not in progress.
+    This includes streams, which wait for their client to disconnect; they have a limit of their own.
     """
 
     def __init__(
@@ -203,6 +204,8 @@ class _Request:
         self._begun_at = begun_at
         self._size = 0
         self._held = 0
+        self._waits = 0
+        self._waiting_since = begun_at
         pool.in_progress += not is_counted
 
     async def receive(self) -> Message:
@@ -222,13 +225,18 @@ class _Request:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        since = monotonic()
-        self._pool.in_progress -= 1
+        # A stream waits for its client to disconnect, and sends at the same time.
+        self._waits += 1
+        if self._waits == 1:
+            self._waiting_since = monotonic()
+            self._pool.in_progress -= 1
         try:
             yield
         finally:
-            self._pool.in_progress += 1
-            self._begun_at += monotonic() - since
+            self._waits -= 1
+            if self._waits == 0:
+                self._pool.in_progress += 1
+                self._begun_at += monotonic() - self._waiting_since
 
     def end(self) -> None:
         self._pool.in_progress -= 1

@@ -413,9 +413,9 @@ _FORGET_DELETED_MESSAGES = """
 """
 
 # One process at a time publishes, so that notifications are published in the order of their ids. It commits
-# once they are stored in their stream. If it hangs, PostgreSQL ends the transaction, and another process takes
-# over. A crash of PostgreSQL may undo the deletion: NATS recognises notifications by their ids. The users of
-# the services have no right to delete rows.
+# once they are stored in their stream. If it hangs, PostgreSQL ends the transaction, and another process
+# takes over. A crash of PostgreSQL may undo the deletion: NATS recognises notifications by their ids. The
+# users of the services have no right to delete rows.
 _TAKE_NOTIFICATIONS = """
     CREATE FUNCTION take_notifications(maximum integer) RETURNS SETOF notification_outbox
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$

@@ -12,6 +12,9 @@ from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events import routes as events
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.http.auth import authenticate
 from services.gateway.http.docs import mount_docs
 from services.gateway.http.errors import add_error_handlers
@@ -48,6 +51,7 @@ from shared.ledger import Ledger
 from shared.message import IncomingMessage
 from shared.observability.tracing import exporting
 from shared.providers.webhooks import Verifier
+from shared.resources.events import Renderer
 from shared.service import health_router
 from shared.version import VERSION
 
@@ -93,7 +97,7 @@ def create_app(
     app.include_router(messages.sending_router, dependencies=authenticated)
     # If some webhooks have a secret, the others are not left open.
     app.include_router(webhook_router(verifiers, is_open=not settings.webhook_secret))
-    for module in (messages, conversations, dead_letters, suppressions, webhook_endpoints):
+    for module in (messages, conversations, dead_letters, suppressions, events, webhook_endpoints):
         app.include_router(module.router, dependencies=authenticated)
     if settings.unsubscribe_secret:
         app.include_router(unsubscribe_router(settings.unsubscribe_secret.get_secret_value()))
@@ -118,8 +122,12 @@ def _lifespan(
         ):
             app.state.probe = probe = BucketProbe(bus, publisher, IDEMPOTENCY_BUCKET)
             app.state.reader = Reader(engine)
-            app.state.services = _create_services(settings, opt_out_groups, bus, publisher, engine)
-            async with supervision.running("probe", probe.run()):
+            log = EventLog(bus, Renderer(Reader(engine)))
+            feed = Feed(log, lambda: getattr(app.state, "is_stopping", False))
+            app.state.services = _create_services(
+                settings, opt_out_groups, bus, publisher, engine, EventSource(log, feed)
+            )
+            async with supervision.running("probe", probe.run()), supervision.running("feed", feed.run()):
                 yield
 
     return lifespan
@@ -131,6 +139,7 @@ def _create_services(
     bus: Bus,
     publisher: Publisher,
     engine: AsyncEngine,
+    event_source: EventSource,
 ) -> Services:
     validity = settings.message_validity
     reader = Reader(engine)
@@ -164,6 +173,7 @@ def _create_services(
             allow_private=settings.allow_private_webhooks,
         ),
         webhook_attempts=attempts,
+        events=event_source,
         clock=_now,
     )
 

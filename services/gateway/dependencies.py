@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
+from services.gateway.events.streaming import EventSource
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
@@ -38,6 +39,7 @@ class Services:
     webhook_service: WebhookService
     webhook_endpoint_service: WebhookEndpointService
     webhook_attempts: AttemptQueries
+    events: EventSource
     clock: Callable[[], datetime]
 
 
@@ -73,6 +75,7 @@ SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
 Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
+Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]
 Trace = Annotated[Mapping[str, str], Depends(_trace)]

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -12,7 +13,7 @@ from services.notifier.disabling import Disabling
 from services.notifier.endpoint_client import make_endpoint_client
 from services.notifier.failures import Failures
 from services.notifier.registry import Registry
-from services.notifier.rendering import Renderer
+from services.notifier.rendering import render
 from services.notifier.settings import NotifierSettings
 from services.notifier.worker import Worker
 from shared import supervision
@@ -51,7 +52,7 @@ def create_app(settings: NotifierSettings) -> FastAPI:
             reader, store = Reader(engine), EndpointStore(bus, publisher)
             deliverer = Deliverer(
                 client,
-                Bodies(Renderer(reader).render),
+                Bodies(partial(render, reader)),
                 settings.webhook_endpoint_key,
                 publisher,
                 Disabling(store, publisher, Failures(reader).since, _now),

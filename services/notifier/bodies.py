@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from shared.errors import ServiceError
 from shared.ids import EventId
@@ -12,8 +12,8 @@ _BATCH = 100
 _MAX_BYTES = 32 * 1024 * 1024
 """The size of the bodies that are remembered."""
 
-Render = Callable[[Sequence[Delivery]], Awaitable[Sequence[bytes]]]
-"""Returns the bodies of events; raises DatabaseUnavailableError."""
+Render = Callable[[Sequence[Delivery]], Awaitable[Mapping[EventId, bytes]]]
+"""Returns the bodies of events, except those whose object was deleted; raises DatabaseUnavailableError."""
 
 
 class Bodies:
@@ -21,13 +21,13 @@ class Bodies:
 
     def __init__(self, render: Render) -> None:
         self._render = render
-        self._waiting: dict[EventId, tuple[Delivery, asyncio.Future[bytes]]] = {}
+        self._waiting: dict[EventId, tuple[Delivery, asyncio.Future[bytes | None]]] = {}
         self._known: OrderedDict[EventId, bytes] = OrderedDict()
         self._size = 0
         self._rendering: asyncio.Task[None] | None = None
 
-    async def of(self, delivery: Delivery) -> bytes:
-        """Return the body of an event.
+    async def of(self, delivery: Delivery) -> bytes | None:
+        """Return the body of an event, or None if its object was deleted.
 
         Raises:
             DatabaseUnavailableError: PostgreSQL does not respond.
@@ -56,9 +56,12 @@ class Bodies:
                     future.set_exception(error)
                     future.exception()  # retrieved, in case that nobody waits any more
             else:
-                for (delivery, future), body in zip(batch, bodies, strict=True):
-                    del self._waiting[delivery.notification.id]
-                    self._remember(delivery.notification.id, body)
+                for delivery, future in batch:
+                    id_ = delivery.notification.id
+                    del self._waiting[id_]
+                    body = bodies.get(id_)
+                    if body is not None:
+                        self._remember(id_, body)
                     future.set_result(body)
 
     def _remember(self, id_: EventId, body: bytes) -> None:

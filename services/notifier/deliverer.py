@@ -73,6 +73,9 @@ class Deliverer:
     async def deliver(self, endpoint: WebhookEndpoint, delivery: Delivery) -> None:
         """Make an attempt; return once it is recorded, and the next one is scheduled if it has failed."""
         body = await self._until_available(lambda: self._bodies.of(delivery))
+        if body is None:
+            _log.warning("webhook_without_object", event_id=str(delivery.notification.id))
+            return
         started_at = self.clock()
         result = await self._request(endpoint, delivery, body, started_at)
         duration = self.clock() - started_at

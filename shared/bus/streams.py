@@ -43,6 +43,17 @@ class Stored:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The sequences of the first and the last message of a stream.
+
+    If the stream is empty, `first` is the sequence that the next message will have.
+    """
+
+    first: int
+    last: int
+
+
 class Streams:
     """The streams of the server; its methods raise BusUnavailableError when NATS does not answer."""
 
@@ -72,6 +83,12 @@ class Streams:
         )
         found = (message for answer in answers for message in answer.messages)
         return min(found, key=lambda message: message.sequence, default=None)
+
+    async def bounds(self, stream: str) -> Bounds:
+        """Return how far back a stream goes, and how far it has come."""
+        with _translating():
+            state = (await self._bus.jetstream.stream_info(stream)).state
+        return Bounds(first=max(state.first_seq, 1), last=state.last_seq)
 
     async def unready_reason(self, consumers: Iterable[Consumer]) -> str | None:
         """Return the reason why not all consumers can be read, for `/readyz`, or None if they can."""

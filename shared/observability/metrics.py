@@ -48,6 +48,10 @@ HTTP_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
+EVENT_STREAMS = Gauge("messaging_event_streams", "Open streams of server-sent events of this gateway")
+EVENTS_STREAMED = Counter(
+    "messaging_events_streamed_total", "Events sent by this gateway on streams of server-sent events"
+)
 PERSISTED = Counter(
     "messaging_persisted_total", "Events stored in PostgreSQL by ingest, including duplicates", ["stream"]
 )

@@ -149,24 +149,36 @@ def select_messages(
     initial = case(
         (message.c.direction == Direction.INBOUND.value, Status.RECEIVED.value), else_=Status.ACCEPTED.value
     )
+    return _select_fields(
+        message,
+        source.outerjoin(state, state.c.message_id == message.c.id).outerjoin(sent, true()),
+        status=func.coalesce(state.c.status, initial),
+        provider=func.coalesce(message.c.provider, sent.c.provider),
+        provider_message_id=func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
+        error=state.c.error,
+    )
+
+
+def select_constant_fields() -> Statement:
+    """Select the fields of messages that never change, and their place in the conversation (`placed_at`)."""
+    placed_at, *_ = place_of(_message)
+    return _select_fields(_message, MESSAGE_WITH_CONVERSATION).add_columns(placed_at.label("placed_at"))
+
+
+def _select_fields(message: FromClause, source: FromClause, **depending: ColumnElement[Any]) -> Statement:
     derived: dict[str, Any] = {
         **{name: message.c.email[name] for name in EMAIL_FIELDS},
         "from_": message.c.from_address,
         "to": message.c.to_address,
         "conversation_key": _conversation.c.key,
-        "status": func.coalesce(state.c.status, initial),
-        "provider": func.coalesce(message.c.provider, sent.c.provider),
-        "provider_message_id": func.coalesce(message.c.provider_message_id, sent.c.provider_message_id),
-        "error": state.c.error,
+        **depending,
     }
     own = [
         column
         for column in message.c
         if column.key in MessageResponse.model_fields and column.key not in derived
     ]
-    return select(*own, *(column.label(name) for name, column in derived.items())).select_from(
-        source.outerjoin(state, state.c.message_id == message.c.id).outerjoin(sent, true())
-    )
+    return select(*own, *(column.label(name) for name, column in derived.items())).select_from(source)
 
 
 def _last_sent(message: FromClause) -> FromClause:

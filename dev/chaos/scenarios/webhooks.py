@@ -70,7 +70,9 @@ async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> 
     deadline, still_since = loop.time() + _COMPLETE_SECONDS, loop.time()
     missing = len(healthy)
     while loop.time() < deadline and (missing or loop.time() < still_since + _STILL_SECONDS):
-        with suppress(nats.errors.Error, TimeoutError, OSError):  # the server may still be busy with its recovery
+        with suppress(
+            nats.errors.Error, TimeoutError, OSError
+        ):  # the server may still be busy with its recovery
             found = await _published(scene)
             if found.keys() != expected.keys():
                 expected, still_since = found, loop.time()

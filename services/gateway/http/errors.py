@@ -36,6 +36,7 @@ ProblemCode = Literal[
     "dead_letter_not_found",
     "dead_letter_resolved",
     "event_not_retained",
+    "events_expired",
     "headers_too_large",
     "http_error",
     "incomplete_body",
@@ -54,6 +55,7 @@ ProblemCode = Literal[
     "recipient_opted_out",
     "signature_refused",
     "subscription_not_found",
+    "too_many_streams",
     "too_many_webhook_endpoints",
     "unauthorized",
     "unsupported_content_type",
@@ -165,9 +167,11 @@ _DESCRIPTIONS = {
     403: "The signature of the provider is missing or invalid",
     404: "Not found",
     409: "Not possible in the current state, for example because the recipient has opted out",
+    410: "The events after this position are no longer stored",
     413: "The body is too large",
     415: "The content type is not supported",
     422: "Some fields are invalid",
+    429: "The caller has too many open streams",
     503: (
         "There are too many requests (`overloaded`), the body did not arrive in time (`body_timeout`), or "
         "NATS or PostgreSQL does not answer. In the last case, the request may still have been accepted; "

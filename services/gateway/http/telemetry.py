@@ -11,6 +11,9 @@ from services.gateway.http.errors import route_of
 from shared.observability import tracing
 from shared.observability.metrics import HTTP_ERRORS, HTTP_SECONDS
 
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+"""The content type of server-sent events."""
+
 _FIRST_ERROR = 400
 _METHODS = frozenset(HTTPMethod)
 
@@ -26,12 +29,14 @@ class Telemetry:
             await self._app(scope, receive, send)
             return
         status, method = 500, _method_of(scope)
-        started = time.perf_counter()
+        started, responded = time.perf_counter(), None
 
         async def send_observed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, responded
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if (b"content-type", EVENT_STREAM.encode()) in message["headers"]:
+                    responded = time.perf_counter()  # a stream lasts as long as its client reads it
             await send(message)
 
         with _span(scope):
@@ -39,7 +44,9 @@ class Telemetry:
                 await self._app(scope, receive, send_observed)
             finally:
                 route = route_of(scope)
-                HTTP_SECONDS.labels(method, route, status).observe(time.perf_counter() - started)
+                HTTP_SECONDS.labels(method, route, status).observe(
+                    (responded or time.perf_counter()) - started
+                )
                 tracing.served(method, route, status)
                 if status >= _FIRST_ERROR:
                     HTTP_ERRORS.labels(status).inc()

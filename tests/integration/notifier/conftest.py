@@ -21,6 +21,7 @@ from shared.bus.topology import Stream, notification_subject
 from shared.channels import Channel
 from shared.ids import new_event_id
 from shared.notifications import Notification, NotificationType
+from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from tests.receiver import Receiver, receiving
 from tests.waiting import eventually
 from tests.webhooks import verifiers
@@ -28,6 +29,15 @@ from tests.webhooks import verifiers
 KEY = "a key for the tests of webhooks"
 JSON = dict[str, Any]
 Start = Callable[..., AbstractAsyncContextManager[None]]
+
+
+_CHANGE = SuppressionChange(
+    channel=Channel.SMS,
+    theirs="+18045551234",
+    state=SuppressionState.OPTED_OUT,
+    source=SuppressionSource.API,
+    occurred_at=datetime(2026, 1, 31, 12, tzinfo=UTC),
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,10 @@ class Harness:
         notification = Notification(
             **{
                 "id": new_event_id(),
-                "type": NotificationType.WEBHOOK_ENDPOINT_DISABLED,
-                "occurred_at": datetime.now(UTC),
+                "type": NotificationType.RECIPIENT_OPTED_OUT,
+                "occurred_at": _CHANGE.occurred_at,
                 "channel": Channel.SMS,
+                "suppression": _CHANGE,
                 **fields,
             }
         )

@@ -42,6 +42,30 @@ async def test_an_event_arrives_signed(harness: Harness, start_notifier: Start) 
         assert attempt["status_code"] == 204
 
 
+async def test_a_reply_arrives_with_the_message_as_the_api_shows_it(
+    harness: Harness, start_notifier: Start
+) -> None:
+    await harness.create("app", event_types=["message.received"])
+    async with start_notifier():
+        reply = {
+            "from": "+18045551234",
+            "to": "+12016661234",
+            "type": "sms",
+            "messaging_provider_id": "message-1",
+            "body": "Hello yourself!",
+            "attachments": None,
+            "timestamp": "2024-11-01T14:00:00Z",
+        }
+        response = await harness.client.post("/api/webhooks/sms", json=reply)
+        assert response.status_code == 200, response.text
+        (received,) = await harness.receiver.until("app", 1)
+
+    message = received.json["data"]
+    shown = (await harness.client.get(f"/api/messages/{message['id']}")).json()
+    assert message["body"] == "Hello yourself!"
+    assert message.items() <= shown.items()
+
+
 async def test_both_secrets_verify_after_a_rotation(harness: Harness, start_notifier: Start) -> None:
     endpoint = await harness.create("app")
     rotated = (await harness.post(endpoint, "rotate-secret")).json()
@@ -99,10 +123,10 @@ async def test_an_endpoint_that_is_gone_is_disabled_and_others_are_told(
     harness: Harness, start_notifier: Start
 ) -> None:
     harness.receiver.responses["gone"] = answering(410)
-    gone = await harness.create("gone", event_types=["message.received"])
+    gone = await harness.create("gone", event_types=["recipient.opted_out"])
     await harness.create("other", event_types=["webhook_endpoint.disabled"])
     async with start_notifier():
-        await harness.publish(type=NotificationType.MESSAGE_RECEIVED)
+        await harness.publish(type=NotificationType.RECIPIENT_OPTED_OUT)
         (told,) = await harness.receiver.until("other", 1)
 
         async def is_disabled() -> bool:
@@ -117,12 +141,12 @@ async def test_an_endpoint_that_is_gone_is_disabled_and_others_are_told(
 
 async def test_dead_endpoints_do_not_delay_a_healthy_one(harness: Harness, start_notifier: Start) -> None:
     harness.receiver.responses |= {"hangs": hanging, "fails": answering(500), "gone": answering(410)}
-    received = NotificationType.MESSAGE_RECEIVED
+    opted_out = NotificationType.RECIPIENT_OPTED_OUT
     for name in ("hangs", "hangs", "fails", "gone", "healthy"):
-        await harness.create(name, event_types=[received])
+        await harness.create(name, event_types=[opted_out])
     async with start_notifier():
         # Far more than may be in progress for one endpoint.
-        events = await asyncio.gather(*(harness.publish(type=received) for _ in range(100)))
+        events = await asyncio.gather(*(harness.publish(type=opted_out) for _ in range(100)))
         healthy = await harness.receiver.until("healthy", 100)
 
         assert {each.id for each in healthy} == {str(event.id) for event in events}
@@ -130,16 +154,18 @@ async def test_dead_endpoints_do_not_delay_a_healthy_one(harness: Harness, start
 
 
 async def test_filters_select_events(harness: Harness, start_notifier: Start) -> None:
-    await harness.create("typed", event_types=["message.failed"])
+    await harness.create("typed", event_types=["recipient.opted_in"])
     await harness.create("email", channels=["email"])
     await harness.create("ours", addresses=["(201) 666-1234"])
     await harness.create("all")
-    received, failed = NotificationType.MESSAGE_RECEIVED, NotificationType.MESSAGE_FAILED
+    opted_out, opted_in = NotificationType.RECIPIENT_OPTED_OUT, NotificationType.RECIPIENT_OPTED_IN
     async with start_notifier():
         wanted = {
-            "typed": await harness.publish(type=failed, our_address="+12025550100"),
-            "email": await harness.publish(type=received, channel=Channel.EMAIL, our_address="a@example.com"),
-            "ours": await harness.publish(type=received, our_address="+12016661234"),
+            "typed": await harness.publish(type=opted_in, our_address="+12025550100"),
+            "email": await harness.publish(
+                type=opted_out, channel=Channel.EMAIL, our_address="a@example.com"
+            ),
+            "ours": await harness.publish(type=opted_out, our_address="+12016661234"),
         }
         await harness.receiver.until("all", 3)
         for name, event in wanted.items():

@@ -14,6 +14,8 @@ from services.gateway.conversations.queries import ConversationQueries
 from services.gateway.dead_letters.queries import DeadLetterQueries
 from services.gateway.dead_letters.service import DeadLetterService
 from services.gateway.dependencies import Services
+from services.gateway.events.feed import EventLog, Feed
+from services.gateway.events.streaming import EventSource
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
@@ -32,6 +34,7 @@ from shared.errors import DatabaseUnavailableError
 from shared.events import Event, decode
 from shared.ledger import Ledger
 from shared.message import IncomingMessage
+from shared.resources.events import Renderer
 from tests.jetstream import BusTo, JetStream, PublisherTo
 from tests.webhooks import verifiers
 
@@ -77,6 +80,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     received = KeyValueStore(bus, publisher, Stream.INBOUND, Event[IncomingMessage])
     idempotency = IdempotencyStore(requests)
     webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
+    log = EventLog(bus, Renderer(reader))
     return Services(
         message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
@@ -91,6 +95,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
             bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
         ),
         webhook_attempts=AttemptQueries(reader),
+        events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,
     )
 

@@ -250,13 +250,13 @@ async def test_events_are_sent_on_request(harness: Harness, start_notifier: Star
 async def test_missed_events_are_recovered(harness: Harness, start_notifier: Start) -> None:
     since = datetime.now(UTC)
     endpoint = await harness.create("app")
-    async with start_notifier(webhook_retry_delays=LATER):
+    async with start_notifier():
         received = await harness.publish()
         await harness.attempts(endpoint, 1)
-        await harness.patch(endpoint, state="disabled")
-        missed = [await harness.publish() for _ in range(3)]
-        await harness.patch(endpoint, state="enabled")
-
+    await harness.patch(endpoint, state="disabled")
+    missed = [await harness.publish() for _ in range(3)]
+    await harness.patch(endpoint, state="enabled")
+    async with start_notifier():
         body: dict[str, Any] = {"since": since.isoformat(), "limit": 2}
         first = (await harness.post(endpoint, "recover", body)).json()
         second = (await harness.post(endpoint, "recover", {**body, "after": first["next_after"]})).json()

@@ -80,7 +80,7 @@ async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> 
         await asyncio.sleep(0.5)
     scene.notes.append(
         f"{len(expected)} events to {len(healthy)} of {count} endpoints, {receiver.repeated} repeated;"
-        f" requests: {dict(receiver.requests)}"
+        f" requests by behaviour: {', '.join(f'{name} {n}' for name, n in receiver.requests.items())}"
     )
     scene.expect(bool(expected), "there were no events")
     scene.expect(not missing, f"{missing} webhooks are missing")

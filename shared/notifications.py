@@ -5,6 +5,7 @@ would change, such as the status that a message had then. The event that an appl
 from both, and is therefore the same at every attempt.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -35,6 +36,29 @@ class NotificationType(StrEnum):
     DEAD_LETTER_RESOLVED = "dead_letter.resolved"
     WEBHOOK_ENDPOINT_DISABLED = "webhook_endpoint.disabled"
     WEBHOOK_ENDPOINT_TEST = "webhook_endpoint.test"
+
+
+MEANINGS: Mapping[NotificationType, str] = {
+    NotificationType.MESSAGE_RECEIVED: "A message was received",
+    NotificationType.MESSAGE_ACCEPTED: "A message was accepted, or its dead letter was replayed",
+    NotificationType.MESSAGE_SCHEDULED: "A message was accepted that is to be sent later",
+    NotificationType.MESSAGE_SENT: "A provider has accepted a message",
+    NotificationType.MESSAGE_DELIVERED: "A message was delivered, according to the provider",
+    NotificationType.MESSAGE_UNDELIVERED: "A message could not be delivered, or an e-mail was returned",
+    NotificationType.MESSAGE_FAILED: "A message was not sent, and no further attempt will be made",
+    NotificationType.MESSAGE_EXPIRED: "A message could not be sent in time",
+    NotificationType.MESSAGE_CANCELED: "A message was cancelled before it was sent",
+    NotificationType.CONVERSATION_CREATED: "The first message of a conversation was received or accepted",
+    NotificationType.RECIPIENT_OPTED_OUT: "An address is no longer sent messages from one of your addresses, "
+    "from an opt-out group, or from all of them",
+    NotificationType.RECIPIENT_OPTED_IN: "Such a suppression ended",
+    NotificationType.DEAD_LETTER_CREATED: "A message could not be processed",
+    NotificationType.DEAD_LETTER_RESOLVED: "A dead letter was replayed or discarded",
+    NotificationType.WEBHOOK_ENDPOINT_DISABLED: "A webhook endpoint was disabled, because it had failed for "
+    "days or responded with 410",
+    NotificationType.WEBHOOK_ENDPOINT_TEST: "A webhook endpoint is tested; only it is sent this event",
+}
+"""What each type means, in words for users."""
 
 
 class ReportedStatus(FrozenModel):

@@ -14,14 +14,25 @@ from services.ingest.outbox import Outbox
 from services.ingest.rebuild import rebuild
 from services.ingest.repository import Repository
 from services.ingest.worker import Worker
-from shared.bus.client import connect
+from shared.bus.client import Bus, connect
 from shared.bus.publisher import publishing
 from shared.bus.topology import Stream
 from shared.db.tables import Base, MessageState, OutboxNotification
-from tests.events import accepted, delivered, message, of_all_kinds
+from shared.status import Status
+from tests.events import (
+    accepted,
+    delivered,
+    message,
+    of_all_kinds,
+    receipt,
+    received,
+    status_changed,
+)
 from tests.integration.ingest.database import contents, until_count
 from tests.integration.ingest.streams import publish
 from tests.integration.ingest.test_worker import until_all_is_read
+from tests.notifications import published
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -88,6 +99,38 @@ async def test_an_interrupted_rebuild_continues(
     assert await contents(engine) != before
     await rebuild(engine, jetstream)
     assert await contents(engine) == before
+
+
+@pytest.mark.usefixtures("working")
+async def test_a_rebuild_notifies_only_of_what_is_new(
+    engine: AsyncEngine, nats_url: str, bus: Bus, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(nats_url, [*of_all_kinds(), accepted(message(8)), *delivered(9)])
+    await until_all_is_read(nats_url)
+    await until_count(engine, "notification_outbox", 0)
+    before = await until_published(bus, 20)
+    await jetstream.purge_stream(Stream.EVENTS)
+    monkeypatch.setattr(module, "_bring_back", _interrupt)
+    with pytest.raises(_InterruptedError):
+        await rebuild(engine, jetstream)
+    monkeypatch.undo()
+    await publish(nats_url, [received(10), status_changed(message(8).id, Status.SENT)])
+    await until_published(bus, len(before) + 2)
+    await rebuild(engine, jetstream)
+
+    await publish(nats_url, [receipt(message(8).id)])
+    after = await until_published(bus, len(before) + 3)
+    assert after[len(before) :] == ["message.received", "message.sent", "message.delivered"]
+
+
+async def until_published(bus: Bus, count: int) -> list[str]:
+    """Wait until at least this many notifications are published, and return their types."""
+
+    async def is_reached() -> bool:
+        return len(await published(bus)) >= count
+
+    await eventually(is_reached)
+    return [each.type.value for each in (await published(bus)).values()]
 
 
 class _InterruptedError(Exception):

@@ -78,9 +78,6 @@ async def _play(runner: Runner, runs: Sequence[Sequence[Scenario]]) -> list[Resu
                     print(f"\n{scenario.name}: skipped: {exc}", flush=True)
                     continue
                 except ABORTING as exc:
-                    import traceback
-
-                    traceback.print_exc()
                     result = await runner.abort(scenario, run, exc)
                 print(report.account(result, scenario.about), flush=True)
                 results.append(result)

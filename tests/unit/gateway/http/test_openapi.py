@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from services.gateway.conversations import routes as conversations
 from services.gateway.dead_letters import routes as dead_letters
-from services.gateway.http.errors import ProblemCode
 from services.gateway.events import routes as events
+from services.gateway.http.errors import ProblemCode
 from services.gateway.messages import routes as messages
 from services.gateway.suppressions import routes as suppressions
 from services.gateway.webhook_endpoints import routes as webhook_endpoints

@@ -56,6 +56,7 @@ class WebhookEndpoint(FrozenModel):
             enabled again, and what was waiting before is then ignored.
         disabled_reason: None while the endpoint is enabled.
         is_deleted: whether the entry only remembers that the endpoint was deleted.
+        request_digest: of the request that created the endpoint, if it had an `Idempotency-Key`.
     """
 
     id: EndpointId
@@ -71,6 +72,7 @@ class WebhookEndpoint(FrozenModel):
     disabled_reason: DisabledReason | None = None
     disabled_at: AwareDatetime | None = None
     is_deleted: bool = False
+    request_digest: str = ""
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

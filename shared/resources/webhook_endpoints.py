@@ -47,7 +47,7 @@ def fields_of(endpoint: WebhookEndpoint, now: datetime) -> dict[str, Any]:
     """Return the fields of the response."""
     former = [secret.expires_at for secret in endpoint.secrets_at(now) if secret.expires_at]
     return {
-        **endpoint.model_dump(exclude={"secrets"}),
+        **endpoint.model_dump(exclude={"secrets", "request_digest"}),
         "state": EndpointState.ENABLED if endpoint.is_enabled else EndpointState.DISABLED,
         "former_secret_expires_at": max(former, default=None),
     }

@@ -3,11 +3,12 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from services.gateway.dependencies import Attempts, Clock, WebhookEndpointServiceDep
-from services.gateway.http.auth import AuthenticatedRoute
+from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
+from services.gateway.messages.idempotency import IdempotencyKey
 from services.gateway.webhook_endpoints.queries import show_attempt
 from services.gateway.webhook_endpoints.schemas import (
     AttemptCursor,
@@ -22,6 +23,7 @@ from services.gateway.webhook_endpoints.schemas import (
     WebhookEndpointUpdate,
     WebhookEndpointWithSecret,
 )
+from services.gateway.webhook_endpoints.service import place_of
 from shared.resources.webhook_endpoints import WebhookEndpointResponse
 
 router = APIRouter(
@@ -39,15 +41,22 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 
 @router.post("", summary="Create a webhook endpoint", status_code=201, responses=_CREATED)
 async def create_webhook_endpoint(
-    body: WebhookEndpointCreate, service: WebhookEndpointServiceDep, clock: Clock, response: Response
+    body: WebhookEndpointCreate,
+    caller: Caller,
+    service: WebhookEndpointServiceDep,
+    clock: Clock,
+    response: Response,
+    idempotency_key: IdempotencyKey,
 ) -> WebhookEndpointWithSecret:
     """Send the events that occur from now on to a URL, by signed requests (Standard Webhooks).
 
     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
+
+    A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret.
     """
     async with deadline():
-        endpoint, secret = await service.create(body)
+        endpoint, secret = await service.create(body, caller, idempotency_key)
     response.headers["Location"] = f"/api/webhook-endpoints/{endpoint.id}"
     return WebhookEndpointWithSecret.with_secret(endpoint, secret, clock())
 
@@ -59,7 +68,7 @@ async def list_webhook_endpoints(
     cursor = decode_cursor(parameters.cursor, EndpointCursor, "webhook-endpoints")
     async with deadline():
         endpoints = await service.all()
-    rows = [each for each in endpoints if cursor is None or each.id < cursor.id]
+    rows = [each for each in endpoints if cursor is None or place_of(each) < (cursor.created_at, cursor.id)]
     now = clock()
     return page_of(
         rows[: parameters.limit + 1],

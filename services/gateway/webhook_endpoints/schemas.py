@@ -161,11 +161,12 @@ EndpointParameters = Annotated[PageParameters, Query()]
 
 
 class EndpointCursor(Cursor):
+    created_at: AwareDatetime
     id: UUID
 
     @classmethod
     def of(cls, endpoint: WebhookEndpoint) -> Self:
-        return cls(id=endpoint.id)
+        return cls(created_at=endpoint.created_at, id=endpoint.id)
 
 
 class WebhookAttemptResponse(BaseModel):

@@ -1,8 +1,10 @@
 """Creates, changes and deletes webhook endpoints, and sends events to them on request."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +27,7 @@ from shared.bus.webhook_deliveries import schedule_delivery
 from shared.bus.webhook_endpoints import EndpointStore
 from shared.bus.webhook_positions import PositionStore
 from shared.endpoint_secrets import SecretCipher, new_secret
-from shared.ids import EndpointId, EventId, new_endpoint_id, new_event_id
+from shared.ids import EndpointId, EventId, new_endpoint_id, new_event_id, request_id
 from shared.notifications import Notification, NotificationType
 from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse
 from shared.validation import Fault
@@ -46,6 +48,11 @@ _ATTEMPTS = 5
 _RECOVERY_SECONDS = 2.0
 
 Clock = Callable[[], datetime]
+
+
+def place_of(endpoint: WebhookEndpoint) -> tuple[datetime, UUID]:
+    """Return the values by which endpoints are listed."""
+    return endpoint.created_at, endpoint.id
 
 
 class WebhookEndpointService:
@@ -76,7 +83,7 @@ class WebhookEndpointService:
         """Return all endpoints, newest first."""
         found, _ = await self._store.changes()
         existing = [endpoint for endpoint in found if not endpoint.is_deleted]
-        return sorted(existing, key=lambda endpoint: endpoint.id, reverse=True)
+        return sorted(existing, key=place_of, reverse=True)
 
     async def get(self, id_: UUID | None) -> WebhookEndpoint:
         """Return an endpoint.
@@ -86,14 +93,22 @@ class WebhookEndpointService:
         """
         return (await self._find(id_)).value
 
-    async def create(self, body: WebhookEndpointCreate) -> tuple[WebhookEndpoint, str]:
-        """Create an endpoint, and return it with its secret."""
+    async def create(
+        self, body: WebhookEndpointCreate, caller: str, idempotency_key: str | None = None
+    ) -> tuple[WebhookEndpoint, str]:
+        """Create an endpoint, unless the same request has done so, and return it with its secret.
+
+        Raises:
+            InvalidRequestError: a field is not valid, or the key was used for a different request.
+            ConflictError: there is no key to encrypt the secret with, or there are too many endpoints.
+        """
         self._require_key()
         if len(await self.all()) >= MAX_ENDPOINTS:
             raise ConflictError("too_many_webhook_endpoints", f"There are already {MAX_ENDPOINTS} endpoints")
         secret, now = new_secret(), self._clock()
         endpoint = WebhookEndpoint(
-            id=new_endpoint_id(),
+            id=_id_for(caller, idempotency_key),
+            request_digest=_digest(body) if idempotency_key else "",
             **self._parsed(body.model_dump()),
             secrets=[StoredSecret(ciphertext=self._cipher.encrypt(secret))],
             after=await self._newest(),
@@ -101,8 +116,18 @@ class WebhookEndpointService:
             created_at=now,
             updated_at=now,
         )
-        await self._store.put(endpoint, after=None)
+        try:
+            await self._store.put(endpoint, after=None)
+        except RevisionConflictError:
+            return await self._created_before(endpoint)
         return endpoint, secret
+
+    async def _created_before(self, endpoint: WebhookEndpoint) -> tuple[WebhookEndpoint, str]:
+        """Return the endpoint that an earlier request with the same key has created."""
+        found = (await self._find(endpoint.id)).value
+        if found.request_digest != endpoint.request_digest:
+            raise InvalidRequestError(Fault("Idempotency-Key", "was used for a different request"))
+        return found, self._cipher.decrypt(found.secrets[0].ciphertext)
 
     async def update(self, id_: UUID | None, body: WebhookEndpointUpdate) -> WebhookEndpoint:
         """Change the given fields of an endpoint."""
@@ -275,3 +300,14 @@ class WebhookEndpointService:
         if not self._cipher:
             detail = "The service has no WEBHOOK_ENDPOINT_KEY, with which it could store secrets"
             raise ConflictError("webhook_endpoints_not_configured", detail)
+
+
+def _id_for(caller: str, idempotency_key: str | None) -> EndpointId:
+    if idempotency_key is None:
+        return new_endpoint_id()
+    return EndpointId(request_id(caller, f"webhook endpoint\n{idempotency_key}"))
+
+
+def _digest(body: WebhookEndpointCreate) -> str:
+    fields = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    return blake2b(fields.encode(), digest_size=16).hexdigest()

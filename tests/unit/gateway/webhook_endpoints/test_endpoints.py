@@ -158,6 +158,17 @@ async def test_a_test_is_scheduled_for_now(client: httpx.AsyncClient, server: Je
     assert schedule.headers["Nats-Schedule-Target"] == schedule.subject.replace("wait", "due")
 
 
+async def test_a_repeated_request_returns_the_same_endpoint(client: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first, second = [await client.post(PATH, json={"url": URL}, headers=headers) for _ in range(2)]
+    assert first.json() == second.json()
+    assert len((await client.get(PATH)).json()["items"]) == 1
+
+    other = await client.post(PATH, json={"url": f"{URL}/other"}, headers=headers)
+    assert other.status_code == 422
+    assert other.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
 async def test_secrets_expire_after_a_day(client: httpx.AsyncClient) -> None:
     created = await create(client)
     first = (await client.post(f"{PATH}/{created['id']}/rotate-secret")).json()
@@ -179,4 +190,4 @@ async def test_without_a_key_no_endpoint_is_created(server: JetStream) -> None:
         allow_private=False,
     )
     with pytest.raises(ConflictError, match="WEBHOOK_ENDPOINT_KEY"):
-        await service.create(WebhookEndpointCreate(url=URL))
+        await service.create(WebhookEndpointCreate(url=URL), "caller")

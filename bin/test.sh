@@ -183,6 +183,21 @@ call DELETE "/api/suppressions/$them"
 check "the suppression is lifted" "$status" 204
 eventually "and no longer listed" "/api/suppressions?address=$them" "len(body['items'])" 0
 
+say "Managing webhook endpoints"
+endpoint='"url": "https://hooks.example/'$run'", "event_types": ["webhook_endpoint.disabled"]'
+post /api/webhook-endpoints "{$endpoint}"
+check "an endpoint is created" "$status" 201
+check "with a secret" "$(field "body['secret'][:6]")" whsec_
+id=$(field "body['id']")
+call GET "/api/webhook-endpoints/$id"
+check "which is not shown again" "$(field "'secret' in body")" False
+call PATCH "/api/webhook-endpoints/$id" --header 'Content-Type: application/json' --data '{"state": "disabled"}'
+check "the endpoint is disabled" "$(field "body['disabled_reason']")" requested
+call GET "/api/webhook-endpoints/$id/attempts"
+check "nothing was sent to it" "$(field "body['items']")" "[]"
+call DELETE "/api/webhook-endpoints/$id"
+check "it is deleted" "$status" 204
+
 say "Refusing invalid requests"
 post /api/messages/sms 'not JSON'
 check "a body that is not JSON" "$status" 400

@@ -47,6 +47,6 @@ replace() {
 "${compose[@]}" build migrate
 "${compose[@]}" run --rm migrate
 "${compose[@]}" run --rm provision
-for service in ingest sender gateway; do # readers before writers
+for service in notifier ingest sender gateway; do # readers before writers
   replace "$service"
 done

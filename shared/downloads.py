@@ -6,21 +6,16 @@ addresses that were checked. The target of each redirect is checked in the same 
 to the origin that they are for.
 """
 
-import asyncio
 import mimetypes
 import re
-import socket
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message as Headers
 from email.utils import collapse_rfc2231_value
-from functools import partial
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,6 +23,7 @@ import httpx
 
 from shared.media import media_type_of
 from shared.providers.base import File, MediaCredentials, RejectedError, TemporaryError
+from shared.public_addresses import PUBLIC_PORTS, LookUp, is_public, look_up
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "gzip", "User-Agent": "messaging-service"}
@@ -38,37 +34,9 @@ _MAX_HEADER = 1_000
 
 _TEMPORARY = {408, 425, 429}
 _KNOWN_STATUSES = frozenset(HTTPStatus)
-_PORTS = {80, 443}
-_PUBLIC_IPV6 = IPv6Network("2000::/3")
-
-LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the IP addresses of a host; raises OSError."""
 
 TOO_LARGE = "attachment_too_large"
 """Code of the error when the files have more bytes than are allowed."""
-
-
-_resolvers = ThreadPoolExecutor(8, thread_name_prefix="attachments")
-"""Separate from the event loop's own threads, so that a name server that does not respond cannot block
-look-ups of the providers."""
-
-
-async def look_up(host: str, port: int) -> Sequence[str]:
-    resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-    found = await asyncio.get_running_loop().run_in_executor(_resolvers, resolve)
-    return [str(address[0]) for *_, address in found]
-
-
-def is_public(address: str) -> bool:
-    """Return whether an IP address belongs to the public internet.
-
-    IPv6 addresses that represent an IPv4 address (mapped, NAT64, 6to4, Teredo) do not, since they could be
-    used to circumvent the check.
-    """
-    ip = ip_address(address)
-    if not ip.is_global or ip.is_multicast or ip.is_reserved:
-        return False
-    return isinstance(ip, IPv4Address) or (ip in _PUBLIC_IPV6 and not (ip.sixtofour or ip.teredo))
 
 
 @asynccontextmanager
@@ -154,7 +122,7 @@ class Downloader:
             raise _refused("its URL is not a plain http or https URL")
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = await self._look_up(url.raw_host.decode("ascii"), port)
-        if not is_trusted and not (port in _PORTS and all(map(is_public, addresses))):
+        if not is_trusted and not (port in PUBLIC_PORTS and all(map(is_public, addresses))):
             raise _refused("it is not on the public internet")
         return list(dict.fromkeys(addresses))
 

@@ -21,6 +21,7 @@ from shared.media import MediaReport
 from shared.message import DeliveryRequest, FrozenModel, IncomingMessage, IncomingReceipt, StatusReport
 from shared.status import Status
 from shared.suppressions import SuppressionChange
+from shared.webhook_attempts import WebhookAttempt
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -40,6 +41,7 @@ class EventType(StrEnum):
     DEAD_LETTER_RESOLVED = "messaging.dead-letter.resolved.v1"
     SUPPRESSION_CHANGED = "messaging.suppression.changed.v1"
     MEDIA_REPORTED = "messaging.media.reported.v1"
+    WEBHOOK_ATTEMPTED = "messaging.webhook.attempted.v1"
 
 
 class Event(FrozenModel, Generic[Data]):
@@ -77,6 +79,7 @@ _MODELS: Mapping[EventType, type[Event[Any]]] = {
     EventType.DEAD_LETTER_RESOLVED: Event[DeadLetterResolution],
     EventType.SUPPRESSION_CHANGED: Event[SuppressionChange],
     EventType.MEDIA_REPORTED: Event[MediaReport],
+    EventType.WEBHOOK_ATTEMPTED: Event[WebhookAttempt],
 }
 _MODELS_BY_NAME = {type_.value.encode(): model for type_, model in _MODELS.items()}
 
@@ -254,4 +257,16 @@ def media_reported(report: MediaReport, *, time: datetime) -> Event[MediaReport]
         subject=str(report.message_id),
         time=time,
         data=report,
+    )
+
+
+def webhook_attempted(attempt: WebhookAttempt) -> Event[WebhookAttempt]:
+    """Create the event of an attempt to deliver an event to a webhook endpoint."""
+    return Event[WebhookAttempt](
+        id=attempt.id,
+        source="/notifier",
+        type=EventType.WEBHOOK_ATTEMPTED,
+        subject=str(attempt.endpoint_id),
+        time=attempt.started_at,
+        data=attempt,
     )

@@ -17,6 +17,7 @@ EventId = NewType("EventId", UUID)
 DeadLetterId = NewType("DeadLetterId", UUID)
 SuppressionKey = NewType("SuppressionKey", UUID)
 MediaId = NewType("MediaId", UUID)
+EndpointId = NewType("EndpointId", UUID)
 
 PARTITIONS = 64
 
@@ -35,6 +36,15 @@ _FNV_PRIME = 0x01000193
 
 def new_message_id() -> MessageId:
     return MessageId(uuid_utils.compat.uuid7())
+
+
+def new_endpoint_id() -> EndpointId:
+    return EndpointId(uuid_utils.compat.uuid7())
+
+
+def new_event_id() -> EventId:
+    """Return the id of an event that no other process can publish as well."""
+    return EventId(uuid_utils.compat.uuid7())
 
 
 def request_id(client: str, key: str) -> RequestId:

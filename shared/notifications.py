@@ -35,6 +35,7 @@ class NotificationType(StrEnum):
     DEAD_LETTER_CREATED = "dead_letter.created"
     DEAD_LETTER_RESOLVED = "dead_letter.resolved"
     WEBHOOK_ENDPOINT_DISABLED = "webhook_endpoint.disabled"
+    WEBHOOK_ENDPOINT_TEST = "webhook_endpoint.test"
 
 
 MEANINGS: Mapping[NotificationType, str] = {
@@ -55,6 +56,7 @@ MEANINGS: Mapping[NotificationType, str] = {
     NotificationType.DEAD_LETTER_RESOLVED: "A dead letter was replayed or discarded",
     NotificationType.WEBHOOK_ENDPOINT_DISABLED: "A webhook endpoint was disabled, because it had failed for "
     "days or responded with 410",
+    NotificationType.WEBHOOK_ENDPOINT_TEST: "A webhook endpoint is tested; only it is sent this event",
 }
 """What each type means, in words for users."""
 

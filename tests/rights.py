@@ -26,6 +26,7 @@ from shared.bus.topology import (
     INGEST_CONSUMERS,
     LIMITS_BUCKET,
     MEDIA_CONSUMER,
+    WEBHOOK_ENDPOINTS_BUCKET,
     Stream,
     dead_letter_resolved_subject,
     dead_letter_subject,
@@ -37,13 +38,23 @@ from shared.bus.topology import (
     media_subject,
     notification_subject,
     outbound_subject,
-    redelivery_subject,
     sender_delayed,
     sender_shards,
     suppression_subject,
+    webhook_attempt_subject,
+    webhook_due_subject,
+    webhook_wait_subject,
 )
 from shared.channels import Channel
-from shared.ids import PARTITIONS, ConversationKey, EventId, MessageId, partition_of, suppression_key
+from shared.ids import (
+    PARTITIONS,
+    ConversationKey,
+    EndpointId,
+    EventId,
+    MessageId,
+    partition_of,
+    suppression_key,
+)
 from shared.message import Priority
 from shared.notifications import NotificationType
 from shared.status import Status
@@ -54,12 +65,13 @@ CONFIGURATION = Path(__file__).parents[1] / "deploy" / "nats" / "nats-server.con
 
 START = CONFIGURATION.with_name("start.sh")
 
-ADMIN, GATEWAY, INGEST, SENDER = "admin", "gateway", "ingest", "sender"
-SERVICES = (GATEWAY, INGEST, SENDER)
+ADMIN, GATEWAY, INGEST, SENDER, NOTIFIER = "admin", "gateway", "ingest", "sender", "notifier"
+SERVICES = (GATEWAY, INGEST, SENDER, NOTIFIER)
 # The server would read digits as a number if they were not quoted, as they are in docker-compose.yml.
 PASSWORD = "20240102"
 
 CONVERSATION = messages.message().conversation_key
+ENDPOINT, EVENT = EndpointId(uuid4()), EventId(uuid4())
 MESSAGE = MessageId(UUID("01936c5b-7d00-7000-8000-000000000000"))
 
 READ_BY = {
@@ -98,8 +110,13 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
     },
     Stream.NOTIFICATIONS: {
         notification_subject(NotificationType.MESSAGE_SENT): {INGEST},
-        redelivery_subject(MESSAGE): set(),
+        notification_subject(NotificationType.WEBHOOK_ENDPOINT_DISABLED): {INGEST, NOTIFIER},
     },
+    Stream.WEBHOOK_RETRIES: {
+        webhook_wait_subject(ENDPOINT, 1, EVENT): {NOTIFIER, GATEWAY},
+        webhook_due_subject(ENDPOINT, 1, EVENT): set(),  # only the server publishes what is due
+    },
+    Stream.WEBHOOK_ATTEMPTS: {webhook_attempt_subject(ENDPOINT): {NOTIFIER}},
     Stream.ADVISORIES: {
         "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.OUTBOUND.sender-sms-bulk-00-of-08": set()
     },
@@ -108,7 +125,12 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
 
 NO_RESPONDERS = b"NATS/1.0 503"
 
-BUCKETS = {IDEMPOTENCY_BUCKET: {GATEWAY}, DELIVERIES_BUCKET: {SENDER, GATEWAY}, LIMITS_BUCKET: {SENDER}}
+BUCKETS = {
+    IDEMPOTENCY_BUCKET: {GATEWAY},
+    DELIVERIES_BUCKET: {SENDER, GATEWAY},
+    LIMITS_BUCKET: {SENDER},
+    WEBHOOK_ENDPOINTS_BUCKET: {GATEWAY, NOTIFIER},
+}
 
 ADMINISTRATION = (
     "$JS.API.INFO",

@@ -7,7 +7,7 @@ from dev.local_stack.ports import free_port, is_free
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """The ports of the processes; for ingest and the sender, those of their first processes."""
+    """The ports of the processes; for the workers, those of their first processes."""
 
     gateway: int
     gateway_health: int
@@ -17,17 +17,18 @@ class Ports:
     postgres: int
     ingest: int
     sender: int
+    notifier: int
 
 
-def free_ports(*, ingests: int, senders: int) -> Ports:
+def free_ports(*, ingests: int, senders: int, notifiers: int) -> Ports:
     """Find free ports for this number of processes."""
     taken: set[int] = set()
     found = []
-    for count in (1, 1, 1, 1, 1, 1, ingests, senders):
+    for count in (1, 1, 1, 1, 1, 1, ingests, senders, notifiers):
         first = _free_row(count, taken)
         taken.update(range(first, first + count))
         found.append(first)
-    gateway, gateway_health, sms, email, nats, postgres, ingest, sender = found
+    gateway, gateway_health, sms, email, nats, postgres, ingest, sender, notifier = found
     return Ports(
         gateway=gateway,
         gateway_health=gateway_health,
@@ -37,6 +38,7 @@ def free_ports(*, ingests: int, senders: int) -> Ports:
         postgres=postgres,
         ingest=ingest,
         sender=sender,
+        notifier=notifier,
     )
 
 

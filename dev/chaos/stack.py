@@ -34,15 +34,18 @@ from dev.local_stack.servers import HOST, NatsServer, PostgresServer
 GATEWAY = "gateway"
 INGESTS = ("ingest-1", "ingest-2")
 SENDERS = ("sender-1", "sender-2", "sender-3")
+NOTIFIERS = ("notifier-1", "notifier-2")
 NATS = "nats"
 POSTGRES = "postgres"
-SERVICES = (GATEWAY, *INGESTS, *SENDERS)
+SERVICES = (GATEWAY, *INGESTS, *SENDERS, *NOTIFIERS)
 EVERYTHING = (*SERVICES, NATS, POSTGRES)
 
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 _SETTINGS = {
     "INGESTS": str(len(INGESTS)),
     "SENDERS": str(len(SENDERS)),
+    "NOTIFIERS": str(len(NOTIFIERS)),
+    "WEBHOOK_ENDPOINT_KEY": "a key of the faults",
     # The delays are short, so that a recovery is noticed soon, and many, so that an outage does not use up
     # the attempts of any message.
     "RETRY_DELAYS": ",".join(["0.5", "1", "1", "2", "2", "3", "3", *["5"] * 20]),
@@ -158,7 +161,7 @@ class Stack:
         """Start a service in addition to those of the supervisor, and wait until it is ready.
 
         Args:
-            service: `gateway`, `ingest` or `sender`.
+            service: `gateway`, `ingest`, `sender` or `notifier`.
             module: the module that runs the service, and its arguments, if it is not the service itself.
             wrapper: a command that runs its arguments.
             log: the file for the output, if it is not the usual one.
@@ -227,7 +230,7 @@ class Stack:
         return self.folder / ".data" / server / names[server]
 
     def health_url(self, name: str) -> str:
-        """Return the URL of the health server of an ingest or a sender."""
+        """Return the URL of the health server of a worker."""
         return f"http://{HOST}:{self._health_port(name)}"
 
     def _is(self, process: psutil.Process, name: str) -> bool:
@@ -247,7 +250,7 @@ class Stack:
 
     def _health_port(self, name: str) -> int:
         service, _, number = name.partition("-")
-        first = self.ports.ingest if service == "ingest" else self.ports.sender
+        first: int = getattr(self.ports, service)
         return first + int(number or 1) - 1
 
     def _probe(self, name: str) -> Probe:
@@ -277,7 +280,7 @@ async def running_stack(
     Raises:
         ChaosError: a process did not start.
     """
-    ports = free_ports(ingests=len(INGESTS), senders=len(SENDERS))
+    ports = free_ports(ingests=len(INGESTS), senders=len(SENDERS), notifiers=len(NOTIFIERS))
     environment = {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         **_SETTINGS,
@@ -292,6 +295,7 @@ async def running_stack(
         "POSTGRES_PORT": str(ports.postgres),
         "INGEST_HEALTH_PORT": str(ports.ingest),
         "SENDER_HEALTH_PORT": str(ports.sender),
+        "NOTIFIER_HEALTH_PORT": str(ports.notifier),
         **(outside.settings if outside else {}),
         **{name: value.format_map(vars(ports)) for name, value in settings.items()},
     }

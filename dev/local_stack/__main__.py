@@ -5,12 +5,13 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.local_stack import ports
 from dev.local_stack.configuration import Configuration, configure, read_environment
-from dev.local_stack.data_folder import is_in_use, locked
+from dev.local_stack.data_folder import is_in_use, locked, webhook_key
 from dev.local_stack.errors import StackError
 from dev.local_stack.logs import show_logs
 from dev.local_stack.plan import Addresses, addresses_of, listeners_of, make_plan
@@ -38,6 +39,9 @@ def run(root: Path) -> int:
     notes = check_settings(environment.variables, environment.names_in_file)
     configuration = configure(environment.variables, root, notes=notes)
     with locked(configuration.data_folder):
+        if "WEBHOOK_ENDPOINT_KEY" not in environment.variables:
+            key = {"WEBHOOK_ENDPOINT_KEY": webhook_key(configuration.data_folder)}
+            configuration = replace(configuration, environment={**configuration.environment, **key})
         if problems := ports.problems(listeners_of(configuration)):
             raise StackError("\n".join(problems))
         addresses = addresses_of(configuration)

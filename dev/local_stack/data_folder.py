@@ -6,13 +6,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import IO
 
 from dev.local_stack.errors import StackError
 
+_WEBHOOK_KEY = "webhook.key"
 _CONTENTS = (
-    *("postgres", "postgres.unfinished", "nats", "media"),
-    *("log", "state.json", "state.unfinished", "lock"),
+    "postgres",
+    "postgres.unfinished",
+    "nats",
+    "media",
+    _WEBHOOK_KEY,
+    "log",
+    "state.json",
+    "state.unfinished",
+    "lock",
 )
 
 
@@ -34,6 +43,22 @@ def locked(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def webhook_key(folder: Path) -> str:
+    """Return the key that encrypts the secrets of webhook endpoints; the first call creates it.
+
+    Raises:
+        StackError: it cannot be read or written.
+    """
+    path = folder / _WEBHOOK_KEY
+    try:
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(token_urlsafe(32), encoding="ascii")
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as exc:
+        raise StackError(f"{path} cannot be used: {exc}") from exc
 
 
 def is_in_use(folder: Path) -> bool:

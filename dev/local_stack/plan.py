@@ -185,6 +185,7 @@ def _health_ports(configuration: Configuration) -> dict[str, int]:
         for service, first, count in (
             ("ingest", settings.ingest_health_port, settings.ingests),
             ("sender", settings.sender_health_port, settings.senders),
+            ("notifier", settings.notifier_health_port, settings.notifiers),
             ("gateway", settings.gateway_health_port, settings.gateways),
         )
         for number, name in enumerate(_names(service, count))

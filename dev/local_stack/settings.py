@@ -37,10 +37,12 @@ class LocalStackSettings(BaseSettings):
         gateways: number of gateway processes, which share the port.
         ingests: number of ingest processes.
         senders: number of sender processes.
+        notifiers: number of notifier processes.
         gateway_health_port: own port of the first of several gateway processes; the next ones use the ports
             after it. A single process has only `gateway_port`.
         ingest_health_port: port of the first ingest process; the next ones use the ports after it.
         sender_health_port: port of the first sender process; the next ones use the ports after it.
+        notifier_health_port: port of the first notifier process; the next ones use the ports after it.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
@@ -59,9 +61,11 @@ class LocalStackSettings(BaseSettings):
     gateways: Processes = 1
     ingests: Processes = 1
     senders: Processes = 1
+    notifiers: Processes = 1
     gateway_health_port: Port = 8301
     ingest_health_port: Port = 8101
     sender_health_port: Port = 8201
+    notifier_health_port: Port = 8401
 
     @field_validator("nats_url")
     @classmethod

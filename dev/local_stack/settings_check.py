@@ -14,6 +14,7 @@ from mock_providers import registry
 from mock_providers.settings import Settings as MockProviderSettings
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
+from services.notifier.settings import NotifierSettings
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
 from shared.providers.registry import PROVIDERS, create_adapter, create_verifier
@@ -24,6 +25,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     GatewaySettings,
     IngestSettings,
     SenderSettings,
+    NotifierSettings,
     ProvisionSettings,
     MockProviderSettings,
     *dict.fromkeys(api.settings_class for channel in (registry.SMS, registry.EMAIL) for api in channel.apis),
@@ -37,10 +39,12 @@ OTHER_VARIABLES = frozenset(
         "POSTGRES_PASSWORD",
         "POSTGRES_GATEWAY_PASSWORD",
         "POSTGRES_INGEST_PASSWORD",
+        "POSTGRES_NOTIFIER_PASSWORD",
         "NATS_ADMIN_PASSWORD",
         "NATS_GATEWAY_PASSWORD",
         "NATS_INGEST_PASSWORD",
         "NATS_SENDER_PASSWORD",
+        "NATS_NOTIFIER_PASSWORD",
         "PIP_INDEX_URL",
         "PIP_TRUSTED_HOST",
         "PIP_CERT",

@@ -46,6 +46,9 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions import routes as suppressions
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
+from services.gateway.webhook_endpoints import routes as webhook_endpoints
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
 from shared import supervision
@@ -125,6 +128,7 @@ def create_app(
         dead_letters,
         suppressions,
         events,
+        webhook_endpoints,
         operations,
         api_keys,
     ):
@@ -197,6 +201,7 @@ def _create_services(
         _now,
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
+    attempts = AttemptQueries(reader)
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -211,6 +216,16 @@ def _create_services(
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
+        webhook_endpoint_service=WebhookEndpointService(
+            bus,
+            publisher,
+            attempts,
+            settings.webhook_endpoint_key,
+            settings.default_region,
+            _now,
+            allow_private=settings.allow_private_webhooks,
+        ),
+        webhook_attempts=attempts,
         events=event_source,
         clock=_now,
     )

@@ -19,6 +19,8 @@ from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.operations.service import OperationsService
 from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
 from shared.media_store import MediaStore
@@ -43,6 +45,8 @@ class Services:
     media: MediaQueries
     media_store: MediaStore | None
     operations: OperationsService
+    webhook_endpoint_service: WebhookEndpointService
+    webhook_attempts: AttemptQueries
     events: EventSource
     clock: Callable[[], datetime]
 
@@ -81,6 +85,8 @@ MediaFiles = Annotated[MediaQueries, _service("media")]
 MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Operations = Annotated[OperationsService, _service("operations")]
+WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
+Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
 Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]
 DefaultRegion = Annotated[str, Depends(_default_region)]

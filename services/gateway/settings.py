@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 from services.gateway.http.auth import Access, ApiKeys
 from shared.bus.topology import SEND_WINDOW
 from shared.channels import Channel
+from shared.endpoint_secrets import EndpointKeySettings
 from shared.keywords import Keyword, Words, words_for
 from shared.providers.choice import ProviderChoice
 from shared.providers.generic.settings import WebhookSecretSettings
@@ -41,7 +42,13 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 class GatewaySettings(
-    BusSettings, DatabaseSettings, MediaSettings, UnsubscribeSettings, WebhookSecretSettings, ProviderChoice
+    BusSettings,
+    DatabaseSettings,
+    MediaSettings,
+    UnsubscribeSettings,
+    WebhookSecretSettings,
+    EndpointKeySettings,
+    ProviderChoice,
 ):
     """Settings of the gateway; those of the providers' webhooks are in `shared.providers`.
 

@@ -26,6 +26,7 @@ from shared.message import (
 )
 from shared.status import Status
 from shared.suppressions import SuppressionChange
+from shared.webhook_attempts import WebhookAttempt
 
 Row = Mapping[str, Any]
 """The columns of a row by name, as values or models; those that are missing are null."""
@@ -144,6 +145,10 @@ def _project_suppression_change(event: Event[SuppressionChange]) -> Projection:
     return Projection(rows={tables.SuppressionChange: row})
 
 
+def _project_webhook_attempt(event: Event[WebhookAttempt]) -> Projection:
+    return Projection(rows={tables.WebhookAttempt: _row(tables.WebhookAttempt, event.data)})
+
+
 _PROJECTIONS: Mapping[type[BaseModel], Callable[[Event[Any]], Projection]] = {
     DeliveryRequest: _project_request,
     IncomingMessage: _project_incoming_message,
@@ -153,4 +158,5 @@ _PROJECTIONS: Mapping[type[BaseModel], Callable[[Event[Any]], Projection]] = {
     DeadLetterResolution: _project_resolution,
     SuppressionChange: _project_suppression_change,
     MediaReport: _project_media_report,
+    WebhookAttempt: _project_webhook_attempt,
 }

@@ -59,6 +59,7 @@ _MODELS: tuple[type[tables.Base], ...] = (
     tables.DeadLetter,
     tables.DeadLetterResolution,
     tables.SuppressionChange,
+    tables.WebhookAttempt,
 )
 _NAMES = ", ".join(model.__tablename__ for model in _MODELS)
 

@@ -120,6 +120,7 @@ _INSERTIONS = {
     tables.DeadLetter: _insertion(tables.DeadLetter),
     tables.DeadLetterResolution: _insertion(tables.DeadLetterResolution),
     tables.SuppressionChange: _insertion(tables.SuppressionChange),
+    tables.WebhookAttempt: _insertion(tables.WebhookAttempt),
 }
 """The statements of the tables other than that of messages, in the order in which they are executed."""
 

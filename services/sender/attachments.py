@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from shared.downloads import TOO_LARGE, Downloader, LookUp, downloading, look_up
+from shared.downloads import TOO_LARGE, Downloader, downloading
 from shared.providers.base import File, RejectedError, TemporaryError
+from shared.public_addresses import LookUp, look_up
 
 MAX_BYTES = 10 * 1024 * 1024
 """For all attachments of a message. Base64 adds a third, which is as much as mail servers usually accept."""

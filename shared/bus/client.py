@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -117,6 +117,15 @@ class Bus:
             BusUnavailableError: NATS does not respond.
         """
         return await self._direct_get(stream, {"seq": first, "batch": count, "next_by_subj": subject})
+
+    async def messages_since(self, stream: str, since: datetime, *, count: int, subject: str) -> Answer:
+        """Return up to `count` messages of a subject that were stored since a time.
+
+        Raises:
+            BusUnavailableError: NATS does not respond.
+        """
+        start = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return await self._direct_get(stream, {"start_time": start, "batch": count, "next_by_subj": subject})
 
     async def _direct_get(self, stream: str, request: Mapping[str, object]) -> Answer:
         try:

@@ -57,7 +57,10 @@ _EVENT = {"Content-Type": "application/cloudevents+json"}
 
 _LINES = {"Content-Type": "application/jsonl"}
 
-_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS}
+_SCHEDULING_STREAMS = {Stream.DELAYED, Stream.WEBHOOK_RETRIES}
+"""They do not accept atomic batches."""
+
+_EVENT_STREAMS = {*Stream} - {Stream.ADVISORIES, Stream.NOTIFICATIONS, Stream.WEBHOOK_RETRIES}
 
 _WHOLE_BATCHES = 8
 """Batches that callers publish as a whole at the same time, per stream; the server accepts 50."""
@@ -181,7 +184,7 @@ class _BatchQueue:
     """The messages to be published to one stream. While batches are in flight, the next one fills."""
 
     def __init__(self, bus: Bus, stream: str) -> None:
-        batched = stream != Stream.DELAYED  # a stream with schedules does not accept atomic batches
+        batched = stream not in _SCHEDULING_STREAMS
         self._bus = bus
         self._joins_lines = stream == Stream.EVENTS
         self._headers = _EVENT if stream in _EVENT_STREAMS else {}

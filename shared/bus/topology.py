@@ -14,12 +14,20 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from uuid import UUID
+from typing import Literal
 
 from nats.js.api import ConsumerConfig, DiscardPolicy, StorageType, StreamConfig
 
 from shared.channels import Channel
-from shared.ids import PARTITIONS, ConversationKey, MessageId, SuppressionKey, partition_of
+from shared.ids import (
+    PARTITIONS,
+    ConversationKey,
+    EndpointId,
+    EventId,
+    MessageId,
+    SuppressionKey,
+    partition_of,
+)
 from shared.message import Priority
 from shared.notifications import NotificationType
 from shared.status import Status
@@ -34,6 +42,8 @@ class Stream(StrEnum):
     SUPPRESSIONS = "SUPPRESSIONS"
     ADVISORIES = "ADVISORIES"
     NOTIFICATIONS = "NOTIFICATIONS"
+    WEBHOOK_RETRIES = "WEBHOOK_RETRIES"
+    WEBHOOK_ATTEMPTS = "WEBHOOK_ATTEMPTS"
 
 
 DEFAULT_SHARDS = 8
@@ -65,6 +75,12 @@ An older request that is replayed is not sent, because its message has expired. 
 
 LIMITS_BUCKET = "LIMITS"
 """The state of the limits and pauses that all sender processes share."""
+
+WEBHOOK_ENDPOINTS_BUCKET = "WEBHOOK_ENDPOINTS"
+"""The configuration of webhook endpoints, by id."""
+
+WEBHOOK_POSITIONS_BUCKET = "WEBHOOK_POSITIONS"
+"""How far each webhook endpoint has been sent the events, by id."""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""
@@ -129,6 +145,7 @@ INGEST_CONSUMERS = (
     Consumer(Stream.EVENTS, "ingest-events"),
     Consumer(Stream.DEADLETTER, "ingest-deadletter"),
     Consumer(Stream.SUPPRESSIONS, "ingest-suppressions"),
+    Consumer(Stream.WEBHOOK_ATTEMPTS, "ingest-webhook_attempts"),
 )
 MEDIA_CONSUMER = Consumer(
     # Files that are tried again later stay outstanding until then.
@@ -255,13 +272,13 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             allow_msg_schedules=True,
         )
 
-    def bucket(name: str) -> StreamConfig:
+    def bucket(name: str, retention: timedelta | None = LONGEST_RETENTION) -> StreamConfig:
         return StreamConfig(
             name=f"KV_{name}",
             subjects=[f"$KV.{name}.>"],
             discard=DiscardPolicy.NEW,
             storage=StorageType.FILE,
-            max_age=LONGEST_RETENTION.total_seconds(),
+            max_age=retention.total_seconds() if retention else 0,
             max_msgs_per_subject=1,
             max_bytes=max_bytes,
             duplicate_window=120,
@@ -285,10 +302,14 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
             "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
             "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
         ),
-        log(Stream.NOTIFICATIONS, NOTIFICATION_SUBJECTS, "redelivery.*"),
+        log(Stream.NOTIFICATIONS, NOTIFICATION_SUBJECTS),
         bucket(DELIVERIES_BUCKET),
         bucket(IDEMPOTENCY_BUCKET),
         bucket(LIMITS_BUCKET),
+        schedules(Stream.WEBHOOK_RETRIES, "webhook.wait.*.*.*", "webhook.due.*.*.*"),
+        log(Stream.WEBHOOK_ATTEMPTS, "webhook.attempt.*"),
+        bucket(WEBHOOK_ENDPOINTS_BUCKET, retention=None),
+        bucket(WEBHOOK_POSITIONS_BUCKET, retention=None),
     )
 
 
@@ -346,9 +367,27 @@ def notification_subject(type_: NotificationType) -> str:
     return f"notification.{type_}"
 
 
-def redelivery_subject(endpoint: UUID) -> str:
-    """Return the subject of commands to send notifications to one webhook endpoint again."""
-    return f"redelivery.{endpoint}"
+def webhook_wait_subject(endpoint: EndpointId, after: int, event: EventId) -> str:
+    """Return the subject of the schedule of an endpoint's next attempt; a newer schedule replaces it.
+
+    Args:
+        endpoint: the endpoint.
+        after: `WebhookEndpoint.after`, by which schedules from before a pause are recognised.
+        event: the event.
+    """
+    return f"webhook.wait.{endpoint}.{after}.{event}"
+
+
+def webhook_due_subject(endpoint: EndpointId, after: int, event: EventId | Literal["*"]) -> str:
+    """Return the subject of an attempt that is due, or the pattern of all attempts of an endpoint."""
+    return f"webhook.due.{endpoint}.{after}.{event}"
+
+
+WEBHOOKS_DUE = "webhook.due.>"
+
+
+def webhook_attempt_subject(endpoint: EndpointId) -> str:
+    return f"webhook.attempt.{endpoint}"
 
 
 def limit_key(name: str) -> str:

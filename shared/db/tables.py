@@ -497,3 +497,35 @@ class OutboxNotification(Base):
     type: Mapped[str]
     cause: Mapped[str]
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class WebhookAttempt(Base):
+    """An attempt to deliver an event to a webhook endpoint; see `shared.webhook_attempts.WebhookAttempt`."""
+
+    __tablename__ = "webhook_attempts"
+    __table_args__ = (
+        Index("ix_webhook_attempts_newest", "endpoint_id", text("started_at DESC"), text("id DESC")),
+        Index(
+            "ix_webhook_attempts_succeeded",
+            "endpoint_id",
+            "succeeded",
+            text("started_at DESC"),
+            text("id DESC"),
+        ),
+        Index("ix_webhook_attempts_event", "endpoint_id", "event_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    endpoint_id: Mapped[UUID]
+    event_id: Mapped[UUID]
+    event_type: Mapped[str]
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    attempt: Mapped[int]
+    trigger: Mapped[str]
+    started_at: Mapped[datetime]
+    duration_ms: Mapped[int]
+    succeeded: Mapped[bool]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None]
+    response: Mapped[str]
+    next_attempt_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the three services, declared in one place so that names and labels agree."""
+"""Prometheus metrics of the services, declared in one place so that names and labels agree."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -133,6 +133,35 @@ THROTTLED = Gauge(
     "messaging_throttled",
     "Pauses in effect at the provider's request, for all messages (provider) or a sending address (sender)",
     ["provider", "scope"],
+)
+
+WEBHOOK_ENDPOINTS = Gauge(
+    "messaging_webhook_endpoints",
+    "Webhook endpoints of applications, by state: enabled or disabled",
+    ["state"],
+)
+WEBHOOK_ATTEMPTS = Counter(
+    "messaging_webhook_attempts_total",
+    "Attempts to deliver an event to an endpoint, by outcome: 2xx to 5xx, or the code of the failure",
+    ["outcome"],
+)
+WEBHOOK_SECONDS = Histogram(
+    "messaging_webhook_attempt_duration_seconds",
+    "Time that endpoints took to respond",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15),
+)
+WEBHOOK_DELAY = Histogram(
+    "messaging_webhook_first_attempt_delay_seconds",
+    "Time from the publication of an event until its first attempt; endpoints that are slow wait longer",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3_600),
+)
+WEBHOOK_GIVEN_UP = Counter(
+    "messaging_webhook_given_up_total", "Events that an endpoint has not received after all attempts"
+)
+WEBHOOK_DISABLED = Counter(
+    "messaging_webhook_disabled_total",
+    "Endpoints that were disabled, by reason: gone, or failing for days",
+    ["reason"],
 )
 
 DEAD_LETTERS = Counter(

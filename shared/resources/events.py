@@ -91,9 +91,9 @@ class DeadLetterEvent(Event):
 
 
 class WebhookEndpointEvent(Event):
-    """A webhook endpoint was disabled because it had failed for days, or responded with 410."""
+    """A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test."""
 
-    type: Literal["webhook_endpoint.disabled"]
+    type: Literal["webhook_endpoint.disabled", "webhook_endpoint.test"]
     data: dict[str, Any] = Field(description="The endpoint, without its secret")
 
 

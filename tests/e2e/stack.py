@@ -174,7 +174,8 @@ async def running_stack(
         saboteurs: the ports of `dev.chaos.sabotage`, by the services that it runs.
     """
     ports = {
-        name: free_port() for name in ("gateway", "gateway-health", "ingest", "sender", "mocks", "email")
+        name: free_port()
+        for name in ("gateway", "gateway-health", "ingest", "sender", "notifier", "mocks", "email")
     }
     environment = {
         "DATABASE_URL": database_url,
@@ -195,6 +196,7 @@ async def running_stack(
         "gateway": "services.gateway",
         "ingest": "services.ingest",
         "sender": "services.sender",
+        "notifier": "services.notifier",
     }
     for name, port in (saboteurs or {}).items():
         modules[name] = f"dev.chaos.sabotage {modules[name]} {port}"

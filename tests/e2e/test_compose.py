@@ -97,7 +97,7 @@ async def send_until(stopped: asyncio.Event, url: str, answers: Counter[int]) ->
 
 
 async def test_an_upgrade_refuses_nothing_and_keeps_the_scale(deployment: Deployment) -> None:
-    services = ("gateway", "ingest", "sender")
+    services = ("gateway", "ingest", "sender", "notifier")
     before = {service: await deployment.containers(service) for service in services}
     answers: Counter[int] = Counter()
     stopped = asyncio.Event()

@@ -498,6 +498,29 @@ async def test_a_pause_is_shown_and_ended_early(stack: Stack, terminal: Terminal
     await stack.message_becomes(sent["id"], "sent")
 
 
+async def test_the_positions_of_webhook_endpoints(
+    tmp_path: Path, nats_url: str, database_url: str, terminal: Terminal
+) -> None:
+    settings = {
+        "WEBHOOK_ENDPOINT_KEY": "a key of some length",
+        "ALLOW_PRIVATE_WEBHOOKS": "true",
+        "WEBHOOK_RETRY_DELAYS": "3600",
+    }
+    services = ("gateway", "ingest", "notifier")
+    async with running_stack(
+        tmp_path, database_url=database_url, nats_url=nats_url, settings=settings, services=services
+    ) as stack:
+        created = await stack.post("/api/webhook-endpoints", {"url": "http://127.0.0.1:9/"})
+        id_ = created.json()["id"]
+        await stack.post(f"/api/webhook-endpoints/{id_}/test", None)
+
+        async def is_shown() -> bool:
+            shown = await terminal.run("webhooks", GATEWAY_URL=stack.gateway_url)
+            return f"webhook.wait.{id_}." in shown and '{"after":0,"events":0,"retries":' in shown
+
+        await eventually(is_shown)
+
+
 async def test_following_a_message(stack: Stack, terminal: Terminal, tmp_path: Path) -> None:
     await stack.sms.behave(status=500, times=1)
     message = (await stack.send())["id"]

@@ -28,16 +28,17 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import (
     CONSUMERS,
     IDEMPOTENCY_BUCKET,
+    WEBHOOK_POSITIONS_BUCKET,
     Consumer,
     Stream,
     inbound_message_subject,
     sender_shards,
 )
+from shared.bus.webhook_positions import PositionStore
 from shared.channels import Channel
-from shared.ids import (
-    new_message_id,
-)
+from shared.ids import new_endpoint_id, new_message_id
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
+from shared.webhook_endpoints import Positions
 from tests import messages
 from tests.ports import free_port
 from tests.rights import (
@@ -48,6 +49,7 @@ from tests.rights import (
     CONVERSATION,
     GATEWAY,
     INGEST,
+    NOTIFIER,
     READ_BY,
     SENDER,
     SERVICES,
@@ -158,7 +160,9 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
         (Stream.DELAYED, {INGEST, SENDER}),
         (Stream.EVENTS, {INGEST}),
         (Stream.SUPPRESSIONS, {GATEWAY, SENDER, INGEST}),
-        (Stream.NOTIFICATIONS, {GATEWAY}),
+        (Stream.NOTIFICATIONS, {GATEWAY, NOTIFIER}),
+        (Stream.WEBHOOK_RETRIES, {NOTIFIER}),
+        (Stream.WEBHOOK_ATTEMPTS, {INGEST}),
     ],
 )
 async def test_only_these_services_may_read_the_messages_of_a_stream(
@@ -252,6 +256,15 @@ async def test_a_sender_finds_its_shards(server: ConfiguredNats) -> None:
     assert {shard.name for channel in Channel for shard in sender_shards(channel)} <= set(found)
     assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.OUTBOUND}") == {SENDER}
     assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.INBOUND}") == set()
+
+
+async def test_a_notifier_records_positions_that_the_gateway_reads(server: ConfiguredNats) -> None:
+    endpoint, positions = new_endpoint_id(), Positions(after=1, events=2)
+    async with working(server, NOTIFIER) as (bus, publisher):
+        await PositionStore(bus, publisher).put(endpoint, positions)
+    async with working(server, GATEWAY) as (bus, publisher):
+        assert await PositionStore(bus, publisher).get(endpoint, 1) == positions
+    assert await published_by(server, f"$KV.{WEBHOOK_POSITIONS_BUCKET}.{endpoint}") == {NOTIFIER}
 
 
 async def test_ingest_reads_the_messages_of_advisories(server: ConfiguredNats) -> None:

@@ -12,6 +12,7 @@ from dev.local_stack.settings import load
 from dev.local_stack.settings_check import OTHER_VARIABLES, SETTINGS, known_variables, variables
 from services.gateway.settings import GatewaySettings
 from services.ingest.settings import IngestSettings
+from services.notifier.settings import NotifierSettings
 from services.sender.settings import SenderSettings
 from shared.bus.provision import ProvisionSettings
 from shared.providers.registry import PROVIDERS
@@ -91,6 +92,7 @@ def test_it_has_what_docker_compose_reads() -> None:
         ("gateway", [GatewaySettings, *OF_PROVIDERS]),
         ("ingest", [IngestSettings]),
         ("sender", [SenderSettings, *OF_PROVIDERS]),
+        ("notifier", [NotifierSettings]),
         ("mock-providers", OF_MOCKS),
     ],
 )

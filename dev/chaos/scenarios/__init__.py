@@ -13,6 +13,7 @@ from dev.chaos.scenarios import (
     servers,
     stores,
     stuck,
+    webhooks,
 )
 
 SCENARIOS = (
@@ -28,4 +29,5 @@ SCENARIOS = (
     *clocks.SCENARIOS,
     keys.SCENARIO,
     *kills.SCENARIOS,
+    *webhooks.SCENARIOS,
 )

@@ -14,6 +14,7 @@ ProblemCode = Literal[
     "database_unavailable",
     "dead_letter_not_found",
     "dead_letter_resolved",
+    "event_not_retained",
     "events_expired",
     "headers_too_large",
     "http_error",
@@ -42,8 +43,14 @@ ProblemCode = Literal[
     "subscription_not_found",
     "too_many_streams",
     "unauthorized",
+    "too_many_webhook_endpoints",
     "unsupported_content_type",
     "unsupported_upgrade",
+    "webhook_attempt_not_found",
+    "webhook_endpoint_changing",
+    "webhook_endpoint_disabled",
+    "webhook_endpoint_not_found",
+    "webhook_endpoints_not_configured",
 ]
 """The kinds of problems. Clients rely on these codes, so they are never renamed."""
 
@@ -132,6 +139,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The link was changed, or was signed with another secret.",
         "Use the link of the e-mail unchanged.",
     ),
+    "webhook_attempt_not_found": ProblemKind(
+        404, "Attempt not found", "The endpoint has no attempt with this id.", "Check the id."
+    ),
+    "webhook_endpoint_not_found": ProblemKind(
+        404, "Webhook endpoint not found", "No webhook endpoint has this id.", "Check the id."
+    ),
     "method_not_allowed": ProblemKind(
         405, "Method Not Allowed", "The path exists, but not with this method.", "Use a method of `Allow`."
     ),
@@ -152,6 +165,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The file is not stored yet",
         "The file is still being fetched, or could not be fetched.",
         "Get the message: the `status` of the file says whether to try again.",
+    ),
+    "event_not_retained": ProblemKind(
+        409,
+        "The event is not retained any more, or was a test",
+        "Events are stored for seven days, and those of tests are not stored.",
+        "Read what was missed from the lists.",
     ),
     "not_cancelable": ProblemKind(
         409,
@@ -183,6 +202,30 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "The recipient opted out of messages from +12016661234 on 2026-01-02T03:04:05+00:00 (inbound)",
         "A recipient does not want any more messages from this sender.",
         "Do not send the message. `GET /api/suppressions` has the details.",
+    ),
+    "too_many_webhook_endpoints": ProblemKind(
+        409,
+        "There are already 1000 endpoints",
+        "There are as many webhook endpoints as the service can have.",
+        "Delete those that are no longer needed.",
+    ),
+    "webhook_endpoint_changing": ProblemKind(
+        409,
+        "Others are changing the webhook endpoint",
+        "Several requests changed the webhook endpoint at the same time.",
+        "Repeat the request.",
+    ),
+    "webhook_endpoint_disabled": ProblemKind(
+        409,
+        "The webhook endpoint is disabled",
+        "The webhook endpoint was disabled, by a request or because it failed for days.",
+        "Enable it, and repeat the request.",
+    ),
+    "webhook_endpoints_not_configured": ProblemKind(
+        409,
+        "The service has no WEBHOOK_ENDPOINT_KEY, with which it could store secrets",
+        "The service has no key with which it could encrypt the secrets of webhook endpoints.",
+        "Set `WEBHOOK_ENDPOINT_KEY` for the gateways and the notifiers.",
     ),
     "media_gone": ProblemKind(
         410,

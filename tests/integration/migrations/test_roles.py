@@ -16,6 +16,7 @@ pytestmark = pytest.mark.integration
 PASSWORDS = {
     "POSTGRES_GATEWAY_PASSWORD": "gateway's password",
     "POSTGRES_INGEST_PASSWORD": "ingest's password",
+    "POSTGRES_NOTIFIER_PASSWORD": "notifier's password",
 }
 
 
@@ -46,8 +47,9 @@ async def url(request: pytest.FixtureRequest, empty_database_url: str) -> str:
     return empty_database_url
 
 
-async def test_the_gateway_can_only_read(url: str) -> None:
-    connection = await connect(url, "gateway")
+@pytest.mark.parametrize("user", ["gateway", "notifier"])
+async def test_the_gateway_and_the_notifier_can_only_read(url: str, user: str) -> None:
+    connection = await connect(url, user)
     try:
         assert await connection.fetchval("SELECT count(*) FROM message_history") == 0
         for statement in (

@@ -25,11 +25,14 @@ from services.gateway.messages.service import MessageService
 from services.gateway.operations.service import OperationsService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.key_value import KeyValueStore
 from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import IDEMPOTENCY_BUCKET, Stream
 from shared.db.reader import Reader
+from shared.endpoint_secrets import SecretCipher
 from shared.errors import DatabaseUnavailableError
 from shared.events import Event, decode
 from shared.ledger import Ledger
@@ -43,6 +46,7 @@ MAX_NATS_MESSAGE = 1024 * 1024 - 4 * 1024
 """Bytes, without the headers."""
 
 _VALIDITY = timedelta(hours=4)
+_CIPHER = SecretCipher("a key for webhook endpoints")
 
 T = TypeVar("T")
 
@@ -103,6 +107,10 @@ def create_services(
         media=MediaQueries(reader),
         media_store=None,
         operations=OperationsService(bus),
+        webhook_endpoint_service=WebhookEndpointService(
+            bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
+        ),
+        webhook_attempts=AttemptQueries(reader),
         events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,
     )

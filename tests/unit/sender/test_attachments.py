@@ -18,9 +18,10 @@ from cryptography.x509.oid import NameOID
 from services.sender import attachments
 from services.sender.attachments import Fetch, fetching
 from shared import downloads
-from shared.downloads import LookUp, file_name, is_public
+from shared.downloads import file_name
 from shared.media import media_type_of
 from shared.providers.base import File, ProviderError, RejectedError, TemporaryError
+from shared.public_addresses import LookUp, is_public
 from tests import messages
 from tests.stand_in import Answer, ReceivedRequest, StandIn, standing_in
 
@@ -215,7 +216,7 @@ class Rebinding:
 def public_loopback(monkeypatch: pytest.MonkeyPatch, server: StandIn) -> None:
     """Make 127.0.0.1 the only public address, and the server's port the only permitted one."""
     monkeypatch.setattr(downloads, "is_public", lambda address: address == "127.0.0.1")
-    monkeypatch.setattr(downloads, "_PORTS", {httpx.URL(server.url).port})
+    monkeypatch.setattr(downloads, "PUBLIC_PORTS", {httpx.URL(server.url).port})
 
 
 @pytest.mark.usefixtures("public_loopback")

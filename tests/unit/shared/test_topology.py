@@ -14,7 +14,6 @@ from shared.bus.topology import (
     inbound_receipt_subject,
     notification_subject,
     outbound_subject,
-    redelivery_subject,
     sender_shards,
     shard_named,
     streams,
@@ -41,7 +40,6 @@ SUBJECTS = {
     dead_letter_resolved_subject(Channel.EMAIL): Stream.DEADLETTER,
     suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): Stream.SUPPRESSIONS,
     **{notification_subject(each): Stream.NOTIFICATIONS for each in NotificationType},
-    redelivery_subject(MESSAGE.id): Stream.NOTIFICATIONS,
 }
 
 

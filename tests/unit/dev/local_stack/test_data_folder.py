@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dev.local_stack.configuration import configure
-from dev.local_stack.data_folder import contents, delete_contents, is_in_use, locked
+from dev.local_stack.data_folder import contents, delete_contents, is_in_use, locked, webhook_key
 from dev.local_stack.errors import StackError
 from dev.local_stack.reset import reset
 
@@ -27,6 +27,15 @@ def test_a_locked_folder_is_in_use(folder: Path) -> None:
 
 
 def test_a_folder_is_deleted_with_its_contents(folder: Path) -> None:
+    delete_contents(folder)
+    assert not folder.exists()
+
+
+def test_a_key_for_webhooks_is_created_once_and_is_private(folder: Path) -> None:
+    key = webhook_key(folder)
+    assert len(key) >= 32
+    assert webhook_key(folder) == key
+    assert (folder / "webhook.key").stat().st_mode & 0o777 == 0o600
     delete_contents(folder)
     assert not folder.exists()
 

@@ -34,13 +34,23 @@ def command(plan: Plan, name: str) -> Command:
 def test_without_settings_everything_is_started() -> None:
     plan, _ = planned({})
     assert plan.checks == ()
-    assert plan.names == ("postgres", "nats", "mocks", "ingest", "sender", "gateway", "migrate", "provision")
+    assert plan.names == (
+        "postgres",
+        "nats",
+        "mocks",
+        "ingest",
+        "sender",
+        "notifier",
+        "gateway",
+        "migrate",
+        "provision",
+    )
 
 
 def test_other_servers_are_only_checked() -> None:
     plan, _ = planned(THEIRS)
     assert [check.name for check in plan.checks] == ["postgres", "nats", "migrations"]
-    assert plan.names == ("mocks", "ingest", "sender", "gateway", "provision")
+    assert plan.names == ("mocks", "ingest", "sender", "notifier", "gateway", "provision")
     assert command(plan, "ingest").environment["DATABASE_URL"] == THEIRS["DATABASE_URL"]
 
 
@@ -158,6 +168,7 @@ def test_all_ports_have_to_be_free() -> None:
         ("INGEST_HEALTH_PORT", 9000),
         ("INGEST_HEALTH_PORT", 9001),
         ("SENDER_HEALTH_PORT", 8201),
+        ("NOTIFIER_HEALTH_PORT", 8401),
         ("GATEWAY_HEALTH_PORT", 8301),
         ("GATEWAY_HEALTH_PORT", 8302),
     ]

@@ -8,12 +8,16 @@ from typing import Any, get_args
 import pytest
 from fastapi import FastAPI
 
+from services.gateway.api_keys import routes as api_keys
 from services.gateway.conversations import routes as conversations
 from services.gateway.dead_letters import routes as dead_letters
 from services.gateway.events import routes as events
 from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode
+from services.gateway.media import routes as media
 from services.gateway.messages import routes as messages
+from services.gateway.operations import routes as operations
 from services.gateway.suppressions import routes as suppressions
+from services.gateway.webhook_endpoints import routes as webhook_endpoints
 from shared.providers.registry import PROVIDERS
 from shared.version import VERSION
 from tests.unit.gateway.in_memory import create_gateway
@@ -47,7 +51,17 @@ def test_operation_ids_are_the_names_of_the_handlers(document: dict[str, Any]) -
     assert set(ids) == {*handlers, *webhooks, *others}
 
 
-MODULES = (messages, conversations, dead_letters, events, suppressions)
+MODULES = (
+    messages,
+    conversations,
+    dead_letters,
+    events,
+    suppressions,
+    media,
+    webhook_endpoints,
+    operations,
+    api_keys,
+)
 
 
 def test_every_operation_has_a_summary_without_a_full_stop(document: dict[str, Any]) -> None:

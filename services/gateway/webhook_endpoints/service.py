@@ -1,0 +1,313 @@
+"""Creates, changes and deletes webhook endpoints, and sends events to them on request."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from services.gateway.http.errors import ConflictError, InvalidRequestError, NotFoundError
+from services.gateway.http.parameters import parse_address
+from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.schemas import (
+    RecoverRequest,
+    RecoverResponse,
+    WebhookEndpointCreate,
+    WebhookEndpointUpdate,
+    require_public,
+)
+from shared.bus.client import Bus
+from shared.bus.direct_get import StoredMessage
+from shared.bus.key_value import RevisionConflictError, Versioned
+from shared.bus.publisher import Publisher
+from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
+from shared.bus.webhook_deliveries import schedule_delivery
+from shared.bus.webhook_endpoints import EndpointStore
+from shared.bus.webhook_positions import PositionStore
+from shared.endpoint_secrets import SecretCipher, new_secret
+from shared.ids import EndpointId, EventId, new_endpoint_id, new_event_id, request_id
+from shared.notifications import Notification, NotificationType
+from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse
+from shared.validation import Fault
+from shared.webhook_attempts import Trigger
+from shared.webhook_endpoints import (
+    MAX_SECRETS,
+    SECRET_OVERLAP,
+    Delivery,
+    DisabledReason,
+    StoredSecret,
+    WebhookEndpoint,
+)
+
+MAX_ENDPOINTS = 1_000
+
+_BATCH = 200
+_ATTEMPTS = 5
+_RECOVERY_SECONDS = 2.0
+
+Clock = Callable[[], datetime]
+
+
+def place_of(endpoint: WebhookEndpoint) -> tuple[datetime, UUID]:
+    """Return the values by which endpoints are listed."""
+    return endpoint.created_at, endpoint.id
+
+
+class WebhookEndpointService:
+    """Manages webhook endpoints; its methods raise BusUnavailableError when NATS does not answer."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        publisher: Publisher,
+        attempts: AttemptQueries,
+        cipher: SecretCipher,
+        default_region: str,
+        clock: Clock,
+        *,
+        allow_private: bool,
+    ) -> None:
+        self._bus = bus
+        self._publisher = publisher
+        self._store = EndpointStore(bus, publisher)
+        self._positions = PositionStore(bus, publisher)
+        self._attempts = attempts
+        self._cipher = cipher
+        self._default_region = default_region
+        self._clock = clock
+        self._allow_private = allow_private
+
+    async def all(self) -> Sequence[WebhookEndpoint]:
+        """Return all endpoints, newest first."""
+        found, _ = await self._store.changes()
+        existing = [endpoint for endpoint in found if not endpoint.is_deleted]
+        return sorted(existing, key=place_of, reverse=True)
+
+    async def get(self, id_: UUID | None) -> WebhookEndpoint:
+        """Return an endpoint.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        return (await self._find(id_)).value
+
+    async def create(
+        self, body: WebhookEndpointCreate, caller: str, idempotency_key: str | None = None
+    ) -> tuple[WebhookEndpoint, str]:
+        """Create an endpoint, unless the same request has done so, and return it with its secret.
+
+        Raises:
+            InvalidRequestError: a field is not valid, or the key was used for a different request.
+            ConflictError: there is no key to encrypt the secret with, or there are too many endpoints.
+        """
+        self._require_key()
+        if len(await self.all()) >= MAX_ENDPOINTS:
+            raise ConflictError("too_many_webhook_endpoints", f"There are already {MAX_ENDPOINTS} endpoints")
+        secret, now = new_secret(), self._clock()
+        endpoint = WebhookEndpoint(
+            id=_id_for(caller, idempotency_key),
+            request_digest=_digest(body) if idempotency_key else "",
+            **self._parsed(body.model_dump()),
+            secrets=[StoredSecret(ciphertext=self._cipher.encrypt(secret))],
+            after=await self._newest(),
+            enabled_at=now,
+            created_at=now,
+            updated_at=now,
+        )
+        try:
+            await self._store.put(endpoint, after=None)
+        except RevisionConflictError:
+            return await self._created_before(endpoint)
+        return endpoint, secret
+
+    async def _created_before(self, endpoint: WebhookEndpoint) -> tuple[WebhookEndpoint, str]:
+        """Return the endpoint that an earlier request with the same key has created."""
+        found = (await self._find(endpoint.id)).value
+        if found.request_digest != endpoint.request_digest:
+            raise InvalidRequestError(Fault("Idempotency-Key", "was used for a different request"))
+        return found, self._cipher.decrypt(found.secrets[0].ciphertext)
+
+    async def update(self, id_: UUID | None, body: WebhookEndpointUpdate) -> WebhookEndpoint:
+        """Change the given fields of an endpoint."""
+        changes = self._parsed(body.model_dump(include=body.model_fields_set))
+        state = changes.pop("state", None)
+
+        async def change(endpoint: WebhookEndpoint, now: datetime) -> WebhookEndpoint:
+            changed = endpoint.model_copy(update={**changes, "updated_at": now})
+            if state is EndpointState.DISABLED and changed.is_enabled:
+                return changed.disabled(DisabledReason.REQUESTED, now)
+            if state is EndpointState.ENABLED and not changed.is_enabled:
+                enabled = {"disabled_reason": None, "disabled_at": None, "enabled_at": now}
+                return changed.model_copy(update={**enabled, "after": await self._newest()})
+            return changed
+
+        return await self._change(id_, change)
+
+    async def rotate_secret(self, id_: UUID | None) -> tuple[WebhookEndpoint, str]:
+        """Give an endpoint a new secret; the former one is used as well for a day."""
+        self._require_key()
+        secret = new_secret()
+        current = StoredSecret(ciphertext=self._cipher.encrypt(secret))
+
+        async def change(endpoint: WebhookEndpoint, now: datetime) -> WebhookEndpoint:
+            expiry = {"expires_at": now + SECRET_OVERLAP}
+            former = [
+                each if each.expires_at else each.model_copy(update=expiry)
+                for each in endpoint.secrets_at(now)
+            ]
+            secrets = [current, *former][:MAX_SECRETS]
+            return endpoint.model_copy(update={"secrets": secrets, "updated_at": now})
+
+        return await self._change(id_, change), secret
+
+    async def delete(self, id_: UUID | None) -> None:
+        async def change(endpoint: WebhookEndpoint, now: datetime) -> WebhookEndpoint:
+            # Only what a notifier needs to notice it; above all, no secrets.
+            return endpoint.model_copy(update={"is_deleted": True, "secrets": [], "updated_at": now})
+
+        await self._change(id_, change)
+
+    async def test(self, id_: UUID | None) -> EventId:
+        """Send a test event, and return its id."""
+        endpoint = await self._enabled(id_)
+        now = self._clock()
+        notification = Notification(
+            id=new_event_id(),
+            type=NotificationType.WEBHOOK_ENDPOINT_TEST,
+            occurred_at=now,
+            webhook_endpoint=WebhookEndpointResponse.of(endpoint, now).model_dump(mode="json"),
+        )
+        delivery = Delivery(notification=notification, sequence=None, trigger=Trigger.TEST)
+        await schedule_delivery(self._publisher, endpoint, delivery, now)
+        return notification.id
+
+    async def retry(self, id_: UUID | None, attempt_id: UUID | None) -> EventId:
+        """Send the event of an attempt again, now, and return its id."""
+        endpoint = await self._enabled(id_)
+        attempt = attempt_id and await self._attempts.get(endpoint.id, attempt_id)
+        if not attempt:
+            raise NotFoundError("webhook_attempt_not_found", "Attempt not found")
+        notification = attempt.sequence and await self._notification(attempt.sequence)
+        if not notification or notification.id != attempt.event_id:
+            raise ConflictError("event_not_retained", "The event is not retained any more, or was a test")
+        delivery = Delivery(notification=notification, sequence=attempt.sequence, trigger=Trigger.RETRY)
+        await schedule_delivery(self._publisher, endpoint, delivery, self._clock())
+        return notification.id
+
+    async def recover(self, id_: UUID | None, body: RecoverRequest) -> RecoverResponse:
+        """Send the events that an endpoint has never received, oldest first.
+
+        Events that have not had their first attempt yet are not included, since they are sent anyway.
+        """
+        endpoint = await self._enabled(id_)
+        end = (await self._positions.get(endpoint.id, endpoint.after)).events
+        scheduled, after = 0, body.after
+        stop_at = asyncio.get_running_loop().time() + _RECOVERY_SECONDS
+        while True:
+            messages, is_complete = await self._events(after, body.since)
+            found = [each for each in messages if each.sequence <= end]
+            missing = await self._missing(endpoint, found)
+            now, room = self._clock(), body.limit - scheduled
+            await asyncio.gather(
+                *(schedule_delivery(self._publisher, endpoint, each, now) for each in missing[:room])
+            )
+            scheduled += len(missing[:room])
+            if len(missing) > room:
+                return RecoverResponse(scheduled=scheduled, next_after=(missing[room].sequence or 1) - 1)
+            if is_complete or len(found) < len(messages):
+                return RecoverResponse(scheduled=scheduled, next_after=None)
+            after = found[-1].sequence
+            if asyncio.get_running_loop().time() > stop_at:
+                return RecoverResponse(scheduled=scheduled, next_after=after)
+
+    async def _missing(self, endpoint: WebhookEndpoint, messages: Sequence[StoredMessage]) -> list[Delivery]:
+        deliveries = [
+            Delivery(
+                notification=Notification.model_validate_json(message.payload),
+                sequence=message.sequence,
+                trigger=Trigger.RECOVERY,
+            )
+            for message in messages
+        ]
+        wanted = [each for each in deliveries if endpoint.wants(each.notification)]
+        received = await self._attempts.received(endpoint.id, [each.notification.id for each in wanted])
+        return [each for each in wanted if each.notification.id not in received]
+
+    async def _events(self, after: int, since: datetime) -> tuple[list[StoredMessage], bool]:
+        if after:
+            answer = await self._bus.next_messages(
+                Stream.NOTIFICATIONS, after + 1, count=_BATCH, subject=NOTIFICATION_SUBJECTS
+            )
+        else:
+            answer = await self._bus.messages_since(
+                Stream.NOTIFICATIONS, since, count=_BATCH, subject=NOTIFICATION_SUBJECTS
+            )
+        return answer.messages, answer.is_complete
+
+    async def _notification(self, sequence: int) -> Notification | None:
+        answer = await self._bus.next_messages(
+            Stream.NOTIFICATIONS, sequence, count=1, subject=NOTIFICATION_SUBJECTS
+        )
+        found = [each for each in answer.messages if each.sequence == sequence]
+        return Notification.model_validate_json(found[0].payload) if found else None
+
+    async def _newest(self) -> int:
+        """Return the sequence of the newest event, or 0."""
+        answer = await self._bus.last_messages(Stream.NOTIFICATIONS, [NOTIFICATION_SUBJECTS])
+        return answer.messages[0].sequence if answer.messages else 0
+
+    async def _find(self, id_: UUID | None) -> Versioned[WebhookEndpoint]:
+        found = id_ and await self._store.get(EndpointId(id_))
+        if not found:
+            raise NotFoundError("webhook_endpoint_not_found", "Webhook endpoint not found")
+        return found
+
+    async def _enabled(self, id_: UUID | None) -> WebhookEndpoint:
+        endpoint = await self.get(id_)
+        if not endpoint.is_enabled:
+            raise ConflictError("webhook_endpoint_disabled", "The webhook endpoint is disabled")
+        return endpoint
+
+    async def _change(self, id_: UUID | None, change: Any) -> WebhookEndpoint:  # noqa: ANN401 - see above
+        """Change an endpoint, again if somebody else has changed it in the meantime."""
+        for _ in range(_ATTEMPTS):
+            found = await self._find(id_)
+            changed: WebhookEndpoint = await change(found.value, self._clock())
+            try:
+                await self._store.put(changed, after=found)
+            except RevisionConflictError:
+                continue
+            return changed
+        raise ConflictError("webhook_endpoint_changing", "Others are changing the webhook endpoint")
+
+    def _parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields with the keys of their addresses. Raises InvalidRequestError."""
+        if "url" in fields and not self._allow_private:
+            try:
+                require_public(fields["url"])
+            except ValueError as exc:
+                raise InvalidRequestError(Fault("url", str(exc))) from exc
+        if "addresses" in fields:
+            fields["addresses"] = [
+                parse_address(address, f"addresses.{number}", default_region=self._default_region)[1]
+                for number, address in enumerate(fields["addresses"])
+            ]
+        return fields
+
+    def _require_key(self) -> None:
+        if not self._cipher:
+            detail = "The service has no WEBHOOK_ENDPOINT_KEY, with which it could store secrets"
+            raise ConflictError("webhook_endpoints_not_configured", detail)
+
+
+def _id_for(caller: str, idempotency_key: str | None) -> EndpointId:
+    if idempotency_key is None:
+        return new_endpoint_id()
+    return EndpointId(request_id(caller, f"webhook endpoint\n{idempotency_key}"))
+
+
+def _digest(body: WebhookEndpointCreate) -> str:
+    fields = json.dumps(body.model_dump(mode="json"), sort_keys=True)
+    return blake2b(fields.encode(), digest_size=16).hexdigest()

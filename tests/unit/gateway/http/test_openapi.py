@@ -15,7 +15,7 @@ from services.gateway.events import routes as events
 from services.gateway.http.problem_kinds import PROBLEM_KINDS, ProblemCode
 from services.gateway.media import routes as media
 from services.gateway.messages import routes as messages
-from services.gateway.operations import routes as operations
+from services.gateway.operations import routes as operations_routes
 from services.gateway.suppressions import routes as suppressions
 from services.gateway.webhook_endpoints import routes as webhook_endpoints
 from shared.providers.registry import PROVIDERS
@@ -59,7 +59,7 @@ MODULES = (
     suppressions,
     media,
     webhook_endpoints,
-    operations,
+    operations_routes,
     api_keys,
 )
 
@@ -80,7 +80,9 @@ def test_no_generator_of_clients_meets_what_it_cannot_handle(document: dict[str,
     bodies = {name: schema for name, schema in schemas.items() if name.endswith("Request")}
 
     assert "SmsRequest" in bodies
-    assert not re.search(r'"(anyOf|oneOf|allOf|if)"', json.dumps(bodies))
+    assert not re.search(r'"(anyOf|allOf|if)"', json.dumps(bodies))
+    # They can handle alternatives of a field or of the items of an array, but not those of a whole body.
+    assert not any("oneOf" in body for body in bodies.values())
     assert '"default": null' not in json.dumps(document)
     assert bodies["SmsRequest"]["required"] == ["from", "to", "type"]
 

@@ -90,11 +90,7 @@ async def test_the_messages_of_a_batch_are_bulk_by_default(
 
 
 def without_request_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    problems = ((item["problem"] or {}) for item in items)
-    return [
-        {**item, "problem": {**problem, "request_id": None}}
-        for item, problem in zip(items, problems, strict=True)
-    ]
+    return [{**item, "problem": {**(item["problem"] or {}), "request_id": None}} for item in items]
 
 
 async def test_a_batch_with_the_same_key_gets_the_same_response(

@@ -120,7 +120,7 @@ class Publisher:
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
             return await queue.publish(traced)
 
-    async def publish_all(self, stream: Stream, batch: Sequence[Outgoing]) -> None:
+    async def publish_atomically(self, stream: Stream, batch: Sequence[Outgoing]) -> None:
         """Publish at most 1,000 messages as one atomic batch: either all of them are stored, or none.
 
         Messages that are stored already are not stored again.
@@ -134,11 +134,24 @@ class Publisher:
             return
         queue = self._queue(stream)
         if not tracing.is_on():
-            await queue.publish_all(batch)
+            await queue.publish_atomically(batch)
             return
         with tracing.publishing(stream, None):
             headers = tracing.headers()
-            await queue.publish_all([replace(each, headers={**each.headers, **headers}) for each in batch])
+            await queue.publish_atomically(
+                [replace(each, headers={**each.headers, **headers}) for each in batch]
+            )
+
+    async def publish_batch(self, stream: str, batch: Sequence[Outgoing]) -> None:
+        """Publish up to 200 messages to `stream` in this order.
+
+        Raises:
+            PublishRejectedError: the server rejected a message. Others may have been stored.
+            BusUnavailableError: as for `publish`.
+        """
+        for result in await self._queue(stream).store(batch):
+            if isinstance(result, BaseException):
+                raise result
 
     def _queue(self, stream: str) -> "_BatchQueue":
         queue = self._queues.get(stream)
@@ -212,7 +225,7 @@ class _BatchQueue:
         finally:
             timeout.cancel()
 
-    async def publish_all(self, batch: Sequence[Outgoing]) -> None:
+    async def publish_atomically(self, batch: Sequence[Outgoing]) -> None:
         async with self._whole_batches:
             try:
                 await self._bus.unless_lost(self._store_batch(batch))
@@ -249,7 +262,7 @@ class _BatchQueue:
     async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
         if not batch:
             return
-        results = await self._store([outgoing for outgoing, _ in batch])
+        results = await self.store([outgoing for outgoing, _ in batch])
         self._note_outage(results)
         for (_, stored), result in zip(batch, results, strict=True):
             if stored.done():
@@ -266,7 +279,8 @@ class _BatchQueue:
         self._outage = str(outages[0]) if len(outages) == len(results) else ""
         self._outage_at = asyncio.get_running_loop().time()
 
-    async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def store(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
+        """Store messages immediately, and return the sequence or the error of each."""
         if self._joins_lines:
             return await self._store_as_lines(batch)
         if len(batch) >= _SMALLEST_BATCH:
@@ -280,7 +294,7 @@ class _BatchQueue:
                 return [last - len(batch) + number for number in range(1, len(batch) + 1)]
         return await self._store_each(batch)
 
-    async def _store_as_lines(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def _store_as_lines(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
         groups = _groups(batch)
         results = await self._store_each([_as_one(group) for group in groups])
         result_of = {

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -465,4 +466,4 @@ class OutboxNotification(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     type: Mapped[str]
     cause: Mapped[str]
-    content: Mapped[dict[str, Any]]
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)

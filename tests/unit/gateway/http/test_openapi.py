@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from services.gateway.conversations import routes as conversations
 from services.gateway.dead_letters import routes as dead_letters
+from services.gateway.events import routes as events
 from services.gateway.http.errors import ProblemCode
 from services.gateway.messages import routes as messages
 from services.gateway.suppressions import routes as suppressions
@@ -39,13 +40,13 @@ def test_operation_ids_are_the_names_of_the_handlers(document: dict[str, Any]) -
 
     assert len(set(ids)) == len(ids)
     handlers = [id_ for id_ in ids if any(hasattr(module, id_) for module in MODULES)]
-    assert len(handlers) == 19
+    assert len(handlers) == 20
     webhooks = {webhook.name for provider in PROVIDERS.values() for webhook in provider.webhooks}
     others = {"show_unsubscribe_page", "unsubscribe", "healthz", "readyz"}
     assert set(ids) == {*handlers, *webhooks, *others}
 
 
-MODULES = (messages, conversations, dead_letters, suppressions)
+MODULES = (messages, conversations, dead_letters, suppressions, events)
 
 
 def test_every_operation_has_a_summary_without_a_full_stop(document: dict[str, Any]) -> None:

@@ -149,6 +149,6 @@ class PublisherTo(Publisher):
         await asyncio.sleep(0)
         return self._server.store(stream, outgoing)
 
-    async def publish_all(self, stream: str, batch: Sequence[Outgoing]) -> None:
+    async def publish_atomically(self, stream: str, batch: Sequence[Outgoing]) -> None:
         for outgoing in batch:
             await self.publish(stream, outgoing)

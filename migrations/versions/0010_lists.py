@@ -197,6 +197,16 @@ _FUNCTIONS = (
     _REFRESH_REPLAYED_DEAD_LETTERS,
     _APPLY_SUPPRESSION_CHANGES,
 )
+# Each connection keeps the plans of a function. Those made while the tables were empty would otherwise read
+# whole tables until PostgreSQL analyses them.
+_BY_INDEX = (
+    "count_inserted_messages",
+    "recount_deleted_messages",
+    "refresh_inserted_dead_letters",
+    "refresh_resolved_dead_letters",
+    "refresh_replayed_dead_letters",
+)
+
 _TRIGGERS = (
     """
     CREATE OR REPLACE TRIGGER message_states_dated BEFORE INSERT ON message_states
@@ -340,6 +350,9 @@ def upgrade() -> None:
     _create_tables()
     for statement in (*_FUNCTIONS, *_TRIGGERS):
         op.execute(statement)
+    for function in _BY_INDEX:
+        for setting in ("seqscan", "hashjoin", "mergejoin"):
+            op.execute(f"ALTER FUNCTION {function} SET enable_{setting} = off")
     with op.get_context().autocommit_block():
         for statement in _FILLS:
             op.execute(statement)

@@ -123,7 +123,7 @@ class Publisher:
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
             return await queue.publish(traced)
 
-    async def publish_all(self, stream: Stream, batch: Sequence[Outgoing]) -> None:
+    async def publish_atomically(self, stream: Stream, batch: Sequence[Outgoing]) -> None:
         """Publish at most 1,000 messages as one atomic batch: either all of them are stored, or none.
 
         Messages that are stored already are not stored again.
@@ -137,11 +137,13 @@ class Publisher:
             return
         queue = self._queue(stream)
         if not tracing.is_on():
-            await queue.publish_all(batch)
+            await queue.publish_atomically(batch)
             return
         with tracing.publishing(stream, None):
             headers = tracing.headers()
-            await queue.publish_all([replace(each, headers={**each.headers, **headers}) for each in batch])
+            await queue.publish_atomically(
+                [replace(each, headers={**each.headers, **headers}) for each in batch]
+            )
 
     async def publish_batch(self, stream: str, batch: Sequence[Outgoing]) -> None:
         """Publish up to 200 messages to `stream` in this order.
@@ -226,7 +228,7 @@ class _BatchQueue:
         finally:
             timeout.cancel()
 
-    async def publish_all(self, batch: Sequence[Outgoing]) -> None:
+    async def publish_atomically(self, batch: Sequence[Outgoing]) -> None:
         async with self._whole_batches:
             try:
                 await self._bus.unless_lost(self._store_batch(batch))

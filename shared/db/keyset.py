@@ -119,7 +119,10 @@ async def read_page(
     else:
         end = await keyset.end_of_scan(connection)
         page = _filtered(keyset, selected, limit, end)
-    statement = details.join(page, page.c[keyset.order[-1]] == key).order_by(*keyset.ordered(page))
+    # The position of the last row becomes the cursor.
+    place = [page.c[name] for name in keyset.order if name not in details.selected_columns]
+    statement = details.add_columns(*place).join(page, page.c[keyset.order[-1]] == key)
+    statement = statement.order_by(*keyset.ordered(page))
     rows = (await connection.execute(statement)).all()
     return Rows(rows, end if len(rows) < limit else None)
 

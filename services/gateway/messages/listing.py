@@ -1,17 +1,18 @@
-"""The list of messages, newest first, with any combination of filters.
+"""The lists of messages, with any combination of filters.
 
 One of the filters selects ranges of an index, and the others are applied to their rows.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, FromClause, Select, exists, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.messages.schemas import MessageFilter, NewestCursor
+from services.gateway.messages.schemas import MessageFilter, NewestCursor, ScheduledCursor
 from shared.channels import Channel, Direction
 from shared.db.keyset import Filter, Keyset, Rows, read_page
 from shared.db.tables import (
@@ -36,6 +37,9 @@ _STATUS = func.coalesce(_state.c.status, initial_status(_message))
 _PROVIDER = func.coalesce(_message.c.provider, _state.c.provider)
 _ERROR_CODE = _state.c.error["code"].astext
 
+# As a literal, since the index contains only these rows.
+_SCHEDULED = literal(Status.SCHEDULED.value, literal_execute=True)
+
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
@@ -56,10 +60,30 @@ async def list_newest(
     if _is_impossible(selected):
         return Rows([])
     scan = _scan(selected)
-    ranges = [_within(selected, rows) for rows in scan.ranges]
+    ranges = [rows.where(*_times(selected, rows.selected_columns.created_at)) for rows in scan.ranges]
     after = (cursor.created_at, cursor.id) if cursor else None
     keyset = Keyset(ranges, ("created_at", "id"), after)
     others = Filter(_MESSAGE_WITH_STATE, _message.c.id, _conditions(selected, scan.covered))
+    return await read_page(connection, keyset, select_messages(), _message.c.id, limit, others)
+
+
+async def list_scheduled(
+    connection: AsyncConnection,
+    selected: MessageFilter,
+    since: datetime,
+    cursor: ScheduledCursor | None,
+    limit: int,
+) -> Rows:
+    """Return scheduled messages that are due after `since`, soonest first."""
+    if _is_impossible(selected):
+        return Rows([])
+    rows = select(_state.c.next_attempt_at.label("due"), _state.c.message_id.label("id")).where(
+        _state.c.status == _SCHEDULED, _state.c.next_attempt_at > since
+    )
+    after = (cursor.due, cursor.id) if cursor else None
+    keyset = Keyset([rows], ("due", "id"), after, is_ascending=True)
+    conditions = [*_conditions(selected, {"status"}), *_times(selected, _message.c.created_at)]
+    others = Filter(_MESSAGE_WITH_STATE, _message.c.id, conditions)
     return await read_page(connection, keyset, select_messages(), _message.c.id, limit, others)
 
 
@@ -119,13 +143,12 @@ def _rows_of(table: FromClause) -> Select[Any]:
     return select(table.c.created_at, id_.label("id"))
 
 
-def _within(selected: MessageFilter, rows: Select[Any]) -> Select[Any]:
-    created_at = rows.selected_columns.created_at
-    if selected.created_since is not None:
-        rows = rows.where(created_at >= selected.created_since)
-    if selected.created_before is not None:
-        rows = rows.where(created_at < selected.created_before)
-    return rows
+def _times(selected: MessageFilter, created_at: ColumnElement[Any]) -> Sequence[ColumnElement[bool]]:
+    since, before = selected.created_since, selected.created_before
+    return [
+        *([created_at >= since] if since is not None else ()),
+        *([created_at < before] if before is not None else ()),
+    ]
 
 
 def _conditions(selected: MessageFilter, covered: Collection[str]) -> Sequence[ColumnElement[bool]]:

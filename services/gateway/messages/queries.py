@@ -1,14 +1,13 @@
 """Queries for messages in PostgreSQL."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, literal, select, tuple_
+from sqlalchemy import Select, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.messages.listing import list_newest
+from services.gateway.messages.listing import list_newest, list_scheduled
 from services.gateway.messages.schemas import (
     HistoryEntry,
     MessageCursor,
@@ -17,21 +16,15 @@ from services.gateway.messages.schemas import (
     NewestCursor,
     ScheduledCursor,
 )
-from shared.channels import Channel
 from shared.db.keyset import Rows
 from shared.db.reader import Reader
-from shared.db.tables import Message, MessageState
+from shared.db.tables import Message
 from shared.db.views import message_history
-from shared.resources.messages import MESSAGE_WITH_CONVERSATION, place_of, select_messages
-from shared.status import Status
+from shared.resources.messages import place_of, select_messages
 
 Statement = Select[Any]
 
 _message = Message.__table__
-_state = MessageState.__table__
-
-# As a literal, since the index contains only these rows.
-_SCHEDULED = literal(Status.SCHEDULED.value, literal_execute=True)
 
 
 class MessageQueries:
@@ -60,17 +53,12 @@ class MessageQueries:
         """Return messages, newest first."""
         return await self._reader.read(lambda connection: list_newest(connection, selected, cursor, limit))
 
-    async def scheduled(
-        self, channel: Channel | None, cursor: ScheduledCursor | None, limit: int
-    ) -> Sequence[Row[Any]]:
+    async def scheduled(self, selected: MessageFilter, cursor: ScheduledCursor | None, limit: int) -> Rows:
         """Return scheduled messages that have not expired, soonest first."""
         since = datetime.now(UTC) - self._validity
-        statement = scheduled_messages(channel, since, cursor, limit)
-
-        async def query(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            return (await connection.execute(statement)).all()
-
-        return await self._reader.read(query)
+        return await self._reader.read(
+            lambda connection: list_scheduled(connection, selected, since, cursor, limit)
+        )
 
 
 async def history(connection: AsyncConnection, id_: UUID) -> list[HistoryEntry]:
@@ -93,21 +81,3 @@ def messages_of(conversation_id: int, cursor: MessageCursor | None, limit: int) 
             tuple_(*place) > tuple_(literal(cursor.placed_at), literal(cursor.created_at), literal(cursor.id))
         )
     return statement.add_columns(placed_at.label("placed_at")).order_by(*place).limit(limit)
-
-
-def scheduled_messages(
-    channel: Channel | None, since: datetime, cursor: ScheduledCursor | None, limit: int
-) -> Statement:
-    """Select messages that are due after `since`, soonest first."""
-    waiting = select(_state.c.message_id, _state.c.next_attempt_at.label("due")).where(
-        _state.c.status == _SCHEDULED, _state.c.next_attempt_at > since
-    )
-    if channel is not None:
-        waiting = waiting.join(_message, _message.c.id == _state.c.message_id)
-        waiting = waiting.where(_message.c.channel == channel.value)
-    if cursor is not None:
-        place = tuple_(_state.c.next_attempt_at, _state.c.message_id)
-        waiting = waiting.where(place > tuple_(literal(cursor.due), literal(cursor.id)))
-    page = waiting.order_by(_state.c.next_attempt_at, _state.c.message_id).limit(limit).subquery("waiting")
-    source = MESSAGE_WITH_CONVERSATION.join(page, page.c.message_id == _message.c.id)
-    return select_messages(source=source).add_columns(page.c.due).order_by(page.c.due, page.c.message_id)

@@ -2,6 +2,7 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import TypeAdapter, ValidationError
 
 from services.gateway.dependencies import (
     BatchServiceDep,
@@ -42,7 +43,7 @@ from services.gateway.messages.schemas import (
 from shared.events import accepted_status
 from shared.resources.messages import MessageResponse, show_message
 from shared.status import Status
-from shared.validation import Fault
+from shared.validation import Fault, Metadata
 
 router = APIRouter(prefix="/api/messages", tags=["messages"])
 sending_router = APIRouter(
@@ -55,6 +56,7 @@ sending_router = APIRouter(
 BODY_RULES = {"/api/messages/batch": BodyRule(max_size=MAX_BATCH_BODY)}
 """The rules for bodies that differ from the default, by path."""
 
+_METADATA_TYPE = TypeAdapter(Metadata)
 _METADATA = re.compile(r"metadata\[(.+)\]")
 _METADATA_PARAMETER = {
     "name": "metadata",
@@ -145,9 +147,19 @@ def _batch_item(result: Result) -> BatchItem:
 
 
 async def _metadata(request: Request) -> tuple[tuple[str, str], ...]:
-    """Return the keys and the values of parameters such as `metadata[order]=17`."""
-    names = ((name, _METADATA.fullmatch(name)) for name in request.query_params)
-    return tuple(sorted((match[1], request.query_params[name]) for name, match in names if match))
+    """Return the keys and the values of parameters such as `metadata[order]=17`.
+
+    Raises:
+        InvalidRequestError: no metadata can contain them.
+    """
+    names = {name: match[1] for name in request.query_params if (match := _METADATA.fullmatch(name))}
+    try:
+        pairs = _METADATA_TYPE.validate_python(
+            {key: request.query_params[name] for name, key in names.items()}
+        )
+    except ValidationError as exc:
+        raise InvalidRequestError(Fault("metadata", "is not metadata that a message may have")) from exc
+    return tuple(sorted(pairs.items()))
 
 
 @router.get(
@@ -165,8 +177,8 @@ async def list_messages(
     """List the messages that meet all conditions.
 
     With several conditions, a page may have fewer items than `limit`, or none, although there are more:
-    continue until `next_cursor` is null. With `status=scheduled`, the soonest message comes first, an overdue
-    one is listed until it expires, and the only other filter is `channel`.
+    continue until `next_cursor` is null. With `status=scheduled`, the soonest message comes first, and an
+    overdue one is listed until it expires.
     """
     selected = _selected(parameters, metadata, default_region)
     if selected.status is Status.SCHEDULED:
@@ -180,12 +192,10 @@ async def list_messages(
 async def _list_scheduled(
     parameters: MessageQuery, selected: MessageFilter, messages: Messages
 ) -> Page[MessageResponse]:
-    if selected != MessageFilter(status=selected.status, channel=selected.channel):
-        raise InvalidRequestError(Fault("status", "scheduled can only be combined with channel"))
-    listing = ("messages", parameters.status, parameters.channel)
+    listing = ("scheduled", selected)
     cursor = decode_cursor(parameters.cursor, ScheduledCursor, *listing)
-    rows = await messages.scheduled(parameters.channel, cursor, parameters.limit + 1)
-    return page_of(rows, parameters, show_message, ScheduledCursor.of, *listing)
+    page = await messages.scheduled(selected, cursor, parameters.limit + 1)
+    return page_of(page.rows, parameters, show_message, ScheduledCursor.of, *listing, end=page.end)
 
 
 def _selected(

@@ -151,7 +151,7 @@ class MessageService:
             Outgoing(_subject_of(message), event.id, event.encode(), trace)
             for event, message in zip(events, messages, strict=True)
         ]
-        await self.publisher.publish_all(Stream.OUTBOUND, outgoing)
+        await self.publisher.publish_atomically(Stream.OUTBOUND, outgoing)
         for message in messages:
             ACCEPTED.labels(message.channel, "send").inc()
         _log.info("messages_accepted", message_ids=[str(message.id) for message in messages])

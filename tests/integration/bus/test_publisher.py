@@ -57,10 +57,10 @@ async def test_messages_are_published_together_or_not_at_all(
     await jetstream.update_stream(config.evolve(max_msgs=500))
     batch = [outgoing() for _ in range(500)]
 
-    await publisher.publish_all(Stream.OUTBOUND, batch)
-    await publisher.publish_all(Stream.OUTBOUND, batch)
+    await publisher.publish_atomically(Stream.OUTBOUND, batch)
+    await publisher.publish_atomically(Stream.OUTBOUND, batch)
     with pytest.raises(PublishRejectedError):
-        await publisher.publish_all(Stream.OUTBOUND, [outgoing(), outgoing()])
+        await publisher.publish_atomically(Stream.OUTBOUND, [outgoing(), outgoing()])
 
     assert await stored(jetstream, Stream.OUTBOUND) == 500
     raw = await jetstream.get_msg(Stream.OUTBOUND, 500)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_it_covers_all_tables() -> None:
-    models = (*module._MODELS, *module._DERIVED, OutboxNotification)  # noqa: SLF001
+    models: list[type[Base]] = [*module._MODELS, *module._DERIVED, OutboxNotification]  # noqa: SLF001
     assert {model.__tablename__ for model in models} == Base.metadata.tables.keys()
 
 

@@ -140,7 +140,10 @@ async def test_a_filter_is_applied_to_a_bounded_number_of_messages_for_each_page
         ("created_since=yesterday", "created_since"),
         ("created_before=2024-11-01T14:00:00", "created_before"),
         ("cursor=AAAA", "cursor"),
-        ("status=scheduled&reference=a", "status"),
+        ("reference=%00", "reference"),
+        ("error_code=%00", "error_code"),
+        ("metadata[order]=%00", "metadata"),
+        (f"metadata[{'k' * 65}]=17", "metadata"),
     ],
 )
 async def test_an_invalid_filter_is_named(gateway: httpx.AsyncClient, query: str, field: str) -> None:

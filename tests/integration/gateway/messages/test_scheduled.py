@@ -102,3 +102,5 @@ async def test_scheduled_messages_are_listed_soonest_first(gateway: httpx.AsyncC
     assert await listed(gateway) == [overdue, *sorted(equals), last, replayed, email]
     assert await listed(gateway, "&channel=email") == [email]
     assert len(await listed(gateway, "&channel=sms")) == 6
+    assert await listed(gateway, "&address=ann%40example.com") == [email]
+    assert await listed(gateway, "&direction=inbound") == []

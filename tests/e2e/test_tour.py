@@ -67,7 +67,16 @@ async def test_the_tour_in_typescript(stack: Stack, tmp_path: Path) -> None:
     await run("npm", "run", "build", cwd=client)
     (client / "tour.ts").write_text(program("ts", stack))
     # The package may import itself by its name.
-    options = ("--module", "NodeNext", "--target", "ES2022", "--strict", "--skipLibCheck", "--lib", "ES2022,DOM")
+    options = (
+        "--module",
+        "NodeNext",
+        "--target",
+        "ES2022",
+        "--strict",
+        "--skipLibCheck",
+        "--lib",
+        "ES2022,DOM",
+    )
     await run("npx", "tsc", *options, "tour.ts", cwd=client)
     output = await run("node", "tour.js", cwd=client)
 

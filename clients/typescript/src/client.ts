@@ -178,6 +178,7 @@ export class Client {
         const headers = { ...this.#headers, accept: "text/event-stream" };
         const response = await this.#fetch(url, { headers, signal: silence.signal });
         if (!response.ok || !response.body) throw await ProblemError.of(response);
+        parser.lastId ??= response.headers.get("last-event-id") ?? undefined;
         for await (const line of linesOf(response.body)) {
           clearTimeout(timer);
           timer = setTimeout(abort, STREAM_TIMEOUT);

@@ -21,6 +21,12 @@ _MAX_DIGITS = 18
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page, or a stream if the request accepts `text/event-stream`",
+        "headers": {
+            "Last-Event-ID": {
+                "description": "Of a stream: the position that it begins after",
+                "schema": {"type": "string"},
+            }
+        },
         "content": {
             "text/event-stream": {
                 "schema": {

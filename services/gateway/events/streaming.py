@@ -70,8 +70,13 @@ class EventStream(StreamingResponse):
         *,
         heartbeat: float = _HEARTBEAT,
     ) -> None:
-        # Proxies must neither keep the response nor wait for more of it.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {
+            # With its position, a stream that is cut before its first event can be continued without a gap.
+            "Last-Event-ID": str(after),
+            # Proxies must neither keep the response nor wait for more of it.
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        }
         super().__init__(_stream(feed, after, selected, heartbeat), headers=headers)
         self._feed = feed
         self._opened = ExitStack()

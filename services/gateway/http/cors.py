@@ -14,7 +14,7 @@ _REQUEST_HEADERS = (
     "traceparent",
     HEADER,
 )
-_RESPONSE_HEADERS = ("Idempotency-Replayed", "Location", "Retry-After", HEADER)
+_RESPONSE_HEADERS = ("Idempotency-Replayed", "Last-Event-ID", "Location", "Retry-After", HEADER)
 
 
 def allow_origins(app: FastAPI, origins: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ class Service:
             raise answer
         return answer
 
-    def client(self, **arguments: Any) -> AsyncClient:  # noqa: ANN401 - any argument
+    def client(self, **arguments: Any) -> Any:  # noqa: ANN401 - answers need not be those of the service
         return AsyncClient(http=httpx.AsyncClient(transport=httpx.MockTransport(self)), **arguments)
 
 
@@ -135,7 +135,7 @@ async def test_the_items_of_all_pages_are_yielded() -> None:
 def test_the_synchronous_client_does_the_same() -> None:
     service = Service(problem(503, "overloaded", **BUSY), httpx.Response(202, json=MESSAGE))
     with Client(http=httpx.Client(transport=httpx.MockTransport(service))) as client:
-        assert client.send_sms(**SMS) == MESSAGE
+        assert dict(client.send_sms(**SMS)) == MESSAGE
 
     assert len({request.headers["idempotency-key"] for request in service.requests}) == 1
 
@@ -147,7 +147,7 @@ def test_the_synchronous_client_is_up_to_date() -> None:
     assert "".join(written.split()) == "".join(generated.split()), "run clients/python/unasync.py"
 
 
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"id": f"event-{number}", "sequence": number, "data": {"body": "a\u2028b\x85c é\\n"}}
     for number in range(1, 9)
 ]
@@ -179,13 +179,13 @@ async def test_a_stream_that_is_cut_anywhere_is_complete(cuts: list[int], size: 
     def answers() -> Iterator[httpx.Response]:
         for cut in [*cuts, 10_000]:
             after = int(service.requests[-1].url.params.get("after", 0))
-            content = encoded([event for event in EVENTS if event["sequence"] > after])[:cut]
+            content = encoded(EVENTS[after:])[:cut]
             yield httpx.Response(200, stream=Stream(content, size))
 
     service = Service()
     service._answers = answers()  # noqa: SLF001 - they depend on the requests
     async with service.client() as client:
-        client._pause = no_pause  # type: ignore[method-assign]  # noqa: SLF001 - no test sleeps
+        client._pause = no_pause  # noqa: SLF001 - no test sleeps
         found: list[Any] = []
         async for event in client.events():
             found.append(event)
@@ -197,6 +197,18 @@ async def test_a_stream_that_is_cut_anywhere_is_complete(cuts: list[int], size: 
 
 async def no_pause(*_: object) -> None:
     pass
+
+
+async def test_a_stream_that_is_cut_before_its_first_event_continues_where_it_began() -> None:
+    start = {"last-event-id": "41"}
+    cut = httpx.Response(200, headers=start, stream=Stream(b": no events\n", 64))
+    service = Service(cut, problem(503, "overloaded", **BUSY), problem(410, "events_expired"))
+    async with service.client() as client:
+        client._pause = no_pause  # noqa: SLF001 - the same
+        with pytest.raises(ProblemError):
+            await anext(client.events())
+
+    assert [request.url.query for request in service.requests] == [b"", b"after=41", b"after=41"]
 
 
 async def test_a_position_that_is_too_old_is_not_asked_for_again() -> None:

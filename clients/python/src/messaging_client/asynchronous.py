@@ -206,6 +206,7 @@ class AsyncClient:
                     if not response.is_success:
                         await response.aread()
                         raise ProblemError.of(response)
+                    parser.last_id = parser.last_id or response.headers.get("last-event-id")
                     async for chunk in response.aiter_bytes():
                         failures = 0
                         for event in parser.feed(chunk):

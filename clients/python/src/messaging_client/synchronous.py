@@ -204,6 +204,7 @@ class Client:
                     if not response.is_success:
                         response.read()
                         raise ProblemError.of(response)
+                    parser.last_id = parser.last_id or response.headers.get("last-event-id")
                     for chunk in response.iter_bytes():
                         failures = 0
                         for event in parser.feed(chunk):

@@ -86,6 +86,7 @@ def providers() -> dict[str, str | int]:
         "GATEWAY_HEALTH_PORT": free_port(),
         "INGEST_HEALTH_PORT": free_port(),
         "SENDER_HEALTH_PORT": free_port(),
+        "NOTIFIER_HEALTH_PORT": free_port(),
     }
 
 

@@ -38,6 +38,7 @@ from services.gateway.messages.idempotency import IdempotencyStore, StoredReques
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.operations import routes as operations
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.page.routes import mount_page
 from services.gateway.playground import routes as playground
@@ -216,6 +217,7 @@ def _create_services(
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
+        traffic=TrafficQueries(reader),
         webhook_endpoint_service=WebhookEndpointService(
             bus,
             publisher,

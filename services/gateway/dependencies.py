@@ -17,6 +17,7 @@ from services.gateway.messages.batch import BatchService
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
@@ -45,6 +46,7 @@ class Services:
     media: MediaQueries
     media_store: MediaStore | None
     operations: OperationsService
+    traffic: TrafficQueries
     webhook_endpoint_service: WebhookEndpointService
     webhook_attempts: AttemptQueries
     events: EventSource
@@ -85,6 +87,7 @@ MediaFiles = Annotated[MediaQueries, _service("media")]
 MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Operations = Annotated[OperationsService, _service("operations")]
+TrafficQueriesDep = Annotated[TrafficQueries, _service("traffic")]
 WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
 Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
 Events = Annotated[EventSource, _service("events")]

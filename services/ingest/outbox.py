@@ -17,6 +17,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.ingest.traffic import count_traffic
 from shared import supervision
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, notification_subject
@@ -92,6 +93,7 @@ class Outbox:
         async with self._engine.begin() as connection:
             rows = (await connection.execute(_TAKE, {"maximum": _BATCH})).all()
             if rows:
+                await count_traffic(connection, rows)
                 await self._publish(rows)
         return len(rows)
 

@@ -499,6 +499,23 @@ class OutboxNotification(Base):
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class Traffic(Base):
+    """The number of messages in a minute; the rows of the last day are kept.
+
+    Attributes:
+        provider: empty if no provider is known.
+        kind: `received`, or a status that messages have got.
+    """
+
+    __tablename__ = "traffic"
+
+    minute: Mapped[datetime] = mapped_column(primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
 class WebhookAttempt(Base):
     """An attempt to deliver an event to a webhook endpoint; see `shared.webhook_attempts.WebhookAttempt`."""
 

@@ -22,6 +22,7 @@ from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
@@ -107,6 +108,7 @@ def create_services(
         media=MediaQueries(reader),
         media_store=None,
         operations=OperationsService(bus),
+        traffic=TrafficQueries(reader),
         webhook_endpoint_service=WebhookEndpointService(
             bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
         ),

@@ -1,13 +1,12 @@
 """Accepts batches of messages, with a result for each of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import orjson
-import structlog
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from services.gateway.http.deadline import deadline
@@ -21,8 +20,6 @@ from shared.events import Event, message_accepted
 from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, Priority
 from shared.validation import MAX_BODY, context_of, faults_of
-
-_log = structlog.get_logger()
 
 MAX_BATCH_BODY = 4 * 1024 * 1024
 """Bytes."""
@@ -163,7 +160,7 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
         return InvalidRequestError(*faults_of([{"type": "model_type", "loc": (), "msg": ""}])).document
     if fault := fault_of_parts(item):
         return InvalidRequestError(fault).document
-    if len(orjson.dumps(item, option=orjson.OPT_NON_STR_KEYS)) > MAX_BODY:
+    if len(_encode(item)) > MAX_BODY:
         return ProblemError(413, "body_too_large", f"The message is larger than {MAX_BODY} bytes").document
     model = SmsRequest if item.get("type") in _SMS_TYPES else EmailRequest
     try:
@@ -175,4 +172,9 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
 
 
 def _fingerprint(items: Sequence[object]) -> str:
-    return blake2b(orjson.dumps(items, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    return blake2b(_encode(items), digest_size=16).hexdigest()
+
+
+def _encode(value: object) -> bytes:
+    """Return JSON, which may have lone surrogates and integers of any size before it is validated."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass")

@@ -11,6 +11,7 @@ from shared.bus.topology import Stream
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW, calling, create_gateway, events
 from tests.unit.gateway.requests import EMAIL, SMS, faults_of, problem_of
+from tests.webhooks import JSON
 
 PATH = "/api/messages/batch"
 KEY = {"Idempotency-Key": "a-key"}
@@ -77,6 +78,17 @@ async def test_each_message_is_accepted_or_refused_by_itself(
     assert all(item["message"] is None for item in items if item["problem"])
     published = events(server, Stream.OUTBOUND)
     assert [str(event.data.message.id) for event in published] == [message["id"] for message in accepted]
+
+
+async def test_what_cannot_be_a_message_is_refused_by_itself(client: httpx.AsyncClient) -> None:
+    body = b'{"messages": [{"from": "\\ud800"}, {"body": 1' + b"0" * 99 + b"}, null, {}]}"
+
+    response = await client.post(PATH, content=body, headers=JSON)
+
+    assert response.status_code == 202, response.text
+    problems = [item["problem"] for item in response.json()["items"]]
+    assert [problem["code"] for problem in problems] == ["invalid_request"] * 4
+    assert {error["field"] for error in problems[0]["errors"]} == {"from", "to"}
 
 
 async def test_the_messages_of_a_batch_are_bulk_by_default(

@@ -18,6 +18,10 @@ down_revision: str | None = "0006"
 branch_labels: str | None = None
 depends_on: str | None = None
 
+# Each connection keeps the plans of a function. Those made while the tables were empty would otherwise
+# read whole tables until PostgreSQL analyses them.
+_BY_INDEX = "SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"
+
 _COLUMNS = """
     message_id, event_id, source, status, generation, precedence, attempt, provider, provider_message_id,
     error, next_attempt_at, occurred_at
@@ -26,14 +30,104 @@ _COLUMNS = """
 _DECIDING_FIRST = "message_id, generation DESC, precedence DESC, attempt DESC, occurred_at DESC, event_id"
 
 
+# The view of migration 0005, in which each way to find the message of a receipt has a branch of its own: the
+# planner may otherwise read all receipts of a provider.
+_RECEIPT_OF_SENT = """
+    SELECT
+        sent.message_id,
+        receipt.id,
+        'receipt',
+        receipt.status,
+        sent.generation,
+        receipt.precedence,
+        sent.attempt,
+        receipt.provider,
+        receipt.provider_message_id,
+        CASE WHEN receipt.error_code IS NOT NULL THEN jsonb_strip_nulls(
+            jsonb_build_object('code', receipt.error_code, 'detail', receipt.error_detail)
+        ) END,
+        NULL,
+        receipt.occurred_at
+    FROM message_events AS sent
+    JOIN delivery_receipts AS receipt ON receipt.provider = sent.provider
+"""
+
+_SAME_ID = """(
+    receipt.provider_message_id = sent.provider_message_id
+    AND receipt.occurred_at > sent.occurred_at - interval '1 day'
+)"""
+
+_VIEW = """
+    CREATE OR REPLACE VIEW message_history AS
+    SELECT
+        message_id,
+        id AS event_id,
+        'event' AS source,
+        status,
+        generation,
+        precedence,
+        attempt,
+        provider,
+        provider_message_id,
+        error,
+        next_attempt_at,
+        occurred_at
+    FROM message_events
+    UNION ALL
+    {receipts}
+    UNION ALL
+    SELECT
+        receipt.message_id,
+        receipt.id,
+        'receipt',
+        receipt.status,
+        doubtful.generation,
+        receipt.precedence,
+        doubtful.attempt,
+        receipt.provider,
+        receipt.provider_message_id,
+        CASE WHEN receipt.error_code IS NOT NULL THEN jsonb_strip_nulls(
+            jsonb_build_object('code', receipt.error_code, 'detail', receipt.error_detail)
+        ) END,
+        NULL,
+        receipt.occurred_at
+    FROM delivery_receipts AS receipt
+    CROSS JOIN LATERAL (
+        SELECT generation, attempt FROM message_events
+        WHERE message_id = receipt.message_id AND status IN ('failed', 'expired') AND precedence = 2
+        ORDER BY generation DESC, attempt DESC
+        LIMIT 1
+    ) AS doubtful
+    WHERE receipt.message_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM message_events AS sent
+        WHERE sent.message_id = receipt.message_id AND sent.status = 'sent'
+            AND sent.provider = receipt.provider
+    )
+"""
+
+
+_SPLIT = f"""
+    {_RECEIPT_OF_SENT} WHERE sent.status = 'sent' AND {_SAME_ID}
+    UNION ALL
+    {_RECEIPT_OF_SENT} WHERE sent.status = 'sent' AND receipt.message_id = sent.message_id
+        AND {_SAME_ID} IS NOT TRUE
+"""
+
+_JOINT = f"""
+    {_RECEIPT_OF_SENT} WHERE sent.status = 'sent' AND ({_SAME_ID} OR receipt.message_id = sent.message_id)
+"""
+
+
 def upgrade() -> None:
+    op.execute(_VIEW.format(receipts=_SPLIT))
     _create_tables()
     op.execute(_FORMER_IDS)
     op.execute(_UPDATE_MESSAGE_STATES)
     op.execute(_TAKE_NOTIFICATIONS)
     for table, function in _ON_INSERT.items():
         op.execute(f"""
-            CREATE FUNCTION notify_of_{table}() RETURNS trigger LANGUAGE plpgsql AS $$
+            CREATE FUNCTION notify_of_{table}() RETURNS trigger LANGUAGE plpgsql
+            {_BY_INDEX} AS $$
             DECLARE
                 known uuid[] = '{{}}';
             BEGIN
@@ -78,6 +172,7 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION former_ids")
     op.drop_table("notification_outbox")
     op.drop_table("message_states")
+    op.execute(_VIEW.format(receipts=_JOINT))
 
 
 def _create_tables() -> None:
@@ -102,7 +197,7 @@ def _create_tables() -> None:
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("cause", sa.Text(), nullable=False),
-        sa.Column("content", postgresql.JSONB(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notification_outbox")),
     )
     # Its rows are deleted within milliseconds; the space has to be used again.
@@ -150,7 +245,7 @@ _LOCK_PROVIDER_IDS = """
 """
 
 _UPDATE_MESSAGE_STATES = f"""
-    CREATE FUNCTION update_message_states(changed uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+    CREATE FUNCTION update_message_states(changed uuid[]) RETURNS void LANGUAGE plpgsql {_BY_INDEX} AS $$
     DECLARE
         known uuid[] = '{{}}';
     BEGIN
@@ -167,13 +262,36 @@ _UPDATE_MESSAGE_STATES = f"""
         END IF;
 
         WITH history AS MATERIALIZED (
-            SELECT * FROM message_history
-            WHERE message_id = ANY (changed) AND message_id IN (
-                SELECT id FROM messages WHERE id = ANY (changed)
+            SELECT
+                entry.*,
+                message.channel,
+                message.from_address,
+                conversation.key AS conversation_key,
+                former.event_id AS former_event_id,
+                former.status AS former_status,
+                former.generation AS former_generation,
+                former.attempt AS former_attempt,
+                former.message_id IS NULL
+                    OR (entry.generation, entry.precedence, entry.attempt, entry.occurred_at)
+                    > (former.generation, former.precedence, former.attempt, former.occurred_at) AS is_later,
+                row_number() OVER ranks AS rank,
+                lead(entry.status) OVER ranks AS previous_status,
+                lead(entry.generation) OVER ranks AS previous_generation
+            FROM message_history AS entry
+            JOIN messages AS message ON message.id = entry.message_id
+            JOIN conversations AS conversation ON conversation.id = message.conversation_id
+            LEFT JOIN message_states AS former ON former.message_id = entry.message_id
+            WHERE entry.message_id = ANY (changed)
+            WINDOW ranks AS (
+                PARTITION BY entry.message_id
+                ORDER BY entry.generation DESC, entry.precedence DESC, entry.attempt DESC,
+                    entry.occurred_at DESC, entry.event_id
             )
         ), stored AS (
-            INSERT INTO message_states AS state ({_COLUMNS})
-            SELECT DISTINCT ON (message_id) {_COLUMNS} FROM history ORDER BY {_DECIDING_FIRST}
+            INSERT INTO message_states ({_COLUMNS})
+            SELECT {_COLUMNS} FROM history
+            WHERE rank = 1 AND (event_id, generation, attempt)
+                IS DISTINCT FROM (former_event_id, former_generation, former_attempt)
             ON CONFLICT (message_id) DO UPDATE SET (
                 event_id, source, status, generation, precedence, attempt, provider, provider_message_id,
                 error, next_attempt_at, occurred_at
@@ -182,59 +300,37 @@ _UPDATE_MESSAGE_STATES = f"""
                 excluded.attempt, excluded.provider, excluded.provider_message_id, excluded.error,
                 excluded.next_attempt_at, excluded.occurred_at
             )
-            WHERE (state.event_id, state.generation, state.attempt)
-                IS DISTINCT FROM (excluded.event_id, excluded.generation, excluded.attempt)
-            RETURNING message_id, event_id
-        ), later AS (
-            SELECT
-                history.*,
-                lag(history.status, 1, former.status) OVER steps AS previous_status,
-                lag(history.generation, 1, former.generation) OVER steps AS previous_generation
-            FROM stored
-            JOIN history USING (message_id)
-            -- This is the state before the statement.
-            LEFT JOIN message_states AS former USING (message_id)
-            WHERE former.message_id IS NULL
-                OR history.event_id = stored.event_id
-                OR (history.generation, history.precedence, history.attempt, history.occurred_at)
-                    > (former.generation, former.precedence, former.attempt, former.occurred_at)
-            WINDOW steps AS (
-                PARTITION BY message_id
-                ORDER BY history.generation, history.precedence, history.attempt, history.occurred_at,
-                    history.event_id DESC
-            )
         )
         INSERT INTO notification_outbox (type, cause, content)
         SELECT
-            'message.' || later.status,
-            message.id || ' ' || later.event_id,
-            jsonb_strip_nulls(jsonb_build_object(
-                'occurred_at', later.occurred_at,
-                'channel', message.channel,
-                'our_spelling', message.from_address,
-                'message_id', message.id,
-                'conversation_key', conversation.key,
-                'report', jsonb_build_object(
-                    'status', later.status,
-                    'source', later.source,
-                    'generation', later.generation,
-                    'attempt', later.attempt,
-                    'provider', CASE WHEN later.status = 'sent' OR later.source = 'receipt'
-                        THEN later.provider END,
-                    'provider_message_id', CASE WHEN later.status = 'sent' OR later.source = 'receipt'
-                        THEN later.provider_message_id END,
-                    'error', later.error
+            'message.' || status,
+            message_id || ' ' || event_id,
+            json_build_object(
+                'occurred_at', occurred_at,
+                'channel', channel,
+                'our_spelling', from_address,
+                'message_id', message_id,
+                'conversation_key', conversation_key,
+                'report', json_build_object(
+                    'status', status,
+                    'source', source,
+                    'generation', generation,
+                    'attempt', attempt,
+                    'provider', CASE WHEN status = 'sent' OR source = 'receipt' THEN provider END,
+                    'provider_message_id', CASE WHEN status = 'sent' OR source = 'receipt'
+                        THEN provider_message_id END,
+                    'error', error
                 )
-            ))
-        FROM later
-        JOIN messages AS message ON message.id = later.message_id
-        JOIN conversations AS conversation ON conversation.id = message.conversation_id
-        WHERE later.status NOT IN ('retrying', 'unknown')
-            AND (later.status, later.generation)
-                IS DISTINCT FROM (later.previous_status, later.previous_generation)
-            AND NOT later.event_id = ANY (known)
-        ORDER BY message.id, later.generation, later.precedence, later.attempt, later.occurred_at,
-            later.event_id DESC;
+            )
+        FROM history
+        WHERE status NOT IN ('retrying', 'unknown')
+            AND NOT event_id = ANY (known)
+            AND CASE
+                WHEN is_later THEN (status, generation)
+                    IS DISTINCT FROM (previous_status, previous_generation)
+                ELSE rank = 1 AND status <> former_status
+            END
+        ORDER BY message_id, rank DESC;
     END
     $$
 """
@@ -250,8 +346,12 @@ _ON_INSERT = {
             SELECT message_id FROM inserted WHERE message_id IS NOT NULL
             UNION ALL
             SELECT sent.message_id
-            FROM inserted JOIN message_events AS sent USING (provider, provider_message_id)
-            WHERE sent.status = 'sent'
+            FROM inserted CROSS JOIN LATERAL (
+                SELECT message_id FROM message_events
+                WHERE provider = inserted.provider AND provider_message_id = inserted.provider_message_id
+                    AND status = 'sent'
+                OFFSET 0 -- so that an index is used for each of the few rows
+            ) AS sent
         ) AS reported
         HAVING count(*) > 0;
     """,
@@ -268,7 +368,7 @@ _ON_INSERT = {
         SELECT
             notification,
             cause,
-            jsonb_build_object(
+            json_build_object(
                 'occurred_at', created_at,
                 'channel', channel,
                 'our_spelling', CASE direction WHEN 'inbound' THEN to_address ELSE from_address END,
@@ -308,7 +408,7 @@ _ON_INSERT = {
         SELECT
             'dead_letter.created',
             id,
-            jsonb_strip_nulls(jsonb_build_object(
+            json_strip_nulls(json_build_object(
                 'occurred_at', created_at,
                 'channel', channel,
                 'our_address', content #> '{request,message,from_key}',
@@ -331,7 +431,7 @@ _ON_INSERT = {
         SELECT
             'dead_letter.resolved',
             resolved.dead_letter_id || ' ' || resolved.resolution,
-            jsonb_strip_nulls(jsonb_build_object(
+            json_strip_nulls(json_build_object(
                 'occurred_at', resolved.resolved_at,
                 'channel', dead_letter.channel,
                 'our_address', dead_letter.content #> '{request,message,from_key}',
@@ -366,11 +466,11 @@ _ON_INSERT = {
         SELECT
             'recipient.' || change.state,
             change.id,
-            jsonb_strip_nulls(jsonb_build_object(
+            json_strip_nulls(json_build_object(
                 'occurred_at', change.occurred_at,
                 'channel', change.channel,
                 'our_address', change.ours,
-                'suppression', jsonb_build_object(
+                'suppression', json_build_object(
                     'channel', change.channel,
                     'ours', change.ours,
                     'theirs', change.theirs,

@@ -5,6 +5,7 @@ commits once NATS has stored the notifications, so that those of a process that 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -95,15 +96,9 @@ class Outbox:
         return len(rows)
 
     async def _publish(self, rows: Sequence[Row[Any]]) -> None:
-        results = await asyncio.gather(
-            *(self._publisher.publish(Stream.NOTIFICATIONS, outgoing(row)) for row in rows),
-            return_exceptions=True,
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        for row in rows:
-            NOTIFICATIONS.labels(row.type).inc()
+        await self._publisher.publish_batch(Stream.NOTIFICATIONS, [*map(outgoing, rows)])
+        for type_, count in Counter(row.type for row in rows).items():
+            NOTIFICATIONS.labels(type_).inc(count)
 
 
 def outgoing(row: Row[Any]) -> Outgoing:

@@ -113,14 +113,29 @@ class Publisher:
             BusUnavailableError: the server did not respond within 4 seconds, or there is no connection. It
                 may still have stored the message; publishing an event again does no harm.
         """
-        queue = self._queues.get(stream)
-        if queue is None:
-            queue = self._queues[stream] = _BatchQueue(self._bus, stream)
+        queue = self._queue(stream)
         if not (isinstance(stream, Stream) and tracing.is_on()):
             return await queue.publish(outgoing)
         with tracing.publishing(stream, outgoing.id):
             traced = replace(outgoing, headers={**outgoing.headers, **tracing.headers()})
             return await queue.publish(traced)
+
+    async def publish_batch(self, stream: str, batch: Sequence[Outgoing]) -> None:
+        """Publish up to 200 messages to `stream` in this order.
+
+        Raises:
+            PublishRejectedError: the server rejected a message. Others may have been stored.
+            BusUnavailableError: as for `publish`.
+        """
+        for result in await self._queue(stream).store(batch):
+            if isinstance(result, BaseException):
+                raise result
+
+    def _queue(self, stream: str) -> "_BatchQueue":
+        queue = self._queues.get(stream)
+        if queue is None:
+            queue = self._queues[stream] = _BatchQueue(self._bus, stream)
+        return queue
 
     @property
     def outage(self) -> str | None:
@@ -215,7 +230,7 @@ class _BatchQueue:
     async def _send(self, batch: Sequence[tuple[Outgoing, asyncio.Future[int]]]) -> None:
         if not batch:
             return
-        results = await self._store([outgoing for outgoing, _ in batch])
+        results = await self.store([outgoing for outgoing, _ in batch])
         self._note_outage(results)
         for (_, stored), result in zip(batch, results, strict=True):
             if stored.done():
@@ -232,7 +247,8 @@ class _BatchQueue:
         self._outage = str(outages[0]) if len(outages) == len(results) else ""
         self._outage_at = asyncio.get_running_loop().time()
 
-    async def _store(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def store(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
+        """Store messages immediately, and return the sequence or the error of each."""
         if self._joins_lines:
             return await self._store_as_lines(batch)
         if len(batch) >= _SMALLEST_BATCH:
@@ -246,7 +262,7 @@ class _BatchQueue:
                 return [last - len(batch) + number for number in range(1, len(batch) + 1)]
         return await self._store_each(batch)
 
-    async def _store_as_lines(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def _store_as_lines(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
         groups = _groups(batch)
         results = await self._store_each([_as_one(group) for group in groups])
         result_of = {
@@ -254,7 +270,7 @@ class _BatchQueue:
         }
         return [result_of[outgoing] for outgoing in batch]
 
-    async def _store_each(self, batch: list[Outgoing]) -> list[int | BaseException]:
+    async def _store_each(self, batch: Sequence[Outgoing]) -> list[int | BaseException]:
         return await asyncio.gather(*map(self._store_one, batch), return_exceptions=True)
 
     async def _store_one(self, outgoing: Outgoing) -> int:
@@ -263,7 +279,7 @@ class _BatchQueue:
     def _headers_of(self, outgoing: Outgoing) -> dict[str, str]:
         return {**self._headers, **outgoing.all_headers()}
 
-    async def _store_batch(self, batch: list[Outgoing]) -> int:
+    async def _store_batch(self, batch: Sequence[Outgoing]) -> int:
         """Store all messages or none; return the sequence of the last one."""
         batch_id = uuid4().hex
         last = len(batch)

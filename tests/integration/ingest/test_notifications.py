@@ -147,13 +147,11 @@ class Interrupted(Publisher):
 
     def __init__(self, publisher: Publisher, stored: int) -> None:
         self._publisher = publisher
-        self._left = stored
+        self._stored = stored
 
-    async def publish(self, stream: str, outgoing: Outgoing) -> int:
-        if not self._left:
-            raise BusUnavailableError("no answer")
-        self._left -= 1
-        return await self._publisher.publish(stream, outgoing)
+    async def publish_batch(self, stream: str, batch: Sequence[Outgoing]) -> None:
+        await self._publisher.publish_batch(stream, batch[: self._stored])
+        raise BusUnavailableError("no answer")
 
 
 async def test_another_process_publishes_what_was_left(

@@ -78,7 +78,7 @@ async def test_every_operation_of_clients_needs_a_key(headers: dict[str, str]) -
             assert (response.status_code, problem_of(response)) == (401, "unauthorized"), (method, path)
             assert response.headers["www-authenticate"] == "Bearer"
             refused += 1
-    assert refused == 19
+    assert refused == 20
 
 
 async def test_without_a_key_a_message_is_not_even_parsed() -> None:

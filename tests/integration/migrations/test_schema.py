@@ -305,7 +305,7 @@ async def test_the_history_of_a_message_is_found_with_indexes(
 
     assert "Seq Scan on message_events" not in plan, plan
     assert "Seq Scan on delivery_receipts" not in plan, plan
-    assert plan.count("ix_message_events_message_id") == 4, plan
+    assert plan.count("ix_message_events_message_id") == 5, plan
     assert plan.count("ix_delivery_receipts_provider_message") == 1, plan
 
 

@@ -94,8 +94,8 @@ _RECOUNT_DELETED = """
 # processes that do not see each other's rows. Whoever stores one of them takes this lock, so that the last
 # one sees them all. Dead letters and resolutions take it before they are inserted: a process that waits for
 # the lock must not have rows that the one with the lock waits for. Events take it after the locks of their
-# messages, since triggers are executed in the order of their names. Dead letters are in a stream of their own;
-# a transaction that also stores receipts may end in a deadlock, and ingest stores the batch again.
+# messages, since triggers are executed in the order of their names. Dead letters have their own stream;
+# a transaction that also stores receipts may end in a deadlock, after which ingest stores the batch again.
 _LOCK_DEAD_LETTERS = """
     CREATE OR REPLACE FUNCTION lock_dead_letters() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

@@ -95,7 +95,7 @@ async def store(engine: AsyncEngine, events: Sequence[Event[Any]]) -> None:
 
 
 async def store_with_two_workers(engine: AsyncEngine, batches: Sequence[Batch]) -> None:
-    # A batch of ingest is of one stream. Those with events of several may end in a deadlock, and are repeated.
+    # A batch of ingest is of one stream. One with events of several may end in a deadlock, and is repeated.
     @retry(retry=retry_if_exception_message(match="deadlock detected"))
     async def store_again(events: Sequence[Event[Any]]) -> None:
         await store(engine, events)

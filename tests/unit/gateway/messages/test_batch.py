@@ -11,7 +11,7 @@ from shared.bus.topology import Stream
 from tests.jetstream import JetStream
 from tests.unit.gateway.in_memory import NOW, calling, create_gateway, events
 from tests.unit.gateway.requests import EMAIL, SMS, faults_of, problem_of
-from tests.webhooks import JSON
+from tests.webhooks import GENERIC_EMAIL, JSON
 
 PATH = "/api/messages/batch"
 KEY = {"Idempotency-Key": "a-key"}
@@ -120,6 +120,19 @@ async def test_a_batch_with_the_same_key_gets_the_same_response(
     other = await client.post(PATH, json={"messages": [SMS]}, headers=KEY)
     assert problem_of(other) == "invalid_request"
     assert faults_of(other) == {"Idempotency-Key"}
+
+
+async def test_an_email_of_a_batch_answers_the_newest_one_that_was_known_when_it_was_accepted(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    inbound = {**EMAIL, "from": "contact@gmail.com", "to": "user@usehatchapp.com"}
+    for number, subject in enumerate(("Offer", "Another offer")):
+        webhook = {**inbound, "subject": subject, "xillio_id": f"message-{number}"}
+        assert (await client.post(GENERIC_EMAIL, json=webhook)).is_success
+        [item] = await send(client, EMAIL, **KEY)
+
+        assert item["message"]["subject"] == "Re: Offer"
+    assert {event.data.message.subject for event in events(server, Stream.OUTBOUND)} == {"Re: Offer"}
 
 
 async def test_a_single_message_may_have_the_key_of_a_batch(client: httpx.AsyncClient) -> None:

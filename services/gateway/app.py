@@ -33,6 +33,7 @@ from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
 from services.gateway.webhook_endpoints import routes as webhook_endpoints
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
@@ -151,6 +152,14 @@ def _create_services(
         publisher, suppression_list, queries, settings.default_region, settings.own_keywords
     )
     attempts = AttemptQueries(reader)
+    endpoints = WebhookEndpointService(
+        bus,
+        publisher,
+        settings.webhook_endpoint_key,
+        settings.default_region,
+        _now,
+        allow_private=settings.allow_private_webhooks,
+    )
     return Services(
         message_service=MessageService(
             publisher, IdempotencyStore(requests), suppression_list, received, validity, _now
@@ -163,15 +172,8 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
-        webhook_endpoint_service=WebhookEndpointService(
-            bus,
-            publisher,
-            attempts,
-            settings.webhook_endpoint_key,
-            settings.default_region,
-            _now,
-            allow_private=settings.allow_private_webhooks,
-        ),
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, attempts, _now),
         webhook_attempts=attempts,
         events=event_source,
         clock=_now,

@@ -17,6 +17,7 @@ from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
@@ -38,6 +39,7 @@ class Services:
     suppression_list: SuppressionList
     webhook_service: WebhookService
     webhook_endpoint_service: WebhookEndpointService
+    redelivery_service: RedeliveryService
     webhook_attempts: AttemptQueries
     events: EventSource
     clock: Callable[[], datetime]
@@ -74,6 +76,7 @@ Suppressions = Annotated[SuppressionQueries, _service("suppressions")]
 SuppressionListDep = Annotated[SuppressionList, _service("suppression_list")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
+RedeliveryServiceDep = Annotated[RedeliveryService, _service("redelivery_service")]
 Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
 Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]

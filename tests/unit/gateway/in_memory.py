@@ -23,6 +23,7 @@ from services.gateway.messages.service import MessageService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.key_value import KeyValueStore
@@ -81,6 +82,7 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
     idempotency = IdempotencyStore(requests)
     webhook_service = WebhookService(publisher, suppressions, MessageQueries(reader, _VALIDITY), "US")
     log = EventLog(bus, Renderer(reader))
+    endpoints = WebhookEndpointService(bus, publisher, _CIPHER, "US", clock, allow_private=False)
     return Services(
         message_service=MessageService(publisher, idempotency, suppressions, received, _VALIDITY, clock),
         cancellation_service=CancellationService(Ledger(bus, publisher), publisher, clock),
@@ -91,9 +93,8 @@ def create_services(server: JetStream, clock: Callable[[], datetime] = lambda: N
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
         webhook_service=webhook_service,
-        webhook_endpoint_service=WebhookEndpointService(
-            bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
-        ),
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, AttemptQueries(reader), clock),
         webhook_attempts=AttemptQueries(reader),
         events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,

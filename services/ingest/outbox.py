@@ -23,7 +23,6 @@ from shared.bus.topology import Stream, notification_subject
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
 from shared.ids import notification_id
-from shared.notifications import NotificationType
 from shared.observability.metrics import NOTIFICATIONS, OUTBOX_ROWS
 
 _log = structlog.get_logger()
@@ -103,12 +102,12 @@ class Outbox:
 
 def outgoing(row: Row[Any]) -> Outgoing:
     """Return the notification of a row as it is published."""
-    type_, id_ = NotificationType(row.type), notification_id(row.type, row.cause)
+    id_ = notification_id(row.type, row.cause)
     content: dict[str, Any] = orjson.loads(row.content)
     if spelling := content.pop("our_spelling", None):
         content["our_address"] = _key_of(content["channel"], spelling)
-    payload = orjson.dumps({"id": id_, "type": type_, **content})
-    return Outgoing(notification_subject(type_), id_, payload)
+    payload = orjson.dumps({"id": id_, "type": row.type, **content})
+    return Outgoing(notification_subject(row.type), id_, payload)
 
 
 @lru_cache(maxsize=16_384)

@@ -1,4 +1,4 @@
-"""Sends events to webhook endpoints on request: tests, retries, and the recovery of events that were missed."""
+"""Sends events to webhook endpoints on request: tests, retries, and events that were missed."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -49,6 +49,7 @@ from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
 from services.gateway.webhook_endpoints import routes as webhook_endpoints
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
@@ -203,6 +204,14 @@ def _create_services(
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     attempts = AttemptQueries(reader)
+    endpoints = WebhookEndpointService(
+        bus,
+        publisher,
+        settings.webhook_endpoint_key,
+        settings.default_region,
+        _now,
+        allow_private=settings.allow_private_webhooks,
+    )
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -214,6 +223,7 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
+<<<<<<< HEAD
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
@@ -227,6 +237,10 @@ def _create_services(
             _now,
             allow_private=settings.allow_private_webhooks,
         ),
+=======
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, attempts, _now),
+>>>>>>> w-notifier
         webhook_attempts=attempts,
         events=event_source,
         clock=_now,

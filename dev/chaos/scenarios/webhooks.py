@@ -126,6 +126,6 @@ SCENARIOS = (
             "ALLOW_PRIVATE_WEBHOOKS": "true",
             "WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", *["5"] * 50]),
         },
-        rate=6,
+        rate=4,
     ),
 )

@@ -27,6 +27,7 @@ from services.gateway.operations.service import OperationsService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.key_value import KeyValueStore
@@ -94,6 +95,7 @@ def create_services(
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     log = EventLog(bus, Renderer(reader))
+    endpoints = WebhookEndpointService(bus, publisher, _CIPHER, "US", clock, allow_private=False)
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -105,6 +107,7 @@ def create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
         webhook_service=webhook_service,
+<<<<<<< HEAD
         media=MediaQueries(reader),
         media_store=None,
         operations=OperationsService(bus),
@@ -112,6 +115,10 @@ def create_services(
         webhook_endpoint_service=WebhookEndpointService(
             bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
         ),
+=======
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, AttemptQueries(reader), clock),
+>>>>>>> w-notifier
         webhook_attempts=AttemptQueries(reader),
         events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,

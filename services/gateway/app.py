@@ -223,24 +223,12 @@ def _create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppression_list,
         webhook_service=webhook_service,
-<<<<<<< HEAD
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
         traffic=TrafficQueries(reader),
-        webhook_endpoint_service=WebhookEndpointService(
-            bus,
-            publisher,
-            attempts,
-            settings.webhook_endpoint_key,
-            settings.default_region,
-            _now,
-            allow_private=settings.allow_private_webhooks,
-        ),
-=======
         webhook_endpoint_service=endpoints,
         redelivery_service=RedeliveryService(bus, publisher, endpoints, attempts, _now),
->>>>>>> w-notifier
         webhook_attempts=attempts,
         events=event_source,
         clock=_now,

@@ -107,18 +107,12 @@ def create_services(
         suppressions=SuppressionQueries(reader),
         suppression_list=suppressions,
         webhook_service=webhook_service,
-<<<<<<< HEAD
         media=MediaQueries(reader),
         media_store=None,
         operations=OperationsService(bus),
         traffic=TrafficQueries(reader),
-        webhook_endpoint_service=WebhookEndpointService(
-            bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
-        ),
-=======
         webhook_endpoint_service=endpoints,
         redelivery_service=RedeliveryService(bus, publisher, endpoints, AttemptQueries(reader), clock),
->>>>>>> w-notifier
         webhook_attempts=AttemptQueries(reader),
         events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,

@@ -124,6 +124,7 @@ def upgrade() -> None:
     op.execute(_FORMER_IDS)
     op.execute(_UPDATE_MESSAGE_STATES)
     op.execute(_TAKE_NOTIFICATIONS)
+    op.execute("REVOKE EXECUTE ON FUNCTION take_notifications FROM PUBLIC")
     for table, function in _ON_INSERT.items():
         op.execute(f"""
             CREATE FUNCTION notify_of_{table}() RETURNS trigger LANGUAGE plpgsql

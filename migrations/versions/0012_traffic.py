@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("minute", "channel", "provider", "kind", name=op.f("pk_traffic")),
     )
     op.execute(_COUNT_TRAFFIC)
+    op.execute("REVOKE EXECUTE ON FUNCTION count_traffic FROM PUBLIC")
 
 
 def downgrade() -> None:

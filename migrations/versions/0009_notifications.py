@@ -146,12 +146,6 @@ def upgrade() -> None:
             AFTER INSERT ON {table} REFERENCING NEW TABLE AS inserted
             FOR EACH STATEMENT EXECUTE FUNCTION notify_of_{table}()
         """)
-    op.execute(_FORGET_DELETED_MESSAGES)
-    op.execute("""
-        CREATE TRIGGER messages_forgotten
-        AFTER DELETE ON messages REFERENCING OLD TABLE AS deleted
-        FOR EACH STATEMENT EXECUTE FUNCTION forget_deleted_messages()
-    """)
     # Since the triggers exist, no event can be stored in the meantime. Ingest waits, and the messages wait in
     # their streams.
     op.execute(f"""
@@ -163,8 +157,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER messages_forgotten ON messages")
-    op.execute("DROP FUNCTION forget_deleted_messages")
     for table in _ON_INSERT:
         op.execute(f"DROP TRIGGER {table}_notified ON {table}")
         op.execute(f"DROP FUNCTION notify_of_{table}")
@@ -502,16 +494,6 @@ _ON_INSERT = {
         ORDER BY change.occurred_at, change.id;
     """,
 }
-
-_FORGET_DELETED_MESSAGES = """
-    CREATE FUNCTION forget_deleted_messages() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public AS $$
-    BEGIN
-        DELETE FROM message_states WHERE message_id IN (SELECT id FROM deleted);
-        RETURN NULL;
-    END
-    $$
-"""
 
 # One process at a time publishes, so that notifications are published in the order of their ids. It commits
 # once they are stored in their stream. If it hangs, PostgreSQL ends the transaction, and another process

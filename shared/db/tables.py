@@ -437,7 +437,8 @@ class Suppression(Base):
 class MessageState(Base):
     """The decisive report on an outbound message: the one of its history that has the highest rank.
 
-    There is no row without the message.
+    The row is inserted once the message is stored. It is kept if the message is deleted, which a replay of
+    its stream may store again.
 
     Attributes:
         created_at: that of the message, by which lists are ordered; a trigger sets it.

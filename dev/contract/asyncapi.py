@@ -13,8 +13,11 @@ from shared.message import Priority
 from shared.status import Status
 from shared.version import VERSION
 
-INTERNAL = {Stream.ADVISORIES, Stream.NOTIFICATIONS}
+INTERNAL = {Stream.ADVISORIES, Stream.NOTIFICATIONS, Stream.WEBHOOK_RETRIES, Stream.WEBHOOK_ATTEMPTS}
 """The streams that only the services read; applications read notifications as events of the HTTP API."""
+
+EVENT_TYPES = [type_ for type_ in EventType if type_ is not EventType.WEBHOOK_ATTEMPTED]
+"""The types of the events in the other streams."""
 
 _CONTENT_TYPE = "application/cloudevents+json"
 _DESCRIPTION = """\
@@ -87,6 +90,13 @@ SUBJECTS = (
         ),
     ),
     Subject(
+        "mediaReports",
+        Stream.EVENTS,
+        "events.{channel}.media",
+        "The media of inbound messages that were fetched, or could not be",
+        (EventType.MEDIA_REPORTED,),
+    ),
+    Subject(
         "deadLetters",
         Stream.DEADLETTER,
         "deadletter.{direction}.{channel}",
@@ -125,7 +135,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
 
 def asyncapi_document() -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document."""
-    models = [(model_of(type_), "serialization") for type_ in EventType]
+    models = [(model_of(type_), "serialization") for type_ in EVENT_TYPES]
     _, definitions = models_json_schema(
         list(dict.fromkeys(models)),  # type: ignore[arg-type] # the mode is a literal
         ref_template="#/components/schemas/{model}",
@@ -143,7 +153,7 @@ def asyncapi_document() -> dict[str, Any]:
         "channels": {subject.name: _channel(subject) for subject in SUBJECTS},
         "operations": {f"read_{subject.name}": _operation(subject) for subject in SUBJECTS},
         "components": {
-            "messages": {type_.value: _message(type_) for type_ in EventType},
+            "messages": {type_.value: _message(type_) for type_ in EVENT_TYPES},
             "schemas": definitions["$defs"],
         },
     }

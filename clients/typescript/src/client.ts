@@ -9,7 +9,7 @@ type Query<Operation extends keyof operations> = Omit<
   "cursor"
 >;
 type Page<Item> = { items: Item[]; next_cursor: string | null };
-type Options = { query?: object; body?: unknown; headers?: Record<string, string> };
+type Options = { query?: object; body?: unknown; headers?: Record<string, string>; maxAttempts?: number };
 
 /** The fields of an SMS, or of an MMS with the `type` `mms`. */
 export type SmsFields = Omit<Schemas["SmsRequest"], "type"> & { type?: Schemas["SmsRequest"]["type"] };
@@ -68,12 +68,17 @@ export class Client {
 
   /** Sends an SMS or MMS. */
   sendSms(fields: SmsFields, options: SendOptions = {}): Promise<Schemas["MessageResponse"]> {
-    return this.#send("/api/messages/sms", { type: "sms", ...fields }, options);
+    return this.#create("/api/messages/sms", { type: "sms", ...fields }, options);
   }
 
   /** Sends an e-mail. */
   sendEmail(fields: EmailFields, options: SendOptions = {}): Promise<Schemas["MessageResponse"]> {
-    return this.#send("/api/messages/email", fields, options);
+    return this.#create("/api/messages/email", fields, options);
+  }
+
+  /** Sends up to 500 messages of both channels; each item of the response has a message or a problem. */
+  sendBatch(messages: Schemas["BatchRequest"]["messages"], options: SendOptions = {}): Promise<Schemas["BatchResponse"]> {
+    return this.#create("/api/messages/batch", { messages }, options);
   }
 
   /** Gets a message with its history. */
@@ -87,7 +92,7 @@ export class Client {
   }
 
   /** Lists messages. */
-  listMessages(query: Query<"list_messages">): AsyncGenerator<Schemas["MessageResponse"]> {
+  listMessages(query: Query<"list_messages"> = {}): AsyncGenerator<Schemas["MessageResponse"]> {
     return this.#items("/api/messages", query);
   }
 
@@ -104,6 +109,15 @@ export class Client {
   /** Lists the messages of a conversation, oldest first. */
   listConversationMessages(id: number | string): AsyncGenerator<Schemas["MessageResponse"]> {
     return this.#items(path`/api/conversations/${id}/messages`, {});
+  }
+
+  /** Sends a message to the other participant of a conversation. */
+  replyToConversation(
+    id: number | string,
+    fields: Schemas["ReplyRequest"],
+    options: SendOptions = {},
+  ): Promise<Schemas["MessageResponse"]> {
+    return this.#create(path`/api/conversations/${id}/messages`, fields, options);
   }
 
   /** Lists dead letters, newest first. */
@@ -153,6 +167,68 @@ export class Client {
     await this.#call("DELETE", path`/api/suppressions/${address}`, { query: { sender } });
   }
 
+  /** Creates a webhook endpoint; its secret is shown only once. */
+  createWebhookEndpoint(
+    fields: Schemas["WebhookEndpointCreate"],
+    options: SendOptions = {},
+  ): Promise<Schemas["WebhookEndpointWithSecret"]> {
+    return this.#create("/api/webhook-endpoints", fields, options);
+  }
+
+  /** Lists webhook endpoints, newest first. */
+  listWebhookEndpoints(): AsyncGenerator<Schemas["WebhookEndpointResponse"]> {
+    return this.#items("/api/webhook-endpoints", {});
+  }
+
+  /** Gets a webhook endpoint. */
+  getWebhookEndpoint(id: string): Promise<Schemas["WebhookEndpointResponse"]> {
+    return this.#call("GET", path`/api/webhook-endpoints/${id}`);
+  }
+
+  /** Changes the given fields of a webhook endpoint. */
+  updateWebhookEndpoint(
+    id: string,
+    fields: Schemas["WebhookEndpointUpdate"],
+  ): Promise<Schemas["WebhookEndpointResponse"]> {
+    return this.#call("PATCH", path`/api/webhook-endpoints/${id}`, { body: fields });
+  }
+
+  /** Deletes a webhook endpoint. */
+  async deleteWebhookEndpoint(id: string): Promise<void> {
+    await this.#call("DELETE", path`/api/webhook-endpoints/${id}`);
+  }
+
+  /** Rotates the secret of a webhook endpoint. The request is not repeated, since that would rotate it twice. */
+  rotateWebhookSecret(id: string): Promise<Schemas["WebhookEndpointWithSecret"]> {
+    return this.#call("POST", path`/api/webhook-endpoints/${id}/rotate-secret`, { maxAttempts: 1 });
+  }
+
+  /** Sends a test event to a webhook endpoint. */
+  testWebhookEndpoint(id: string): Promise<Schemas["DeliveryResponse"]> {
+    return this.#call("POST", path`/api/webhook-endpoints/${id}/test`);
+  }
+
+  /** Lists the attempts to deliver events to a webhook endpoint, newest first. */
+  listWebhookAttempts(
+    id: string,
+    query: Query<"list_webhook_attempts"> = {},
+  ): AsyncGenerator<Schemas["WebhookAttemptResponse"]> {
+    return this.#items(path`/api/webhook-endpoints/${id}/attempts`, query);
+  }
+
+  /** Sends the event of an attempt again. */
+  retryWebhookAttempt(id: string, attemptId: string): Promise<Schemas["DeliveryResponse"]> {
+    return this.#call("POST", path`/api/webhook-endpoints/${id}/attempts/${attemptId}/retry`);
+  }
+
+  /** Sends the events that an endpoint has never received since a time. */
+  recoverWebhookEvents(
+    id: string,
+    body: Partial<Schemas["RecoverRequest"]> & { since: string },
+  ): Promise<Schemas["RecoverResponse"]> {
+    return this.#call("POST", path`/api/webhook-endpoints/${id}/recover`, { body });
+  }
+
   /** Gets a page of events, for those who poll; continue with its `next_cursor` as `after`. */
   listEvents(query: Query<"list_events"> = {}): Promise<Schemas["EventPage"]> {
     return this.#call("GET", "/api/events", { query });
@@ -200,7 +276,7 @@ export class Client {
     }
   }
 
-  #send(path: string, body: object, options: SendOptions): Promise<Schemas["MessageResponse"]> {
+  #create<Result>(path: string, body: object, options: SendOptions): Promise<Result> {
     const key = options.idempotencyKey ?? crypto.randomUUID();
     return this.#call("POST", path, { body, headers: { "idempotency-key": key } });
   }
@@ -226,7 +302,7 @@ export class Client {
         const text = await response.text();
         return (text ? JSON.parse(text) : undefined) as Result;
       } catch (error) {
-        if (failures >= this.#maxAttempts || !isTemporary(error)) throw error;
+        if (failures >= (options.maxAttempts ?? this.#maxAttempts) || !isTemporary(error)) throw error;
         await waitAfter(error, failures);
       }
     }

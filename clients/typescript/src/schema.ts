@@ -38,6 +38,49 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/messages/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send up to 500 messages
+         * @description Send SMS, MMS and e-mails, which are all accepted at once, except those that are refused.
+         *
+         *     A request with the same `Idempotency-Key` gets the same response.
+         */
+        post: operations["send_batch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/conversations/{id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the messages of a conversation, oldest first */
+        get: operations["list_conversation_messages"];
+        put?: never;
+        /**
+         * Reply into a conversation
+         * @description Send a message from our address in a conversation to the other participant.
+         */
+        post: operations["reply_to_conversation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/webhooks/sms": {
         parameters: {
             query?: never;
@@ -182,8 +225,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List scheduled messages, soonest first
-         * @description An overdue message is listed until it expires.
+         * List messages, newest first
+         * @description List the messages that meet all conditions.
+         *
+         *     With several conditions, a page may have fewer items than `limit`, or none, although there are more:
+         *     continue until `next_cursor` is null. With `status=scheduled`, the soonest message comes first, and an
+         *     overdue one is listed until it expires.
          */
         get: operations["list_messages"];
         put?: never;
@@ -255,15 +302,18 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/conversations/{id}/messages": {
+    "/api/media/{id}": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        /** List the messages of a conversation, oldest first */
-        get: operations["list_conversation_messages"];
+        /**
+         * Get a file of an inbound message
+         * @description Return the bytes as the provider delivered them, always as a download.
+         */
+        get: operations["get_media"];
         put?: never;
         post?: never;
         delete?: never;
@@ -467,6 +517,238 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/webhook-endpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List webhook endpoints, newest first */
+        get: operations["list_webhook_endpoints"];
+        put?: never;
+        /**
+         * Create a webhook endpoint
+         * @description Send the events that occur from now on to a URL, by signed requests (Standard Webhooks).
+         *
+         *     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
+         *     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
+         *
+         *     A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret.
+         */
+        post: operations["create_webhook_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a webhook endpoint */
+        get: operations["get_webhook_endpoint"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a webhook endpoint
+         * @description Delete an endpoint. Events that wait for another attempt are not sent to it any more.
+         */
+        delete: operations["delete_webhook_endpoint"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a webhook endpoint
+         * @description Change some fields of an endpoint. The change applies within a second.
+         *
+         *     When a disabled endpoint is enabled, it is sent the events that occur from then on.
+         */
+        patch: operations["update_webhook_endpoint"];
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rotate the secret of a webhook endpoint
+         * @description Create a new secret. For 24 hours, webhooks are signed with the former one as well.
+         */
+        post: operations["rotate_webhook_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a test event to a webhook endpoint
+         * @description Send an event of the type `webhook_endpoint.test`. Its outcome is among the attempts.
+         */
+        post: operations["test_webhook_endpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}/attempts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the attempts to deliver events, newest first */
+        get: operations["list_webhook_attempts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}/attempts/{attempt_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send the event of an attempt again
+         * @description Send the event now, instead of when it would have been sent next. If that fails, it is retried.
+         */
+        post: operations["retry_webhook_attempt"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook-endpoints/{id}/recover": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send the events that an endpoint has never received
+         * @description Send all events since a time that the endpoint has not received yet, as after an outage of it.
+         *
+         *     Repeat the request with the returned `next_after` until that is null.
+         */
+        post: operations["recover_webhook_events"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/operations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the state of consumers and providers
+         * @description Return the backlog of every consumer, and the state of every provider in the running senders.
+         */
+        get: operations["get_operations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/operations/traffic": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the messages of the last hour
+         * @description Return the number of messages in each minute of the last hour, by channel, provider and kind.
+         */
+        get: operations["get_traffic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the API keys
+         * @description List the names of the configured API keys, each once. There are none if the API is open.
+         */
+        get: operations["list_api_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/api-keys/current": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get the API key of the request
+         * @description Return the name and the access of the API key that the request has used.
+         */
+        get: operations["get_current_api_key"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/unsubscribe/{token}": {
         parameters: {
             query?: never;
@@ -546,7 +828,7 @@ export interface webhooks {
          * Receive message.received
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_receivedmessage_received_post"];
+        post: operations["on_message_received"];
         delete?: never;
         options?: never;
         head?: never;
@@ -566,7 +848,7 @@ export interface webhooks {
          * Receive message.accepted
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_acceptedmessage_accepted_post"];
+        post: operations["on_message_accepted"];
         delete?: never;
         options?: never;
         head?: never;
@@ -586,7 +868,7 @@ export interface webhooks {
          * Receive message.scheduled
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_scheduledmessage_scheduled_post"];
+        post: operations["on_message_scheduled"];
         delete?: never;
         options?: never;
         head?: never;
@@ -606,7 +888,7 @@ export interface webhooks {
          * Receive message.sent
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_sentmessage_sent_post"];
+        post: operations["on_message_sent"];
         delete?: never;
         options?: never;
         head?: never;
@@ -626,7 +908,7 @@ export interface webhooks {
          * Receive message.delivered
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_deliveredmessage_delivered_post"];
+        post: operations["on_message_delivered"];
         delete?: never;
         options?: never;
         head?: never;
@@ -646,7 +928,7 @@ export interface webhooks {
          * Receive message.undelivered
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_undeliveredmessage_undelivered_post"];
+        post: operations["on_message_undelivered"];
         delete?: never;
         options?: never;
         head?: never;
@@ -666,7 +948,7 @@ export interface webhooks {
          * Receive message.failed
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_failedmessage_failed_post"];
+        post: operations["on_message_failed"];
         delete?: never;
         options?: never;
         head?: never;
@@ -686,7 +968,7 @@ export interface webhooks {
          * Receive message.expired
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_expiredmessage_expired_post"];
+        post: operations["on_message_expired"];
         delete?: never;
         options?: never;
         head?: never;
@@ -706,7 +988,7 @@ export interface webhooks {
          * Receive message.canceled
          * @description A message was received, or an outbound message has another status.
          */
-        post: operations["on_message_canceledmessage_canceled_post"];
+        post: operations["on_message_canceled"];
         delete?: never;
         options?: never;
         head?: never;
@@ -726,7 +1008,7 @@ export interface webhooks {
          * Receive conversation.created
          * @description The first message of a conversation was received or accepted.
          */
-        post: operations["on_conversation_createdconversation_created_post"];
+        post: operations["on_conversation_created"];
         delete?: never;
         options?: never;
         head?: never;
@@ -746,7 +1028,7 @@ export interface webhooks {
          * Receive recipient.opted_out
          * @description A recipient opted out of messages, or opted in again.
          */
-        post: operations["on_recipient_opted_outrecipient_opted_out_post"];
+        post: operations["on_recipient_opted_out"];
         delete?: never;
         options?: never;
         head?: never;
@@ -766,7 +1048,7 @@ export interface webhooks {
          * Receive recipient.opted_in
          * @description A recipient opted out of messages, or opted in again.
          */
-        post: operations["on_recipient_opted_inrecipient_opted_in_post"];
+        post: operations["on_recipient_opted_in"];
         delete?: never;
         options?: never;
         head?: never;
@@ -786,7 +1068,7 @@ export interface webhooks {
          * Receive dead_letter.created
          * @description A message could not be processed, or somebody has replayed or discarded it.
          */
-        post: operations["on_dead_letter_createddead_letter_created_post"];
+        post: operations["on_dead_letter_created"];
         delete?: never;
         options?: never;
         head?: never;
@@ -806,7 +1088,7 @@ export interface webhooks {
          * Receive dead_letter.resolved
          * @description A message could not be processed, or somebody has replayed or discarded it.
          */
-        post: operations["on_dead_letter_resolveddead_letter_resolved_post"];
+        post: operations["on_dead_letter_resolved"];
         delete?: never;
         options?: never;
         head?: never;
@@ -824,9 +1106,29 @@ export interface webhooks {
         put?: never;
         /**
          * Receive webhook_endpoint.disabled
-         * @description A webhook endpoint was disabled because it had failed for days, or responded with 410.
+         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
          */
-        post: operations["on_webhook_endpoint_disabledwebhook_endpoint_disabled_post"];
+        post: operations["on_webhook_endpoint_disabled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "webhook_endpoint.test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Receive webhook_endpoint.test
+         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
+         */
+        post: operations["on_webhook_endpoint_test"];
         delete?: never;
         options?: never;
         head?: never;
@@ -869,6 +1171,29 @@ export interface components {
             invalid: number;
         };
         /**
+         * Access
+         * @description What an API key may be used for.
+         * @enum {string}
+         */
+        Access: "read" | "write";
+        /**
+         * ApiKeyResponse
+         * @description An API key; its value is never shown.
+         */
+        ApiKeyResponse: {
+            /**
+             * Name
+             * @example support
+             */
+            name: string;
+            access: components["schemas"]["Access"];
+        };
+        /** ApiKeysResponse */
+        ApiKeysResponse: {
+            /** Items */
+            items: components["schemas"]["ApiKeyResponse"][];
+        };
+        /**
          * AttemptError
          * @description The reason why an attempt to send a message failed.
          */
@@ -888,6 +1213,38 @@ export interface components {
              * Format: date-time
              */
             at: string;
+        };
+        /**
+         * BatchItem
+         * @description The result for a message: either of the two is null.
+         */
+        BatchItem: {
+            /** @description The message, if it was accepted */
+            message: components["schemas"]["MessageResponse"] | null;
+            /**
+             * @description The reason why it was refused
+             * @example null
+             */
+            problem: components["schemas"]["Problem"] | null;
+        };
+        /**
+         * BatchRequest
+         * @description Messages to send, each of which is validated, and accepted or refused, by itself.
+         */
+        BatchRequest: {
+            /**
+             * Messages
+             * @description Messages of any channel; those without a `priority` are `bulk`
+             */
+            messages: (components["schemas"]["SmsRequest"] | components["schemas"]["EmailRequest"])[];
+        };
+        /** BatchResponse */
+        BatchResponse: {
+            /**
+             * Items
+             * @description The results in the order of the request
+             */
+            items: components["schemas"]["BatchItem"][];
         };
         /**
          * BulkDiscardRequest
@@ -1017,6 +1374,34 @@ export interface components {
          */
         Channel: "sms" | "email";
         /**
+         * ConsumerResponse
+         * @description The backlog of a consumer.
+         */
+        ConsumerResponse: {
+            /**
+             * Stream
+             * @example OUTBOUND
+             */
+            stream: string;
+            /**
+             * Name
+             * @example ingest-outbound
+             */
+            name: string;
+            /**
+             * Pending
+             * @description Messages that no process has received yet; null if the consumer is missing
+             * @example 0
+             */
+            pending: number | null;
+            /**
+             * Ack Pending
+             * @description Messages that are being processed
+             * @example 0
+             */
+            ack_pending: number | null;
+        };
+        /**
          * ConversationEvent
          * @description The first message of a conversation was received or accepted.
          */
@@ -1081,6 +1466,20 @@ export interface components {
              */
             last_message_at: string | null;
             last_message: components["schemas"]["MessageResponse"] | null;
+        };
+        /** CurrentApiKeyResponse */
+        CurrentApiKeyResponse: {
+            /**
+             * Name
+             * @example support
+             */
+            name: string;
+            access: components["schemas"]["Access"];
+            /**
+             * Playground
+             * @description Whether mock providers can be controlled through this API
+             */
+            playground: boolean;
         };
         /**
          * DeadLetterEvent
@@ -1160,6 +1559,8 @@ export interface components {
             payload?: string | null;
             /** Payload Base64 */
             payload_base64?: string | null;
+            /** Payload Zlib */
+            payload_zlib?: string | null;
             /**
              * Is Cut
              * @default false
@@ -1230,6 +1631,8 @@ export interface components {
             payload?: string | null;
             /** Payload Base64 */
             payload_base64?: string | null;
+            /** Payload Zlib */
+            payload_zlib?: string | null;
             /**
              * Is Cut
              * @default false
@@ -1254,6 +1657,18 @@ export interface components {
              * @description The reports on its message, attempt by attempt
              */
             history: components["schemas"]["HistoryEntry"][];
+        };
+        /**
+         * DeliveryResponse
+         * @description An event that is about to be sent. The outcome is among the attempts of the endpoint.
+         */
+        DeliveryResponse: {
+            /**
+             * Event Id
+             * Format: uuid
+             * @description The `webhook-id` of the request
+             */
+            event_id: string;
         };
         /**
          * Direction
@@ -1361,6 +1776,18 @@ export interface components {
              */
             priority?: "transactional" | "bulk" | null;
             /**
+             * Reference
+             * @description Your own id for the message, such as that of an order; it need not be unique
+             */
+            reference?: string | null;
+            /**
+             * Metadata
+             * @description Your own data about the message: up to 16 keys with texts
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /**
              * Subject
              * @description An e-mail that answers one has the subject `Re: …` by default
              */
@@ -1392,6 +1819,11 @@ export interface components {
              */
             bcc?: string[] | null;
         };
+        /**
+         * EndpointState
+         * @enum {string}
+         */
+        EndpointState: "enabled" | "disabled";
         /**
          * ErrorResponse
          * @description The reason why a message was not sent, or not delivered.
@@ -1431,6 +1863,23 @@ export interface components {
              * @description Whether the next page can be requested immediately
              */
             has_more: boolean;
+        };
+        /**
+         * Fault
+         * @description A fault in a field, which is a path such as `attachments.0`, a query parameter or a header.
+         */
+        Fault: {
+            /**
+             * Field
+             * @description Path in the body, query parameter or header
+             * @example to
+             */
+            field: string;
+            /**
+             * Detail
+             * @example is not a valid phone number
+             */
+            detail: string;
         };
         /**
          * HistoryEntry
@@ -1477,6 +1926,55 @@ export interface components {
              */
             dead_letter_id: string;
         };
+        /**
+         * MediaResponse
+         * @description A file of an inbound message.
+         */
+        MediaResponse: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /** @description Whether the file can be downloaded from `url` */
+            status: components["schemas"]["MediaStatus"];
+            /**
+             * Content Type
+             * @description Media type, as declared
+             * @example image/jpeg
+             */
+            content_type: string | null;
+            /**
+             * Size
+             * @description Bytes
+             * @example 48213
+             */
+            size: number | null;
+            /**
+             * Filename
+             * @description Name without a path, as declared
+             * @example cat.jpg
+             */
+            filename: string | null;
+            /**
+             * Reason
+             * @description Code of the error, if the file finally could not be fetched
+             * @example null
+             */
+            reason: string | null;
+            /**
+             * Url
+             * @description Path of the file at this service
+             * @example /api/media/…
+             */
+            readonly url: string;
+        };
+        /**
+         * MediaStatus
+         * @description Whether the bytes of a file are kept.
+         * @enum {string}
+         */
+        MediaStatus: "pending" | "stored" | "failed";
         /**
          * MessageEvent
          * @description A message was received, or an outbound message has another status.
@@ -1539,9 +2037,18 @@ export interface components {
             from: string;
             /**
              * To
+             * @description The recipient; the first one of a group
              * @example +18045551234
              */
             to: string;
+            /**
+             * Recipients
+             * @description All recipients: those of a group, or only `to`
+             * @example [
+             *       "+18045551234"
+             *     ]
+             */
+            recipients: string[];
             /**
              * From Name
              * @description Display name of the author of an e-mail
@@ -1603,6 +2110,12 @@ export interface components {
              */
             attachments: string[];
             /**
+             * Media
+             * @description The files of an inbound message
+             * @example []
+             */
+            media: components["schemas"]["MediaResponse"][];
+            /**
              * Timestamp
              * Format: date-time
              * @description When the message was written, according to its sender
@@ -1647,6 +2160,22 @@ export interface components {
              * @example []
              */
             warnings: string[];
+            /**
+             * Reference
+             * @description The sender's own id for the message
+             * @example order-17
+             */
+            reference: string | null;
+            /**
+             * Metadata
+             * @description The sender's own data about the message
+             * @example {
+             *       "customer": "4711"
+             *     }
+             */
+            metadata: {
+                [key: string]: string;
+            };
             /**
              * Segments
              * @description Number of segments of an SMS; null for other messages
@@ -1693,9 +2222,18 @@ export interface components {
             from: string;
             /**
              * To
+             * @description The recipient; the first one of a group
              * @example +18045551234
              */
             to: string;
+            /**
+             * Recipients
+             * @description All recipients: those of a group, or only `to`
+             * @example [
+             *       "+18045551234"
+             *     ]
+             */
+            recipients: string[];
             /**
              * From Name
              * @description Display name of the author of an e-mail
@@ -1757,6 +2295,12 @@ export interface components {
              */
             attachments: string[];
             /**
+             * Media
+             * @description The files of an inbound message
+             * @example []
+             */
+            media: components["schemas"]["MediaResponse"][];
+            /**
              * Timestamp
              * Format: date-time
              * @description When the message was written, according to its sender
@@ -1802,6 +2346,22 @@ export interface components {
              */
             warnings: string[];
             /**
+             * Reference
+             * @description The sender's own id for the message
+             * @example order-17
+             */
+            reference: string | null;
+            /**
+             * Metadata
+             * @description The sender's own data about the message
+             * @example {
+             *       "customer": "4711"
+             *     }
+             */
+            metadata: {
+                [key: string]: string;
+            };
+            /**
              * History
              * @description The reports on the message, attempt by attempt
              */
@@ -1823,7 +2383,17 @@ export interface components {
          * NotificationType
          * @enum {string}
          */
-        NotificationType: "message.received" | "message.accepted" | "message.scheduled" | "message.sent" | "message.delivered" | "message.undelivered" | "message.failed" | "message.expired" | "message.canceled" | "conversation.created" | "recipient.opted_out" | "recipient.opted_in" | "dead_letter.created" | "dead_letter.resolved" | "webhook_endpoint.disabled";
+        NotificationType: "message.received" | "message.accepted" | "message.scheduled" | "message.sent" | "message.delivered" | "message.undelivered" | "message.failed" | "message.expired" | "message.canceled" | "conversation.created" | "recipient.opted_out" | "recipient.opted_in" | "dead_letter.created" | "dead_letter.resolved" | "webhook_endpoint.disabled" | "webhook_endpoint.test";
+        /**
+         * OperationsResponse
+         * @description The state of the consumers and of the providers.
+         */
+        OperationsResponse: {
+            /** Consumers */
+            consumers: components["schemas"]["ConsumerResponse"][];
+            /** Providers */
+            providers: components["schemas"]["ProviderResponse"][];
+        };
         /** ConversationPage */
         ConversationPage: {
             /** Items */
@@ -1864,6 +2434,26 @@ export interface components {
              */
             next_cursor: string | null;
         };
+        /** WebhookAttemptPage */
+        WebhookAttemptPage: {
+            /** Items */
+            items: components["schemas"]["WebhookAttemptResponse"][];
+            /**
+             * Next Cursor
+             * @description Cursor of the next page; null on the last one
+             */
+            next_cursor: string | null;
+        };
+        /** WebhookEndpointPage */
+        WebhookEndpointPage: {
+            /** Items */
+            items: components["schemas"]["WebhookEndpointResponse"][];
+            /**
+             * Next Cursor
+             * @description Cursor of the next page; null on the last one
+             */
+            next_cursor: string | null;
+        };
         /**
          * PostedWebhook
          * @description A provider's webhook that could not be read, apart from its body.
@@ -1893,6 +2483,114 @@ export interface components {
          */
         Priority: "transactional" | "bulk";
         /**
+         * Problem
+         * @description A problem document (RFC 9457).
+         */
+        Problem: {
+            /**
+             * Type
+             * Format: uri-reference
+             * @description Stable URI of the kind of problem, relative to the request: a page that explains it
+             * @example /problems/invalid_request
+             */
+            type: string;
+            /**
+             * Title
+             * @example Unprocessable Entity
+             */
+            title: string;
+            /**
+             * Status
+             * @example 422
+             */
+            status: number;
+            /**
+             * Code
+             * @description The last part of `type`, for programs; later versions may add further codes
+             * @example invalid_request
+             * @enum {string}
+             */
+            code: "already_sent" | "body_timeout" | "body_too_large" | "bus_unavailable" | "conversation_not_found" | "database_unavailable" | "dead_letter_not_found" | "dead_letter_resolved" | "event_not_retained" | "events_expired" | "headers_too_large" | "http_error" | "incomplete_body" | "internal_error" | "invalid_request" | "malformed_body" | "malformed_request" | "media_gone" | "media_not_found" | "media_not_stored" | "media_store_unavailable" | "message_not_found" | "method_not_allowed" | "not_cancelable" | "not_found" | "nothing_to_replay" | "outcome_unknown" | "overloaded" | "payload_cut" | "playground_unavailable" | "range_not_satisfiable" | "read_only_key" | "recipient_opted_out" | "signature_refused" | "subscription_not_found" | "too_many_streams" | "too_many_webhook_endpoints" | "unauthorized" | "unsupported_content_type" | "unsupported_upgrade" | "webhook_attempt_not_found" | "webhook_endpoint_changing" | "webhook_endpoint_disabled" | "webhook_endpoint_not_found" | "webhook_endpoints_not_configured";
+            /**
+             * Detail
+             * @example The request is not valid
+             */
+            detail: string;
+            /**
+             * Errors
+             * @description The invalid fields, if any
+             */
+            errors: components["schemas"]["Fault"][];
+            /**
+             * Request Id
+             * @description The `X-Request-Id` of the response, which the logs and traces also have
+             * @example 0199b1f0c2d47a3e8f51d6a7c3b2e940
+             */
+            request_id: string;
+        };
+        /**
+         * ProviderCondition
+         * @description Whether a process sends messages through a provider.
+         *
+         *     Attributes:
+         *         HEALTHY: it does.
+         *         OPEN: its circuit breaker is open, because the provider fails.
+         *         PAUSED: the provider has asked it to wait, or rejects our credentials.
+         * @enum {string}
+         */
+        ProviderCondition: "healthy" | "open" | "paused";
+        /**
+         * ProviderResponse
+         * @description The state of a provider in all sender processes.
+         */
+        ProviderResponse: {
+            /**
+             * Name
+             * @example generic_sms
+             */
+            name: string;
+            channel: components["schemas"]["Channel"];
+            /** @description The worst state in any process */
+            state: components["schemas"]["ProviderCondition"];
+            /**
+             * Until
+             * Format: date-time
+             * @description The next request to it, unless it is healthy
+             * @example null
+             */
+            until: string | null;
+            /**
+             * In Progress
+             * @description Messages that are being sent
+             * @example 0
+             */
+            in_progress: number;
+            /**
+             * Concurrency
+             * @description Messages that may be sent at the same time
+             * @example 96
+             */
+            concurrency: number;
+            /**
+             * Rate
+             * @description Limit of requests per second
+             * @example null
+             */
+            rate: number | null;
+            /**
+             * Paused Senders
+             * @description Sending addresses that are paused at its request
+             * @example 0
+             */
+            paused_senders: number;
+            /**
+             * Processes
+             * @description Sender processes that use it
+             * @example 1
+             */
+            processes: number;
+        };
+        /**
          * Received
          * @description The acknowledgement of a webhook that was stored.
          */
@@ -1904,6 +2602,53 @@ export interface components {
              */
             id: string;
             status: components["schemas"]["Status"];
+        };
+        /**
+         * RecoverRequest
+         * @description A request to send the events again that an endpoint has never received.
+         * @example {
+         *       "since": "2024-11-01T14:00:00Z"
+         *     }
+         */
+        RecoverRequest: {
+            /**
+             * Since
+             * Format: date-time
+             * @description RFC 3339
+             * @example 2024-11-01T14:00:00Z
+             */
+            since: string;
+            /**
+             * Limit
+             * @description Maximum number of events to send
+             * @default 1000
+             */
+            limit: number;
+            /**
+             * After
+             * @description `next_after` of the previous response
+             * @default 0
+             * @example 0
+             */
+            after: number;
+        };
+        /**
+         * RecoverResponse
+         * @description The events that are about to be sent.
+         */
+        RecoverResponse: {
+            /**
+             * Scheduled
+             * @description Number of events
+             * @example 12
+             */
+            scheduled: number;
+            /**
+             * Next After
+             * @description Repeat the request with this as `after`, until it is null
+             * @example null
+             */
+            next_after: number | null;
         };
         /** ReplayResponse */
         ReplayResponse: {
@@ -1923,6 +2668,88 @@ export interface components {
              * @example 1
              */
             generation: number | null;
+        };
+        /**
+         * ReplyRequest
+         * @description A reply into a conversation; most fields are only for e-mails.
+         * @example {
+         *       "body": "See you tomorrow!",
+         *       "timestamp": "2024-11-01T14:00:00Z"
+         *     }
+         */
+        ReplyRequest: {
+            /**
+             * Body
+             * @description The text. It may be missing or empty only if there are attachments
+             */
+            body?: string | null;
+            /**
+             * Attachments
+             * @description The URLs of files, which are fetched when the message is sent
+             */
+            attachments?: string[] | null;
+            /**
+             * Timestamp
+             * Format: date-time
+             * @description When the message was written; now by default
+             * @example 2024-11-01T14:00:00Z
+             */
+            timestamp?: string | null;
+            /**
+             * Send At
+             * Format: date-time
+             * @description The message is not sent before this time, which may be up to 7 days ahead
+             * @example 2024-11-01T14:00:00Z
+             */
+            send_at?: string | null;
+            /**
+             * @description Transactional messages, the default, do not wait for bulk ones. Within a conversation, messages of the same priority are sent in order
+             * @enum {string|null}
+             */
+            priority?: "transactional" | "bulk" | null;
+            /**
+             * Reference
+             * @description Your own id for the message, such as that of an order; it need not be unique
+             */
+            reference?: string | null;
+            /**
+             * Metadata
+             * @description Your own data about the message: up to 16 keys with texts
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
+            /**
+             * Subject
+             * @description An e-mail that answers one has the subject `Re: …` by default
+             */
+            subject?: string | null;
+            /**
+             * Body Type
+             * @description Whether the body is HTML. By default it is if there is a `text` beside it, or if it contains an HTML tag
+             * @enum {string|null}
+             */
+            body_type?: "html" | "text" | null;
+            /**
+             * Text
+             * @description The plain text of an HTML body; by default, it is extracted from the HTML
+             */
+            text?: string | null;
+            /**
+             * Reply To
+             * @description Where replies should be sent
+             */
+            reply_to?: string[] | null;
+            /**
+             * Cc
+             * @description Further recipients, who are not participants of the conversation
+             */
+            cc?: string[] | null;
+            /**
+             * Bcc
+             * @description The same, hidden from each other
+             */
+            bcc?: string[] | null;
         };
         /** ResolutionResponse */
         ResolutionResponse: {
@@ -1977,6 +2804,16 @@ export interface components {
          *       "to": "(804) 555-1234",
          *       "type": "mms"
          *     }
+         * @example {
+         *       "body": "Hello to both of you!",
+         *       "from": "+12016661234",
+         *       "timestamp": "2024-11-01T14:00:00Z",
+         *       "to": [
+         *         "+18045551234",
+         *         "+18045551235"
+         *       ],
+         *       "type": "mms"
+         *     }
          */
         SmsRequest: {
             /**
@@ -1988,11 +2825,9 @@ export interface components {
             from: string;
             /**
              * To
-             * Format: phone-number
-             * @description A phone number in E.164 or national form, or a short code
-             * @example +18045551234
+             * @description The recipient, or the other members of a group
              */
-            to: string;
+            to: string | string[];
             /**
              * Type
              * @enum {string}
@@ -2027,6 +2862,18 @@ export interface components {
              * @enum {string|null}
              */
             priority?: "transactional" | "bulk" | null;
+            /**
+             * Reference
+             * @description Your own id for the message, such as that of an order; it need not be unique
+             */
+            reference?: string | null;
+            /**
+             * Metadata
+             * @description Your own data about the message: up to 16 keys with texts
+             */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * Status
@@ -2130,8 +2977,183 @@ export interface components {
          */
         SuppressionSource: "keyword" | "provider" | "bounce" | "spam_report" | "unsubscribe" | "resubscribe" | "api" | "unreadable";
         /**
+         * TrafficResponse
+         * @description The messages of the last hour.
+         */
+        TrafficResponse: {
+            /**
+             * Minutes
+             * @description The beginning of each minute, the current one last
+             */
+            minutes: string[];
+            /** Series */
+            series: components["schemas"]["TrafficSeries"][];
+        };
+        /**
+         * TrafficSeries
+         * @description The messages of a kind, minute by minute.
+         */
+        TrafficSeries: {
+            channel: components["schemas"]["Channel"];
+            /**
+             * Provider
+             * @description Null if no provider is known
+             * @example generic_sms
+             */
+            provider: string | null;
+            /**
+             * Kind
+             * @description `received`, or a status that messages have got
+             * @example sent
+             */
+            kind: string;
+            /**
+             * Counts
+             * @description The number in each of the minutes
+             * @example [
+             *       0,
+             *       3,
+             *       5
+             *     ]
+             */
+            counts: number[];
+        };
+        /**
+         * Trigger
+         * @description The cause of a delivery: an event, or a request to the API.
+         * @enum {string}
+         */
+        Trigger: "event" | "retry" | "recovery" | "test";
+        /**
+         * WebhookAttemptResponse
+         * @description An attempt to deliver an event.
+         */
+        WebhookAttemptResponse: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Event Id
+             * Format: uuid
+             * @description The `webhook-id` of the request
+             */
+            event_id: string;
+            /**
+             * Event Type
+             * @example message.received
+             */
+            event_type: string;
+            /**
+             * Attempt
+             * @description The number of the attempt, from 1
+             * @example 1
+             */
+            attempt: number;
+            /** @description The cause: an event, or a request to the API */
+            trigger: components["schemas"]["Trigger"];
+            /**
+             * Started At
+             * Format: date-time
+             */
+            started_at: string;
+            /**
+             * Duration Ms
+             * @example 85
+             */
+            duration_ms: number;
+            /**
+             * Succeeded
+             * @description Whether the response had a status of 2xx
+             */
+            succeeded: boolean;
+            /**
+             * Status Code
+             * @description Status of the response; null without one
+             * @example 204
+             */
+            status_code: number | null;
+            /**
+             * Error
+             * @description Code of the failure, if there was one
+             * @example null
+             */
+            error: string | null;
+            /**
+             * Response
+             * @description The beginning of the response's body, or a description of the failure
+             * @example
+             */
+            response: string;
+            /**
+             * Next Attempt At
+             * Format: date-time
+             * @description Time of the next attempt; null if there is none
+             * @example null
+             */
+            next_attempt_at: string | null;
+        };
+        /**
+         * WebhookEndpointCreate
+         * @description A webhook endpoint to create.
+         * @example {
+         *       "event_types": [
+         *         "message.received"
+         *       ],
+         *       "url": "https://example.com/webhooks"
+         *     }
+         */
+        WebhookEndpointCreate: {
+            /**
+             * Url
+             * Format: uri
+             * @description The URL that events are posted to, by HTTPS and on the public internet
+             * @example https://example.com/webhooks
+             */
+            url: string;
+            /**
+             * Event Types
+             * @description The types of events to send; all types if it is empty
+             * @example [
+             *       "message.received",
+             *       "message.failed"
+             *     ]
+             */
+            event_types?: components["schemas"]["NotificationType"][];
+            /**
+             * Channels
+             * @description The channels whose events are sent; all if it is empty
+             */
+            channels?: components["schemas"]["Channel"][];
+            /**
+             * Addresses
+             * @description Your own addresses whose events are sent; all if it is empty
+             * @example [
+             *       "+12016661234"
+             *     ]
+             */
+            addresses?: string[];
+            /**
+             * Description
+             * @default
+             * @example Support desk
+             */
+            description: string;
+            /**
+             * Metadata
+             * @description Your own data
+             * @example {
+             *       "team": "support"
+             *     }
+             */
+            metadata?: {
+                [key: string]: string;
+            };
+        };
+        /**
          * WebhookEndpointEvent
-         * @description A webhook endpoint was disabled because it had failed for days, or responded with 410.
+         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
          */
         WebhookEndpointEvent: {
             /**
@@ -2144,7 +3166,7 @@ export interface components {
              * @description discriminator enum property added by openapi-typescript
              * @enum {string}
              */
-            type: "webhook_endpoint.disabled";
+            type: "webhook_endpoint.disabled" | "webhook_endpoint.test";
             /**
              * Timestamp
              * Format: date-time
@@ -2164,6 +3186,221 @@ export interface components {
             data: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * WebhookEndpointResponse
+         * @description A webhook endpoint.
+         */
+        WebhookEndpointResponse: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Url
+             * @example https://example.com/webhooks
+             */
+            url: string;
+            /**
+             * Event Types
+             * @example [
+             *       "message.received"
+             *     ]
+             */
+            event_types: string[];
+            /**
+             * Channels
+             * @example []
+             */
+            channels: components["schemas"]["Channel"][];
+            /**
+             * Addresses
+             * @example []
+             */
+            addresses: string[];
+            /**
+             * Description
+             * @example Support desk
+             */
+            description: string;
+            /**
+             * Metadata
+             * @example {
+             *       "team": "support"
+             *     }
+             */
+            metadata: {
+                [key: string]: string;
+            };
+            state: components["schemas"]["EndpointState"];
+            /**
+             * @description `requested` by the API, `gone` after a response of 410, or `failing` for five days
+             * @example null
+             * @enum {string|null}
+             */
+            disabled_reason: "requested" | "gone" | "failing" | null;
+            /**
+             * Disabled At
+             * Format: date-time
+             * @example null
+             */
+            disabled_at: string | null;
+            /**
+             * Former Secret Expires At
+             * Format: date-time
+             * @description The time until which webhooks are also signed with a former secret
+             * @example null
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             */
+            updated_at: string;
+        };
+        /**
+         * WebhookEndpointUpdate
+         * @description Changes to a webhook endpoint; a field that is missing is left as it is.
+         * @example {
+         *       "state": "disabled"
+         *     }
+         */
+        WebhookEndpointUpdate: {
+            /**
+             * Url
+             * Format: uri
+             * @description The URL that events are posted to, by HTTPS and on the public internet
+             * @example https://example.com/webhooks
+             */
+            url?: string;
+            /**
+             * Event Types
+             * @description The types of events to send; all types if it is empty
+             * @example [
+             *       "message.received",
+             *       "message.failed"
+             *     ]
+             */
+            event_types?: components["schemas"]["NotificationType"][];
+            /**
+             * Channels
+             * @description The channels whose events are sent; all if it is empty
+             */
+            channels?: components["schemas"]["Channel"][];
+            /**
+             * Addresses
+             * @description Your own addresses whose events are sent; all if it is empty
+             * @example [
+             *       "+12016661234"
+             *     ]
+             */
+            addresses?: string[];
+            /**
+             * Description
+             * @example Support desk
+             */
+            description?: string;
+            /**
+             * Metadata
+             * @description Your own data
+             * @example {
+             *       "team": "support"
+             *     }
+             */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description Events that occur while an endpoint is disabled are not sent, but can be recovered */
+            state?: components["schemas"]["EndpointState"];
+        };
+        /**
+         * WebhookEndpointWithSecret
+         * @description A webhook endpoint with its secret, which is shown only once.
+         */
+        WebhookEndpointWithSecret: {
+            /**
+             * Id
+             * Format: uuid
+             */
+            id: string;
+            /**
+             * Url
+             * @example https://example.com/webhooks
+             */
+            url: string;
+            /**
+             * Event Types
+             * @example [
+             *       "message.received"
+             *     ]
+             */
+            event_types: string[];
+            /**
+             * Channels
+             * @example []
+             */
+            channels: components["schemas"]["Channel"][];
+            /**
+             * Addresses
+             * @example []
+             */
+            addresses: string[];
+            /**
+             * Description
+             * @example Support desk
+             */
+            description: string;
+            /**
+             * Metadata
+             * @example {
+             *       "team": "support"
+             *     }
+             */
+            metadata: {
+                [key: string]: string;
+            };
+            state: components["schemas"]["EndpointState"];
+            /**
+             * @description `requested` by the API, `gone` after a response of 410, or `failing` for five days
+             * @example null
+             * @enum {string|null}
+             */
+            disabled_reason: "requested" | "gone" | "failing" | null;
+            /**
+             * Disabled At
+             * Format: date-time
+             * @example null
+             */
+            disabled_at: string | null;
+            /**
+             * Former Secret Expires At
+             * Format: date-time
+             * @description The time until which webhooks are also signed with a former secret
+             * @example null
+             */
+            former_secret_expires_at: string | null;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            /**
+             * Updated At
+             * Format: date-time
+             */
+            updated_at: string;
+            /**
+             * Secret
+             * @description The secret that webhooks are signed with (Standard Webhooks). It is not shown again
+             * @example whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+             */
+            secret: string;
         };
         /**
          * EmailReceipt
@@ -2301,13 +3538,8 @@ export interface components {
              * @example +12016661234
              */
             from?: string;
-            /**
-             * To
-             * Format: phone-number
-             * @description A phone number in E.164 or national form, a short code, or an alphanumeric sender id
-             * @example +12016661234
-             */
-            to: string;
+            /** To */
+            to: string | string[];
             /**
              * Type
              * @enum {string}
@@ -2336,69 +3568,6 @@ export interface components {
             timestamp?: string;
             /** Messaging Provider Id */
             messaging_provider_id?: string;
-        };
-        /**
-         * Fault
-         * @description A fault in a field, which is a path such as `attachments.0`, a query parameter or a header.
-         */
-        Fault: {
-            /**
-             * Field
-             * @description Path in the body, query parameter or header
-             * @example to
-             */
-            field: string;
-            /**
-             * Detail
-             * @example is not a valid phone number
-             */
-            detail: string;
-        };
-        /**
-         * Problem
-         * @description A problem document (RFC 9457).
-         */
-        Problem: {
-            /**
-             * Type
-             * Format: uri-reference
-             * @description Stable URI of the kind of problem, relative to the request: a page that explains it
-             * @example /problems/invalid_request
-             */
-            type: string;
-            /**
-             * Title
-             * @example Unprocessable Entity
-             */
-            title: string;
-            /**
-             * Status
-             * @example 422
-             */
-            status: number;
-            /**
-             * Code
-             * @description The last part of `type`, for programs; later versions may add further codes
-             * @example invalid_request
-             * @enum {string}
-             */
-            code: "already_sent" | "body_timeout" | "body_too_large" | "bus_unavailable" | "conversation_not_found" | "database_unavailable" | "dead_letter_not_found" | "dead_letter_resolved" | "events_expired" | "headers_too_large" | "http_error" | "incomplete_body" | "internal_error" | "invalid_request" | "malformed_body" | "malformed_request" | "message_not_found" | "method_not_allowed" | "not_cancelable" | "not_found" | "nothing_to_replay" | "outcome_unknown" | "overloaded" | "payload_cut" | "recipient_opted_out" | "signature_refused" | "subscription_not_found" | "too_many_streams" | "unauthorized" | "unsupported_content_type" | "unsupported_upgrade";
-            /**
-             * Detail
-             * @example The request is not valid
-             */
-            detail: string;
-            /**
-             * Errors
-             * @description The invalid fields, if any
-             */
-            errors: components["schemas"]["Fault"][];
-            /**
-             * Request Id
-             * @description The `X-Request-Id` of the response, which the logs and traces also have
-             * @example 0199b1f0c2d47a3e8f51d6a7c3b2e940
-             */
-            request_id: string;
         };
     };
     responses: never;
@@ -2446,6 +3615,9 @@ export interface operations {
                      *       "type": "sms",
                      *       "from": "+12016661234",
                      *       "to": "+18045551234",
+                     *       "recipients": [
+                     *         "+18045551234"
+                     *       ],
                      *       "from_name": null,
                      *       "to_name": null,
                      *       "subject": null,
@@ -2456,6 +3628,7 @@ export interface operations {
                      *       "cc": [],
                      *       "bcc": [],
                      *       "attachments": [],
+                     *       "media": [],
                      *       "timestamp": "2026-01-02T03:04:05.678901Z",
                      *       "status": "sent",
                      *       "provider": "generic_sms",
@@ -2465,6 +3638,10 @@ export interface operations {
                      *       "send_at": null,
                      *       "priority": "transactional",
                      *       "warnings": [],
+                     *       "reference": "order-17",
+                     *       "metadata": {
+                     *         "customer": "4711"
+                     *       },
                      *       "segments": 1,
                      *       "encoding": "GSM-7"
                      *     }
@@ -2593,6 +3770,9 @@ export interface operations {
                      *       "type": "sms",
                      *       "from": "+12016661234",
                      *       "to": "+18045551234",
+                     *       "recipients": [
+                     *         "+18045551234"
+                     *       ],
                      *       "from_name": null,
                      *       "to_name": null,
                      *       "subject": null,
@@ -2603,6 +3783,7 @@ export interface operations {
                      *       "cc": [],
                      *       "bcc": [],
                      *       "attachments": [],
+                     *       "media": [],
                      *       "timestamp": "2026-01-02T03:04:05.678901Z",
                      *       "status": "sent",
                      *       "provider": "generic_sms",
@@ -2612,6 +3793,10 @@ export interface operations {
                      *       "send_at": null,
                      *       "priority": "transactional",
                      *       "warnings": [],
+                     *       "reference": "order-17",
+                     *       "metadata": {
+                     *         "customer": "4711"
+                     *       },
                      *       "segments": 1,
                      *       "encoding": "GSM-7"
                      *     }
@@ -2632,6 +3817,442 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `recipient_opted_out`, `outcome_unknown` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large: `body_too_large` */
+            413: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The content type is not supported: `unsupported_content_type` */
+            415: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    send_batch: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Requests with the same key are accepted as one message and get the same response */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BatchRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "message": {
+                     *             "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *             "conversation_id": 1,
+                     *             "conversation_key": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *             "direction": "outbound",
+                     *             "type": "sms",
+                     *             "from": "+12016661234",
+                     *             "to": "+18045551234",
+                     *             "recipients": [
+                     *               "+18045551234"
+                     *             ],
+                     *             "from_name": null,
+                     *             "to_name": null,
+                     *             "subject": null,
+                     *             "body": "Hello!",
+                     *             "body_type": null,
+                     *             "text": null,
+                     *             "reply_to": [],
+                     *             "cc": [],
+                     *             "bcc": [],
+                     *             "attachments": [],
+                     *             "media": [],
+                     *             "timestamp": "2026-01-02T03:04:05.678901Z",
+                     *             "status": "sent",
+                     *             "provider": "generic_sms",
+                     *             "provider_message_id": "sms-4711",
+                     *             "error": null,
+                     *             "created_at": "2026-01-02T03:04:05.678901Z",
+                     *             "send_at": null,
+                     *             "priority": "transactional",
+                     *             "warnings": [],
+                     *             "reference": "order-17",
+                     *             "metadata": {
+                     *               "customer": "4711"
+                     *             },
+                     *             "segments": 1,
+                     *             "encoding": "GSM-7"
+                     *           },
+                     *           "problem": null
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BatchResponse"];
+                };
+            };
+            /** @description The body cannot be parsed: `malformed_body`, `incomplete_body` */
+            400: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large: `body_too_large` */
+            413: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The content type is not supported: `unsupported_content_type` */
+            415: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_conversation_messages: {
+        parameters: {
+            query?: {
+                /** @description Maximum number of items on the page */
+                limit?: number;
+                /** @description `next_cursor` of the previous page */
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *           "conversation_id": 1,
+                     *           "conversation_key": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *           "direction": "outbound",
+                     *           "type": "sms",
+                     *           "from": "+12016661234",
+                     *           "to": "+18045551234",
+                     *           "recipients": [
+                     *             "+18045551234"
+                     *           ],
+                     *           "from_name": null,
+                     *           "to_name": null,
+                     *           "subject": null,
+                     *           "body": "Hello!",
+                     *           "body_type": null,
+                     *           "text": null,
+                     *           "reply_to": [],
+                     *           "cc": [],
+                     *           "bcc": [],
+                     *           "attachments": [],
+                     *           "media": [],
+                     *           "timestamp": "2026-01-02T03:04:05.678901Z",
+                     *           "status": "sent",
+                     *           "provider": "generic_sms",
+                     *           "provider_message_id": "sms-4711",
+                     *           "error": null,
+                     *           "created_at": "2026-01-02T03:04:05.678901Z",
+                     *           "send_at": null,
+                     *           "priority": "transactional",
+                     *           "warnings": [],
+                     *           "reference": "order-17",
+                     *           "metadata": {
+                     *             "customer": "4711"
+                     *           },
+                     *           "segments": 1,
+                     *           "encoding": "GSM-7"
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["MessagePage"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `conversation_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reply_to_conversation: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Requests with the same key are accepted as one message and get the same response */
+                "Idempotency-Key"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplyRequest"];
+            };
+        };
+        responses: {
+            /** @description Accepted and stored */
+            202: {
+                headers: {
+                    /** @description URL of the message */
+                    Location?: string;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "conversation_id": 1,
+                     *       "conversation_key": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "direction": "outbound",
+                     *       "type": "sms",
+                     *       "from": "+12016661234",
+                     *       "to": "+18045551234",
+                     *       "recipients": [
+                     *         "+18045551234"
+                     *       ],
+                     *       "from_name": null,
+                     *       "to_name": null,
+                     *       "subject": null,
+                     *       "body": "Hello!",
+                     *       "body_type": null,
+                     *       "text": null,
+                     *       "reply_to": [],
+                     *       "cc": [],
+                     *       "bcc": [],
+                     *       "attachments": [],
+                     *       "media": [],
+                     *       "timestamp": "2026-01-02T03:04:05.678901Z",
+                     *       "status": "sent",
+                     *       "provider": "generic_sms",
+                     *       "provider_message_id": "sms-4711",
+                     *       "error": null,
+                     *       "created_at": "2026-01-02T03:04:05.678901Z",
+                     *       "send_at": null,
+                     *       "priority": "transactional",
+                     *       "warnings": [],
+                     *       "reference": "order-17",
+                     *       "metadata": {
+                     *         "customer": "4711"
+                     *       },
+                     *       "segments": 1,
+                     *       "encoding": "GSM-7"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["MessageResponse"];
+                };
+            };
+            /** @description The body cannot be parsed: `malformed_body`, `incomplete_body` */
+            400: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `conversation_not_found` */
+            404: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -3497,13 +5118,32 @@ export interface operations {
     };
     list_messages: {
         parameters: {
-            query: {
+            query?: {
                 /** @description Maximum number of items on the page */
                 limit?: number;
                 /** @description `next_cursor` of the previous page */
                 cursor?: string | null;
-                status: "scheduled";
+                /** @description `scheduled` sorts by time, soonest first */
+                status?: "received" | "accepted" | "scheduled" | "retrying" | "sent" | "delivered" | "undelivered" | "failed" | "expired" | "canceled" | "unknown" | null;
+                direction?: "inbound" | "outbound" | null;
                 channel?: "sms" | "email" | null;
+                /** @description The phone number or e-mail address of the sender or of the recipient */
+                address?: string | null;
+                /** @description Id or key of a conversation */
+                conversation?: string | null;
+                provider?: string | null;
+                /** @description Code of the error of the latest attempt */
+                error_code?: string | null;
+                /** @description The sender's own id for the message */
+                reference?: string | null;
+                /** @description Accepted at or after this time */
+                created_since?: string | null;
+                /** @description Accepted before this time */
+                created_before?: string | null;
+                /** @description Texts that the metadata contains, such as `metadata[order]=17` */
+                metadata?: {
+                    [key: string]: string;
+                };
             };
             header?: never;
             path?: never;
@@ -3530,6 +5170,9 @@ export interface operations {
                      *           "type": "sms",
                      *           "from": "+12016661234",
                      *           "to": "+18045551234",
+                     *           "recipients": [
+                     *             "+18045551234"
+                     *           ],
                      *           "from_name": null,
                      *           "to_name": null,
                      *           "subject": null,
@@ -3540,6 +5183,7 @@ export interface operations {
                      *           "cc": [],
                      *           "bcc": [],
                      *           "attachments": [],
+                     *           "media": [],
                      *           "timestamp": "2026-01-02T03:04:05.678901Z",
                      *           "status": "sent",
                      *           "provider": "generic_sms",
@@ -3549,6 +5193,10 @@ export interface operations {
                      *           "send_at": null,
                      *           "priority": "transactional",
                      *           "warnings": [],
+                     *           "reference": "order-17",
+                     *           "metadata": {
+                     *             "customer": "4711"
+                     *           },
                      *           "segments": 1,
                      *           "encoding": "GSM-7"
                      *         }
@@ -3627,6 +5275,9 @@ export interface operations {
                      *       "type": "sms",
                      *       "from": "+12016661234",
                      *       "to": "+18045551234",
+                     *       "recipients": [
+                     *         "+18045551234"
+                     *       ],
                      *       "from_name": null,
                      *       "to_name": null,
                      *       "subject": null,
@@ -3637,6 +5288,7 @@ export interface operations {
                      *       "cc": [],
                      *       "bcc": [],
                      *       "attachments": [],
+                     *       "media": [],
                      *       "timestamp": "2026-01-02T03:04:05.678901Z",
                      *       "status": "sent",
                      *       "provider": "generic_sms",
@@ -3646,6 +5298,10 @@ export interface operations {
                      *       "send_at": null,
                      *       "priority": "transactional",
                      *       "warnings": [],
+                     *       "reference": "order-17",
+                     *       "metadata": {
+                     *         "customer": "4711"
+                     *       },
                      *       "history": [
                      *         {
                      *           "status": "received",
@@ -3752,6 +5408,9 @@ export interface operations {
                      *       "type": "sms",
                      *       "from": "+12016661234",
                      *       "to": "+18045551234",
+                     *       "recipients": [
+                     *         "+18045551234"
+                     *       ],
                      *       "from_name": null,
                      *       "to_name": null,
                      *       "subject": null,
@@ -3762,6 +5421,7 @@ export interface operations {
                      *       "cc": [],
                      *       "bcc": [],
                      *       "attachments": [],
+                     *       "media": [],
                      *       "timestamp": "2026-01-02T03:04:05.678901Z",
                      *       "status": "sent",
                      *       "provider": "generic_sms",
@@ -3771,6 +5431,10 @@ export interface operations {
                      *       "send_at": null,
                      *       "priority": "transactional",
                      *       "warnings": [],
+                     *       "reference": "order-17",
+                     *       "metadata": {
+                     *         "customer": "4711"
+                     *       },
                      *       "segments": 1,
                      *       "encoding": "GSM-7"
                      *     }
@@ -3850,6 +5514,8 @@ export interface operations {
                 /** @description A phone number or an e-mail address */
                 participant?: string | null;
                 channel?: "sms" | "email" | null;
+                /** @description Only conversations with a message at or after this time. An inbound message counts from when it was written, and may arrive later, so leave some minutes of overlap */
+                updated_since?: string | null;
             };
             header?: never;
             path?: never;
@@ -3886,6 +5552,9 @@ export interface operations {
                      *             "type": "sms",
                      *             "from": "+12016661234",
                      *             "to": "+18045551234",
+                     *             "recipients": [
+                     *               "+18045551234"
+                     *             ],
                      *             "from_name": null,
                      *             "to_name": null,
                      *             "subject": null,
@@ -3896,6 +5565,7 @@ export interface operations {
                      *             "cc": [],
                      *             "bcc": [],
                      *             "attachments": [],
+                     *             "media": [],
                      *             "timestamp": "2026-01-02T03:04:05.678901Z",
                      *             "status": "sent",
                      *             "provider": "generic_sms",
@@ -3905,6 +5575,10 @@ export interface operations {
                      *             "send_at": null,
                      *             "priority": "transactional",
                      *             "warnings": [],
+                     *             "reference": "order-17",
+                     *             "metadata": {
+                     *               "customer": "4711"
+                     *             },
                      *             "segments": 1,
                      *             "encoding": "GSM-7"
                      *           }
@@ -3994,6 +5668,9 @@ export interface operations {
                      *         "type": "sms",
                      *         "from": "+12016661234",
                      *         "to": "+18045551234",
+                     *         "recipients": [
+                     *           "+18045551234"
+                     *         ],
                      *         "from_name": null,
                      *         "to_name": null,
                      *         "subject": null,
@@ -4004,6 +5681,7 @@ export interface operations {
                      *         "cc": [],
                      *         "bcc": [],
                      *         "attachments": [],
+                     *         "media": [],
                      *         "timestamp": "2026-01-02T03:04:05.678901Z",
                      *         "status": "sent",
                      *         "provider": "generic_sms",
@@ -4013,6 +5691,10 @@ export interface operations {
                      *         "send_at": null,
                      *         "priority": "transactional",
                      *         "warnings": [],
+                     *         "reference": "order-17",
+                     *         "metadata": {
+                     *           "customer": "4711"
+                     *         },
                      *         "segments": 1,
                      *         "encoding": "GSM-7"
                      *       }
@@ -4072,14 +5754,9 @@ export interface operations {
             };
         };
     };
-    list_conversation_messages: {
+    get_media: {
         parameters: {
-            query?: {
-                /** @description Maximum number of items on the page */
-                limit?: number;
-                /** @description `next_cursor` of the previous page */
-                cursor?: string | null;
-            };
+            query?: never;
             header?: never;
             path: {
                 id: string;
@@ -4088,7 +5765,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Successful Response */
+            /** @description The file */
             200: {
                 headers: {
                     /** @description Id of the request */
@@ -4096,45 +5773,27 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /**
-                     * @example {
-                     *       "items": [
-                     *         {
-                     *           "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
-                     *           "conversation_id": 1,
-                     *           "conversation_key": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
-                     *           "direction": "outbound",
-                     *           "type": "sms",
-                     *           "from": "+12016661234",
-                     *           "to": "+18045551234",
-                     *           "from_name": null,
-                     *           "to_name": null,
-                     *           "subject": null,
-                     *           "body": "Hello!",
-                     *           "body_type": null,
-                     *           "text": null,
-                     *           "reply_to": [],
-                     *           "cc": [],
-                     *           "bcc": [],
-                     *           "attachments": [],
-                     *           "timestamp": "2026-01-02T03:04:05.678901Z",
-                     *           "status": "sent",
-                     *           "provider": "generic_sms",
-                     *           "provider_message_id": "sms-4711",
-                     *           "error": null,
-                     *           "created_at": "2026-01-02T03:04:05.678901Z",
-                     *           "send_at": null,
-                     *           "priority": "transactional",
-                     *           "warnings": [],
-                     *           "segments": 1,
-                     *           "encoding": "GSM-7"
-                     *         }
-                     *       ],
-                     *       "next_cursor": null
-                     *     }
-                     */
-                    "application/json": components["schemas"]["MessagePage"];
+                    /** @example text */
+                    "application/octet-stream": string;
                 };
+            };
+            /** @description The requested range of the file */
+            206: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The client has the file already */
+            304: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
@@ -4147,7 +5806,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not found: `conversation_not_found` */
+            /** @description Not found: `media_not_found` */
             404: {
                 headers: {
                     /** @description Id of the request */
@@ -4158,8 +5817,8 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Some fields or parameters are invalid: `invalid_request` */
-            422: {
+            /** @description Not possible in the current state: `media_not_stored` */
+            409: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -4169,7 +5828,29 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            /** @description No longer stored: `media_gone` */
+            410: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The requested range is behind the end of the file: `range_not_satisfiable` */
+            416: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable`, `media_store_unavailable` */
             503: {
                 headers: {
                     /**
@@ -4238,6 +5919,7 @@ export interface operations {
                      *           ],
                      *           "payload": null,
                      *           "payload_base64": null,
+                     *           "payload_zlib": null,
                      *           "is_cut": false,
                      *           "webhook": {
                      *             "path": "text",
@@ -4560,6 +6242,7 @@ export interface operations {
                      *       ],
                      *       "payload": null,
                      *       "payload_base64": null,
+                     *       "payload_zlib": null,
                      *       "is_cut": false,
                      *       "webhook": {
                      *         "path": "text",
@@ -5156,6 +6839,8 @@ export interface operations {
             /** @description A page, or a stream if the request accepts `text/event-stream` */
             200: {
                 headers: {
+                    /** @description Of a stream: the position that it begins after */
+                    "Last-Event-ID"?: string;
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -5177,6 +6862,9 @@ export interface operations {
                      *             "type": "sms",
                      *             "from": "+12016661234",
                      *             "to": "+18045551234",
+                     *             "recipients": [
+                     *               "+18045551234"
+                     *             ],
                      *             "from_name": null,
                      *             "to_name": null,
                      *             "subject": null,
@@ -5187,6 +6875,7 @@ export interface operations {
                      *             "cc": [],
                      *             "bcc": [],
                      *             "attachments": [],
+                     *             "media": [],
                      *             "timestamp": "2026-01-02T03:04:05.678901Z",
                      *             "status": "sent",
                      *             "provider": "generic_sms",
@@ -5196,6 +6885,10 @@ export interface operations {
                      *             "send_at": null,
                      *             "priority": "transactional",
                      *             "warnings": [],
+                     *             "reference": "order-17",
+                     *             "metadata": {
+                     *               "customer": "4711"
+                     *             },
                      *             "segments": 1,
                      *             "encoding": "GSM-7"
                      *           }
@@ -5267,6 +6960,1279 @@ export interface operations {
                      * @example 2
                      */
                     "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhook_endpoints: {
+        parameters: {
+            query?: {
+                /** @description Maximum number of items on the page */
+                limit?: number;
+                /** @description `next_cursor` of the previous page */
+                cursor?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *           "url": "https://example.com/webhooks",
+                     *           "event_types": [
+                     *             "message.received"
+                     *           ],
+                     *           "channels": [],
+                     *           "addresses": [],
+                     *           "description": "Support desk",
+                     *           "metadata": {
+                     *             "team": "support"
+                     *           },
+                     *           "state": "enabled",
+                     *           "disabled_reason": null,
+                     *           "disabled_at": null,
+                     *           "former_secret_expires_at": null,
+                     *           "created_at": "2026-01-02T03:04:05.678901Z",
+                     *           "updated_at": "2026-01-02T03:04:05.678901Z"
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookEndpointPage"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_webhook_endpoint: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Requests with the same key are accepted as one message and get the same response */
+                "Idempotency-Key"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookEndpointCreate"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    /** @description URL of the endpoint */
+                    Location?: string;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "url": "https://example.com/webhooks",
+                     *       "event_types": [
+                     *         "message.received"
+                     *       ],
+                     *       "channels": [],
+                     *       "addresses": [],
+                     *       "description": "Support desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "state": "enabled",
+                     *       "disabled_reason": null,
+                     *       "disabled_at": null,
+                     *       "former_secret_expires_at": null,
+                     *       "created_at": "2026-01-02T03:04:05.678901Z",
+                     *       "updated_at": "2026-01-02T03:04:05.678901Z",
+                     *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookEndpointWithSecret"];
+                };
+            };
+            /** @description The body cannot be parsed: `malformed_body`, `incomplete_body` */
+            400: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `too_many_webhook_endpoints`, `webhook_endpoints_not_configured` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large: `body_too_large` */
+            413: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The content type is not supported: `unsupported_content_type` */
+            415: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_webhook_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "url": "https://example.com/webhooks",
+                     *       "event_types": [
+                     *         "message.received"
+                     *       ],
+                     *       "channels": [],
+                     *       "addresses": [],
+                     *       "description": "Support desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "state": "enabled",
+                     *       "disabled_reason": null,
+                     *       "disabled_at": null,
+                     *       "former_secret_expires_at": null,
+                     *       "created_at": "2026-01-02T03:04:05.678901Z",
+                     *       "updated_at": "2026-01-02T03:04:05.678901Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookEndpointResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_webhook_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_changing` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    update_webhook_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookEndpointUpdate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "url": "https://example.com/webhooks",
+                     *       "event_types": [
+                     *         "message.received"
+                     *       ],
+                     *       "channels": [],
+                     *       "addresses": [],
+                     *       "description": "Support desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "state": "enabled",
+                     *       "disabled_reason": null,
+                     *       "disabled_at": null,
+                     *       "former_secret_expires_at": null,
+                     *       "created_at": "2026-01-02T03:04:05.678901Z",
+                     *       "updated_at": "2026-01-02T03:04:05.678901Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookEndpointResponse"];
+                };
+            };
+            /** @description The body cannot be parsed: `malformed_body`, `incomplete_body` */
+            400: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_changing` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large: `body_too_large` */
+            413: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The content type is not supported: `unsupported_content_type` */
+            415: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_webhook_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *       "url": "https://example.com/webhooks",
+                     *       "event_types": [
+                     *         "message.received"
+                     *       ],
+                     *       "channels": [],
+                     *       "addresses": [],
+                     *       "description": "Support desk",
+                     *       "metadata": {
+                     *         "team": "support"
+                     *       },
+                     *       "state": "enabled",
+                     *       "disabled_reason": null,
+                     *       "disabled_at": null,
+                     *       "former_secret_expires_at": null,
+                     *       "created_at": "2026-01-02T03:04:05.678901Z",
+                     *       "updated_at": "2026-01-02T03:04:05.678901Z",
+                     *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookEndpointWithSecret"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_changing`, `webhook_endpoints_not_configured` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    test_webhook_endpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "event_id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_disabled` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_webhook_attempts: {
+        parameters: {
+            query?: {
+                /** @description Maximum number of items on the page */
+                limit?: number;
+                /** @description `next_cursor` of the previous page */
+                cursor?: string | null;
+                /** @description Whether the attempts were successful */
+                succeeded?: boolean | null;
+                /** @description The event that was sent */
+                event_id?: string | null;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *           "event_id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940",
+                     *           "event_type": "message.received",
+                     *           "attempt": 1,
+                     *           "trigger": "event",
+                     *           "started_at": "2026-01-02T03:04:05.678901Z",
+                     *           "duration_ms": 85,
+                     *           "succeeded": false,
+                     *           "status_code": 204,
+                     *           "error": null,
+                     *           "response": "",
+                     *           "next_attempt_at": null
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WebhookAttemptPage"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    retry_webhook_attempt: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                attempt_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "event_id": "0199b1f0-c2d4-7a3e-8f51-d6a7c3b2e940"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DeliveryResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found`, `webhook_attempt_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_disabled`, `event_not_retained` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recover_webhook_events: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RecoverRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "scheduled": 12,
+                     *       "next_after": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RecoverResponse"];
+                };
+            };
+            /** @description The body cannot be parsed: `malformed_body`, `incomplete_body` */
+            400: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not found: `webhook_endpoint_not_found` */
+            404: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `webhook_endpoint_disabled` */
+            409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large: `body_too_large` */
+            413: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The content type is not supported: `unsupported_content_type` */
+            415: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_operations: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "consumers": [
+                     *         {
+                     *           "stream": "OUTBOUND",
+                     *           "name": "ingest-outbound",
+                     *           "pending": 0,
+                     *           "ack_pending": 0
+                     *         }
+                     *       ],
+                     *       "providers": [
+                     *         {
+                     *           "name": "generic_sms",
+                     *           "channel": "sms",
+                     *           "state": "healthy",
+                     *           "until": null,
+                     *           "in_progress": 0,
+                     *           "concurrency": 96,
+                     *           "rate": null,
+                     *           "paused_senders": 0,
+                     *           "processes": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OperationsResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_traffic: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "minutes": [
+                     *         "2026-01-02T03:04:05.678901Z"
+                     *       ],
+                     *       "series": [
+                     *         {
+                     *           "channel": "sms",
+                     *           "provider": "generic_sms",
+                     *           "kind": "sent",
+                     *           "counts": [
+                     *             0,
+                     *             3,
+                     *             5
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["TrafficResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
+            503: {
+                headers: {
+                    /**
+                     * @description Seconds
+                     * @example 2
+                     */
+                    "Retry-After"?: number;
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_api_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "name": "support",
+                     *           "access": "read"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ApiKeysResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_current_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "name": "support",
+                     *       "access": "read",
+                     *       "playground": false
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CurrentApiKeyResponse"];
+                };
+            };
+            /** @description The credentials are missing or invalid: `unauthorized` */
+            401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -5382,7 +8348,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example {} */
+                    /**
+                     * @example {
+                     *       "status": "ok"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -5396,7 +8366,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example {} */
+                    /**
+                     * @example {
+                     *       "status": "failed",
+                     *       "reason": "the event loop is stuck"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -5421,7 +8396,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example {} */
+                    /**
+                     * @example {
+                     *       "status": "ready"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -5435,7 +8414,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    /** @example {} */
+                    /**
+                     * @example {
+                     *       "status": "not ready",
+                     *       "reason": "NATS does not answer"
+                     *     }
+                     */
                     "application/json": {
                         [key: string]: string;
                     };
@@ -5443,7 +8427,7 @@ export interface operations {
             };
         };
     };
-    on_message_receivedmessage_received_post: {
+    on_message_received: {
         parameters: {
             query?: never;
             header: {
@@ -5466,15 +8450,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_acceptedmessage_accepted_post: {
+    on_message_accepted: {
         parameters: {
             query?: never;
             header: {
@@ -5497,15 +8479,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_scheduledmessage_scheduled_post: {
+    on_message_scheduled: {
         parameters: {
             query?: never;
             header: {
@@ -5528,15 +8508,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_sentmessage_sent_post: {
+    on_message_sent: {
         parameters: {
             query?: never;
             header: {
@@ -5559,15 +8537,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_deliveredmessage_delivered_post: {
+    on_message_delivered: {
         parameters: {
             query?: never;
             header: {
@@ -5590,15 +8566,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_undeliveredmessage_undelivered_post: {
+    on_message_undelivered: {
         parameters: {
             query?: never;
             header: {
@@ -5621,15 +8595,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_failedmessage_failed_post: {
+    on_message_failed: {
         parameters: {
             query?: never;
             header: {
@@ -5652,15 +8624,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_expiredmessage_expired_post: {
+    on_message_expired: {
         parameters: {
             query?: never;
             header: {
@@ -5683,15 +8653,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_message_canceledmessage_canceled_post: {
+    on_message_canceled: {
         parameters: {
             query?: never;
             header: {
@@ -5714,15 +8682,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_conversation_createdconversation_created_post: {
+    on_conversation_created: {
         parameters: {
             query?: never;
             header: {
@@ -5745,15 +8711,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_recipient_opted_outrecipient_opted_out_post: {
+    on_recipient_opted_out: {
         parameters: {
             query?: never;
             header: {
@@ -5776,15 +8740,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_recipient_opted_inrecipient_opted_in_post: {
+    on_recipient_opted_in: {
         parameters: {
             query?: never;
             header: {
@@ -5807,15 +8769,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_dead_letter_createddead_letter_created_post: {
+    on_dead_letter_created: {
         parameters: {
             query?: never;
             header: {
@@ -5838,15 +8798,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_dead_letter_resolveddead_letter_resolved_post: {
+    on_dead_letter_resolved: {
         parameters: {
             query?: never;
             header: {
@@ -5869,15 +8827,13 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
             };
         };
     };
-    on_webhook_endpoint_disabledwebhook_endpoint_disabled_post: {
+    on_webhook_endpoint_disabled: {
         parameters: {
             query?: never;
             header: {
@@ -5900,8 +8856,35 @@ export interface operations {
             /** @description Received; any 2xx is a success, and 410 disables the endpoint */
             204: {
                 headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    on_webhook_endpoint_test: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description Id of the event, which is the same at every attempt */
+                "webhook-id": string;
+                /** @description When the request was made, in seconds since 1970 */
+                "webhook-timestamp": string;
+                /** @description Signatures by the secrets of the endpoint (Standard Webhooks), separated by spaces */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookEndpointEvent"];
+            };
+        };
+        responses: {
+            /** @description Received; any 2xx is a success, and 410 disables the endpoint */
+            204: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content?: never;

@@ -11,18 +11,24 @@ import httpx
 
 from messaging_client.errors import ProblemError
 from messaging_client.events import Event, EventParser
-from messaging_client.fields import EmailFields, SmsFields, body_of
+from messaging_client.fields import EmailFields, Moment, ReplyFields, SmsFields, body_of
 from messaging_client.models import (
+    BatchResponse,
     BulkResponse,
     ConversationResponse,
     DeadLetterResponse,
     DeadLetterWithHistory,
+    DeliveryResponse,
     DiscardResponse,
     EventPage,
     MessageResponse,
     MessageWithHistory,
+    RecoverResponse,
     ReplayResponse,
     SuppressionResponse,
+    WebhookAttemptResponse,
+    WebhookEndpointResponse,
+    WebhookEndpointWithSecret,
 )
 from messaging_client.retries import delay_after, is_temporary
 
@@ -79,14 +85,26 @@ class AsyncClient:
     ) -> MessageResponse:
         """Send an SMS, or an MMS with the `type` `mms`."""
         body = {"type": "sms", **body_of(fields)}
-        return cast("MessageResponse", await self._send("/api/messages/sms", body, idempotency_key))
+        return cast("MessageResponse", await self._create("/api/messages/sms", body, idempotency_key))
 
     async def send_email(
         self, *, idempotency_key: str | None = None, **fields: Unpack[EmailFields]
     ) -> MessageResponse:
         """Send an e-mail."""
         body = body_of(fields)
-        return cast("MessageResponse", await self._send("/api/messages/email", body, idempotency_key))
+        return cast("MessageResponse", await self._create("/api/messages/email", body, idempotency_key))
+
+    async def send_batch(
+        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> BatchResponse:
+        """Send up to 500 messages of both channels; each item has a message or a problem.
+
+        Args:
+            messages: the fields of each message, with its `type`: `sms`, `mms` or `email`.
+            idempotency_key: identifies the whole batch.
+        """
+        body = {"messages": [body_of(each) for each in messages]}
+        return cast("BatchResponse", await self._create("/api/messages/batch", body, idempotency_key))
 
     async def get_message(self, id: str) -> MessageWithHistory:  # noqa: A002 - the name in the API
         """Get a message with its history."""
@@ -103,10 +121,14 @@ class AsyncClient:
     # --- Conversations
 
     def list_conversations(
-        self, *, participant: str | None = None, channel: str | None = None
+        self,
+        *,
+        participant: str | None = None,
+        channel: str | None = None,
+        updated_since: Moment | None = None,
     ) -> AsyncIterator[ConversationResponse]:
         """List conversations, most recent message first."""
-        filters = {"participant": participant, "channel": channel}
+        filters = body_of({"participant": participant, "channel": channel, "updated_since": updated_since})
         return cast("AsyncIterator[ConversationResponse]", self._items("/api/conversations", filters))
 
     async def get_conversation(self, id: int | str) -> ConversationResponse:  # noqa: A002 - the name in the API
@@ -117,6 +139,17 @@ class AsyncClient:
         """List the messages of a conversation, oldest first."""
         path = f"/api/conversations/{_escaped(id)}/messages"
         return cast("AsyncIterator[MessageResponse]", self._items(path, {}))
+
+    async def reply_to_conversation(
+        self,
+        id: int | str,  # noqa: A002 - the name in the API
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[ReplyFields],
+    ) -> MessageResponse:
+        """Send a message to the other participant of a conversation."""
+        path = f"/api/conversations/{_escaped(id)}/messages"
+        return cast("MessageResponse", await self._create(path, body_of(fields), idempotency_key))
 
     # --- Dead letters
 
@@ -167,6 +200,58 @@ class AsyncClient:
     async def lift_suppression(self, address: str, *, sender: str | None = None) -> None:
         """Lift a suppression."""
         await self._call("DELETE", f"/api/suppressions/{_escaped(address)}", query={"sender": sender})
+
+    # --- Webhook endpoints
+
+    async def create_webhook_endpoint(
+        self,
+        *,
+        url: str,
+        idempotency_key: str | None = None,
+        **fields: Any,  # noqa: ANN401 - those of the API
+    ) -> WebhookEndpointWithSecret:
+        """Create a webhook endpoint; its secret is shown only once."""
+        found = await self._create("/api/webhook-endpoints", {**fields, "url": url}, idempotency_key)
+        return cast("WebhookEndpointWithSecret", found)
+
+    def list_webhook_endpoints(self) -> AsyncIterator[WebhookEndpointResponse]:
+        """List webhook endpoints, newest first."""
+        return cast("AsyncIterator[WebhookEndpointResponse]", self._items("/api/webhook-endpoints", {}))
+
+    async def get_webhook_endpoint(self, id: str) -> WebhookEndpointResponse:  # noqa: A002 - the name in the API
+        """Get a webhook endpoint."""
+        return cast("WebhookEndpointResponse", await self._call("GET", _endpoint(id)))
+
+    async def update_webhook_endpoint(self, id: str, **fields: Any) -> WebhookEndpointResponse:  # noqa: A002, ANN401 - those of the API
+        """Change the given fields of a webhook endpoint."""
+        return cast("WebhookEndpointResponse", await self._call("PATCH", _endpoint(id), body=fields))
+
+    async def delete_webhook_endpoint(self, id: str) -> None:  # noqa: A002 - the name in the API
+        """Delete a webhook endpoint."""
+        await self._call("DELETE", _endpoint(id))
+
+    async def rotate_webhook_secret(self, id: str) -> WebhookEndpointWithSecret:  # noqa: A002 - the name in the API
+        """Rotate the secret of a webhook endpoint; this is not repeated, which would rotate it twice."""
+        found = await self._call("POST", _endpoint(id, "rotate-secret"), max_attempts=1)
+        return cast("WebhookEndpointWithSecret", found)
+
+    async def test_webhook_endpoint(self, id: str) -> DeliveryResponse:  # noqa: A002 - the name in the API
+        """Send a test event to a webhook endpoint."""
+        return cast("DeliveryResponse", await self._call("POST", _endpoint(id, "test")))
+
+    def list_webhook_attempts(self, id: str, **filters: Any) -> AsyncIterator[WebhookAttemptResponse]:  # noqa: A002, ANN401 - a query
+        """List the attempts to deliver events to a webhook endpoint, newest first."""
+        return cast("AsyncIterator[WebhookAttemptResponse]", self._items(_endpoint(id, "attempts"), filters))
+
+    async def retry_webhook_attempt(self, id: str, attempt_id: str) -> DeliveryResponse:  # noqa: A002 - the same
+        """Send the event of an attempt again."""
+        path = _endpoint(id, "attempts", attempt_id, "retry")
+        return cast("DeliveryResponse", await self._call("POST", path))
+
+    async def recover_webhook_events(self, id: str, *, since: Moment, **fields: Any) -> RecoverResponse:  # noqa: A002, ANN401 - a body
+        """Send the events that an endpoint has never received since a time."""
+        body = body_of({**fields, "since": since})
+        return cast("RecoverResponse", await self._call("POST", _endpoint(id, "recover"), body=body))
 
     # --- Events
 
@@ -228,7 +313,7 @@ class AsyncClient:
 
     # --- Requests
 
-    async def _send(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 - JSON
+    async def _create(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 - JSON
         headers = {"Idempotency-Key": key or str(uuid4())}
         return await self._call("POST", path, body=body, headers=headers)
 
@@ -250,6 +335,7 @@ class AsyncClient:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        max_attempts: int | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         failures = 0
         while True:
@@ -267,13 +353,17 @@ class AsyncClient:
                 raise ProblemError.of(response)
             except (ProblemError, httpx.TransportError) as exc:
                 failures += 1
-                if failures >= self._max_attempts or not is_temporary(exc):
+                if failures >= (max_attempts or self._max_attempts) or not is_temporary(exc):
                     raise
                 await self._pause(exc, failures)
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None and value != []}
+
+
+def _endpoint(*parts: str) -> str:
+    return "/".join(["/api/webhook-endpoints", *map(_escaped, parts)])
 
 
 def _escaped(value: object) -> str:

@@ -7,28 +7,40 @@ from typing import Any, Literal, NotRequired, TypedDict
 Moment = datetime | str
 
 
-class _CommonFields(TypedDict):
-    from_: str
-    to: str
+class _Content(TypedDict):
+    body: NotRequired[str]
     attachments: NotRequired[list[str]]
     timestamp: NotRequired[Moment]
     send_at: NotRequired[Moment]
     priority: NotRequired[Literal["transactional", "bulk"]]
+    reference: NotRequired[str]
+    metadata: NotRequired[dict[str, str]]
 
 
-class SmsFields(_CommonFields):
-    body: NotRequired[str]
-    type: NotRequired[Literal["sms", "mms"]]
+class _Addresses(TypedDict):
+    from_: str
+    to: str
 
 
-class EmailFields(_CommonFields):
-    body: NotRequired[str]
+class _Mail(TypedDict):
     subject: NotRequired[str]
     body_type: NotRequired[Literal["html", "text"]]
     text: NotRequired[str]
     reply_to: NotRequired[list[str]]
     cc: NotRequired[list[str]]
     bcc: NotRequired[list[str]]
+
+
+class SmsFields(_Addresses, _Content):
+    type: NotRequired[Literal["sms", "mms"]]
+
+
+class EmailFields(_Addresses, _Content, _Mail):
+    pass
+
+
+class ReplyFields(_Content, _Mail):
+    pass
 
 
 def body_of(fields: Mapping[str, Any]) -> dict[str, Any]:

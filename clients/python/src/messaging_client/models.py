@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TypedDict, Any, Literal, NotRequired, TypeAlias
 
 
+
+
 class AcceptedEmail(TypedDict):
     """
     The acknowledgement of an e-mail that was stored.
@@ -36,6 +38,25 @@ class AcceptedEvents(TypedDict):
     """
 
 
+Access: TypeAlias = Literal['read', 'write']
+"""
+What an API key may be used for.
+"""
+
+
+class ApiKeyResponse(TypedDict):
+    """
+    An API key; its value is never shown.
+    """
+
+    name: str
+    access: Access
+
+
+class ApiKeysResponse(TypedDict):
+    items: list[ApiKeyResponse]
+
+
 class AttemptError(TypedDict):
     """
     The reason why an attempt to send a message failed.
@@ -54,8 +75,8 @@ class Filter(TypedDict):
     Selects the dead letters that meet all conditions.
     """
 
-    direction: NotRequired[Literal["inbound", "outbound"] | None]
-    channel: NotRequired[Literal["sms", "email"] | None]
+    direction: NotRequired[Literal['inbound', 'outbound'] | None]
+    channel: NotRequired[Literal['sms', 'email'] | None]
     """
     A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
     """
@@ -113,16 +134,53 @@ class BulkReplayRequest(TypedDict):
     """
 
 
-Channel: TypeAlias = Literal["sms", "email"]
+Channel: TypeAlias = Literal['sms', 'email']
 """
 A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
 """
 
 
-DeadLetterState: TypeAlias = Literal["open", "replayed", "discarded"]
+class ConsumerResponse(TypedDict):
+    """
+    The backlog of a consumer.
+    """
+
+    stream: str
+    name: str
+    pending: int | None
+    """
+    Messages that no process has received yet; null if the consumer is missing
+    """
+    ack_pending: int | None
+    """
+    Messages that are being processed
+    """
 
 
-Direction: TypeAlias = Literal["inbound", "outbound"]
+class CurrentApiKeyResponse(TypedDict):
+    name: str
+    access: Access
+    playground: bool
+    """
+    Whether mock providers can be controlled through this API
+    """
+
+
+DeadLetterState: TypeAlias = Literal['open', 'replayed', 'discarded']
+
+
+class DeliveryResponse(TypedDict):
+    """
+    An event that is about to be sent. The outcome is among the attempts of the endpoint.
+    """
+
+    event_id: str
+    """
+    The `webhook-id` of the request
+    """
+
+
+Direction: TypeAlias = Literal['inbound', 'outbound']
 
 
 class DiscardRequest(TypedDict):
@@ -156,24 +214,29 @@ An e-mail address, optionally in the form `Name <a@b.c>` or `[a@b.c](mailto:a@b.
 
 
 EmailRequest = TypedDict(
-    "EmailRequest",
+    'EmailRequest',
     {
-        "from": str,
-        "to": str,
-        "type": NotRequired[Literal["email"]],
-        "body": NotRequired[str | None],
-        "attachments": NotRequired[list[Attachment] | None],
-        "timestamp": NotRequired[str | None],
-        "send_at": NotRequired[str | None],
-        "priority": NotRequired[Literal["transactional", "bulk"] | None],
-        "subject": NotRequired[str | None],
-        "body_type": NotRequired[Literal["html", "text"] | None],
-        "text": NotRequired[str | None],
-        "reply_to": NotRequired[list[ReplyToItem] | None],
-        "cc": NotRequired[list[CcItem] | None],
-        "bcc": NotRequired[list[BccItem] | None],
+        'from': str,
+        'to': str,
+        'type': NotRequired[Literal['email']],
+        'body': NotRequired[str | None],
+        'attachments': NotRequired[list[Attachment] | None],
+        'timestamp': NotRequired[str | None],
+        'send_at': NotRequired[str | None],
+        'priority': NotRequired[Literal['transactional', 'bulk'] | None],
+        'reference': NotRequired[str | None],
+        'metadata': NotRequired[dict[str, str]],
+        'subject': NotRequired[str | None],
+        'body_type': NotRequired[Literal['html', 'text'] | None],
+        'text': NotRequired[str | None],
+        'reply_to': NotRequired[list[ReplyToItem] | None],
+        'cc': NotRequired[list[CcItem] | None],
+        'bcc': NotRequired[list[BccItem] | None],
     },
 )
+
+
+EndpointState: TypeAlias = Literal['enabled', 'disabled']
 
 
 class ErrorResponse(TypedDict):
@@ -189,6 +252,18 @@ class ErrorResponse(TypedDict):
     at: NotRequired[str | None]
 
 
+class Fault(TypedDict):
+    """
+    A fault in a field, which is a path such as `attachments.0`, a query parameter or a header.
+    """
+
+    field: str
+    """
+    Path in the body, query parameter or header
+    """
+    detail: str
+
+
 class KeptWebhook(TypedDict):
     """
     The acknowledgement of a webhook that cannot be read, and was kept for a later release.
@@ -197,25 +272,32 @@ class KeptWebhook(TypedDict):
     dead_letter_id: str
 
 
-MessageType: TypeAlias = Literal["sms", "mms", "email"]
+MediaStatus: TypeAlias = Literal['pending', 'stored', 'failed']
+"""
+Whether the bytes of a file are kept.
+"""
+
+
+MessageType: TypeAlias = Literal['sms', 'mms', 'email']
 
 
 NotificationType: TypeAlias = Literal[
-    "message.received",
-    "message.accepted",
-    "message.scheduled",
-    "message.sent",
-    "message.delivered",
-    "message.undelivered",
-    "message.failed",
-    "message.expired",
-    "message.canceled",
-    "conversation.created",
-    "recipient.opted_out",
-    "recipient.opted_in",
-    "dead_letter.created",
-    "dead_letter.resolved",
-    "webhook_endpoint.disabled",
+    'message.received',
+    'message.accepted',
+    'message.scheduled',
+    'message.sent',
+    'message.delivered',
+    'message.undelivered',
+    'message.failed',
+    'message.expired',
+    'message.canceled',
+    'conversation.created',
+    'recipient.opted_out',
+    'recipient.opted_in',
+    'dead_letter.created',
+    'dead_letter.resolved',
+    'webhook_endpoint.disabled',
+    'webhook_endpoint.test',
 ]
 
 
@@ -235,10 +317,164 @@ class PostedWebhook(TypedDict):
     received_at: str
 
 
-Priority: TypeAlias = Literal["transactional", "bulk"]
+Priority: TypeAlias = Literal['transactional', 'bulk']
 """
 The precedence of a message over others that are waiting to be sent.
 """
+
+
+class Problem(TypedDict):
+    """
+    A problem document (RFC 9457).
+    """
+
+    type: str
+    """
+    Stable URI of the kind of problem, relative to the request: a page that explains it
+    """
+    title: str
+    status: int
+    code: Literal[
+        'already_sent',
+        'body_timeout',
+        'body_too_large',
+        'bus_unavailable',
+        'conversation_not_found',
+        'database_unavailable',
+        'dead_letter_not_found',
+        'dead_letter_resolved',
+        'event_not_retained',
+        'events_expired',
+        'headers_too_large',
+        'http_error',
+        'incomplete_body',
+        'internal_error',
+        'invalid_request',
+        'malformed_body',
+        'malformed_request',
+        'media_gone',
+        'media_not_found',
+        'media_not_stored',
+        'media_store_unavailable',
+        'message_not_found',
+        'method_not_allowed',
+        'not_cancelable',
+        'not_found',
+        'nothing_to_replay',
+        'outcome_unknown',
+        'overloaded',
+        'payload_cut',
+        'playground_unavailable',
+        'range_not_satisfiable',
+        'read_only_key',
+        'recipient_opted_out',
+        'signature_refused',
+        'subscription_not_found',
+        'too_many_streams',
+        'too_many_webhook_endpoints',
+        'unauthorized',
+        'unsupported_content_type',
+        'unsupported_upgrade',
+        'webhook_attempt_not_found',
+        'webhook_endpoint_changing',
+        'webhook_endpoint_disabled',
+        'webhook_endpoint_not_found',
+        'webhook_endpoints_not_configured',
+    ]
+    """
+    The last part of `type`, for programs; later versions may add further codes
+    """
+    detail: str
+    errors: list[Fault]
+    """
+    The invalid fields, if any
+    """
+    request_id: str
+    """
+    The `X-Request-Id` of the response, which the logs and traces also have
+    """
+
+
+ProviderCondition: TypeAlias = Literal['healthy', 'open', 'paused']
+"""
+Whether a process sends messages through a provider.
+
+Attributes:
+    HEALTHY: it does.
+    OPEN: its circuit breaker is open, because the provider fails.
+    PAUSED: the provider has asked it to wait, or rejects our credentials.
+"""
+
+
+class ProviderResponse(TypedDict):
+    """
+    The state of a provider in all sender processes.
+    """
+
+    name: str
+    channel: Channel
+    state: ProviderCondition
+    """
+    The worst state in any process
+    """
+    until: str | None
+    """
+    The next request to it, unless it is healthy
+    """
+    in_progress: int
+    """
+    Messages that are being sent
+    """
+    concurrency: int
+    """
+    Messages that may be sent at the same time
+    """
+    rate: float | None
+    """
+    Limit of requests per second
+    """
+    paused_senders: int
+    """
+    Sending addresses that are paused at its request
+    """
+    processes: int
+    """
+    Sender processes that use it
+    """
+
+
+class RecoverRequest(TypedDict):
+    """
+    A request to send the events again that an endpoint has never received.
+    """
+
+    since: str
+    """
+    RFC 3339
+    """
+    limit: NotRequired[int]
+    """
+    Maximum number of events to send
+    """
+    after: NotRequired[int]
+    """
+    `next_after` of the previous response
+    """
+
+
+class RecoverResponse(TypedDict):
+    """
+    The events that are about to be sent.
+    """
+
+    scheduled: int
+    """
+    Number of events
+    """
+    next_after: int | None
+    """
+    Repeat the request with this as `after`, until it is null
+    """
 
 
 class ReplayResponse(TypedDict):
@@ -247,6 +483,65 @@ class ReplayResponse(TypedDict):
     generation: int | None
     """
     The new generation of the message; null if the payload returned to its stream unchanged
+    """
+
+
+class ReplyRequest(TypedDict):
+    """
+    A reply into a conversation; most fields are only for e-mails.
+    """
+
+    body: NotRequired[str | None]
+    """
+    The text. It may be missing or empty only if there are attachments
+    """
+    attachments: NotRequired[list[Attachment] | None]
+    """
+    The URLs of files, which are fetched when the message is sent
+    """
+    timestamp: NotRequired[str | None]
+    """
+    When the message was written; now by default
+    """
+    send_at: NotRequired[str | None]
+    """
+    The message is not sent before this time, which may be up to 7 days ahead
+    """
+    priority: NotRequired[Literal['transactional', 'bulk'] | None]
+    """
+    Transactional messages, the default, do not wait for bulk ones. Within a conversation, messages of the same priority are sent in order
+    """
+    reference: NotRequired[str | None]
+    """
+    Your own id for the message, such as that of an order; it need not be unique
+    """
+    metadata: NotRequired[dict[str, str]]
+    """
+    Your own data about the message: up to 16 keys with texts
+    """
+    subject: NotRequired[str | None]
+    """
+    An e-mail that answers one has the subject `Re: …` by default
+    """
+    body_type: NotRequired[Literal['html', 'text'] | None]
+    """
+    Whether the body is HTML. By default it is if there is a `text` beside it, or if it contains an HTML tag
+    """
+    text: NotRequired[str | None]
+    """
+    The plain text of an HTML body; by default, it is extracted from the HTML
+    """
+    reply_to: NotRequired[list[ReplyToItem] | None]
+    """
+    Where replies should be sent
+    """
+    cc: NotRequired[list[CcItem] | None]
+    """
+    Further recipients, who are not participants of the conversation
+    """
+    bcc: NotRequired[list[BccItem] | None]
+    """
+    The same, hidden from each other
     """
 
 
@@ -267,33 +562,41 @@ class SkippedDeadLetter(TypedDict):
     reason: str
 
 
+ToItem: TypeAlias = str
+"""
+A phone number in E.164 or national form, or a short code
+"""
+
+
 SmsRequest = TypedDict(
-    "SmsRequest",
+    'SmsRequest',
     {
-        "from": str,
-        "to": str,
-        "type": Literal["sms", "mms"],
-        "body": NotRequired[str | None],
-        "attachments": NotRequired[list[Attachment] | None],
-        "timestamp": NotRequired[str | None],
-        "send_at": NotRequired[str | None],
-        "priority": NotRequired[Literal["transactional", "bulk"] | None],
+        'from': str,
+        'to': str | list[ToItem],
+        'type': Literal['sms', 'mms'],
+        'body': NotRequired[str | None],
+        'attachments': NotRequired[list[Attachment] | None],
+        'timestamp': NotRequired[str | None],
+        'send_at': NotRequired[str | None],
+        'priority': NotRequired[Literal['transactional', 'bulk'] | None],
+        'reference': NotRequired[str | None],
+        'metadata': NotRequired[dict[str, str]],
     },
 )
 
 
 Status: TypeAlias = Literal[
-    "received",
-    "accepted",
-    "scheduled",
-    "retrying",
-    "sent",
-    "delivered",
-    "undelivered",
-    "failed",
-    "expired",
-    "canceled",
-    "unknown",
+    'received',
+    'accepted',
+    'scheduled',
+    'retrying',
+    'sent',
+    'delivered',
+    'undelivered',
+    'failed',
+    'expired',
+    'canceled',
+    'unknown',
 ]
 """
 The status of a message, or of a report in its history.
@@ -308,14 +611,14 @@ class SuppressRequest(TypedDict):
 
 
 SuppressionSource: TypeAlias = Literal[
-    "keyword",
-    "provider",
-    "bounce",
-    "spam_report",
-    "unsubscribe",
-    "resubscribe",
-    "api",
-    "unreadable",
+    'keyword',
+    'provider',
+    'bounce',
+    'spam_report',
+    'unsubscribe',
+    'resubscribe',
+    'api',
+    'unreadable',
 ]
 """
 The cause of an opt-out or an opt-in.
@@ -329,16 +632,116 @@ Attributes:
 """
 
 
+class TrafficSeries(TypedDict):
+    """
+    The messages of a kind, minute by minute.
+    """
+
+    channel: Channel
+    provider: str | None
+    """
+    Null if no provider is known
+    """
+    kind: str
+    """
+    `received`, or a status that messages have got
+    """
+    counts: list[int]
+    """
+    The number in each of the minutes
+    """
+
+
+Trigger: TypeAlias = Literal['event', 'retry', 'recovery', 'test']
+"""
+The cause of a delivery: an event, or a request to the API.
+"""
+
+
+class WebhookAttemptResponse(TypedDict):
+    """
+    An attempt to deliver an event.
+    """
+
+    id: str
+    event_id: str
+    """
+    The `webhook-id` of the request
+    """
+    event_type: str
+    attempt: int
+    """
+    The number of the attempt, from 1
+    """
+    trigger: Trigger
+    """
+    The cause: an event, or a request to the API
+    """
+    started_at: str
+    duration_ms: int
+    succeeded: bool
+    """
+    Whether the response had a status of 2xx
+    """
+    status_code: int | None
+    """
+    Status of the response; null without one
+    """
+    error: str | None
+    """
+    Code of the failure, if there was one
+    """
+    response: str
+    """
+    The beginning of the response's body, or a description of the failure
+    """
+    next_attempt_at: str | None
+    """
+    Time of the next attempt; null if there is none
+    """
+
+
+Address: TypeAlias = str
+
+
+class WebhookEndpointCreate(TypedDict):
+    """
+    A webhook endpoint to create.
+    """
+
+    url: str
+    """
+    The URL that events are posted to, by HTTPS and on the public internet
+    """
+    event_types: NotRequired[list[NotificationType]]
+    """
+    The types of events to send; all types if it is empty
+    """
+    channels: NotRequired[list[Channel]]
+    """
+    The channels whose events are sent; all if it is empty
+    """
+    addresses: NotRequired[list[Address]]
+    """
+    Your own addresses whose events are sent; all if it is empty
+    """
+    description: NotRequired[str]
+    metadata: NotRequired[dict[str, str]]
+    """
+    Your own data
+    """
+
+
 class WebhookEndpointEvent(TypedDict):
     """
-    A webhook endpoint was disabled because it had failed for days, or responded with 410.
+    A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
     """
 
     id: str
     """
     The same whenever the event is delivered
     """
-    type: Literal["webhook_endpoint.disabled"]
+    type: Literal['webhook_endpoint.disabled', 'webhook_endpoint.test']
     timestamp: str
     """
     When it happened
@@ -350,6 +753,94 @@ class WebhookEndpointEvent(TypedDict):
     data: dict[str, Any]
     """
     The endpoint, without its secret
+    """
+
+
+class WebhookEndpointResponse(TypedDict):
+    """
+    A webhook endpoint.
+    """
+
+    id: str
+    url: str
+    event_types: list[str]
+    channels: list[Channel]
+    addresses: list[str]
+    description: str
+    metadata: dict[str, str]
+    state: EndpointState
+    disabled_reason: Literal['requested', 'gone', 'failing'] | None
+    """
+    `requested` by the API, `gone` after a response of 410, or `failing` for five days
+    """
+    disabled_at: str | None
+    former_secret_expires_at: str | None
+    """
+    The time until which webhooks are also signed with a former secret
+    """
+    created_at: str
+    updated_at: str
+
+
+class WebhookEndpointUpdate(TypedDict):
+    """
+    Changes to a webhook endpoint; a field that is missing is left as it is.
+    """
+
+    url: NotRequired[str]
+    """
+    The URL that events are posted to, by HTTPS and on the public internet
+    """
+    event_types: NotRequired[list[NotificationType]]
+    """
+    The types of events to send; all types if it is empty
+    """
+    channels: NotRequired[list[Channel]]
+    """
+    The channels whose events are sent; all if it is empty
+    """
+    addresses: NotRequired[list[Address]]
+    """
+    Your own addresses whose events are sent; all if it is empty
+    """
+    description: NotRequired[str]
+    metadata: NotRequired[dict[str, str]]
+    """
+    Your own data
+    """
+    state: NotRequired[EndpointState]
+    """
+    Events that occur while an endpoint is disabled are not sent, but can be recovered
+    """
+
+
+class WebhookEndpointWithSecret(TypedDict):
+    """
+    A webhook endpoint with its secret, which is shown only once.
+    """
+
+    id: str
+    url: str
+    event_types: list[str]
+    channels: list[Channel]
+    addresses: list[str]
+    description: str
+    metadata: dict[str, str]
+    state: EndpointState
+    disabled_reason: Literal['requested', 'gone', 'failing'] | None
+    """
+    `requested` by the API, `gone` after a response of 410, or `failing` for five days
+    """
+    disabled_at: str | None
+    former_secret_expires_at: str | None
+    """
+    The time until which webhooks are also signed with a former secret
+    """
+    created_at: str
+    updated_at: str
+    secret: str
+    """
+    The secret that webhooks are signed with (Standard Webhooks). It is not shown again
     """
 
 
@@ -374,16 +865,16 @@ class EmailReceipt(TypedDict):
 
 
 EmailWebhook = TypedDict(
-    "EmailWebhook",
+    'EmailWebhook',
     {
-        "from": NotRequired[str],
-        "to": str,
-        "type": NotRequired[str],
-        "subject": NotRequired[str],
-        "body": NotRequired[str],
-        "attachments": NotRequired[list[str] | None],
-        "timestamp": NotRequired[str],
-        "xillio_id": NotRequired[str],
+        'from': NotRequired[str],
+        'to': str,
+        'type': NotRequired[str],
+        'subject': NotRequired[str],
+        'body': NotRequired[str],
+        'attachments': NotRequired[list[str] | None],
+        'timestamp': NotRequired[str],
+        'xillio_id': NotRequired[str],
     },
 )
 
@@ -409,87 +900,28 @@ class SmsReceipt(TypedDict):
 
 
 SmsWebhook = TypedDict(
-    "SmsWebhook",
+    'SmsWebhook',
     {
-        "from": NotRequired[str],
-        "to": str,
-        "type": NotRequired[Literal["sms", "mms"]],
-        "subject": NotRequired[str],
-        "body": NotRequired[str],
-        "attachments": NotRequired[list[str] | None],
-        "timestamp": NotRequired[str],
-        "messaging_provider_id": NotRequired[str],
+        'from': NotRequired[str],
+        'to': str | list[str],
+        'type': NotRequired[Literal['sms', 'mms']],
+        'subject': NotRequired[str],
+        'body': NotRequired[str],
+        'attachments': NotRequired[list[str] | None],
+        'timestamp': NotRequired[str],
+        'messaging_provider_id': NotRequired[str],
     },
 )
 
 
-class Fault(TypedDict):
+class BatchRequest(TypedDict):
     """
-    A fault in a field, which is a path such as `attachments.0`, a query parameter or a header.
-    """
-
-    field: str
-    """
-    Path in the body, query parameter or header
-    """
-    detail: str
-
-
-class Problem(TypedDict):
-    """
-    A problem document (RFC 9457).
+    Messages to send, each of which is validated, and accepted or refused, by itself.
     """
 
-    type: str
+    messages: list[SmsRequest | EmailRequest]
     """
-    Stable URI of the kind of problem, relative to the request: a page that explains it
-    """
-    title: str
-    status: int
-    code: Literal[
-        "already_sent",
-        "body_timeout",
-        "body_too_large",
-        "bus_unavailable",
-        "conversation_not_found",
-        "database_unavailable",
-        "dead_letter_not_found",
-        "dead_letter_resolved",
-        "events_expired",
-        "headers_too_large",
-        "http_error",
-        "incomplete_body",
-        "internal_error",
-        "invalid_request",
-        "malformed_body",
-        "malformed_request",
-        "message_not_found",
-        "method_not_allowed",
-        "not_cancelable",
-        "not_found",
-        "nothing_to_replay",
-        "outcome_unknown",
-        "overloaded",
-        "payload_cut",
-        "recipient_opted_out",
-        "signature_refused",
-        "subscription_not_found",
-        "too_many_streams",
-        "unauthorized",
-        "unsupported_content_type",
-        "unsupported_upgrade",
-    ]
-    """
-    The last part of `type`, for programs; later versions may add further codes
-    """
-    detail: str
-    errors: list[Fault]
-    """
-    The invalid fields, if any
-    """
-    request_id: str
-    """
-    The `X-Request-Id` of the response, which the logs and traces also have
+    Messages of any channel; those without a `priority` are `bulk`
     """
 
 
@@ -519,7 +951,7 @@ class DeadLetterResponse(TypedDict):
 
     id: str
     direction: Direction
-    channel: Literal["sms", "email"] | None
+    channel: Literal['sms', 'email'] | None
     """
     A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
     """
@@ -531,6 +963,7 @@ class DeadLetterResponse(TypedDict):
     errors: NotRequired[list[AttemptError]]
     payload: NotRequired[str | None]
     payload_base64: NotRequired[str | None]
+    payload_zlib: NotRequired[str | None]
     is_cut: NotRequired[bool]
     webhook: NotRequired[PostedWebhook | None]
     state: DeadLetterState
@@ -567,75 +1000,124 @@ class HistoryEntry(TypedDict):
     occurred_at: str
 
 
+class MediaResponse(TypedDict):
+    """
+    A file of an inbound message.
+    """
+
+    id: str
+    status: MediaStatus
+    """
+    Whether the file can be downloaded from `url`
+    """
+    content_type: str | None
+    """
+    Media type, as declared
+    """
+    size: int | None
+    """
+    Bytes
+    """
+    filename: str | None
+    """
+    Name without a path, as declared
+    """
+    reason: str | None
+    """
+    Code of the error, if the file finally could not be fetched
+    """
+    url: str
+    """
+    Path of the file at this service
+    """
+
+
 MessageResponse = TypedDict(
-    "MessageResponse",
+    'MessageResponse',
     {
-        "id": str,
-        "conversation_id": int | None,
-        "conversation_key": str,
-        "direction": Direction,
-        "type": MessageType,
-        "from": str,
-        "to": str,
-        "from_name": str | None,
-        "to_name": str | None,
-        "subject": str | None,
-        "body": str,
-        "body_type": Literal["html", "text"] | None,
-        "text": str | None,
-        "reply_to": list[str],
-        "cc": list[str],
-        "bcc": list[str],
-        "attachments": list[str],
-        "timestamp": str,
-        "status": Status,
-        "provider": str | None,
-        "provider_message_id": str | None,
-        "error": ErrorResponse | None,
-        "created_at": str,
-        "send_at": str | None,
-        "priority": Priority,
-        "warnings": list[str],
-        "segments": int | None,
-        "encoding": Literal["GSM-7", "UCS-2"] | None,
+        'id': str,
+        'conversation_id': int | None,
+        'conversation_key': str,
+        'direction': Direction,
+        'type': MessageType,
+        'from': str,
+        'to': str,
+        'recipients': list[str],
+        'from_name': str | None,
+        'to_name': str | None,
+        'subject': str | None,
+        'body': str,
+        'body_type': Literal['html', 'text'] | None,
+        'text': str | None,
+        'reply_to': list[str],
+        'cc': list[str],
+        'bcc': list[str],
+        'attachments': list[str],
+        'media': list[MediaResponse],
+        'timestamp': str,
+        'status': Status,
+        'provider': str | None,
+        'provider_message_id': str | None,
+        'error': ErrorResponse | None,
+        'created_at': str,
+        'send_at': str | None,
+        'priority': Priority,
+        'warnings': list[str],
+        'reference': str | None,
+        'metadata': dict[str, str],
+        'segments': int | None,
+        'encoding': Literal['GSM-7', 'UCS-2'] | None,
     },
 )
 
 
 MessageWithHistory = TypedDict(
-    "MessageWithHistory",
+    'MessageWithHistory',
     {
-        "id": str,
-        "conversation_id": int | None,
-        "conversation_key": str,
-        "direction": Direction,
-        "type": MessageType,
-        "from": str,
-        "to": str,
-        "from_name": str | None,
-        "to_name": str | None,
-        "subject": str | None,
-        "body": str,
-        "body_type": Literal["html", "text"] | None,
-        "text": str | None,
-        "reply_to": list[str],
-        "cc": list[str],
-        "bcc": list[str],
-        "attachments": list[str],
-        "timestamp": str,
-        "status": Status,
-        "provider": str | None,
-        "provider_message_id": str | None,
-        "error": ErrorResponse | None,
-        "created_at": str,
-        "send_at": str | None,
-        "priority": Priority,
-        "warnings": list[str],
-        "history": list[HistoryEntry],
-        "segments": int | None,
-        "encoding": Literal["GSM-7", "UCS-2"] | None,
+        'id': str,
+        'conversation_id': int | None,
+        'conversation_key': str,
+        'direction': Direction,
+        'type': MessageType,
+        'from': str,
+        'to': str,
+        'recipients': list[str],
+        'from_name': str | None,
+        'to_name': str | None,
+        'subject': str | None,
+        'body': str,
+        'body_type': Literal['html', 'text'] | None,
+        'text': str | None,
+        'reply_to': list[str],
+        'cc': list[str],
+        'bcc': list[str],
+        'attachments': list[str],
+        'media': list[MediaResponse],
+        'timestamp': str,
+        'status': Status,
+        'provider': str | None,
+        'provider_message_id': str | None,
+        'error': ErrorResponse | None,
+        'created_at': str,
+        'send_at': str | None,
+        'priority': Priority,
+        'warnings': list[str],
+        'reference': str | None,
+        'metadata': dict[str, str],
+        'history': list[HistoryEntry],
+        'segments': int | None,
+        'encoding': Literal['GSM-7', 'UCS-2'] | None,
     },
 )
+
+
+class OperationsResponse(TypedDict):
+    """
+    The state of the consumers and of the providers.
+    """
+
+    consumers: list[ConsumerResponse]
+    providers: list[ProviderResponse]
 
 
 class DeadLetterPage(TypedDict):
@@ -648,6 +1130,22 @@ class DeadLetterPage(TypedDict):
 
 class MessagePage(TypedDict):
     items: list[MessageResponse]
+    next_cursor: str | None
+    """
+    Cursor of the next page; null on the last one
+    """
+
+
+class WebhookAttemptPage(TypedDict):
+    items: list[WebhookAttemptResponse]
+    next_cursor: str | None
+    """
+    Cursor of the next page; null on the last one
+    """
+
+
+class WebhookEndpointPage(TypedDict):
+    items: list[WebhookEndpointResponse]
     next_cursor: str | None
     """
     Cursor of the next page; null on the last one
@@ -695,6 +1193,40 @@ class SuppressionResponse(TypedDict):
     since: str
 
 
+class TrafficResponse(TypedDict):
+    """
+    The messages of the last hour.
+    """
+
+    minutes: list[str]
+    """
+    The beginning of each minute, the current one last
+    """
+    series: list[TrafficSeries]
+
+
+class BatchItem(TypedDict):
+    """
+    The result for a message: either of the two is null.
+    """
+
+    message: MessageResponse | None
+    """
+    The message, if it was accepted
+    """
+    problem: Problem | None
+    """
+    The reason why it was refused
+    """
+
+
+class BatchResponse(TypedDict):
+    items: list[BatchItem]
+    """
+    The results in the order of the request
+    """
+
+
 class ConversationResponse(TypedDict):
     id: int
     """
@@ -720,7 +1252,7 @@ class DeadLetterEvent(TypedDict):
     """
     The same whenever the event is delivered
     """
-    type: Literal["dead_letter.created", "dead_letter.resolved"]
+    type: Literal['dead_letter.created', 'dead_letter.resolved']
     timestamp: str
     """
     When it happened
@@ -735,7 +1267,7 @@ class DeadLetterEvent(TypedDict):
 class DeadLetterWithHistory(TypedDict):
     id: str
     direction: Direction
-    channel: Literal["sms", "email"] | None
+    channel: Literal['sms', 'email'] | None
     """
     A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
     """
@@ -747,6 +1279,7 @@ class DeadLetterWithHistory(TypedDict):
     errors: NotRequired[list[AttemptError]]
     payload: NotRequired[str | None]
     payload_base64: NotRequired[str | None]
+    payload_zlib: NotRequired[str | None]
     is_cut: NotRequired[bool]
     webhook: NotRequired[PostedWebhook | None]
     state: DeadLetterState
@@ -775,15 +1308,15 @@ class MessageEvent(TypedDict):
     The same whenever the event is delivered
     """
     type: Literal[
-        "message.received",
-        "message.accepted",
-        "message.scheduled",
-        "message.sent",
-        "message.delivered",
-        "message.undelivered",
-        "message.failed",
-        "message.expired",
-        "message.canceled",
+        'message.received',
+        'message.accepted',
+        'message.scheduled',
+        'message.sent',
+        'message.delivered',
+        'message.undelivered',
+        'message.failed',
+        'message.expired',
+        'message.canceled',
     ]
     timestamp: str
     """
@@ -824,7 +1357,7 @@ class SuppressionEvent(TypedDict):
     """
     The same whenever the event is delivered
     """
-    type: Literal["recipient.opted_out", "recipient.opted_in"]
+    type: Literal['recipient.opted_out', 'recipient.opted_in']
     timestamp: str
     """
     When it happened
@@ -848,7 +1381,7 @@ class ConversationEvent(TypedDict):
     """
     The same whenever the event is delivered
     """
-    type: Literal["conversation.created"]
+    type: Literal['conversation.created']
     timestamp: str
     """
     When it happened
@@ -864,7 +1397,11 @@ class ConversationEvent(TypedDict):
 
 
 Items: TypeAlias = (
-    MessageEvent | ConversationEvent | SuppressionEvent | DeadLetterEvent | WebhookEndpointEvent
+    MessageEvent
+    | ConversationEvent
+    | SuppressionEvent
+    | DeadLetterEvent
+    | WebhookEndpointEvent
 )
 
 

@@ -11,18 +11,24 @@ import httpx
 
 from messaging_client.errors import ProblemError
 from messaging_client.events import Event, EventParser
-from messaging_client.fields import EmailFields, SmsFields, body_of
+from messaging_client.fields import EmailFields, Moment, ReplyFields, SmsFields, body_of
 from messaging_client.models import (
+    BatchResponse,
     BulkResponse,
     ConversationResponse,
     DeadLetterResponse,
     DeadLetterWithHistory,
+    DeliveryResponse,
     DiscardResponse,
     EventPage,
     MessageResponse,
     MessageWithHistory,
+    RecoverResponse,
     ReplayResponse,
     SuppressionResponse,
+    WebhookAttemptResponse,
+    WebhookEndpointResponse,
+    WebhookEndpointWithSecret,
 )
 from messaging_client.retries import delay_after, is_temporary
 
@@ -77,14 +83,26 @@ class Client:
     def send_sms(self, *, idempotency_key: str | None = None, **fields: Unpack[SmsFields]) -> MessageResponse:
         """Send an SMS, or an MMS with the `type` `mms`."""
         body = {"type": "sms", **body_of(fields)}
-        return cast("MessageResponse", self._send("/api/messages/sms", body, idempotency_key))
+        return cast("MessageResponse", self._create("/api/messages/sms", body, idempotency_key))
 
     def send_email(
         self, *, idempotency_key: str | None = None, **fields: Unpack[EmailFields]
     ) -> MessageResponse:
         """Send an e-mail."""
         body = body_of(fields)
-        return cast("MessageResponse", self._send("/api/messages/email", body, idempotency_key))
+        return cast("MessageResponse", self._create("/api/messages/email", body, idempotency_key))
+
+    def send_batch(
+        self, messages: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
+    ) -> BatchResponse:
+        """Send up to 500 messages of both channels; each item has a message or a problem.
+
+        Args:
+            messages: the fields of each message, with its `type`: `sms`, `mms` or `email`.
+            idempotency_key: identifies the whole batch.
+        """
+        body = {"messages": [body_of(each) for each in messages]}
+        return cast("BatchResponse", self._create("/api/messages/batch", body, idempotency_key))
 
     def get_message(self, id: str) -> MessageWithHistory:  # noqa: A002 - the name in the API
         """Get a message with its history."""
@@ -101,10 +119,14 @@ class Client:
     # --- Conversations
 
     def list_conversations(
-        self, *, participant: str | None = None, channel: str | None = None
+        self,
+        *,
+        participant: str | None = None,
+        channel: str | None = None,
+        updated_since: Moment | None = None,
     ) -> Iterator[ConversationResponse]:
         """List conversations, most recent message first."""
-        filters = {"participant": participant, "channel": channel}
+        filters = body_of({"participant": participant, "channel": channel, "updated_since": updated_since})
         return cast("Iterator[ConversationResponse]", self._items("/api/conversations", filters))
 
     def get_conversation(self, id: int | str) -> ConversationResponse:  # noqa: A002 - the name in the API
@@ -115,6 +137,17 @@ class Client:
         """List the messages of a conversation, oldest first."""
         path = f"/api/conversations/{_escaped(id)}/messages"
         return cast("Iterator[MessageResponse]", self._items(path, {}))
+
+    def reply_to_conversation(
+        self,
+        id: int | str,  # noqa: A002 - the name in the API
+        *,
+        idempotency_key: str | None = None,
+        **fields: Unpack[ReplyFields],
+    ) -> MessageResponse:
+        """Send a message to the other participant of a conversation."""
+        path = f"/api/conversations/{_escaped(id)}/messages"
+        return cast("MessageResponse", self._create(path, body_of(fields), idempotency_key))
 
     # --- Dead letters
 
@@ -165,6 +198,58 @@ class Client:
     def lift_suppression(self, address: str, *, sender: str | None = None) -> None:
         """Lift a suppression."""
         self._call("DELETE", f"/api/suppressions/{_escaped(address)}", query={"sender": sender})
+
+    # --- Webhook endpoints
+
+    def create_webhook_endpoint(
+        self,
+        *,
+        url: str,
+        idempotency_key: str | None = None,
+        **fields: Any,  # noqa: ANN401 - those of the API
+    ) -> WebhookEndpointWithSecret:
+        """Create a webhook endpoint; its secret is shown only once."""
+        found = self._create("/api/webhook-endpoints", {**fields, "url": url}, idempotency_key)
+        return cast("WebhookEndpointWithSecret", found)
+
+    def list_webhook_endpoints(self) -> Iterator[WebhookEndpointResponse]:
+        """List webhook endpoints, newest first."""
+        return cast("Iterator[WebhookEndpointResponse]", self._items("/api/webhook-endpoints", {}))
+
+    def get_webhook_endpoint(self, id: str) -> WebhookEndpointResponse:  # noqa: A002 - the name in the API
+        """Get a webhook endpoint."""
+        return cast("WebhookEndpointResponse", self._call("GET", _endpoint(id)))
+
+    def update_webhook_endpoint(self, id: str, **fields: Any) -> WebhookEndpointResponse:  # noqa: A002, ANN401 - those of the API
+        """Change the given fields of a webhook endpoint."""
+        return cast("WebhookEndpointResponse", self._call("PATCH", _endpoint(id), body=fields))
+
+    def delete_webhook_endpoint(self, id: str) -> None:  # noqa: A002 - the name in the API
+        """Delete a webhook endpoint."""
+        self._call("DELETE", _endpoint(id))
+
+    def rotate_webhook_secret(self, id: str) -> WebhookEndpointWithSecret:  # noqa: A002 - the name in the API
+        """Rotate the secret of a webhook endpoint; this is not repeated, which would rotate it twice."""
+        found = self._call("POST", _endpoint(id, "rotate-secret"), max_attempts=1)
+        return cast("WebhookEndpointWithSecret", found)
+
+    def test_webhook_endpoint(self, id: str) -> DeliveryResponse:  # noqa: A002 - the name in the API
+        """Send a test event to a webhook endpoint."""
+        return cast("DeliveryResponse", self._call("POST", _endpoint(id, "test")))
+
+    def list_webhook_attempts(self, id: str, **filters: Any) -> Iterator[WebhookAttemptResponse]:  # noqa: A002, ANN401 - a query
+        """List the attempts to deliver events to a webhook endpoint, newest first."""
+        return cast("Iterator[WebhookAttemptResponse]", self._items(_endpoint(id, "attempts"), filters))
+
+    def retry_webhook_attempt(self, id: str, attempt_id: str) -> DeliveryResponse:  # noqa: A002 - the same
+        """Send the event of an attempt again."""
+        path = _endpoint(id, "attempts", attempt_id, "retry")
+        return cast("DeliveryResponse", self._call("POST", path))
+
+    def recover_webhook_events(self, id: str, *, since: Moment, **fields: Any) -> RecoverResponse:  # noqa: A002, ANN401 - a body
+        """Send the events that an endpoint has never received since a time."""
+        body = body_of({**fields, "since": since})
+        return cast("RecoverResponse", self._call("POST", _endpoint(id, "recover"), body=body))
 
     # --- Events
 
@@ -226,7 +311,7 @@ class Client:
 
     # --- Requests
 
-    def _send(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 - JSON
+    def _create(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 - JSON
         headers = {"Idempotency-Key": key or str(uuid4())}
         return self._call("POST", path, body=body, headers=headers)
 
@@ -248,6 +333,7 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        max_attempts: int | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
         failures = 0
         while True:
@@ -265,13 +351,17 @@ class Client:
                 raise ProblemError.of(response)
             except (ProblemError, httpx.TransportError) as exc:
                 failures += 1
-                if failures >= self._max_attempts or not is_temporary(exc):
+                if failures >= (max_attempts or self._max_attempts) or not is_temporary(exc):
                     raise
                 self._pause(exc, failures)
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in query.items() if value is not None and value != []}
+
+
+def _endpoint(*parts: str) -> str:
+    return "/".join(["/api/webhook-endpoints", *map(_escaped, parts)])
 
 
 def _escaped(value: object) -> str:

@@ -134,16 +134,14 @@ class MediaFetcher:
             is_final = is_last or exc.code in _FINAL
             outcome = "failed" if is_final else "retrying"
             MEDIA.labels(message.provider or "", outcome, exc.code).inc()
-            _log.warning(
-                "media_failed" if is_final else "media_not_fetched",
-                message_id=str(message.id),
-                media_id=str(media.id),
-                reason=exc.code,
-                detail=str(exc),
+            log = _log.bind(
+                message_id=str(message.id), media_id=str(media.id), reason=exc.code, detail=str(exc)
             )
-            return media.model_copy(
-                update={"status": MediaStatus.FAILED, "reason": exc.code} if is_final else {}
-            )
+            if not is_final:
+                log.warning("media_not_fetched")
+                return media
+            log.warning("media_failed")
+            return media.model_copy(update={"status": MediaStatus.FAILED, "reason": exc.code})
         digest = digest_of(file.content)
         stored = media.model_copy(
             update={

@@ -1,6 +1,7 @@
 """Accepts batches of messages, with a result for each of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -163,7 +164,7 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
         return InvalidRequestError(*faults_of([{"type": "model_type", "loc": (), "msg": ""}])).document
     if fault := fault_of_parts(item):
         return InvalidRequestError(fault).document
-    if len(orjson.dumps(item, option=orjson.OPT_NON_STR_KEYS)) > MAX_BODY:
+    if len(_encoded(item)) > MAX_BODY:
         return ProblemError(413, "body_too_large", f"The message is larger than {MAX_BODY} bytes").document
     model = SmsRequest if item.get("type") in _SMS_TYPES else EmailRequest
     try:
@@ -175,4 +176,11 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
 
 
 def _fingerprint(items: Sequence[object]) -> str:
-    return blake2b(orjson.dumps(items, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    return blake2b(_encoded(items), digest_size=16).hexdigest()
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # an integer has more than 64 bits
+        return json.dumps(value, sort_keys=True).encode()

@@ -65,6 +65,7 @@ async def test_each_message_is_accepted_or_refused_by_itself(
         {**SMS, "body": "x", "attachments": ["a"] * 1_000},
         {**EMAIL, "body": "x" * 300_000},
         {**SMS, "type": "pigeon"},
+        {**SMS, "body": 10**30},
     )
 
     accepted = [item["message"] for item in items if item["problem"] is None]
@@ -72,6 +73,7 @@ async def test_each_message_is_accepted_or_refused_by_itself(
     assert [item["problem"] and item["problem"]["code"] for item in items] == [
         *(None, "invalid_request", None, "recipient_opted_out"),
         *("invalid_request", "invalid_request", "invalid_request", "body_too_large", "invalid_request"),
+        "invalid_request",
     ]
     assert [error["field"] for error in items[1]["problem"]["errors"]] == ["to"]
     assert all(item["message"] is None for item in items if item["problem"])

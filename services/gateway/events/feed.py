@@ -147,9 +147,10 @@ class Feed:
             raise FeedEndedError
         if after >= self._complete_after:
             return self._recent_after(after, selected, self._end)
-        complete_after = self._complete_after
-        found, position, has_more = await self._log.read(after, selected, _BATCH)
-        return [*map(_rendered, found)], position if has_more else max(position, complete_after)
+        found, position, _ = await self._log.read(after, selected, _BATCH)
+        if position == after:  # the replica that responded does not have the events yet
+            await asyncio.sleep(_POLL_SECONDS)
+        return [*map(_rendered, found)], position
 
     def _recent_after(
         self, after: int, selected: NotificationFilter, end: int

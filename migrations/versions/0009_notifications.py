@@ -57,8 +57,7 @@ _SAME_ID = """(
     AND receipt.occurred_at > sent.occurred_at - interval '1 day'
 )"""
 
-_VIEW = """
-    CREATE OR REPLACE VIEW message_history AS
+_HISTORY = """
     SELECT
         message_id,
         id AS event_id,
@@ -119,11 +118,11 @@ _JOINT = f"""
 
 
 def upgrade() -> None:
-    op.execute(_VIEW.format(receipts=_SPLIT))
     _create_tables()
     op.execute(_FORMER_IDS)
     op.execute(_UPDATE_MESSAGE_STATES)
     op.execute(_TAKE_NOTIFICATIONS)
+    op.execute(_ALLOW_ONLY_INGEST)
     for table, function in _ON_INSERT.items():
         op.execute(f"""
             CREATE FUNCTION notify_of_{table}() RETURNS trigger LANGUAGE plpgsql
@@ -155,10 +154,12 @@ def upgrade() -> None:
     # their streams.
     op.execute(f"""
         INSERT INTO message_states ({_COLUMNS})
-        SELECT DISTINCT ON (message_id) {_COLUMNS} FROM message_history
+        SELECT DISTINCT ON (message_id) {_COLUMNS} FROM ({_HISTORY.format(receipts=_SPLIT)}) AS history
         WHERE message_id IN (SELECT id FROM messages)
         ORDER BY {_DECIDING_FIRST}
     """)
+    # At the end, because the view cannot be read from now on until the transaction ends.
+    _replace_view(_SPLIT)
 
 
 def downgrade() -> None:
@@ -172,7 +173,11 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION former_ids")
     op.drop_table("notification_outbox")
     op.drop_table("message_states")
-    op.execute(_VIEW.format(receipts=_JOINT))
+    _replace_view(_JOINT)
+
+
+def _replace_view(receipts: str) -> None:
+    op.execute(f"CREATE OR REPLACE VIEW message_history AS {_HISTORY.format(receipts=receipts)}")
 
 
 def _create_tables() -> None:
@@ -530,6 +535,18 @@ _TAKE_NOTIFICATIONS = """
                 RETURNING *
             )
             SELECT * FROM taken ORDER BY id;
+    END
+    $$
+"""
+
+# deploy/postgres/roles.sql does the same if it is run after this migration.
+_ALLOW_ONLY_INGEST = """
+    DO $$
+    BEGIN
+        REVOKE EXECUTE ON FUNCTION take_notifications FROM PUBLIC;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'ingest') THEN
+            GRANT EXECUTE ON FUNCTION take_notifications TO ingest;
+        END IF;
     END
     $$
 """

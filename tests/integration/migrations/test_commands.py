@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from shared.db.tables import Base
 from tests.integration.alembic_command import ROOT, alembic, run
 from tests.integration.migrations.schema import everything, tables
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -164,3 +165,22 @@ async def test_an_unknown_command_lists_the_known_ones() -> None:
 
     assert result.status == 2
     assert "to the newest migration" in result.errors
+
+
+async def test_messages_can_be_read_while_a_migration_waits_for_a_writer(
+    engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("0006", empty_database_url)
+    async with engine.begin() as writer:
+        await writer.execute(text("LOCK TABLE suppression_changes IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(migrate("head", empty_database_url))
+
+        async def waits() -> bool:
+            waiting = "relation = 'suppression_changes'::regclass AND NOT granted"
+            return bool(await connection.scalar(text(f"SELECT count(*) FROM pg_locks WHERE {waiting}")))
+
+        await eventually(waits)
+        await connection.execute(text("SET lock_timeout = '1s'"))
+        assert await connection.scalar(text("SELECT count(*) FROM messages")) == 0
+        assert await connection.scalar(text("SELECT count(*) FROM message_history")) == 0
+    await migrating

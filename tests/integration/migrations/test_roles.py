@@ -60,6 +60,7 @@ async def test_the_gateway_and_the_notifier_can_only_read(url: str, user: str) -
             "SELECT * FROM conversations FOR UPDATE",
             "DROP TABLE messages",
             "CREATE TABLE mine ()",
+            "SELECT take_notifications(1)",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
@@ -71,6 +72,7 @@ async def test_ingest_can_write_and_delete_nothing(url: str) -> None:
     connection = await connect(url, "ingest")
     try:
         await connection.execute("SELECT key FROM conversations FOR NO KEY UPDATE")
+        await connection.execute("SELECT take_notifications(1)")
         with pytest.raises(asyncpg.NotNullViolationError):  # so it was allowed to insert
             await connection.execute("INSERT INTO conversations (id) VALUES (DEFAULT)")
         for statement in ("DELETE FROM messages", "TRUNCATE messages", "DROP TABLE messages"):

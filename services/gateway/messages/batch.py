@@ -182,5 +182,5 @@ def _fingerprint(items: Sequence[object]) -> str:
 def _encoded(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # an integer has more than 64 bits
+    except orjson.JSONEncodeError:  # it has an integer of more than 64 bits, or a lone surrogate
         return json.dumps(value, sort_keys=True).encode()

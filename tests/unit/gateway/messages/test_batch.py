@@ -1,5 +1,6 @@
 """Batches of messages: a result for each of them, and one publication for all."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -79,6 +80,17 @@ async def test_each_message_is_accepted_or_refused_by_itself(
     assert all(item["message"] is None for item in items if item["problem"])
     published = events(server, Stream.OUTBOUND)
     assert [str(event.data.message.id) for event in published] == [message["id"] for message in accepted]
+
+
+async def test_an_item_that_is_not_text_does_not_spoil_a_batch(
+    client: httpx.AsyncClient, server: JetStream
+) -> None:
+    content = json.dumps({"messages": [SMS, {**SMS, "body": "\ud800"}]})
+    response = await client.post(PATH, content=content, headers={"Content-Type": "application/json", **KEY})
+
+    problems = [item["problem"] and item["problem"]["code"] for item in response.json()["items"]]
+    assert problems == [None, "invalid_request"]
+    assert len(events(server, Stream.OUTBOUND)) == 1
 
 
 async def test_the_messages_of_a_batch_are_bulk_by_default(

@@ -183,6 +183,11 @@ call DELETE "/api/suppressions/$them"
 check "the suppression is lifted" "$status" 204
 eventually "and no longer listed" "/api/suppressions?address=$them" "len(body['items'])" 0
 
+say "Events"
+eventually "events are listed" "/api/events?limit=1" "len(body['items'])" 1
+call GET /api/events?after=999999999999
+check "a position without its events is refused" "$status" 410
+
 say "Managing webhook endpoints"
 endpoint='"url": "https://hooks.example/'$run'", "event_types": ["webhook_endpoint.disabled"]'
 post /api/webhook-endpoints "{$endpoint}"

@@ -1,6 +1,7 @@
 """The signing secrets of webhook endpoints, which are encrypted, because webhooks are signed with them."""
 
 import base64
+from functools import lru_cache
 from secrets import token_bytes
 from typing import Annotated, Self
 
@@ -30,6 +31,8 @@ class SecretCipher:
     """Encrypts with the first of several keys, and decrypts with any of them, so that keys can be rotated."""
 
     def __init__(self, *keys: str) -> None:
+        # An endpoint's secret is needed for each webhook, and decrypting it takes longer than signing.
+        self._decrypt = lru_cache(maxsize=4_096)(self._decrypt_anew)
         self._fernet = MultiFernet([Fernet(_derive(key)) for key in keys]) if keys else None
 
     @classmethod
@@ -59,6 +62,9 @@ class SecretCipher:
         Raises:
             UndecryptableSecretError: it was encrypted with another key.
         """
+        return self._decrypt(ciphertext)
+
+    def _decrypt_anew(self, ciphertext: str) -> str:
         try:
             assert self._fernet is not None  # noqa: S101 - callers check that there is a key
             return self._fernet.decrypt(ciphertext).decode()

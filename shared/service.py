@@ -35,13 +35,35 @@ ReadinessCheck = Callable[[], Awaitable[str | None]]
 ReadinessNotes = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the state of dependencies that the service can work without, by name."""
 
-_UNREADY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "The service is not ready, for the given `reason`", "model": dict[str, str]}
-}
 
-_UNHEALTHY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "The process is ending, for the given `reason`", "model": dict[str, str]}
-}
+def _responses(ok: str, failed: str, description: str, reason: str) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of the responses of a health check."""
+
+    def example(**content: str) -> dict[str, Any]:
+        return {"application/json": {"example": content}}
+
+    return {
+        200: {"content": example(status=ok)},
+        503: {
+            "description": description,
+            "model": dict[str, str],
+            "content": example(status=failed, reason=reason),
+        },
+    }
+
+
+_READINESS = _responses(
+    "ready",
+    "not ready",
+    "The service is not ready, for the given `reason`",
+    "NATS does not answer",
+)
+_LIVENESS = _responses(
+    "ok",
+    "failed",
+    "The process is ending, for the given `reason`",
+    "the event loop is stuck",
+)
 
 
 async def _no_notes() -> Mapping[str, str]:
@@ -62,7 +84,7 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         "/healthz",
         summary="Check that the process is running",
         description="Succeeds while all parts of the process are running. Use it as a liveness probe.",
-        responses=_UNHEALTHY,
+        responses=_LIVENESS,
     )
     async def healthz(response: Response) -> dict[str, str]:
         if failure := supervision.failure():
@@ -74,7 +96,7 @@ def health_router(check_ready: ReadinessCheck, notes: ReadinessNotes = _no_notes
         "/readyz",
         summary="Check that the service is ready",
         description="Succeeds while the service can do its work. Use it as a readiness probe.",
-        responses=_UNREADY,
+        responses=_READINESS,
     )
     async def readyz(request: Request, response: Response) -> dict[str, str]:
         is_stopping = getattr(request.app.state, "is_stopping", False)

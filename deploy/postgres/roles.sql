@@ -1,5 +1,4 @@
--- The users of the services: the gateway and the notifier read, and ingest writes. The owner of the database runs the
--- migrations.
+-- The users of the services: the gateway and the notifier read, and ingest writes. The owner of the database runs the migrations.
 --
 -- PostgreSQL's image runs this file when it sets up a new database. For an existing one, and after a change to a
 -- password, run it again:
@@ -23,7 +22,9 @@ ALTER ROLE notifier PASSWORD :'notifier_password';
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO gateway, ingest, notifier;
 GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO ingest;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ingest;
+-- Those that do more than their caller may are for ingest only.
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO ingest;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO ingest;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO gateway, ingest, notifier;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT INSERT, UPDATE ON TABLES TO ingest;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO ingest;

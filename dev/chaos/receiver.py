@@ -43,6 +43,7 @@ class Receiver:
         repeated: the number of events that a healthy endpoint has received again.
         differing: the number of events that were different when they came again.
         delays: of each first receipt, its time by the clock of `time.time`, and the seconds since the event.
+        spreads: of each first receipt, the seconds since the first endpoint received the event.
         requests: the number of requests to endpoints of each behaviour.
     """
 
@@ -51,6 +52,8 @@ class Receiver:
     repeated: int = 0
     differing: int = 0
     delays: list[tuple[float, float]] = field(default_factory=list)
+    spreads: list[tuple[float, float]] = field(default_factory=list)
+    _first_at: dict[str, float] = field(default_factory=dict)
     requests: Counter[Behaviour] = field(default_factory=Counter)
 
     def url(self, number: int) -> str:
@@ -78,6 +81,7 @@ class Receiver:
             self.differing += known != body
             return
         now = time.time()
+        self.spreads.append((now, now - self._first_at.setdefault(id_, now)))
         self.delays.append((now, now - datetime.fromisoformat(orjson.loads(body)["timestamp"]).timestamp()))
 
 

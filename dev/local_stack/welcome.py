@@ -37,6 +37,7 @@ def welcome(configuration: Configuration, addresses: Addresses) -> str:
 
 
 def _rows(configuration: Configuration, addresses: Addresses) -> Iterator[tuple[str, str]]:
+    yield "page", f"{addresses.gateway_url}/"
     yield "API", f"{addresses.gateway_url}/api"
     yield "API reference", f"{addresses.gateway_url}/docs"
     if configuration.owns_servers:

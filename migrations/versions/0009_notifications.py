@@ -122,7 +122,7 @@ def upgrade() -> None:
     op.execute(_FORMER_IDS)
     op.execute(_UPDATE_MESSAGE_STATES)
     op.execute(_TAKE_NOTIFICATIONS)
-    op.execute(_ALLOW_ONLY_INGEST)
+    op.execute("REVOKE EXECUTE ON FUNCTION take_notifications FROM PUBLIC")
     for table, function in _ON_INSERT.items():
         op.execute(f"""
             CREATE FUNCTION notify_of_{table}() RETURNS trigger LANGUAGE plpgsql
@@ -144,12 +144,6 @@ def upgrade() -> None:
             AFTER INSERT ON {table} REFERENCING NEW TABLE AS inserted
             FOR EACH STATEMENT EXECUTE FUNCTION notify_of_{table}()
         """)
-    op.execute(_FORGET_DELETED_MESSAGES)
-    op.execute("""
-        CREATE TRIGGER messages_forgotten
-        AFTER DELETE ON messages REFERENCING OLD TABLE AS deleted
-        FOR EACH STATEMENT EXECUTE FUNCTION forget_deleted_messages()
-    """)
     # Since the triggers exist, no event can be stored in the meantime. Ingest waits, and the messages wait in
     # their streams.
     op.execute(f"""
@@ -163,8 +157,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER messages_forgotten ON messages")
-    op.execute("DROP FUNCTION forget_deleted_messages")
     for table in _ON_INSERT:
         op.execute(f"DROP TRIGGER {table}_notified ON {table}")
         op.execute(f"DROP FUNCTION notify_of_{table}")
@@ -507,16 +499,6 @@ _ON_INSERT = {
     """,
 }
 
-_FORGET_DELETED_MESSAGES = """
-    CREATE FUNCTION forget_deleted_messages() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = public AS $$
-    BEGIN
-        DELETE FROM message_states WHERE message_id IN (SELECT id FROM deleted);
-        RETURN NULL;
-    END
-    $$
-"""
-
 # One process at a time publishes, so that notifications are published in the order of their ids. It commits
 # once they are stored in their stream. If it hangs, PostgreSQL ends the transaction, and another process
 # takes over. A crash of PostgreSQL may undo the deletion: NATS recognises notifications by their ids. The
@@ -535,18 +517,6 @@ _TAKE_NOTIFICATIONS = """
                 RETURNING *
             )
             SELECT * FROM taken ORDER BY id;
-    END
-    $$
-"""
-
-# deploy/postgres/roles.sql does the same if it is run after this migration.
-_ALLOW_ONLY_INGEST = """
-    DO $$
-    BEGIN
-        REVOKE EXECUTE ON FUNCTION take_notifications FROM PUBLIC;
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'ingest') THEN
-            GRANT EXECUTE ON FUNCTION take_notifications TO ingest;
-        END IF;
     END
     $$
 """

@@ -93,7 +93,9 @@ _RECOUNT_DELETED = """
 # A dead letter, its resolution and a later generation of its message may be stored at the same time, by
 # processes that do not see each other's rows. Whoever stores one of them takes this lock, so that the last
 # one sees them all. Dead letters and resolutions take it before they are inserted: a process that waits for
-# the lock must not have rows that the one with the lock waits for.
+# the lock must not have rows that the one with the lock waits for. Events take it after the locks of their
+# messages, since triggers are executed in the order of their names. Dead letters have their own stream;
+# a transaction that also stores receipts may end in a deadlock, after which ingest stores the batch again.
 _LOCK_DEAD_LETTERS = """
     CREATE OR REPLACE FUNCTION lock_dead_letters() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -213,7 +215,7 @@ _TRIGGERS = (
     FOR EACH ROW EXECUTE FUNCTION date_message_state()
     """,
     """
-    CREATE OR REPLACE TRIGGER dead_letters_refreshed_by_events
+    CREATE OR REPLACE TRIGGER message_events_refresh_dead_letters
     AFTER INSERT ON message_events REFERENCING NEW TABLE AS inserted_events
     FOR EACH STATEMENT EXECUTE FUNCTION refresh_replayed_dead_letters()
     """,
@@ -371,7 +373,7 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER dead_letters_locked ON dead_letter_resolutions")
     op.execute("DROP TRIGGER dead_letters_refreshed ON dead_letters")
     op.execute("DROP TRIGGER dead_letters_locked ON dead_letters")
-    op.execute("DROP TRIGGER dead_letters_refreshed_by_events ON message_events")
+    op.execute("DROP TRIGGER message_events_refresh_dead_letters ON message_events")
     op.execute(
         "DROP FUNCTION apply_suppression_changes, refresh_replayed_dead_letters,"
         " refresh_resolved_dead_letters, refresh_inserted_dead_letters, refresh_dead_letters,"

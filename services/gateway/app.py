@@ -38,6 +38,7 @@ from services.gateway.messages.idempotency import IdempotencyStore, StoredReques
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
 from services.gateway.operations import routes as operations
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.page.routes import mount_page
 from services.gateway.playground import routes as playground
@@ -48,6 +49,7 @@ from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.suppressions.unsubscribe import unsubscribe_router
 from services.gateway.webhook_endpoints import routes as webhook_endpoints
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.routes import body_rules, body_schemas, webhook_router
 from services.gateway.webhooks.service import WebhookService
@@ -202,6 +204,14 @@ def _create_services(
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     attempts = AttemptQueries(reader)
+    endpoints = WebhookEndpointService(
+        bus,
+        publisher,
+        settings.webhook_endpoint_key,
+        settings.default_region,
+        _now,
+        allow_private=settings.allow_private_webhooks,
+    )
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -216,15 +226,9 @@ def _create_services(
         media=MediaQueries(reader),
         media_store=store,
         operations=OperationsService(bus),
-        webhook_endpoint_service=WebhookEndpointService(
-            bus,
-            publisher,
-            attempts,
-            settings.webhook_endpoint_key,
-            settings.default_region,
-            _now,
-            allow_private=settings.allow_private_webhooks,
-        ),
+        traffic=TrafficQueries(reader),
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, attempts, _now),
         webhook_attempts=attempts,
         events=event_source,
         clock=_now,

@@ -17,9 +17,11 @@ from services.gateway.messages.batch import BatchService
 from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.suppression_list import SuppressionList
@@ -45,7 +47,9 @@ class Services:
     media: MediaQueries
     media_store: MediaStore | None
     operations: OperationsService
+    traffic: TrafficQueries
     webhook_endpoint_service: WebhookEndpointService
+    redelivery_service: RedeliveryService
     webhook_attempts: AttemptQueries
     events: EventSource
     clock: Callable[[], datetime]
@@ -85,7 +89,9 @@ MediaFiles = Annotated[MediaQueries, _service("media")]
 MediaStoreDep = Annotated[MediaStore | None, _service("media_store")]
 WebhookServiceDep = Annotated[WebhookService, _service("webhook_service")]
 Operations = Annotated[OperationsService, _service("operations")]
+TrafficQueriesDep = Annotated[TrafficQueries, _service("traffic")]
 WebhookEndpointServiceDep = Annotated[WebhookEndpointService, _service("webhook_endpoint_service")]
+RedeliveryServiceDep = Annotated[RedeliveryService, _service("redelivery_service")]
 Attempts = Annotated[AttemptQueries, _service("webhook_attempts")]
 Events = Annotated[EventSource, _service("events")]
 Clock = Annotated[Callable[[], datetime], _service("clock")]

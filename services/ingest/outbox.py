@@ -17,13 +17,13 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.ingest.traffic import count_traffic
 from shared import supervision
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, notification_subject
 from shared.channels import Channel
 from shared.errors import BusUnavailableError
 from shared.ids import notification_id
-from shared.notifications import NotificationType
 from shared.observability.metrics import NOTIFICATIONS, OUTBOX_ROWS
 
 _log = structlog.get_logger()
@@ -92,6 +92,7 @@ class Outbox:
         async with self._engine.begin() as connection:
             rows = (await connection.execute(_TAKE, {"maximum": _BATCH})).all()
             if rows:
+                await count_traffic(connection, rows)
                 await self._publish(rows)
         return len(rows)
 
@@ -103,12 +104,12 @@ class Outbox:
 
 def outgoing(row: Row[Any]) -> Outgoing:
     """Return the notification of a row as it is published."""
-    type_, id_ = NotificationType(row.type), notification_id(row.type, row.cause)
+    id_ = notification_id(row.type, row.cause)
     content: dict[str, Any] = orjson.loads(row.content)
     if spelling := content.pop("our_spelling", None):
         content["our_address"] = _key_of(content["channel"], spelling)
-    payload = orjson.dumps({"id": id_, "type": type_, **content})
-    return Outgoing(notification_subject(type_), id_, payload)
+    payload = orjson.dumps({"id": id_, "type": row.type, **content})
+    return Outgoing(notification_subject(row.type), id_, payload)
 
 
 @lru_cache(maxsize=16_384)

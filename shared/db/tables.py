@@ -437,7 +437,8 @@ class Suppression(Base):
 class MessageState(Base):
     """The decisive report on an outbound message: the one of its history that has the highest rank.
 
-    There is no row without the message.
+    The row is inserted once the message is stored. It is kept if the message is deleted, which a replay of
+    its stream may store again.
 
     Attributes:
         created_at: that of the message, by which lists are ordered; a trigger sets it.
@@ -497,6 +498,23 @@ class OutboxNotification(Base):
     type: Mapped[str]
     cause: Mapped[str]
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Traffic(Base):
+    """The number of messages in a minute; the rows of the last day are kept.
+
+    Attributes:
+        provider: empty if no provider is known.
+        kind: `received`, or a status that messages have got.
+    """
+
+    __tablename__ = "traffic"
+
+    minute: Mapped[datetime] = mapped_column(primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class WebhookAttempt(Base):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
 import structlog
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -132,7 +132,7 @@ class Renderer:
     async def render(self, notifications: Mapping[int, Notification]) -> list[Event]:
         """Return the events of notifications, in the same order.
 
-        A notification is left out if its object was deleted.
+        A notification is left out if its object was deleted, or is not as the API shows it.
 
         Args:
             notifications: by their sequence.
@@ -144,7 +144,11 @@ class Renderer:
         objects = await self._load(given)
         events = []
         for sequence, notification in notifications.items():
-            event = _event(sequence, notification, objects)
+            try:
+                event = _event(sequence, notification, objects)
+            except ValidationError:
+                _log.exception("event_not_rendered", event_id=str(notification.id), type=notification.type)
+                continue
             if event is None:
                 await self._require_complete_database()
                 _log.warning("event_without_object", event_id=str(notification.id), type=notification.type)

@@ -145,6 +145,7 @@ async def test_a_message_is_one_trace_from_the_client_to_the_provider(
         "outcome": "sent",
     }
     assert attributes(server)["messaging_service.message_id"] == message["id"]
+    assert attributes(server)["messaging_service.request_id"]
 
     for stream, published in (("OUTBOUND", producer), ("EVENTS", event)):
         [stored] = await outside.exported(1, f"ingest: process {stream}")

@@ -367,6 +367,7 @@ async def test_requests_that_are_too_many_are_refused_at_once(server: Server) ->
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: 2\r\n" in head
     assert b"application/problem+json" in head
+    assert b"\r\nx-request-id: " in head
     server.may_answer.set()
     assert [await each.response() for each in clients] == [(200, b"ok")] * len(clients)
     assert await server.status("/slow") == 200

@@ -56,8 +56,11 @@ async def _expect_speed(scene: Scene, receiver: Receiver) -> None:
     if len(delays) < 2:  # noqa: PLR2004 - quantiles need two
         raise ChaosError("no events arrived")
     p99 = quantiles(delays, n=100)[98]
+    # The machine may be too slow for the services before the notifier, which this does not include.
+    spread = quantiles([spread for at, spread in receiver.spreads if at >= start], n=100)[98]
     scene.notes.append(
-        f"nothing dead: {len(delays)} events, p99 {p99 * 1_000:.0f} ms, slowest {max(delays):.1f} s"
+        f"nothing dead: {len(delays)} webhooks, p99 {p99 * 1_000:.0f} ms after the event,"
+        f" and {spread * 1_000:.0f} ms after the first endpoint"
     )
     scene.expect(p99 < _LONGEST_DELAY, f"the 99th percentile to healthy endpoints was {p99:.1f} s")
 
@@ -123,6 +126,6 @@ SCENARIOS = (
             "ALLOW_PRIVATE_WEBHOOKS": "true",
             "WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", *["5"] * 50]),
         },
-        rate=6,
+        rate=4,
     ),
 )

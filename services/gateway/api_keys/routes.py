@@ -22,7 +22,7 @@ class ApiKeysResponse(BaseModel):
     items: list[ApiKeyResponse]
 
 
-@router.get("", summary="List the API keys", responses=problems(401))
+@router.get("", summary="List the API keys", responses=problems(401, 422))
 async def list_api_keys(request: Request) -> ApiKeysResponse:
     """List the names of the configured API keys, each once. There are none if the API is open."""
     keys: ApiKeys = request.app.state.api_keys
@@ -30,7 +30,7 @@ async def list_api_keys(request: Request) -> ApiKeysResponse:
     return ApiKeysResponse(items=items)
 
 
-@router.get("/current", summary="Get the API key of the request", responses=problems(401))
+@router.get("/current", summary="Get the API key of the request", responses=problems(401, 422))
 async def get_current_api_key(request: Request, caller: Caller) -> CurrentApiKeyResponse:
     """Return the name and the access of the API key that the request has used."""
     keys: ApiKeys = request.app.state.api_keys

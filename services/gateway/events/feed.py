@@ -169,6 +169,9 @@ class Feed:
             except UnavailableError as exc:
                 _log.warning("events_unavailable", error=str(exc))
                 await self._pause(_ERROR_PAUSE)
+            except Exception:  # noqa: BLE001 - an error must not end a process that accepts messages
+                _log.exception("feed_failed")
+                await self._pause(_ERROR_PAUSE)
 
     async def _follow(self) -> None:
         """Start at the end of the log, or continue after an error."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import orjson
-import structlog
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from services.gateway.http.deadline import deadline
@@ -22,8 +20,6 @@ from shared.events import Event, message_accepted
 from shared.ids import MessageId, RequestId, new_message_id, request_id
 from shared.message import DeliveryRequest, Priority
 from shared.validation import MAX_BODY, context_of, faults_of
-
-_log = structlog.get_logger()
 
 MAX_BATCH_BODY = 4 * 1024 * 1024
 """Bytes."""
@@ -164,7 +160,7 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
         return InvalidRequestError(*faults_of([{"type": "model_type", "loc": (), "msg": ""}])).document
     if fault := fault_of_parts(item):
         return InvalidRequestError(fault).document
-    if len(_encoded(item)) > MAX_BODY:
+    if len(_encode(item)) > MAX_BODY:
         return ProblemError(413, "body_too_large", f"The message is larger than {MAX_BODY} bytes").document
     model = SmsRequest if item.get("type") in _SMS_TYPES else EmailRequest
     try:
@@ -176,11 +172,9 @@ def _parse(item: object, context: dict[str, str]) -> SendRequest | Problem:
 
 
 def _fingerprint(items: Sequence[object]) -> str:
-    return blake2b(_encoded(items), digest_size=16).hexdigest()
+    return blake2b(_encode(items), digest_size=16).hexdigest()
 
 
-def _encoded(value: object) -> bytes:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # it has an integer of more than 64 bits, or a lone surrogate
-        return json.dumps(value, sort_keys=True).encode()
+def _encode(value: object) -> bytes:
+    """Return JSON, which may have lone surrogates and integers of any size before it is validated."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode(errors="surrogatepass")

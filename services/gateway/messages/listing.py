@@ -121,7 +121,8 @@ def _broad_scan(selected: MessageFilter) -> _Scan:
         ranges = [_rows_of(_entry).where(_entry.c.participant_id == each) for each in participants]
         return _Scan(ranges, {"address", "channel"})
     if selected.status not in (None, Status.RECEIVED):
-        return _Scan([_rows_of(_state).where(_state.c.status == selected.status.value)], {"status"})
+        rows = _rows_of(_state).where(_state.c.status == selected.status.value)
+        return _Scan([rows], {"status", "direction"})
     direction = Direction.INBOUND if selected.status is Status.RECEIVED else selected.direction
     directions = [each for each in Direction if direction in (None, each)]
     if selected.provider is not None:

@@ -31,6 +31,22 @@ class ProviderResponse(BaseModel):
     processes: int = Field(description="Sender processes that use it", examples=[1])
 
 
+class TrafficSeries(BaseModel):
+    """The messages of a kind, minute by minute."""
+
+    channel: Channel
+    provider: str | None = Field(description="Null if no provider is known", examples=["generic_sms"])
+    kind: str = Field(description="`received`, or a status that messages have got", examples=["sent"])
+    counts: list[int] = Field(description="The number in each of the minutes", examples=[[0, 3, 5]])
+
+
+class TrafficResponse(BaseModel):
+    """The messages of the last hour."""
+
+    minutes: list[AwareDatetime] = Field(description="The beginning of each minute, the current one last")
+    series: list[TrafficSeries]
+
+
 class OperationsResponse(BaseModel):
     """The state of the consumers and of the providers."""
 

@@ -2,7 +2,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from services.gateway.dependencies import Attempts, Clock, WebhookEndpointServiceDep
+from services.gateway.dependencies import Attempts, Clock, RedeliveryServiceDep, WebhookEndpointServiceDep
 from services.gateway.http.auth import AuthenticatedRoute, Caller
 from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import problems
@@ -167,7 +167,7 @@ async def rotate_webhook_secret(
 )
 async def test_webhook_endpoint(
     id: str,  # noqa: A002 - the name in the path
-    service: WebhookEndpointServiceDep,
+    service: RedeliveryServiceDep,
 ) -> DeliveryResponse:
     """Send an event of the type `webhook_endpoint.test`. Its outcome is among the attempts."""
     async with deadline():
@@ -209,7 +209,7 @@ async def list_webhook_attempts(
 async def retry_webhook_attempt(
     id: str,  # noqa: A002 - the name in the path
     attempt_id: str,
-    service: WebhookEndpointServiceDep,
+    service: RedeliveryServiceDep,
 ) -> DeliveryResponse:
     """Send the event now, instead of when it would have been sent next. If that fails, it is retried."""
     async with deadline():
@@ -227,7 +227,7 @@ async def retry_webhook_attempt(
 async def recover_webhook_events(
     id: str,  # noqa: A002 - the name in the path
     body: RecoverRequest,
-    service: WebhookEndpointServiceDep,
+    service: RedeliveryServiceDep,
 ) -> RecoverResponse:
     """Send all events since a time that the endpoint has not received yet, as after an outage of it.
 

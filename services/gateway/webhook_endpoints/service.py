@@ -1,6 +1,5 @@
-"""Creates, changes and deletes webhook endpoints, and sends events to them on request."""
+"""Creates, changes and deletes webhook endpoints."""
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,32 +9,23 @@ from uuid import UUID
 
 from services.gateway.http.errors import ConflictError, InvalidRequestError, NotFoundError
 from services.gateway.http.parameters import parse_address
-from services.gateway.webhook_endpoints.queries import AttemptQueries
 from services.gateway.webhook_endpoints.schemas import (
-    RecoverRequest,
-    RecoverResponse,
     WebhookEndpointCreate,
     WebhookEndpointUpdate,
     require_public,
 )
 from shared.bus.client import Bus
-from shared.bus.direct_get import StoredMessage
 from shared.bus.key_value import RevisionConflictError, Versioned
 from shared.bus.publisher import Publisher
 from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
-from shared.bus.webhook_deliveries import schedule_delivery
 from shared.bus.webhook_endpoints import EndpointStore
-from shared.bus.webhook_positions import PositionStore
 from shared.endpoint_secrets import SecretCipher, new_secret
-from shared.ids import EndpointId, EventId, new_endpoint_id, new_event_id, request_id
-from shared.notifications import Notification, NotificationType
-from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse
+from shared.ids import EndpointId, new_endpoint_id, request_id
+from shared.resources.webhook_endpoints import EndpointState
 from shared.validation import Fault
-from shared.webhook_attempts import Trigger
 from shared.webhook_endpoints import (
     MAX_SECRETS,
     SECRET_OVERLAP,
-    Delivery,
     DisabledReason,
     StoredSecret,
     WebhookEndpoint,
@@ -43,9 +33,7 @@ from shared.webhook_endpoints import (
 
 MAX_ENDPOINTS = 1_000
 
-_BATCH = 200
 _ATTEMPTS = 5
-_RECOVERY_SECONDS = 2.0
 
 Clock = Callable[[], datetime]
 
@@ -62,7 +50,6 @@ class WebhookEndpointService:
         self,
         bus: Bus,
         publisher: Publisher,
-        attempts: AttemptQueries,
         cipher: SecretCipher,
         default_region: str,
         clock: Clock,
@@ -70,10 +57,7 @@ class WebhookEndpointService:
         allow_private: bool,
     ) -> None:
         self._bus = bus
-        self._publisher = publisher
         self._store = EndpointStore(bus, publisher)
-        self._positions = PositionStore(bus, publisher)
-        self._attempts = attempts
         self._cipher = cipher
         self._default_region = default_region
         self._clock = clock
@@ -169,90 +153,6 @@ class WebhookEndpointService:
 
         await self._change(id_, change)
 
-    async def test(self, id_: UUID | None) -> EventId:
-        """Send a test event, and return its id."""
-        endpoint = await self._enabled(id_)
-        now = self._clock()
-        notification = Notification(
-            id=new_event_id(),
-            type=NotificationType.WEBHOOK_ENDPOINT_TEST,
-            occurred_at=now,
-            webhook_endpoint=WebhookEndpointResponse.of(endpoint, now).model_dump(mode="json"),
-        )
-        delivery = Delivery(notification=notification, sequence=None, trigger=Trigger.TEST)
-        await schedule_delivery(self._publisher, endpoint, delivery, now)
-        return notification.id
-
-    async def retry(self, id_: UUID | None, attempt_id: UUID | None) -> EventId:
-        """Send the event of an attempt again, now, and return its id."""
-        endpoint = await self._enabled(id_)
-        attempt = attempt_id and await self._attempts.get(endpoint.id, attempt_id)
-        if not attempt:
-            raise NotFoundError("webhook_attempt_not_found", "Attempt not found")
-        notification = attempt.sequence and await self._notification(attempt.sequence)
-        if not notification or notification.id != attempt.event_id:
-            raise ConflictError("event_not_retained", "The event is not retained any more, or was a test")
-        delivery = Delivery(notification=notification, sequence=attempt.sequence, trigger=Trigger.RETRY)
-        await schedule_delivery(self._publisher, endpoint, delivery, self._clock())
-        return notification.id
-
-    async def recover(self, id_: UUID | None, body: RecoverRequest) -> RecoverResponse:
-        """Send the events that an endpoint has never received, oldest first.
-
-        Events that have not had their first attempt yet are not included, since they are sent anyway.
-        """
-        endpoint = await self._enabled(id_)
-        end = (await self._positions.get(endpoint.id, endpoint.after)).events
-        scheduled, after = 0, body.after
-        stop_at = asyncio.get_running_loop().time() + _RECOVERY_SECONDS
-        while True:
-            messages, is_complete = await self._events(after, body.since)
-            found = [each for each in messages if each.sequence <= end]
-            missing = await self._missing(endpoint, found)
-            now, room = self._clock(), body.limit - scheduled
-            await asyncio.gather(
-                *(schedule_delivery(self._publisher, endpoint, each, now) for each in missing[:room])
-            )
-            scheduled += len(missing[:room])
-            if len(missing) > room:
-                return RecoverResponse(scheduled=scheduled, next_after=(missing[room].sequence or 1) - 1)
-            if is_complete or len(found) < len(messages):
-                return RecoverResponse(scheduled=scheduled, next_after=None)
-            after = found[-1].sequence
-            if asyncio.get_running_loop().time() > stop_at:
-                return RecoverResponse(scheduled=scheduled, next_after=after)
-
-    async def _missing(self, endpoint: WebhookEndpoint, messages: Sequence[StoredMessage]) -> list[Delivery]:
-        deliveries = [
-            Delivery(
-                notification=Notification.model_validate_json(message.payload),
-                sequence=message.sequence,
-                trigger=Trigger.RECOVERY,
-            )
-            for message in messages
-        ]
-        wanted = [each for each in deliveries if endpoint.wants(each.notification)]
-        received = await self._attempts.received(endpoint.id, [each.notification.id for each in wanted])
-        return [each for each in wanted if each.notification.id not in received]
-
-    async def _events(self, after: int, since: datetime) -> tuple[list[StoredMessage], bool]:
-        if after:
-            answer = await self._bus.next_messages(
-                Stream.NOTIFICATIONS, after + 1, count=_BATCH, subject=NOTIFICATION_SUBJECTS
-            )
-        else:
-            answer = await self._bus.messages_since(
-                Stream.NOTIFICATIONS, since, count=_BATCH, subject=NOTIFICATION_SUBJECTS
-            )
-        return answer.messages, answer.is_complete
-
-    async def _notification(self, sequence: int) -> Notification | None:
-        answer = await self._bus.next_messages(
-            Stream.NOTIFICATIONS, sequence, count=1, subject=NOTIFICATION_SUBJECTS
-        )
-        found = [each for each in answer.messages if each.sequence == sequence]
-        return Notification.model_validate_json(found[0].payload) if found else None
-
     async def _newest(self) -> int:
         """Return the sequence of the newest event, or 0."""
         answer = await self._bus.last_messages(Stream.NOTIFICATIONS, [NOTIFICATION_SUBJECTS])
@@ -263,12 +163,6 @@ class WebhookEndpointService:
         if not found:
             raise NotFoundError("webhook_endpoint_not_found", "Webhook endpoint not found")
         return found
-
-    async def _enabled(self, id_: UUID | None) -> WebhookEndpoint:
-        endpoint = await self.get(id_)
-        if not endpoint.is_enabled:
-            raise ConflictError("webhook_endpoint_disabled", "The webhook endpoint is disabled")
-        return endpoint
 
     async def _change(self, id_: UUID | None, change: Any) -> WebhookEndpoint:  # noqa: ANN401 - see above
         """Change an endpoint, again if somebody else has changed it in the meantime."""

@@ -205,3 +205,13 @@ async def test_an_event_without_its_object_is_left_out_unless_the_database_is_be
         await connection.execute(text("CREATE SCHEMA former"))
     with pytest.raises(UnavailableError, match="rebuilt"):
         await renderer.render(await published(bus))
+
+
+async def test_an_event_that_cannot_be_shown_does_not_hold_up_the_others(
+    engine: AsyncEngine, bus: Bus, publisher: Publisher
+) -> None:
+    await notify(engine, publisher, [DEAD, suppression_changed(0, OUT)])
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE dead_letters SET content = '{}'"))
+    events = await Renderer(Reader(engine)).render(await published(bus))
+    assert [each.type for each in events] == ["recipient.opted_out"]

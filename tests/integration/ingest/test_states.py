@@ -94,8 +94,11 @@ async def test_a_state_is_replaced_by_a_lower_one_if_a_receipt_turns_out_to_be_o
     assert stored == decisive
 
 
-async def test_a_message_that_is_deleted_has_no_state(engine: AsyncEngine) -> None:
-    await store(engine, accepted(message()))
+async def test_a_message_that_was_deleted_has_its_state_again_after_a_replay(engine: AsyncEngine) -> None:
+    new = message()
+    events: list[Event[Any]] = [accepted(new), status_changed(new.id, Status.SENT)]
+    await store(engine, *events)
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM messages"))
-    assert await statuses(engine) == []
+    await store(engine, events[0])
+    assert await statuses(engine) == [Status.SENT]

@@ -61,6 +61,7 @@ async def test_the_gateway_and_the_notifier_can_only_read(url: str, user: str) -
             "DROP TABLE messages",
             "CREATE TABLE mine ()",
             "SELECT take_notifications(1)",
+            "SELECT count_traffic('[]')",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
@@ -73,6 +74,7 @@ async def test_ingest_can_write_and_delete_nothing(url: str) -> None:
     try:
         await connection.execute("SELECT key FROM conversations FOR NO KEY UPDATE")
         await connection.execute("SELECT take_notifications(1)")
+        await connection.execute("SELECT count_traffic('[]')")
         with pytest.raises(asyncpg.NotNullViolationError):  # so it was allowed to insert
             await connection.execute("INSERT INTO conversations (id) VALUES (DEFAULT)")
         for statement in ("DELETE FROM messages", "TRUNCATE messages", "DROP TABLE messages"):

@@ -22,10 +22,12 @@ from services.gateway.messages.cancellation import CancellationService
 from services.gateway.messages.idempotency import IdempotencyStore, StoredRequest
 from services.gateway.messages.queries import MessageQueries
 from services.gateway.messages.service import MessageService
+from services.gateway.operations.queries import TrafficQueries
 from services.gateway.operations.service import OperationsService
 from services.gateway.settings import GatewaySettings
 from services.gateway.suppressions.queries import SuppressionQueries
 from services.gateway.webhook_endpoints.queries import AttemptQueries
+from services.gateway.webhook_endpoints.redelivery import RedeliveryService
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from services.gateway.webhooks.service import WebhookService
 from shared.bus.key_value import KeyValueStore
@@ -93,6 +95,7 @@ def create_services(
     )
     batches = KeyValueStore.bucket(bus, publisher, IDEMPOTENCY_BUCKET, StoredBatch)
     log = EventLog(bus, Renderer(reader))
+    endpoints = WebhookEndpointService(bus, publisher, _CIPHER, "US", clock, allow_private=False)
     return Services(
         message_service=message_service,
         batch_service=BatchService(message_service, IdempotencyStore(batches)),
@@ -107,9 +110,9 @@ def create_services(
         media=MediaQueries(reader),
         media_store=None,
         operations=OperationsService(bus),
-        webhook_endpoint_service=WebhookEndpointService(
-            bus, publisher, AttemptQueries(reader), _CIPHER, "US", clock, allow_private=False
-        ),
+        traffic=TrafficQueries(reader),
+        webhook_endpoint_service=endpoints,
+        redelivery_service=RedeliveryService(bus, publisher, endpoints, AttemptQueries(reader), clock),
         webhook_attempts=AttemptQueries(reader),
         events=EventSource(log, Feed(log, lambda: False)),
         clock=clock,

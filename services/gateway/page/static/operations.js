@@ -6,7 +6,8 @@ import { useEffect, useRef } from "./vendor/htm-preact.js";
 
 const PLOTS = [
   { title: "Received", kinds: ["received"] },
-  { title: "Accepted", kinds: ["accepted", "scheduled"] },
+  { title: "Accepted", kinds: ["accepted"] },
+  { title: "Scheduled", kinds: ["scheduled"] },
   { title: "Sent", kinds: ["sent"] },
   { title: "Delivered", kinds: ["delivered"] },
   { title: "Failed", kinds: ["failed", "undelivered", "expired"] },

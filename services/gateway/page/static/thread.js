@@ -6,6 +6,7 @@ import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useLoaded } 
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const PAGE = 50;
+const SHORT = 200; // characters of an e-mail that fit into a small frame
 const CANCELABLE = new Set(["scheduled", "retrying"]);
 
 // Nothing in an e-mail may run, or be requested from another host.
@@ -26,9 +27,10 @@ function isHtml(message) {
 function EmailBody({ message }) {
   const [isLarge, setIsLarge] = useState(false);
   if (!isHtml(message)) return html`<p class="text">${message.body}</p>`;
+  const size = message.body.replace(/<[^>]*>/g, "").length > SHORT ? "medium" : "small";
   return html`
     <iframe
-      class=${isLarge ? "large" : ""}
+      class=${isLarge ? "large" : size}
       sandbox=""
       referrerpolicy="no-referrer"
       title="E-mail from ${message.from}"

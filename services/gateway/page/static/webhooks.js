@@ -24,7 +24,7 @@ function Attempts({ endpoint, canWrite, onClose }) {
             ${items.map(
               (attempt) => html`
                 <tr key=${attempt.id}>
-                  <td><${Time} at=${attempt.attempted_at} full /></td>
+                  <td><${Time} at=${attempt.started_at} full /></td>
                   <td>${attempt.event_type}</td>
                   <td><${Badge} kind=${attempt.succeeded ? "good" : "bad"}>${attempt.status_code ?? attempt.error}</${Badge}></td>
                   <td class="number">${attempt.duration_ms} ms</td>
@@ -92,18 +92,20 @@ function Row({ endpoint, canWrite, onChange, onOpen }) {
     }, []),
   );
   const path = `webhook-endpoints/${endpoint.id}`;
-  const toggle = () => api.patch(path, { enabled: !endpoint.enabled });
+  const isEnabled = endpoint.state === "enabled";
+  const toggle = () => api.patch(path, { state: isEnabled ? "disabled" : "enabled" });
   return html`
     <tr>
       <td><code>${endpoint.url}</code><span class="detail">${endpoint.description}</span></td>
-      <td>${endpoint.event_types?.length ? endpoint.event_types.join(", ") : "all"}</td>
-      <td><${Badge} kind=${endpoint.enabled ? "good" : "warn"}>${endpoint.enabled ? "enabled" : "disabled"}</${Badge}></td>
+      <td>${endpoint.event_types.length ? endpoint.event_types.join(", ") : "all"}</td>
+      <td><${Badge} kind=${isEnabled ? "good" : "warn"}>${endpoint.state}</${Badge}>
+        ${endpoint.disabled_reason && html`<span class="detail">${endpoint.disabled_reason}</span>`}</td>
       <td class="buttons">
         <button type="button" class="quiet" onClick=${onOpen}>Attempts</button>
         ${canWrite &&
         html`
           <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(() => api.post(`${path}/test`))}>Test</button>
-          <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(toggle)}>${endpoint.enabled ? "Disable" : "Enable"}</button>
+          <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(toggle)}>${isEnabled ? "Disable" : "Enable"}</button>
           <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(() => api.delete(path))}>Delete</button>
         `}
         <${Problem} error=${act.error} />

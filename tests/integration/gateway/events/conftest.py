@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -40,6 +41,11 @@ class Gateway:
         await notify(self.engine, self.publisher, events)
 
 
+async def answers(port: int) -> bool:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"http://127.0.0.1:{port}/readyz")).is_success
+
+
 @pytest.fixture
 async def listening(nats_url: str, database_url: str, publisher: Publisher) -> AsyncIterator[Gateway]:
     settings = GatewaySettings(_env_file=None, nats_url=nats_url, database_url=database_url)
@@ -51,11 +57,11 @@ async def listening(nats_url: str, database_url: str, publisher: Publisher) -> A
     # The tests do not serve signals.
     serving = asyncio.create_task(server._serve())  # noqa: SLF001
 
-    async def is_started() -> bool:
+    async def is_ready() -> bool:
         assert not serving.done()
-        return server.started
+        return server.started and await answers(port)
 
-    await eventually(is_started)
+    await eventually(is_ready)
     engine = create_async_engine(database_url)
     yield Gateway(port, app, admission, engine, publisher)
     await engine.dispose()

@@ -26,7 +26,8 @@ class Stream:
         return found
 
     async def take_bytes(self, count: int) -> list[dict[str, Any]]:
-        """Return the events that are complete in this many bytes."""
+        """Return the events that are complete in this many bytes, after which the connection is cut."""
+        assert self.status == 200
         async with asyncio.timeout(60):
             received, chunks = await self.reader.readexactly(count), b""
         while b"\r\n" in received:

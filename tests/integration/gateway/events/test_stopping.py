@@ -44,7 +44,7 @@ async def test_streams_end_with_complete_responses_when_the_process_stops(
         return len(await stream.take(1))
 
     try:
-        await eventually(is_streaming)
+        await eventually(is_streaming, within=90)
         async with opened(port) as first, opened(port, "?after=0") as second:
             process.send_signal(signal.SIGTERM)
             assert [await end_of(each) for each in (first, second)] == [0, 0]

@@ -5,13 +5,12 @@ import httpx
 import pytest
 
 from services.gateway.http.errors import ConflictError
-from services.gateway.webhook_endpoints.queries import AttemptQueries
 from services.gateway.webhook_endpoints.schemas import WebhookEndpointCreate
 from services.gateway.webhook_endpoints.service import WebhookEndpointService
 from shared.bus.topology import Stream
 from shared.endpoint_secrets import SecretCipher
 from tests.jetstream import BusTo, JetStream, PublisherTo
-from tests.unit.gateway.in_memory import NOW, NoDatabase, calling, create_gateway
+from tests.unit.gateway.in_memory import NOW, calling, create_gateway
 from tests.unit.gateway.requests import problem_of
 
 PATH = "/api/webhook-endpoints"
@@ -180,14 +179,6 @@ async def test_secrets_expire_after_a_day(client: httpx.AsyncClient) -> None:
 
 async def test_without_a_key_no_endpoint_is_created(server: JetStream) -> None:
     bus, publisher = BusTo(server), PublisherTo(server)
-    service = WebhookEndpointService(
-        bus,
-        publisher,
-        AttemptQueries(NoDatabase()),
-        SecretCipher(),
-        "US",
-        lambda: NOW,
-        allow_private=False,
-    )
+    service = WebhookEndpointService(bus, publisher, SecretCipher(), "US", lambda: NOW, allow_private=False)
     with pytest.raises(ConflictError, match="WEBHOOK_ENDPOINT_KEY"):
         await service.create(WebhookEndpointCreate(url=URL), "caller")

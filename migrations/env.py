@@ -100,7 +100,14 @@ async def acquire_lock(connection: AsyncConnection) -> None:
 
 
 def migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=True)
+    # With one transaction for all, a table that the first migration changes could not be read until the last
+    # one is done.
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import AwareDatetime
+import structlog
+from pydantic import AwareDatetime, ValidationError
 
 from shared.channels import Channel
 from shared.dead_letters import Resolution
@@ -17,6 +18,8 @@ from shared.ids import ConversationKey, DeadLetterId, EventId, MessageId
 from shared.message import FrozenModel
 from shared.status import Status
 from shared.suppressions import SuppressionChange
+
+_log = structlog.get_logger()
 
 
 class NotificationType(StrEnum):
@@ -109,6 +112,15 @@ class Notification(FrozenModel):
 
     def encode(self) -> bytes:
         return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_defaults=True)
+
+
+def read_notification(sequence: int, payload: bytes) -> Notification | None:
+    """Return the notification in a message, or None if it is unreadable: a later release has published it."""
+    try:
+        return Notification.model_validate_json(payload)
+    except ValidationError:
+        _log.warning("notification_unreadable", sequence=sequence)
+        return None
 
 
 class NotificationFilter(FrozenModel):

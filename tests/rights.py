@@ -67,6 +67,7 @@ START = CONFIGURATION.with_name("start.sh")
 
 ADMIN, GATEWAY, INGEST, SENDER, NOTIFIER = "admin", "gateway", "ingest", "sender", "notifier"
 SERVICES = (GATEWAY, INGEST, SENDER, NOTIFIER)
+RECORD_OPT_OUTS = {GATEWAY, INGEST, SENDER}
 # The server would read digits as a number if they were not quoted, as they are in docker-compose.yml.
 PASSWORD = "20240102"
 
@@ -107,7 +108,9 @@ SUBJECTS: Mapping[Stream, Mapping[str, set[str]]] = {
         dead_letter_resolved_subject(Channel.SMS): {GATEWAY},
     },
     Stream.SUPPRESSIONS: {
-        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {*SERVICES},
+        suppression_subject(Channel.SMS, suppression_key(Channel.SMS, None, messages.BOB)): {
+            *RECORD_OPT_OUTS
+        },
     },
     Stream.NOTIFICATIONS: {
         notification_subject(NotificationType.MESSAGE_SENT): {INGEST},

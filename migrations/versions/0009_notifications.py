@@ -57,8 +57,7 @@ _SAME_ID = """(
     AND receipt.occurred_at > sent.occurred_at - interval '1 day'
 )"""
 
-_VIEW = """
-    CREATE OR REPLACE VIEW message_history AS
+_HISTORY = """
     SELECT
         message_id,
         id AS event_id,
@@ -119,7 +118,6 @@ _JOINT = f"""
 
 
 def upgrade() -> None:
-    op.execute(_VIEW.format(receipts=_SPLIT))
     _create_tables()
     op.execute(_FORMER_IDS)
     op.execute(_UPDATE_MESSAGE_STATES)
@@ -150,10 +148,12 @@ def upgrade() -> None:
     # their streams.
     op.execute(f"""
         INSERT INTO message_states ({_COLUMNS})
-        SELECT DISTINCT ON (message_id) {_COLUMNS} FROM message_history
+        SELECT DISTINCT ON (message_id) {_COLUMNS} FROM ({_HISTORY.format(receipts=_SPLIT)}) AS history
         WHERE message_id IN (SELECT id FROM messages)
         ORDER BY {_DECIDING_FIRST}
     """)
+    # At the end, because the view cannot be read from now on until the transaction ends.
+    _replace_view(_SPLIT)
 
 
 def downgrade() -> None:
@@ -165,7 +165,11 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION former_ids")
     op.drop_table("notification_outbox")
     op.drop_table("message_states")
-    op.execute(_VIEW.format(receipts=_JOINT))
+    _replace_view(_JOINT)
+
+
+def _replace_view(receipts: str) -> None:
+    op.execute(f"CREATE OR REPLACE VIEW message_history AS {_HISTORY.format(receipts=receipts)}")
 
 
 def _create_tables() -> None:

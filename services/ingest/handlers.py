@@ -11,7 +11,7 @@ from services.ingest.bounces import BounceHandler
 from services.ingest.projection import Projection, project
 from services.ingest.repository import Repository
 from shared.bus import lines
-from shared.bus.consumer import Done, Outcome, StreamMessage
+from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.errors import BadMessageError, UnavailableError
 from shared.events import Event, EventType, decode
@@ -79,15 +79,20 @@ class EventHandler:
         return [outcomes.get(each.origin.sequence, Done()) for each in batch]
 
     async def _handle_bounces(self, stored: Sequence[_Readable]) -> Mapping[int, Outcome]:
-        """Handle the bounces among some events, and return the outcomes of their messages by sequence."""
+        """Handle the bounces among some events, and return which messages have to be read again."""
         bounces = [
             (each.line.stream_message, each.event)
             for each in stored
             if isinstance(each.event.data, IncomingReceipt) and each.event.data.is_bounce
         ]
         outcomes = await asyncio.gather(*(self._bounces(event, read) for read, event in bounces))
-        sequences = [read.origin.sequence for read, _ in bounces]
-        return dict(zip(sequences, outcomes, strict=True))
+        # A message with several bounces is read again if any of them has to be.
+        again = [
+            (read.origin.sequence, outcome)
+            for (read, _), outcome in zip(bounces, outcomes, strict=True)
+            if isinstance(outcome, HandBack)
+        ]
+        return dict(again)
 
     async def _handle(self, stream: str, batch: Sequence[StreamMessage]) -> Sequence[_Readable]:
         """Store the events of a batch, and return those that are stored."""

@@ -146,11 +146,12 @@ class Tail(Generic[T]):
         return found, max(position, end)
 
     async def _older(self, position: int, subject: str) -> tuple[list[Entry[T]], int]:
-        last = self.last
+        since = self._since
         answer = await self._bus.next_messages(self._stream, position + 1, count=_BATCH, subject=subject)
         entries = [self._entry(message) for message in answer.messages]
         end = entries[-1].sequence if entries else position
-        return entries, max(end, last) if answer.is_complete else end
+        # Not up to `last`: the replica that responded may not have the newest messages, but memory has.
+        return entries, max(end, since) if answer.is_complete else end
 
     async def _check(self) -> None:
         """Start at the end of the stream; later, make sure that it has not been replaced by an older copy."""

@@ -6,7 +6,6 @@ from contextlib import suppress
 from uuid import UUID
 
 import structlog
-from pydantic import ValidationError
 
 from services.notifier.deliverer import Deliverer
 from services.notifier.endpoint_worker import Due, EndpointWorker
@@ -19,7 +18,7 @@ from shared.bus.membership import Membership, State
 from shared.bus.topology import NOTIFICATION_SUBJECTS, WEBHOOKS_DUE, Stream
 from shared.bus.webhook_positions import PositionStore
 from shared.ids import EndpointId
-from shared.notifications import Notification
+from shared.notifications import Notification, read_notification
 from shared.webhook_endpoints import Delivery, WebhookEndpoint
 
 _log = structlog.get_logger()
@@ -166,12 +165,7 @@ class Worker:
 
 
 def _parse_notification(message: StoredMessage) -> Notification | None:
-    try:
-        return Notification.model_validate_json(message.payload)
-    except ValidationError:
-        # A later release has published it. This one cannot show it to anybody.
-        _log.error("notification_unreadable", sequence=message.sequence)
-        return None
+    return read_notification(message.sequence, message.payload)
 
 
 def _parse_due(message: StoredMessage) -> Due | None:

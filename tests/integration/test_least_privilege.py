@@ -13,8 +13,11 @@ from structlog.testing import capture_logs
 
 from dev.local_stack.readiness import NotReadyError, answers_jetstream
 from dev.local_stack.servers import NatsServer
+from services.gateway.operations.service import OperationsService
 from services.sender.pauses import Pauses
+from services.sender.reporter import Reporter
 from services.sender.schedule import Limit, Schedules
+from shared import supervision
 from shared.bus.client import Bus, connect
 from shared.bus.concurrent import ConcurrentReader
 from shared.bus.consumer import ConsumerLoop, Done, Outcome, StreamMessage
@@ -28,6 +31,7 @@ from shared.bus.suppression_list import SuppressionList
 from shared.bus.topology import (
     CONSUMERS,
     IDEMPOTENCY_BUCKET,
+    LIMITS_BUCKET,
     WEBHOOK_POSITIONS_BUCKET,
     Consumer,
     Stream,
@@ -37,6 +41,7 @@ from shared.bus.topology import (
 from shared.bus.webhook_positions import PositionStore
 from shared.channels import Channel
 from shared.ids import new_endpoint_id, new_message_id
+from shared.provider_states import ProviderCondition, ProviderState
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.webhook_endpoints import Positions
 from tests import messages
@@ -51,6 +56,7 @@ from tests.rights import (
     INGEST,
     NOTIFIER,
     READ_BY,
+    RECORD_OPT_OUTS,
     SENDER,
     SERVICES,
     SUBJECTS,
@@ -148,7 +154,9 @@ async def test_only_these_services_may_use_a_bucket(server: ConfiguredNats, name
 
     assert await published_by(server, f"$KV.{name}.{key}") == BUCKETS[name]
     # Ingest looks up whether a bounce was reported before.
-    readers = BUCKETS[name] | ({INGEST} if name == IDEMPOTENCY_BUCKET else set())
+    # The gateway shows what the senders report on their providers.
+    others = {IDEMPOTENCY_BUCKET: {INGEST}, LIMITS_BUCKET: {GATEWAY}}
+    readers = BUCKETS[name] | others.get(name, set())
     assert await published_by(server, f"$JS.API.DIRECT.GET.KV_{name}") == readers
 
 
@@ -171,7 +179,7 @@ async def test_only_these_services_may_read_the_messages_of_a_stream(
     assert await published_by(server, f"$JS.API.DIRECT.GET.{stream}") == services
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", sorted(RECORD_OPT_OUTS))
 async def test_opt_outs_are_checked(server: ConfiguredNats, service: str) -> None:
     async with working(server, service) as (bus, publisher):
         suppressions, recipient = SuppressionList(bus, publisher), str(uuid4())
@@ -254,8 +262,34 @@ async def test_a_sender_finds_its_shards(server: ConfiguredNats) -> None:
     async with working(server, SENDER) as (bus, _):
         found = await Streams(bus).consumers_of(Stream.OUTBOUND)
     assert {shard.name for channel in Channel for shard in sender_shards(channel)} <= set(found)
-    assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.OUTBOUND}") == {SENDER}
+    assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.OUTBOUND}") == {GATEWAY, SENDER}
     assert await published_by(server, f"$JS.API.CONSUMER.NAMES.{Stream.INBOUND}") == set()
+
+
+async def test_the_gateway_shows_the_state_of_consumers_and_providers(server: ConfiguredNats) -> None:
+    state = ProviderState(
+        name="generic_sms",
+        channel=Channel.SMS,
+        state=ProviderCondition.HEALTHY,
+        until=None,
+        in_progress=0,
+        concurrency=1,
+        rate=None,
+        paused_senders=0,
+    )
+    async with working(server, SENDER) as (_, publisher), working(server, GATEWAY) as (bus, _):
+        async with supervision.running("reporter", Reporter(publisher, lambda: [state]).run()):
+
+            async def is_reported() -> bool:
+                return bool((await OperationsService(bus).get()).providers)
+
+            await eventually(is_reported)
+        shown = await OperationsService(bus).get()
+    assert [each.name for each in shown.providers] == [state.name]
+    assert all(each.pending is not None for each in shown.consumers)
+    assert {shard.name for channel in Channel for shard in sender_shards(channel)} <= {
+        each.name for each in shown.consumers
+    }
 
 
 async def test_a_notifier_records_positions_that_the_gateway_reads(server: ConfiguredNats) -> None:

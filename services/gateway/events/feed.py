@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import structlog
-from pydantic import ValidationError
 
 from shared import supervision
 from shared.bus.client import Bus
 from shared.bus.streams import Bounds, Streams
 from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
 from shared.errors import UnavailableError
-from shared.notifications import Notification, NotificationFilter
+from shared.notifications import Notification, NotificationFilter, read_notification
 from shared.resources.events import Event, Renderer
 
 _log = structlog.get_logger()
@@ -78,7 +77,7 @@ class EventLog:
         position, has_more = after, len(answer.messages) == count or not answer.is_complete
         for message in answer.messages:
             position = message.sequence
-            notification = _decode(message.sequence, message.payload)
+            notification = read_notification(message.sequence, message.payload)
             if notification is not None and selected.selects(notification):
                 found[message.sequence] = notification
                 if len(found) == limit:
@@ -86,14 +85,6 @@ class EventLog:
                     break
         events = await self._renderer.render(found)
         return [(found[event.sequence], event) for event in events], position, has_more
-
-
-def _decode(sequence: int, payload: bytes) -> Notification | None:
-    try:
-        return Notification.model_validate_json(payload)
-    except ValidationError:
-        _log.warning("notification_unreadable", sequence=sequence)
-        return None
 
 
 class FeedEndedError(Exception):
@@ -147,9 +138,10 @@ class Feed:
             raise FeedEndedError
         if after >= self._complete_after:
             return self._recent_after(after, selected, self._end)
-        complete_after = self._complete_after
-        found, position, has_more = await self._log.read(after, selected, _BATCH)
-        return [*map(_rendered, found)], position if has_more else max(position, complete_after)
+        found, position, _ = await self._log.read(after, selected, _BATCH)
+        if position == after:  # the replica that responded does not have the events yet
+            await asyncio.sleep(_POLL_SECONDS)
+        return [*map(_rendered, found)], position
 
     def _recent_after(
         self, after: int, selected: NotificationFilter, end: int

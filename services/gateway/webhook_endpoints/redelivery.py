@@ -16,7 +16,7 @@ from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
 from shared.bus.webhook_deliveries import schedule_delivery
 from shared.bus.webhook_positions import PositionStore
 from shared.ids import EventId, new_event_id
-from shared.notifications import Notification, NotificationType
+from shared.notifications import Notification, NotificationType, read_notification
 from shared.resources.webhook_endpoints import WebhookEndpointResponse
 from shared.webhook_attempts import Trigger
 from shared.webhook_endpoints import Delivery, WebhookEndpoint
@@ -98,12 +98,9 @@ class RedeliveryService:
 
     async def _missing(self, endpoint: WebhookEndpoint, messages: Sequence[StoredMessage]) -> list[Delivery]:
         deliveries = [
-            Delivery(
-                notification=Notification.model_validate_json(message.payload),
-                sequence=message.sequence,
-                trigger=Trigger.RECOVERY,
-            )
+            Delivery(notification=notification, sequence=message.sequence, trigger=Trigger.RECOVERY)
             for message in messages
+            if (notification := read_notification(message.sequence, message.payload))
         ]
         wanted = [each for each in deliveries if endpoint.wants(each.notification)]
         received = await self._attempts.received(endpoint.id, [each.notification.id for each in wanted])
@@ -125,7 +122,7 @@ class RedeliveryService:
             Stream.NOTIFICATIONS, sequence, count=1, subject=NOTIFICATION_SUBJECTS
         )
         found = [each for each in answer.messages if each.sequence == sequence]
-        return Notification.model_validate_json(found[0].payload) if found else None
+        return read_notification(sequence, found[0].payload) if found else None
 
     async def _enabled(self, id_: UUID | None) -> WebhookEndpoint:
         endpoint = await self._endpoints.get(id_)

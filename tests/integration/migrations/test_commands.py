@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from shared.db.tables import Base
 from tests.integration.alembic_command import ROOT, alembic, run
 from tests.integration.migrations.schema import everything, tables
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -164,3 +165,28 @@ async def test_an_unknown_command_lists_the_known_ones() -> None:
 
     assert result.status == 2
     assert "to the newest migration" in result.errors
+
+
+WAITING = text("""
+    SELECT count(*) FROM pg_locks
+    WHERE relation = 'suppression_changes'::regclass AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+
+
+async def test_messages_can_be_read_while_a_migration_waits_for_a_writer(
+    engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("0006", empty_database_url)
+    async with engine.begin() as writer:
+        await writer.execute(text("LOCK TABLE suppression_changes IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(alembic("upgrade", "head", database_url=empty_database_url))
+
+        async def is_waiting() -> bool:
+            return bool(await connection.scalar(WAITING))
+
+        await eventually(is_waiting)
+        await connection.execute(text("SET lock_timeout = '1s'"))
+        assert await connection.scalar(text("SELECT count(*) FROM messages")) == 0
+        assert await connection.scalar(text("SELECT count(*) FROM message_history")) == 0
+    await migrating

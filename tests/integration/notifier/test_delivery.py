@@ -9,8 +9,10 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from structlog.testing import capture_logs
 
+from shared.bus.publisher import Outgoing
 from shared.bus.topology import Stream
 from shared.channels import Channel
+from shared.ids import new_event_id
 from shared.notifications import NotificationType
 from tests.integration.notifier.conftest import Harness, Start
 from tests.receiver import Webhook as Received
@@ -255,6 +257,8 @@ async def test_missed_events_are_recovered(harness: Harness, start_notifier: Sta
         await harness.attempts(endpoint, 1)
     await harness.patch(endpoint, state="disabled")
     missed = [await harness.publish() for _ in range(3)]
+    of_later_release = Outgoing("notification.message.flown", new_event_id(), b'{"type": "message.flown"}')
+    await harness.publisher.publish(Stream.NOTIFICATIONS, of_later_release)
     await harness.patch(endpoint, state="enabled")
     async with start_notifier():
         body: dict[str, Any] = {"since": since.isoformat(), "limit": 2}

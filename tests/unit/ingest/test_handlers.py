@@ -42,12 +42,13 @@ class RepositoryStub(Repository):
     ) -> None:
         self.stored: list[str] = []
         self.recipient: str | None = None
+        self.recipients: list[str | None] = []
         self._rejected = rejected
         self._error = error or BadMessageError("not_storable", "no")
         self._outages = outages
 
     async def recipient_of(self, provider: str, provider_message_id: str) -> str | None:  # noqa: ARG002
-        return self.recipient
+        return self.recipients.pop(0) if self.recipients else self.recipient
 
     async def store(self, batch: Sequence[Projection]) -> None:
         if self._outages:
@@ -250,3 +251,14 @@ async def test_other_receipts_suppress_nobody() -> None:
 
     assert await harness.handle([receipt(message(0).id, Status.UNDELIVERED).encode()]) == [Done()]
     assert harness.suppressions.recorded == []
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+async def test_a_message_with_several_bounces_is_read_again_for_any_of_them(*, known_first: bool) -> None:
+    harness = Harness()
+    known, unknown = "ann@example.com", None
+    harness.repository.recipients = [known, unknown] if known_first else [unknown, known]
+
+    [outcome] = await harness.handle([b"\n".join([bounce(), bounce()])])
+    assert isinstance(outcome, HandBack)
+    assert [change.theirs for change in harness.suppressions.recorded] == ["ann@example.com"]

@@ -1,6 +1,7 @@
 """The generic providers' webhooks: their content, and their signatures as Standard Webhooks makes them."""
 
 import json
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from shared.providers.registry import create_verifier
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookRequest
 from shared.settings import SettingsError
 from shared.status import Status
-from tests.malformed import MALFORMED_JSON
+from tests.malformed import UNREADABLE_JSON
 from tests.unit.providers.parsing import (
     NOW,
     changed,
@@ -447,10 +448,51 @@ def test_a_webhook_must_be_an_object(path: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("path", PAYLOADS)
-@pytest.mark.parametrize("body", MALFORMED_JSON)
+@pytest.mark.parametrize("body", UNREADABLE_JSON)
 def test_malformed_json_is_unreadable(path: str, body: bytes) -> None:
     with pytest.raises(UnreadableWebhookError):
         parse(path, body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "read"),
+    [
+        (b"caf\xc3\xa9", "", "café"),
+        (b"caf\xe9", "; charset=ISO-8859-1", "café"),
+        (b"caf\xc3\xa9", '; charset="iso-8859-1"', "café"),
+        (b"caf\xe9", "", "café"),
+        (b"\x82\xa0\x82\xa2", "; charset=Shift_JIS", "あい"),
+        (b"a\tb\nc", "", "a\tb\nc"),
+        (b"NaN", "", "NaN"),
+    ],
+)
+def test_json_in_any_charset_is_read(body: bytes, charset: str, read: str) -> None:
+    content = json_bytes({**SMS, "body": "?", "cost": 7}).replace(b"?", body).replace(b" 7", b" NaN")
+
+    [incoming] = parse(SMS_PATH, content, {"content-type": f"application/json{charset}"}).messages
+
+    assert incoming.message.body == read
+    assert incoming.raw["cost"] is None
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-8-sig"])
+def test_json_with_a_byte_order_mark_is_read(codec: str) -> None:
+    content = json.dumps({**SMS, "body": "STOP €"}, ensure_ascii=False).encode(codec)
+
+    [incoming] = parse(SMS_PATH, content, JSON).messages
+
+    assert incoming.message.body == "STOP €"
+
+
+def test_the_bytes_of_json_that_cannot_be_decoded_are_kept() -> None:
+    content = json_bytes({**SMS, "body": "?"}).replace(b"?", b"caf\xe9")
+
+    [incoming] = parse(SMS_PATH, content, JSON).messages
+
+    assert incoming.message.warnings == [
+        "Some characters could not be decoded; the bytes are kept in the raw payload"
+    ]
+    assert b64decode(incoming.raw["undecoded_bytes"]) == content
 
 
 @pytest.mark.parametrize("path", [SMS_STATUS_PATH, EMAIL_STATUS_PATH])

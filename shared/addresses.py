@@ -4,6 +4,7 @@ An e-mail address keeps the spelling that it was given, for sending, and is comp
 """
 
 import re
+import string
 import unicodedata
 from dataclasses import dataclass
 from email.utils import quote
@@ -26,6 +27,15 @@ _SEVERAL = re.compile(r"[<>]|@[^@,;]*[,;]")
 
 _ATOMS = re.compile(r'[^()<>\[\]:;@\\,."]+')
 """A name that need not be quoted (RFC 5322, 3.2.3)."""
+
+_ENDS = "".join(
+    (
+        string.whitespace,
+        "\u00a0\u00ad\u3000\ufeff",
+        *map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070))),
+    )
+)
+"""Blanks, and characters that cannot be seen, which are easily copied with an address."""
 
 _INVISIBLE = "Cf"
 """Unicode's category of format characters, such as zero-width spaces and marks of the writing direction."""
@@ -74,7 +84,7 @@ def parse_email(text: str) -> Address:
         raise InvalidAddressError("is too long")
     if NOT_A_LINE.search(text):
         raise InvalidAddressError("contains control characters")
-    name, written = _split(text.strip())
+    name, written = _split(text)
     require_plausible(written)
     address = _normalise(written, name)
     if not address.spelling.rpartition("@")[0].isascii():
@@ -131,11 +141,18 @@ def require_plausible(text: str) -> None:
 
 def _split(text: str) -> tuple[str | None, str]:
     """Return the display name and the address of a mailbox."""
+    text = text.strip(_ENDS)
     if link := _MARKDOWN_LINK.fullmatch(text):
         return None, link["address"]
     if mailbox := _MAILBOX.fullmatch(text):
-        return _name_of(mailbox["name"].strip()), mailbox["address"].strip()
-    return None, text
+        return _name_of(mailbox["name"].strip()), _unquote(mailbox["address"].strip(_ENDS))
+    return None, _unquote(text)
+
+
+def _unquote(address: str) -> str:
+    """Remove the apostrophes around an address, as some mail programs write them."""
+    is_quoted = len(address) > 1 and address[0] == address[-1] == "'"
+    return address[1:-1] if is_quoted else address
 
 
 def _name_of(text: str) -> str | None:

@@ -13,7 +13,7 @@ _ISO = re.compile(
     flags=re.ASCII,
 )
 _DIGITS = re.compile(r"(?:19|20)[0-9]{12}")
-"""Year, month, day, hour, minute and second; as milliseconds since 1970, they would be after the year 2500."""
+"""Year, month, day, hour, minute and second. As milliseconds since 1970, they would be a far future time."""
 
 _ZONE_AND_OFFSET = re.compile(r"(?:GMT|UTC)(?=[+-][0-9])")
 _HALF_DAY = re.compile(r"\b[AP]M\b", flags=re.IGNORECASE)
@@ -68,9 +68,9 @@ def _from_words(text: str) -> datetime | None:
     if parts is None:
         return None
     zone = timezone(timedelta(seconds=parts[9] or 0))
-    *until_minute, second = parts[:6]
+    year, month, day, hour, minute, second = parts[:6]
     leap = timedelta(seconds=second // 60)
-    return _in_utc(datetime(*until_minute, min(second, 59), tzinfo=zone) + leap)
+    return _in_utc(datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone) + leap)
 
 
 def _offset(text: str | None) -> str:

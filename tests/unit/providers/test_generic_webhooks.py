@@ -168,12 +168,19 @@ def test_a_sender_is_kept_as_written_if_it_cannot_be_normalised(written: object,
         ("Ann Doe ann@example.com", "ann@example.com", None, False),
         ("Ann <ann@example.com>, ben@example.com", "ann@example.com", "Ann", True),
         ("ann@example.com ben@example.com", "ann@example.com", None, True),
+        (["Ann <ann@example.com>"], "ann@example.com", "Ann", False),
+        ([{}, "ann@example.com", "ben@example.com"], "ann@example.com", None, True),
+        ("mailto:ann@example.com", "ann@example.com", None, False),
+        ("ann@example.com;", "ann@example.com", None, False),
+        ("'ann@example.com'", "ann@example.com", None, False),
+        ("Ann <'ann@example.com'>", "ann@example.com", "Ann", False),
+        ("\u202aann@example.com\u200b", "ann@example.com", None, False),
         ("MAILER-DAEMON (Mail Delivery System)", "MAILER-DAEMON (Mail Delivery System)", None, False),
         ("Mail Delivery System <MAILER-DAEMON>", "MAILER-DAEMON", "Mail Delivery System", False),
     ],
 )
 def test_an_address_of_an_email_may_be_written_as_in_a_header(
-    written: str, address: str, name: str | None, *, is_warned: bool
+    written: object, address: str, name: str | None, *, is_warned: bool
 ) -> None:
     incoming = parse_message(EMAIL_PATH, {**EMAIL, "from": written})
 
@@ -181,7 +188,13 @@ def test_an_address_of_an_email_may_be_written_as_in_a_header(
     assert ("from: has several addresses; the first one is used" in incoming.message.warnings) is is_warned
 
 
-@pytest.mark.parametrize("withheld", [MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"])
+@pytest.mark.parametrize(
+    "withheld",
+    [
+        *(MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"),
+        *("No Caller ID", "Private Number", "unknown caller", "N/A", "null", "+", "***"),
+    ],
+)
 def test_withheld_senders_are_not_one_person(withheld: object) -> None:
     payload = without(SMS, "from") | ({} if withheld is MISSING else {"from": withheld})
     first = parse_message(SMS_PATH, payload).message

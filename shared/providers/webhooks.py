@@ -90,6 +90,7 @@ class WebhookContent:
     Attributes:
         files: the bytes of the files of its messages, by digest. They have to be stored first.
         invalid: the faults of each part that could not be parsed, if a webhook consists of several parts.
+        invalid_parts: the body of a webhook that consists of these parts only, if they can be kept.
     """
 
     messages: list[IncomingMessage] = field(default_factory=list)
@@ -97,6 +98,12 @@ class WebhookContent:
     suppressions: list[SuppressionChange] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     invalid: list[Sequence[Fault]] = field(default_factory=list)
+    invalid_parts: bytes | None = None
+
+    @property
+    def error(self) -> InvalidWebhookError:
+        """The faults of all parts that could not be parsed."""
+        return InvalidWebhookError(*dict.fromkeys(fault for faults in self.invalid for fault in faults))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

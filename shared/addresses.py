@@ -22,6 +22,9 @@ _MAX_NAME = 320
 _MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
 _MAILBOX = re.compile(r"(?P<name>.*)<(?P<address>[^<>]*)>")
 _QUOTED = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"')
+_NEEDLESS_QUOTES = re.compile(r"^\"([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)\"@")
+"""Some programs write `"a..b"@c.d`, and others `a..b@c.d`, for one mailbox."""
+
 _SEVERAL = re.compile(r"[<>]|@[^@,;]*[,;]")
 """Part of a name that is not quoted, and in which there is another address."""
 
@@ -102,6 +105,7 @@ def read_email(text: str) -> Address | None:
     name = None
     try:
         name, text = _split(text)
+        text = _NEEDLESS_QUOTES.sub(r"\1@", text)
         require_plausible(text)
         return _normalise(text, name)
     except InvalidAddressError:

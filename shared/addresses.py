@@ -4,6 +4,7 @@ An e-mail address keeps the spelling that it was given, for sending, and is comp
 """
 
 import re
+import string
 import unicodedata
 from dataclasses import dataclass
 from email.utils import quote
@@ -21,11 +22,23 @@ _MAX_NAME = 320
 _MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(mailto:(?P<address>[^)]+)\)")
 _MAILBOX = re.compile(r"(?P<name>.*)<(?P<address>[^<>]*)>")
 _QUOTED = re.compile(r'"(?P<text>(?:[^"\\]|\\.)*)"')
+_NEEDLESS_QUOTES = re.compile(r"^\"([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)\"@")
+"""Some programs write `"a..b"@c.d`, and others `a..b@c.d`, for one mailbox."""
+
 _SEVERAL = re.compile(r"[<>]|@[^@,;]*[,;]")
 """Part of a name that is not quoted, and in which there is another address."""
 
 _ATOMS = re.compile(r'[^()<>\[\]:;@\\,."]+')
 """A name that need not be quoted (RFC 5322, 3.2.3)."""
+
+_ENDS = "".join(
+    (
+        string.whitespace,
+        "\u00a0\u00ad\u3000\ufeff",
+        *map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070))),
+    )
+)
+"""Blanks, and characters that cannot be seen, which are easily copied with an address."""
 
 _INVISIBLE = "Cf"
 """Unicode's category of format characters, such as zero-width spaces and marks of the writing direction."""
@@ -74,7 +87,7 @@ def parse_email(text: str) -> Address:
         raise InvalidAddressError("is too long")
     if NOT_A_LINE.search(text):
         raise InvalidAddressError("contains control characters")
-    name, written = _split(text.strip())
+    name, written = _split(text)
     require_plausible(written)
     address = _normalise(written, name)
     if not address.spelling.rpartition("@")[0].isascii():
@@ -92,6 +105,7 @@ def read_email(text: str) -> Address | None:
     name = None
     try:
         name, text = _split(text)
+        text = _NEEDLESS_QUOTES.sub(r"\1@", text)
         require_plausible(text)
         return _normalise(text, name)
     except InvalidAddressError:
@@ -131,11 +145,18 @@ def require_plausible(text: str) -> None:
 
 def _split(text: str) -> tuple[str | None, str]:
     """Return the display name and the address of a mailbox."""
+    text = text.strip(_ENDS)
     if link := _MARKDOWN_LINK.fullmatch(text):
         return None, link["address"]
     if mailbox := _MAILBOX.fullmatch(text):
-        return _name_of(mailbox["name"].strip()), mailbox["address"].strip()
-    return None, text
+        return _name_of(mailbox["name"].strip()), _unquote(mailbox["address"].strip(_ENDS))
+    return None, _unquote(text)
+
+
+def _unquote(address: str) -> str:
+    """Remove the apostrophes around an address, as some mail programs write them."""
+    is_quoted = len(address) > 1 and address[0] == address[-1] == "'"
+    return address[1:-1] if is_quoted else address
 
 
 def _name_of(text: str) -> str | None:

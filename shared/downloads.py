@@ -9,7 +9,7 @@ to the origin that they are for.
 import mimetypes
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -141,17 +141,20 @@ async def _read_file(response: httpx.Response, url: httpx.URL, max_bytes: int) -
     if response.is_server_error or status in _TEMPORARY:
         detail = "an attachment is temporarily unavailable"
         raise TemporaryError(code_of(status), detail, status_code=status)
-    if not response.is_success:
+    if not response.is_success or status == HTTPStatus.PARTIAL_CONTENT:  # no part of it was requested
         raise RejectedError(code_of(status), "an attachment is not available", status_code=status)
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and float(length) > max_bytes:
         raise _too_large(max_bytes)
     content = bytearray()
-    decode = _decoder(response.headers.get("Content-Encoding", "identity"))
+    gzip = _gzip_decoder(response.headers.get("Content-Encoding", "identity"))
     async for chunk in response.aiter_raw():
-        content += decode(chunk, max_bytes + 1 - len(content))
+        limit = max_bytes + 1 - len(content)
+        content += gzip(chunk, limit) if gzip else chunk[:limit]
         if len(content) > max_bytes:
             raise _too_large(max_bytes)
+    if gzip and gzip.is_cut_off:
+        raise TemporaryError("attachment_unreachable", "an attachment was cut off")
     type_ = media_type_of(response.headers.get("Content-Type", ""))
     return File(file_name(response.headers.get("Content-Disposition", ""), url, type_), type_, bytes(content))
 
@@ -161,21 +164,29 @@ def code_of(status: int) -> str:
     return f"attachment_http_{status}" if status in _KNOWN_STATUSES else "attachment_http_error"
 
 
-def _decoder(encoding: str) -> Callable[[bytes, int], bytes]:
-    """Return a function that decodes a chunk, up to a number of bytes."""
+def _gzip_decoder(encoding: str) -> "_GzipDecoder | None":
     match encoding.strip().lower():
         case "identity" | "":
-            return lambda chunk, limit: chunk[:limit]
+            return None
         case "gzip" | "x-gzip":
             return _GzipDecoder()
     raise _refused("its content encoding is not supported")
 
 
 class _GzipDecoder:
+    """Decodes chunks, each up to a number of bytes."""
+
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(wbits=31)
+        self._is_empty = True
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there is no end, as if the server had stopped in the middle."""
+        return not (self._decoder.eof or self._is_empty)
 
     def __call__(self, chunk: bytes, limit: int) -> bytes:
+        self._is_empty = False
         try:
             return self._decoder.decompress(chunk, limit)
         except zlib.error as exc:

@@ -17,6 +17,7 @@ from shared.addresses import (
     remove_invisible,
     require_plausible,
 )
+from shared.text import letters_of
 
 _MAX_WRITTEN = 1_000
 """Characters, including those that cannot be seen."""
@@ -39,7 +40,14 @@ _IVORIAN_PREFIXES = {
     digit: prefix for prefix, digits in (("01", "0123"), ("05", "456"), ("07", "789")) for digit in digits
 }
 
-_WITHHELD_WORDS = {"anonymous", "blocked", "private", "restricted", "unavailable", "unknown", "withheld"}
+_WITHHELD_WORDS = {
+    *("anonymous", "blocked", "hidden", "private", "restricted", "unavailable", "unknown", "withheld"),
+    *("n/a", "none", "notavailable", "null", "undefined", "nocallerid", "numberwithheld"),
+    "",  # only signs, such as a dash
+}
+_CALLER = re.compile(r"(?<=.)(?:number|caller|callerid|sender)$")
+"""The end of phrases such as `Private Number`."""
+
 _WITHHELD_NUMBERS = {"266696687", "7378742833", "2562533", "8656696", "86282452253"}
 """The words above as they are typed on a telephone; some providers report them as numbers."""
 
@@ -112,7 +120,9 @@ def _read_as_far_as_possible(text: str, default_region: str) -> Address | None:
 
 
 def _is_withheld(key: str) -> bool:
-    return key.lower() in _WITHHELD_WORDS or key.removeprefix("+") in _WITHHELD_NUMBERS
+    letters = letters_of(key)
+    words = {key.lower(), letters, _CALLER.sub("", letters)}
+    return not words.isdisjoint(_WITHHELD_WORDS) or key.removeprefix("+") in _WITHHELD_NUMBERS
 
 
 def _read(text: str, default_region: str) -> PhoneNumber | None:

@@ -1,17 +1,23 @@
 """Times as providers and mail programs write them."""
 
 import re
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_tz
 
 _EPOCH = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,9})?")
 _ISO = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)"
-    r"(?:[Tt ](?P<hour>[01]\d|2[0-4]):(?P<minute>[0-5]\d)"
-    r"(?::(?P<second>[0-5]\d|60)(?:[.,](?P<fraction>\d{1,12}))?)?"
-    r" ?(?P<offset>[Zz]|[+-]\d\d(?::?\d\d)?)?)?",
+    r"(?P<year>\d{4})(?P<dash>[-/]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)"
+    r"(?:[Tt ]?(?P<hour>[01]\d|2[0-4]):?(?P<minute>[0-5]\d)"
+    r"(?::?(?P<second>[0-5]\d|60)(?:[.,](?P<fraction>\d{1,12}))?)?"
+    r" ?(?P<offset>[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?)?",
     flags=re.ASCII,
 )
+_DIGITS = re.compile(r"(?:19|20)[0-9]{12}")
+"""Year, month, day, hour, minute and second. As milliseconds since 1970, they would be a far future time."""
+
+_ZONE_AND_OFFSET = re.compile(r"(?:GMT|UTC)(?=[+-][0-9])")
+_HALF_DAY = re.compile(r"\b[AP]M\b", flags=re.IGNORECASE)
+_MAX_DATE = 200
 
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 1e11, 1e14, 1e17
 """The least numbers that are taken for these units rather than for seconds."""
@@ -30,11 +36,11 @@ def read_time(value: object) -> datetime | None:
         if not isinstance(value, str):
             return None
         text = value.strip()
-        if _EPOCH.fullmatch(text):
+        if _EPOCH.fullmatch(text) and not _DIGITS.fullmatch(text):
             return _from_epoch(float(text))
         found = _ISO.fullmatch(text)
-        return _from_iso(found) if found else _in_utc(parsedate_to_datetime(text))
-    except (ValueError, OverflowError, OSError, TypeError, IndexError):
+        return _from_iso(found) if found else _from_words(text)
+    except (ValueError, OverflowError, OSError, TypeError, LookupError):
         return None
 
 
@@ -50,12 +56,25 @@ def _from_iso(found: re.Match[str]) -> datetime:
     hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
     microseconds = int((found["fraction"] or "0")[:6].ljust(6, "0"))
     since_midnight = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=microseconds)
-    day = datetime.fromisoformat(f"{found['date']}T00:00:00{_offset(found['offset'])}")
+    date = f"{found['year']}-{found['month']}-{found['day']}"
+    day = datetime.fromisoformat(f"{date}T00:00:00{_offset(found['offset'])}")
     return _in_utc(day + since_midnight)
 
 
+def _from_words(text: str) -> datetime | None:
+    """Return a date as e-mails have it (RFC 5322, 3.3 and 4.3), or as JavaScript writes it."""
+    text = _ZONE_AND_OFFSET.sub("", " ".join(text[:_MAX_DATE].split()))
+    parts = None if _HALF_DAY.search(text) else parsedate_tz(text)
+    if parts is None:
+        return None
+    zone = timezone(timedelta(seconds=parts[9] or 0))
+    year, month, day, hour, minute, second = parts[:6]
+    leap = timedelta(seconds=second // 60)
+    return _in_utc(datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone) + leap)
+
+
 def _offset(text: str | None) -> str:
-    if text is None or text in {"Z", "z"}:
+    if text is None or text in {"Z", "z", "UTC", "GMT"}:
         return "+00:00"
     digits = text[1:].replace(":", "").ljust(4, "0")
     return f"{text[0]}{digits[:2]}:{digits[2:]}"

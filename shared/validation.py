@@ -347,9 +347,16 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON may be anything
         ValueError: the body is not UTF-8, not JSON, or nested too deeply.
     """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        text = body.decode()
     except UnicodeDecodeError as exc:
         raise ValueError("The body is not UTF-8") from exc
+    return parse_json_text(text, json.JSONDecoder(parse_constant=_refuse_constant))
+
+
+def parse_json_text(text: str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 - JSON may be anything
+    """Parse JSON as a decoder reads it, and raise ValueError if it is not JSON or is nested too deeply."""
+    try:
+        value = decoder.decode(text)
     except RecursionError as exc:
         raise ValueError("The body is nested too deeply") from exc
     except ValueError as exc:

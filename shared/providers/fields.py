@@ -4,6 +4,7 @@ A provider cannot be asked to correct a value, and the whole message would be lo
 that cannot be read are therefore dropped or replaced, and named in the warnings of the validation context.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Annotated
 
 from pydantic import PlainValidator, TypeAdapter, ValidationError, ValidationInfo, WithJsonSchema
 
-from shared.addresses import Address, read_email
+from shared.addresses import Address, InvalidAddressError, read_email
 from shared.channels import Channel
 from shared.providers.mail_headers import is_address, mailboxes, name_of
 from shared.text import clean_text
@@ -19,6 +20,9 @@ from shared.times import read_time
 from shared.validation import EMAIL_SCHEMA, MAX_RECIPIENTS, PHONE_SCHEMA, Attachments, ProviderId
 
 _MAX_LISTED = 10
+_SEPARATOR = re.compile(r"[,;|]")
+_SIGNS = re.compile(r"[(:;,]")
+_SEVERAL = "has several addresses; the first one is used"
 
 _provider_id = TypeAdapter(ProviderId)
 _attachments = TypeAdapter(Attachments)
@@ -45,7 +49,7 @@ def _phone(value: object, info: ValidationInfo) -> Address | None:
 
 
 def _phones(value: object, info: ValidationInfo) -> list[Address]:
-    members = value if isinstance(value, list) else [value]
+    members = value if isinstance(value, list) else _listed(value, info)
     found: dict[str, Address] = {}
     for member in members:
         if len(found) == MAX_RECIPIENTS:
@@ -62,14 +66,35 @@ def _phones(value: object, info: ValidationInfo) -> list[Address]:
     return [*found.values()]
 
 
+def _listed(value: object, info: ValidationInfo) -> list[object]:
+    """Return the numbers in a text with several of them."""
+    numbers = [each for each in _SEPARATOR.split(value) if each.strip()] if isinstance(value, str) else []
+    try:
+        for number in numbers[:MAX_RECIPIENTS]:
+            Channel.SMS.parse_address(number, default_region=(info.context or {})["default_region"])
+    except InvalidAddressError:
+        return [value]
+    return [*numbers] or [value]
+
+
+def _first_email(value: object, info: ValidationInfo) -> Address | None:
+    """Read an address, or the first one of a list."""
+    if not isinstance(value, list):
+        return _email(value, info)
+    found = [address for each in value if isinstance(each, str) and (address := _email(each, info))]
+    if len(value) > 1:
+        _warn(info, _SEVERAL)
+    return next(iter(found), None)
+
+
 def _email(value: object, info: ValidationInfo) -> Address | None:
     address = _address(value, info, Channel.EMAIL)
-    if address is None or (is_address(address.spelling) and "(" not in address.spelling):
+    if address is None or (is_address(address.spelling) and not _SIGNS.search(address.spelling)):
         return address
     # It may be copied from a header, with a comment or several addresses in it.
     written = [each for each in mailboxes(str(value)) if is_address(each)]
     if len(written) > 1:
-        _warn(info, "has several addresses; the first one is used")
+        _warn(info, _SEVERAL)
     found = read_email(written[0]) if written else None
     return replace(found, name=name_of(written[0], [str(value)])) if found else address
 
@@ -135,7 +160,7 @@ ReadPhones = Annotated[
 ]
 """The recipients of a text message, of which a group has several; empty if they are missing or withheld."""
 
-ReadEmail = Annotated[Address | None, PlainValidator(_email), EMAIL_SCHEMA]
+ReadEmail = Annotated[Address | None, PlainValidator(_first_email), EMAIL_SCHEMA]
 ReadText = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 ReadUrls = Annotated[
     list[str],

@@ -3,11 +3,8 @@
 import base64
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
-from email.utils import parsedate_tz
 from quopri import decodestring
 
 from shared.providers.charsets import decode
@@ -16,7 +13,6 @@ from shared.text import message_id_of, single_line
 _FIELD = re.compile(r"(?P<name>[!-9;-~]{1,100})[ \t]*:(?P<value>.*)", flags=re.DOTALL)
 _MAX_VALUE = 64 * 1024
 _MAX_PARAMETERS = 2_000
-_MAX_DATE = 200
 _MAX_NAME = 320
 
 _WORD = re.compile(
@@ -201,18 +197,3 @@ def message_id_in(text: str) -> str | None:
     """Return the Message-ID in a header, which may have comments and blanks in it, or None."""
     in_brackets = _BRACKETS.search(text)
     return message_id_of("".join(in_brackets[0].split()) if in_brackets else text)
-
-
-def parse_date(text: str) -> datetime | None:
-    """Return a date as headers have it (RFC 5322, 3.3 and 4.3), or None if it is not one."""
-    with suppress(ValueError, TypeError, LookupError, OverflowError):
-        parts = parsedate_tz(" ".join(text[:_MAX_DATE].split()))
-        if parts is None:
-            return None
-        year, month, day, hour, minute, second = parts[:6]
-        zone = timezone(timedelta(seconds=parts[9] or 0))
-        moment = datetime(
-            year, month, day, hour, minute, min(second, 59), tzinfo=zone
-        )  # may be a leap second
-        return moment.astimezone(UTC)
-    return None

@@ -5,6 +5,7 @@ The standard library's parser takes quadratic time for deeply nested parts, and 
 
 import re
 from binascii import Error, a2b_base64, a2b_uu
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,7 @@ def parse_mime(content: bytes) -> Mail:
     """
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")
-    root = _Part.parse(content.lstrip(b"\r\n"))
+    root = _Part.parse(content.removeprefix(BOM_UTF8).lstrip(b"\r\n"))
     mail = Mail(root.headers)
     for number, part in enumerate(_leaves(root, _MAX_DEPTH)):
         if number == _MAX_PARTS:

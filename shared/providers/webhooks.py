@@ -6,6 +6,7 @@ the content.
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,15 +20,23 @@ from pydantic_core import PydanticSerializationError, to_json
 from shared.errors import ServiceError
 from shared.ids import MessageId
 from shared.message import IncomingMessage, IncomingReceipt
+from shared.providers.charsets import Decoded, decode
 from shared.settings import Settings
 from shared.suppressions import SuppressionChange
-from shared.validation import MAX_BODY, Fault, context_of, faults_of, parse_json
+from shared.validation import MAX_BODY, Fault, context_of, faults_of, parse_json_text
 
 S = TypeVar("S", bound=Settings)
 Model = TypeVar("Model", bound=BaseModel)
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_MAX_BYTES_KEPT = 48 * 1024
+
+_CHARSET = re.compile(r"(?i)\bcharset=\"?([^\s;\"]+)")
+
+_LENIENT = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
+"""Accepts control characters in strings, and NaN, which some providers write in place of null."""
 
 
 class WebhookError(ServiceError):
@@ -81,6 +90,7 @@ class WebhookContent:
     Attributes:
         files: the bytes of the files of its messages, by digest. They have to be stored first.
         invalid: the faults of each part that could not be parsed, if a webhook consists of several parts.
+        invalid_parts: the body of a webhook that consists of these parts only, if they can be kept.
     """
 
     messages: list[IncomingMessage] = field(default_factory=list)
@@ -88,6 +98,12 @@ class WebhookContent:
     suppressions: list[SuppressionChange] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     invalid: list[Sequence[Fault]] = field(default_factory=list)
+    invalid_parts: bytes | None = None
+
+    @property
+    def error(self) -> InvalidWebhookError:
+        """The faults of all parts that could not be parsed."""
+        return InvalidWebhookError(*dict.fromkeys(fault for faults in self.invalid for fault in faults))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,20 +183,36 @@ def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model
         UnreadableWebhookError: the body is not JSON.
         InvalidWebhookError: with every field at fault.
     """
-    posted = json_of(request)
+    decoded = _decoded(request)
+    posted = _parse(decoded.text)
     warnings: list[str] = []
     validated = validate(posted, model, default_region=request.default_region, warnings=warnings)
-    return storable(posted), validated, warnings
+    raw = storable(posted)
+    if decoded.is_lossy:
+        warnings.append("Some characters could not be decoded; the bytes are kept in the raw payload")
+        raw = {**raw, "undecoded_bytes": b64encode(request.body[:_MAX_BYTES_KEPT]).decode()}
+    return raw, validated, warnings
 
 
 def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
     """Return the JSON value of a request, which may contain lone surrogates.
 
+    Common mistakes are forgiven: another character set than UTF-8, a BOM, and control characters.
+
     Raises:
         UnreadableWebhookError: the body is not JSON.
     """
+    return _parse(_decoded(request).text)
+
+
+def _decoded(request: WebhookRequest) -> Decoded:
+    charset = _CHARSET.search(request.headers.get("content-type", ""))
+    return decode(request.body, charset and charset[1])
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 - JSON may be anything
     try:
-        return parse_json(request.body)
+        return parse_json_text(text, _LENIENT)
     except ValueError as exc:
         raise UnreadableWebhookError(str(exc)) from exc
 

@@ -1166,7 +1166,7 @@ export interface components {
             suppressions: number;
             /**
              * Invalid
-             * @description The number of invalid events; sending them again has no effect
+             * @description The number of invalid events, which are kept as a dead letter
              */
             invalid: number;
         };

@@ -4,6 +4,7 @@ The providers parse the bodies, which are in their own formats; signatures are c
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -89,6 +90,10 @@ def _mount(
             kept_as = await publisher.keep(request, exc, provider.channel)
             return _respond_to_unreadable(webhook, kept_as)
         await publisher.publish(content, request, provider=provider.name, trace=trace)
+        if content.invalid_parts:
+            await publisher.keep(
+                replace(request, body=content.invalid_parts), content.error, provider.channel
+            )
         return _respond(webhook, content)
 
     refused = 401 if provider.signature.challenge else 403

@@ -132,12 +132,14 @@ class WebhookService:
         """Publish the content of a webhook that could not be read when it was received.
 
         Raises:
-            WebhookError: it still cannot be read.
+            WebhookError: it still cannot be read, or parts of it.
         """
         provider, declared = webhook_at(webhook.path.removeprefix(WEBHOOKS))
         request = posted(webhook, body, self.default_region)
         content = await parse_webhook(declared, request)
         await self.publish(content, request, provider=provider, trace={})
+        if content.invalid_parts:
+            raise content.error
 
     async def _receive(self, incoming: IncomingMessage, trace: Mapping[str, str]) -> None:
         message = incoming.message

@@ -87,7 +87,7 @@ class AcceptedEvents(BaseModel):
 
     receipts: int = Field(description="The number of events that were stored as delivery receipts")
     suppressions: int = Field(description="The number of events that were opt-outs or opt-ins")
-    invalid: int = Field(description="The number of invalid events; sending them again has no effect")
+    invalid: int = Field(description="The number of invalid events, which are kept as a dead letter")
 
 
 def parse_events(request: WebhookRequest) -> WebhookContent:
@@ -101,6 +101,7 @@ def parse_events(request: WebhookRequest) -> WebhookContent:
     if not isinstance(events, list):
         raise InvalidWebhookError(Fault("body", "must be a JSON array"))
     content = WebhookContent()
+    invalid = []
     for event in events:
         try:
             read = _readable(event)
@@ -112,6 +113,8 @@ def parse_events(request: WebhookRequest) -> WebhookContent:
                     content.receipts.append(receipt)
         except InvalidWebhookError as exc:
             content.invalid.append(exc.faults)
+            invalid.append(event)
+    content.invalid_parts = json.dumps(invalid).encode() if invalid else None
     return content
 
 

@@ -23,7 +23,6 @@ from shared.providers.mail_headers import (
     mailboxes,
     message_id_in,
     name_of,
-    parse_date,
 )
 from shared.providers.sendgrid.posted_mail import PostedMail
 from shared.providers.webhooks import (
@@ -34,6 +33,7 @@ from shared.providers.webhooks import (
     WebhookRequest,
 )
 from shared.text import references_of, single_line
+from shared.times import read_time
 from shared.validation import Fault
 
 NAME = "sendgrid"
@@ -176,8 +176,8 @@ def _written_at(headers: Headers, received_at: datetime) -> datetime:
 
     The database decides whether a conversation is ordered by it (`place_in_time`).
     """
-    written = parse_date(headers.first("date"))
-    received = parse_date(headers.first("received").rpartition(";")[2])
+    written = read_time(headers.first("date"))
+    received = read_time(headers.first("received").rpartition(";")[2])
     return min(written or received or received_at, received_at)
 
 

@@ -25,7 +25,7 @@ from shared.providers.webhooks import (
 )
 from shared.status import Status
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
-from shared.text import letters_of
+from shared.text import letters_of, single_line
 from shared.validation import ErrorCode, Fault, Phone
 
 NAME = "twilio"
@@ -35,6 +35,8 @@ _MAX_FORM = 64 * 1024
 
 _OTHER_RECIPIENT = re.compile(r"OtherRecipients[0-9]{0,2}")
 """The further recipients of a message to a group, in fields that Twilio does not document."""
+
+_MAX_WORD = 64
 
 _MEDIA_COUNT = re.compile(r"[0-9]|10")
 
@@ -51,6 +53,7 @@ _STATUSES = {
     "undelivered": Status.UNDELIVERED,
     "failed": Status.UNDELIVERED,
     "canceled": Status.CANCELED,
+    "cancelled": Status.CANCELED,
 }
 """The outcomes of a message."""
 
@@ -144,7 +147,7 @@ def _query_of(request: WebhookRequest) -> Mapping[str, str]:
 def parse_receipt(request: WebhookRequest) -> WebhookContent:
     form = _form_of(request)
     word = form.get("MessageStatus")
-    if not isinstance(word, str):
+    if not isinstance(word, str) or not word.strip():
         raise InvalidWebhookError(Fault("MessageStatus", "is required, once"))
     fields = validate(
         {**form, "ErrorCode": form.get("ErrorCode") or None},
@@ -154,14 +157,16 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
     content = WebhookContent()
     message_id = parse_own_id(_query_of(request).get("message_id"))
     if status := _status_of(letters_of(word), is_ours=message_id is not None):
+        unknown = single_line(word, limit=_MAX_WORD) if status is Status.UNKNOWN else None
         receipt = IncomingReceipt(
             channel=Channel.SMS,
             provider=NAME,
             provider_message_id=fields.message_sid,
             message_id=message_id,
-            key=status,
+            key=unknown or status,
             status=status,
-            error_code=fields.error_code,
+            error_code=fields.error_code or unknown,
+            error_detail=unknown if fields.error_code else None,
             occurred_at=request.received_at,
             raw=form,
         )
@@ -180,7 +185,9 @@ def _status_of(word: str, *, is_ours: bool) -> Status | None:
 
     An acceptance counts only with our id: it resolves an attempt without a response, whose SID is not known.
     """
-    return _STATUSES.get(word) or (Status.SENT if is_ours and word in _ACCEPTED else None)
+    if word in _ACCEPTED:
+        return Status.SENT if is_ours else None
+    return _STATUSES.get(word, Status.UNKNOWN)
 
 
 def opt_out_group_of(service_sid: object) -> str | None:

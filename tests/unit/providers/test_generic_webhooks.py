@@ -1,6 +1,7 @@
 """The generic providers' webhooks: their content, and their signatures as Standard Webhooks makes them."""
 
 import json
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from shared.providers.registry import create_verifier
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookRequest
 from shared.settings import SettingsError
 from shared.status import Status
-from tests.malformed import MALFORMED_JSON
+from tests.malformed import UNREADABLE_JSON
 from tests.unit.providers.parsing import (
     NOW,
     changed,
@@ -167,12 +168,19 @@ def test_a_sender_is_kept_as_written_if_it_cannot_be_normalised(written: object,
         ("Ann Doe ann@example.com", "ann@example.com", None, False),
         ("Ann <ann@example.com>, ben@example.com", "ann@example.com", "Ann", True),
         ("ann@example.com ben@example.com", "ann@example.com", None, True),
+        (["Ann <ann@example.com>"], "ann@example.com", "Ann", False),
+        ([{}, "ann@example.com", "ben@example.com"], "ann@example.com", None, True),
+        ("mailto:ann@example.com", "ann@example.com", None, False),
+        ("ann@example.com;", "ann@example.com", None, False),
+        ("'ann@example.com'", "ann@example.com", None, False),
+        ("Ann <'ann@example.com'>", "ann@example.com", "Ann", False),
+        ("\u202aann@example.com\u200b", "ann@example.com", None, False),
         ("MAILER-DAEMON (Mail Delivery System)", "MAILER-DAEMON (Mail Delivery System)", None, False),
         ("Mail Delivery System <MAILER-DAEMON>", "MAILER-DAEMON", "Mail Delivery System", False),
     ],
 )
 def test_an_address_of_an_email_may_be_written_as_in_a_header(
-    written: str, address: str, name: str | None, *, is_warned: bool
+    written: object, address: str, name: str | None, *, is_warned: bool
 ) -> None:
     incoming = parse_message(EMAIL_PATH, {**EMAIL, "from": written})
 
@@ -180,7 +188,13 @@ def test_an_address_of_an_email_may_be_written_as_in_a_header(
     assert ("from: has several addresses; the first one is used" in incoming.message.warnings) is is_warned
 
 
-@pytest.mark.parametrize("withheld", [MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"])
+@pytest.mark.parametrize(
+    "withheld",
+    [
+        *(MISSING, None, "", "  ", "Anonymous", "+266696687", "266696687"),
+        *("No Caller ID", "Private Number", "unknown caller", "N/A", "null", "+", "***"),
+    ],
+)
 def test_withheld_senders_are_not_one_person(withheld: object) -> None:
     payload = without(SMS, "from") | ({} if withheld is MISSING else {"from": withheld})
     first = parse_message(SMS_PATH, payload).message
@@ -447,10 +461,51 @@ def test_a_webhook_must_be_an_object(path: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("path", PAYLOADS)
-@pytest.mark.parametrize("body", MALFORMED_JSON)
+@pytest.mark.parametrize("body", UNREADABLE_JSON)
 def test_malformed_json_is_unreadable(path: str, body: bytes) -> None:
     with pytest.raises(UnreadableWebhookError):
         parse(path, body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "read"),
+    [
+        (b"caf\xc3\xa9", "", "café"),
+        (b"caf\xe9", "; charset=ISO-8859-1", "café"),
+        (b"caf\xc3\xa9", '; charset="iso-8859-1"', "café"),
+        (b"caf\xe9", "", "café"),
+        (b"\x82\xa0\x82\xa2", "; charset=Shift_JIS", "あい"),
+        (b"a\tb\nc", "", "a\tb\nc"),
+        (b"NaN", "", "NaN"),
+    ],
+)
+def test_json_in_any_charset_is_read(body: bytes, charset: str, read: str) -> None:
+    content = json_bytes({**SMS, "body": "?", "cost": 7}).replace(b"?", body).replace(b" 7", b" NaN")
+
+    [incoming] = parse(SMS_PATH, content, {"content-type": f"application/json{charset}"}).messages
+
+    assert incoming.message.body == read
+    assert incoming.raw["cost"] is None
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-8-sig"])
+def test_json_with_a_byte_order_mark_is_read(codec: str) -> None:
+    content = json.dumps({**SMS, "body": "STOP €"}, ensure_ascii=False).encode(codec)
+
+    [incoming] = parse(SMS_PATH, content, JSON).messages
+
+    assert incoming.message.body == "STOP €"
+
+
+def test_the_bytes_of_json_that_cannot_be_decoded_are_kept() -> None:
+    content = json_bytes({**SMS, "body": "?"}).replace(b"?", b"caf\xe9")
+
+    [incoming] = parse(SMS_PATH, content, JSON).messages
+
+    assert incoming.message.warnings == [
+        "Some characters could not be decoded; the bytes are kept in the raw payload"
+    ]
+    assert b64decode(incoming.raw["undecoded_bytes"]) == content
 
 
 @pytest.mark.parametrize("path", [SMS_STATUS_PATH, EMAIL_STATUS_PATH])

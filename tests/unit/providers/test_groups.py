@@ -56,11 +56,14 @@ def test_everybody_takes_part_whatever_the_order(others: list[str]) -> None:
         (["(201) 666-1234", 18_045_551_232], [US, BEN], MessageType.MMS),
         ([US, BEN, {"phone_number": EVE}], [US, BEN], MessageType.MMS),
         ([None, US, BEN], [US, BEN], MessageType.MMS),
+        (f"{US}, {BEN};", [US, BEN], MessageType.MMS),
+        (f"{US},", [], MessageType.SMS),
+        (f"tel:{US};phone-context=x", [], MessageType.SMS),
         ([US, "Ben@Example.com"], [US, "ben@example.com"], MessageType.MMS),
     ],
 )
 def test_recipients_are_read_as_far_as_possible(
-    to: list[object], recipients: list[str], type_: MessageType
+    to: list[object] | str, recipients: list[str], type_: MessageType
 ) -> None:
     message = generic(to=to, type="sms")
 

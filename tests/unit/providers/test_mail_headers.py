@@ -1,7 +1,5 @@
 """Headers of e-mails as they come."""
 
-from datetime import UTC, datetime
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +11,6 @@ from shared.providers.mail_headers import (
     mailboxes,
     message_id_in,
     name_of,
-    parse_date,
 )
 
 texts = st.text(st.sampled_from('ab@.<>()[]",;:\\ =?\n\té'), max_size=60)
@@ -87,25 +84,6 @@ def test_the_first_author_counts_or_else_the_sender() -> None:
     assert author_of([], []) == ""
 
 
-@pytest.mark.parametrize(
-    ("written", "moment"),
-    [
-        ("Tue, 24 Nov 2026 10:00:00 +0100", datetime(2026, 11, 24, 9, tzinfo=UTC)),
-        ("Tue, 24 Nov 2026 10:00:00 -0000 (a comment)", datetime(2026, 11, 24, 10, tzinfo=UTC)),
-        ("24 Nov 26 10:00 EST", datetime(2026, 11, 24, 15, tzinfo=UTC)),
-        ("Tue Nov 24 10:00:00 2026", datetime(2026, 11, 24, 10, tzinfo=UTC)),
-        ("Tue, 24\n Nov 2026 10:00:60 GMT", datetime(2026, 11, 24, 10, 0, 59, tzinfo=UTC)),
-        ("Tue, 31 Nov 2026 10:00:00 GMT", None),
-        ("Tue, 24 Nov 99999 10:00:00 GMT", None),
-        ("Tue, 24 Nov 2026 10:00:00 +99999999", None),
-        ("yesterday", None),
-        ("", None),
-    ],
-)
-def test_dates(written: str, moment: datetime | None) -> None:
-    assert parse_date(written) == moment
-
-
 @pytest.mark.parametrize("before", ["", "Ann ", "Doe, Ann ", '"Doe, Ann" ', "(x) ", "Ann @ Home "])
 @pytest.mark.parametrize("after", ["", " (via web)", ",", ";", ", Ben <ben@example.com>", " x"])
 @given(st.from_regex(r"[a-z]{1,5}(\.{0,2}[a-z0-9_]){0,5}@[a-z]{1,5}(\.[a-z_]{1,5}){0,3}", fullmatch=True))
@@ -119,7 +97,6 @@ def test_any_text_is_tolerated(text: str) -> None:
         assert mailbox == mailbox.strip()
     decode_words(text)
     message_id_in(text)
-    parse_date(text)
     Headers.parse(f"a:{text}").parameters("a").get_params(header="a")
 
 
@@ -128,12 +105,6 @@ def test_any_text_is_tolerated(text: str) -> None:
 )
 def test_any_encoded_word_is_tolerated(text: str, charset: str, encoding: str) -> None:
     decode_words(f"=?{charset}?{encoding}?{text}?=").encode(errors="surrogatepass")
-
-
-@given(st.text(st.sampled_from("0123456789 +-:,JanTue\n"), max_size=40))
-def test_any_date_is_tolerated(text: str) -> None:
-    parse_date(text)
-    parse_date(f"Tue, 24 Nov 2026 {text}")
 
 
 @pytest.mark.parametrize(

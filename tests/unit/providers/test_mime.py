@@ -113,6 +113,7 @@ def test_transfer_encodings(encoding: str, content: bytes, charset: str) -> None
         b"\nThe text.",
         b"Subject: s\nThe text.",
         b"From ann@example.com Mon Jan  5\nSubject: s\n \nX: y\n\nThe text.",
+        b"\xef\xbb\xbfSubject: s\nX: y\n\nThe text.",
     ],
 )  # fmt: skip
 def test_the_text_of_a_damaged_email_is_found(raw: bytes) -> None:

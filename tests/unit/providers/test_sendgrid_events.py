@@ -21,6 +21,7 @@ from shared.status import Status
 from tests.unit.providers.parsing import (
     NOW,
     fuzzed,
+    json_bytes,
     parse,
     require_tolerated,
     some_json,
@@ -235,6 +236,14 @@ def test_an_invalid_event_does_not_affect_the_others(bad: object) -> None:
     assert (len(content.receipts), len(content.suppressions), len(content.invalid)) == (2, 0, 1)
     answer = webhook_at(SENDGRID_EVENTS).respond(content)
     assert answer == AcceptedEvents(receipts=2, suppressions=0, invalid=1)
+
+
+def test_a_wrong_character_in_an_event_does_not_affect_the_others() -> None:
+    events = json_bytes([{**DELIVERED, "reason": "?"}, {**DELIVERED, "sg_event_id": "2"}])
+
+    content = parse(SENDGRID_EVENTS, events.replace(b"?", b"caf\xe9"), JSON)
+
+    assert len(content.receipts) == 2
 
 
 @pytest.mark.parametrize("body", [b"{}", b"null", b"5", b'"x"'])

@@ -332,7 +332,7 @@ def at(moment: datetime, *, header: str = "Date") -> str:
         (at(NOW + HOUR, header="Received") + "Date: yesterday\n", NOW),
         ("Date: Fri, 2 Jan 2026 04:04:05 +0200 (EET)\n", datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)),
         ("Date: 1 Jan 26 22:04 EST\n", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)),
-        ("Date: Fri,\n 2 Jan 2026 03:03:60 GMT\n", datetime(2026, 1, 2, 3, 3, 59, tzinfo=UTC)),
+        ("Date: Fri,\n 2 Jan 2026 03:03:60 GMT\n", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)),
         ("Date: Fri, 2 Jan 99999 03:03:60 +9999999999\n", NOW),
     ],
 )

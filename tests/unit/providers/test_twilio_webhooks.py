@@ -179,6 +179,7 @@ def parse_status(**changes: Any) -> WebhookContent:  # noqa: ANN401 - any field
         ("undelivered", Status.UNDELIVERED),
         ("failed", Status.UNDELIVERED),
         ("canceled", Status.CANCELED),
+        ("Cancelled", Status.CANCELED),
         ("Delivered", Status.DELIVERED),
     ],
 )
@@ -224,7 +225,17 @@ def test_receipts_of_the_same_status_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["queued", "accepted", "scheduled", "sending", "sent", "partially_delivered", "new one"]
+    ("code", "kept"), [({}, ("new one", None)), ({"ErrorCode": "30003"}, ("30003", "new one"))]
+)
+def test_an_unknown_status_is_kept(code: dict[str, str], kept: tuple[str, str | None]) -> None:
+    [receipt] = parse_status(MessageStatus="new one", **code).receipts
+
+    assert (receipt.status, receipt.key) == (Status.UNKNOWN, "new one")
+    assert (receipt.error_code, receipt.error_detail) == kept
+
+
+@pytest.mark.parametrize(
+    "word", ["queued", "accepted", "scheduled", "sending", "sent", "partially_delivered"]
 )
 def test_other_statuses_are_ignored(word: str) -> None:
     assert parse_status(MessageStatus=word) == WebhookContent()
@@ -236,15 +247,14 @@ def test_other_statuses_are_ignored(word: str) -> None:
         *((word, Status.SENT) for word in ("queued", "accepted", "scheduled", "sending", "sent", "Sent")),
         ("partially_delivered", Status.SENT),
         ("delivered", Status.DELIVERED),
-        ("new one", None),
     ],
 )
-def test_an_acceptance_with_our_id_is_a_receipt(word: str, status: Status | None) -> None:
+def test_an_acceptance_with_our_id_is_a_receipt(word: str, status: Status) -> None:
     body = urlencoded({**STATUS, "MessageStatus": word})
     ours = b"message_id=0198c0de-0000-7000-8000-000000000001"
     found = webhook_at(TWILIO_STATUS).parse(request(body, FORM, query=ours)).receipts
 
-    assert [(each.status, each.key) for each in found] == ([(status, status)] if status else [])
+    assert [(each.status, each.key) for each in found] == [(status, status)]
 
 
 @pytest.mark.parametrize("word", ["failed", "undelivered", "sent"])

@@ -102,6 +102,12 @@ async def test_a_file_has_a_name_a_type_and_content(server: StandIn, fetch: Fetc
             RejectedError,
             "attachment_too_large",
         ),
+        (Answer(206, body=b"half"), RejectedError, "attachment_http_206"),
+        (
+            Answer(headers={"Content-Encoding": "gzip"}, body=gzip.compress(b"Notes")[:-9]),
+            TemporaryError,
+            "attachment_unreachable",
+        ),
         (Answer(500), TemporaryError, "attachment_http_500"),
         (Answer(429), TemporaryError, "attachment_http_429"),
         (Answer(body=b"half", ending="break"), TemporaryError, "attachment_unreachable"),
@@ -134,7 +140,7 @@ async def test_the_limit_applies_to_all_attachments_together(server: StandIn, fe
 
 async def test_no_more_than_the_limit_is_decompressed() -> None:
     bomb = gzip.compress(bytes(50_000_000))
-    content = downloads._decoder("gzip")(bomb, 1_001)  # noqa: SLF001 - its memory is not visible elsewhere
+    content = downloads._GzipDecoder()(bomb, 1_001)  # noqa: SLF001 - its memory is not visible elsewhere
     assert len(content) == 1_001
 
 

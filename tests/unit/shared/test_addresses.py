@@ -207,8 +207,12 @@ def test_any_text_that_a_provider_delivers_is_an_address_or_missing(text: str, c
     [
         ("MAILER-DAEMON", "mailer-daemon"),
         ("a..b@example.com", "a..b@example.com"),
+        ('"a..b"@example.com', "a..b@example.com"),
+        ('Ann <"a."@example.com>', "a.@example.com"),
+        ('"a b"@example.com', '"a b"@example.com'),
         ("Ann@under_score.example", "ann@under_score.example"),
         ("x@host.local", "x@host.local"),
+        ("x_@under_score.example\u200b", "x_@under_score.example"),
         ("jörg@example.com", "jörg@example.com"),
         ("Jo\u0308rg <jo\u0308rg@example.com>", "jörg@example.com"),
     ],

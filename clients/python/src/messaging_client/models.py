@@ -34,7 +34,7 @@ class AcceptedEvents(TypedDict):
     """
     invalid: int
     """
-    The number of invalid events; sending them again has no effect
+    The number of invalid events, which are kept as a dead letter
     """
 
 

@@ -29,6 +29,7 @@ from tests.integration.gateway.dead_letters.letters import (
 )
 from tests.integration.gateway.rows import START, Rows
 from tests.integration.gateway.streams import count, events
+from tests.webhooks import SENDGRID_EVENTS
 
 pytestmark = pytest.mark.integration
 
@@ -265,6 +266,7 @@ async def test_a_webhook_that_can_be_read_now_is_received_when_it_is_replayed(
         ("{", {}, "nothing_to_replay"),
         ('{"body": "to nobody"}', {}, "nothing_to_replay"),
         ("{", {"is_cut": True}, "payload_cut"),
+        ("[null]", {"webhook": WEBHOOK.model_copy(update={"path": SENDGRID_EVENTS})}, "nothing_to_replay"),
         ("{}", {"webhook": WEBHOOK.model_copy(update={"path": "/api/webhooks/gone"})}, "nothing_to_replay"),
     ],
 )

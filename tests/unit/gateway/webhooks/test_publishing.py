@@ -1,5 +1,6 @@
 """The events in the streams after a webhook, and the response to its provider."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from shared.bus.dead_letters import original_payload
 from shared.bus.topology import Stream
 from shared.events import EventType
 from shared.status import Status
@@ -208,7 +210,7 @@ async def test_a_refusal_by_twilio_is_an_opt_out_once(client: httpx.AsyncClient,
 @pytest.mark.parametrize(
     "bad", [None, 5, {**DELIVERED, "event": None}, {**DELIVERED, "message_id": None, "sg_message_id": 5}]
 )
-async def test_an_invalid_event_is_counted_and_the_others_are_stored(
+async def test_an_invalid_event_is_a_dead_letter_and_the_others_are_stored(
     client: httpx.AsyncClient,
     server: JetStream,
     bad: Any,  # noqa: ANN401 - JSON
@@ -220,6 +222,9 @@ async def test_an_invalid_event_is_counted_and_the_others_are_stored(
     assert response.json() == {"receipts": 2, "suppressions": 0, "invalid": 1}
     assert len(events_in(server, Stream.INBOUND)) == 2
     assert invalid == [1]
+    [event] = events_in(server, Stream.DEADLETTER)
+    assert event.data.reason == "webhook_invalid"
+    assert json.loads(original_payload(event.data) or b"") == [bad]
 
 
 async def test_accepted_webhooks_are_counted(client: httpx.AsyncClient) -> None:

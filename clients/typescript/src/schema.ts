@@ -4817,6 +4817,7 @@ export interface operations {
                      * @example undelivered
                      * @example failed
                      * @example canceled
+                     * @example cancelled
                      */
                     MessageStatus: string;
                     /** @example 30003 */

@@ -181,7 +181,7 @@ export default function DeadLetters({ parameters, caller }) {
       html`
         <div class="table" tabindex="0" role="region" aria-label="Dead letters">
           <table>
-            <thead><tr><th>Since</th><th>State</th><th>Direction</th><th>Channel</th><th>Reason</th><th></th></tr></thead>
+            <thead><tr><th>Since</th><th>State</th><th>Direction</th><th>Channel</th><th>Reason</th><td></td></tr></thead>
             <tbody>
               ${items.map(
                 (item) => html`

@@ -13,7 +13,8 @@ const PAGE = 100;
 
 function preview(message) {
   if (!message) return "";
-  const text = message.subject || message.text || message.body.replace(/<[^>]*>/g, " ");
+  const body = message.type === "email" ? message.body.replace(/<[^>]*>/g, " ") : message.body;
+  const text = message.subject || message.text || body;
   return text.trim().slice(0, 120) || (message.attachments.length ? "Attachment" : "");
 }
 
@@ -109,14 +110,18 @@ function List({ items, selected, onEnd }) {
   const [view, setView] = useState({ top: 0, height: 800 });
   const measure = () => {
     const { scrollTop, clientHeight } = element.current;
-    setView({ top: scrollTop, height: clientHeight });
+    setView((previous) =>
+      previous.top === scrollTop && previous.height === clientHeight
+        ? previous
+        : { top: scrollTop, height: clientHeight },
+    );
     if (scrollTop + clientHeight > items.length * ROW - 10 * ROW) onEnd();
   };
   useLayoutEffect(() => {
     const observer = new ResizeObserver(measure);
     observer.observe(element.current);
     return () => observer.disconnect();
-  });
+  }, [items.length]);
   const first = Math.max(0, Math.floor(view.top / ROW) - 8);
   const last = Math.min(items.length, Math.ceil((view.top + view.height) / ROW) + 8);
   return html`

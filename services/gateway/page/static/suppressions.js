@@ -82,7 +82,7 @@ export default function Suppressions({ caller }) {
       html`
         <div class="table" tabindex="0" role="region" aria-label="Suppressions">
           <table>
-            <thead><tr><th>Address</th><th>Sender</th><th>Cause</th><th>Since</th><th></th></tr></thead>
+            <thead><tr><th>Address</th><th>Sender</th><th>Cause</th><th>Since</th><td></td></tr></thead>
             <tbody>
               ${items.map((item) => html`<${Row} key=${`${item.address} ${item.sender}`} item=${item} canWrite=${canWrite} onLifted=${reload} />`)}
             </tbody>

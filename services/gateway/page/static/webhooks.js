@@ -132,7 +132,7 @@ export default function Webhooks({ caller }) {
       html`
         <div class="table" tabindex="0" role="region" aria-label="Endpoints">
           <table>
-            <thead><tr><th>URL</th><th>Events</th><th>State</th><th></th></tr></thead>
+            <thead><tr><th>URL</th><th>Events</th><th>State</th><td></td></tr></thead>
             <tbody>
               ${value.items.map(
                 (endpoint) => html`

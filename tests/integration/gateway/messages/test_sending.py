@@ -65,6 +65,7 @@ async def test_an_sms_is_accepted_and_published(
         "type": "sms",
         "from": "+12016661234",
         "to": "+18045551234",
+        "recipients": ["+18045551234"],
         "from_name": None,
         "to_name": None,
         "subject": None,

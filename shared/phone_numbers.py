@@ -24,7 +24,7 @@ _MAX_WRITTEN = 1_000
 
 _SHORT_CODE = re.compile(r"[0-9]{3,6}")
 _LONG_SHORT_CODE = re.compile(r"[0-9]{7,8}")
-_SHORT_CODE_WITH_PLUS = re.compile(r"\+(?P<digits>[0-9]{3,6})")
+_SHORT_CODE_WITH_PLUS = re.compile(r"\+(?P<digits>[0-9]{3,8})")
 _OTHER_KIND = re.compile(r"(?!tel:)[A-Za-z][A-Za-z0-9+.-]*:.*")
 """An address of another channel, such as `whatsapp:+12016661234`."""
 
@@ -116,7 +116,9 @@ def _read_as_far_as_possible(text: str, default_region: str) -> Address | None:
         return parse_phone(text, default_region)
     except InvalidAddressError:
         code = _SHORT_CODE_WITH_PLUS.fullmatch(remove_invisible(text[:_MAX_WRITTEN]))
-        return Address(code["digits"], code["digits"]) if code else as_written(text)
+        if code and (address := parse_phone(code["digits"], default_region)).key == code["digits"]:
+            return address  # without the plus, it is not a national number either
+        return as_written(text)
 
 
 def _is_withheld(key: str) -> bool:

@@ -81,10 +81,10 @@ def _first_email(value: object, info: ValidationInfo) -> Address | None:
     """Read an address, or the first one of a list."""
     if not isinstance(value, list):
         return _email(value, info)
-    found = [address for each in value if isinstance(each, str) and (address := _email(each, info))]
+    found = (address for each in value if isinstance(each, str) and (address := _email(each, info)))
     if len(value) > 1:
         _warn(info, _SEVERAL)
-    return next(iter(found), None)
+    return next(found, None)
 
 
 def _email(value: object, info: ValidationInfo) -> Address | None:

@@ -140,7 +140,7 @@ function List({ items, selected, onEnd }) {
 function Filters({ filters, onChange }) {
   const [text, setText] = useState(filters.participant);
   useEffect(() => {
-    const timer = setTimeout(() => text !== filters.participant && onChange({ ...filters, participant: text.trim() }), 300);
+    const timer = setTimeout(() => text !== filters.participant && onChange({ participant: text.trim() }), 300);
     return () => clearTimeout(timer);
   }, [text]);
   return html`
@@ -152,12 +152,12 @@ function Filters({ filters, onChange }) {
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
-      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ ...filters, channel: event.target.value })}>
+      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ channel: event.target.value })}>
         <option value="">All channels</option>
         <option value="sms">SMS and MMS</option>
         <option value="email">E-mail</option>
       </select>
-      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ ...filters, status: event.target.value })}>
+      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ status: event.target.value })}>
         <option value="">Any status</option>
         ${["scheduled", "retrying", "sent", "delivered", "undelivered", "failed", "expired", "canceled", "received"].map(
           (status) => html`<option value=${status}>${status}</option>`,
@@ -261,7 +261,7 @@ export function Inbox({ parameters, caller }) {
           ${caller.access === "write" &&
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
-        <${Filters} filters=${filters} onChange=${setFilters} />
+        <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
         <${Problem} error=${error} retry=${reload} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`

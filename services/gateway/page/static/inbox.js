@@ -11,6 +11,11 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./ven
 const ROW = 72; // pixels, as in the style sheet
 const PAGE = 100;
 
+/** Whether the address of the page names a conversation, by its id or its key. */
+function isNamed(selected, id, key) {
+  return selected !== undefined && (selected === String(id) || selected === key);
+}
+
 function preview(message) {
   if (!message) return "";
   const text = message.subject || message.text || message.body.replace(/<[^>]*>/g, " ");
@@ -127,7 +132,7 @@ function List({ items, selected, onEnd }) {
             <${Row}
               key=${conversation.id}
               conversation=${conversation}
-              isSelected=${String(conversation.id) === selected}
+              isSelected=${isNamed(selected, conversation.id, conversation.key)}
               top=${(first + index) * ROW}
             />
           `,
@@ -229,7 +234,7 @@ function MessagesByStatus({ filters, selected }) {
             <li key=${message.id} style=${{ top: `${index * ROW}px` }}>
               <a
                 href="#/inbox/${message.conversation_id ?? message.conversation_key}"
-                aria-current=${String(message.conversation_id) === selected ? "true" : undefined}
+                aria-current=${isNamed(selected, message.conversation_id, message.conversation_key) ? "true" : undefined}
               >
                 <span class="who">
                   <strong>${message.direction === "inbound" ? message.from : message.to}</strong>

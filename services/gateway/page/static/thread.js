@@ -93,7 +93,7 @@ function History({ id }) {
             (entry) => html`
               <tr>
                 <td><${StatusBadge} status=${entry.status} /></td>
-                <td>${entry.generation ? `${entry.generation}.${entry.attempt}` : entry.attempt}</td>
+                <td>${entry.generation ? `${entry.generation}.${entry.attempt}` : entry.attempt || ""}</td>
                 <td>${entry.provider || ""}</td>
                 <td><${Time} at=${entry.occurred_at} full /></td>
                 <td>${entry.error ? `${entry.error.code}${entry.error.detail ? `: ${entry.error.detail}` : ""}` : ""}</td>

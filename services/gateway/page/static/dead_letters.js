@@ -60,7 +60,7 @@ function Details({ id, canWrite, onResolved, onClose }) {
               (entry) => html`
                 <li>
                   <${StatusBadge} status=${entry.status} /> <${Time} at=${entry.occurred_at} full />
-                  ${entry.provider} ${entry.error && `${entry.error.code} ${entry.error.detail || ""}`}
+                  ${[entry.provider, entry.error?.code, entry.error?.detail].filter(Boolean).map((text) => ` ${text}`)}
                 </li>
               `,
             )}

@@ -11,6 +11,11 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./ven
 const ROW = 72; // pixels, as in the style sheet
 const PAGE = 100;
 
+/** Whether the address of the page names a conversation, by its id or its key. */
+function isNamed(selected, id, key) {
+  return selected !== undefined && (selected === String(id) || selected === key);
+}
+
 function preview(message) {
   if (!message) return "";
   const body = message.type === "email" ? message.body.replace(/<[^>]*>/g, " ") : message.body;
@@ -132,7 +137,7 @@ function List({ items, selected, onEnd }) {
             <${Row}
               key=${conversation.id}
               conversation=${conversation}
-              isSelected=${String(conversation.id) === selected}
+              isSelected=${isNamed(selected, conversation.id, conversation.key)}
               top=${(first + index) * ROW}
             />
           `,
@@ -145,7 +150,7 @@ function List({ items, selected, onEnd }) {
 function Filters({ filters, onChange }) {
   const [text, setText] = useState(filters.participant);
   useEffect(() => {
-    const timer = setTimeout(() => text !== filters.participant && onChange({ ...filters, participant: text.trim() }), 300);
+    const timer = setTimeout(() => text !== filters.participant && onChange({ participant: text.trim() }), 300);
     return () => clearTimeout(timer);
   }, [text]);
   return html`
@@ -157,12 +162,12 @@ function Filters({ filters, onChange }) {
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
-      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ ...filters, channel: event.target.value })}>
+      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ channel: event.target.value })}>
         <option value="">All channels</option>
         <option value="sms">SMS and MMS</option>
         <option value="email">E-mail</option>
       </select>
-      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ ...filters, status: event.target.value })}>
+      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ status: event.target.value })}>
         <option value="">Any status</option>
         ${["scheduled", "retrying", "sent", "delivered", "undelivered", "failed", "expired", "canceled", "received"].map(
           (status) => html`<option value=${status}>${status}</option>`,
@@ -195,7 +200,7 @@ function SelectedConversation({ id, caller }) {
     <section class="thread" aria-label="Conversation">
       <header>
         <a class="back" href="#/inbox" aria-label="Back to the conversations">←</a>
-        <h2>${others.join(", ")}</h2>
+        <h1>${others.join(", ")}</h1>
         <p>with ${ours || "us"} by ${conversation.channel === "sms" ? "SMS" : "e-mail"}</p>
       </header>
       <${Thread} key=${conversation.id} conversation=${conversation} caller=${caller} />
@@ -234,7 +239,7 @@ function MessagesByStatus({ filters, selected }) {
             <li key=${message.id} style=${{ top: `${index * ROW}px` }}>
               <a
                 href="#/inbox/${message.conversation_id ?? message.conversation_key}"
-                aria-current=${String(message.conversation_id) === selected ? "true" : undefined}
+                aria-current=${isNamed(selected, message.conversation_id, message.conversation_key) ? "true" : undefined}
               >
                 <span class="who">
                   <strong>${message.direction === "inbound" ? message.from : message.to}</strong>
@@ -266,7 +271,7 @@ export function Inbox({ parameters, caller }) {
           ${caller.access === "write" &&
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
-        <${Filters} filters=${filters} onChange=${setFilters} />
+        <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
         <${Problem} error=${error} retry=${reload} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`

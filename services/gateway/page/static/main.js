@@ -72,6 +72,7 @@ function Shell({ caller, onSignOut }) {
   const entry = views.find((view) => view.path === path) || views[0];
   useEffect(() => {
     document.title = `${entry.title} · Messaging service`;
+    document.querySelector(".bar [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   }, [entry]);
   return html`
     <a class="skip" href="#main" onClick=${(event) => {

@@ -12,7 +12,7 @@ const PLOTS = [
   { title: "Delivered", kinds: ["delivered"] },
   { title: "Failed", kinds: ["failed", "undelivered", "expired"] },
 ];
-const COLORS = ["--plot-1", "--plot-2", "--plot-3", "--plot-4"];
+const COLORS = 4; // of the variables --plot-1 and so on
 
 let charting = null;
 
@@ -50,9 +50,9 @@ function Plot({ title, minutes, series }) {
         axes: [axis, { ...axis, size: 44 }],
         series: [
           {},
-          ...series.map((one, index) => ({
+          ...series.map((one) => ({
             label: one.label,
-            stroke: style.getPropertyValue(COLORS[index % COLORS.length]),
+            stroke: style.getPropertyValue(`--plot-${one.color}`),
             width: 1.5,
             points: { show: false },
           })),
@@ -73,21 +73,31 @@ function Plot({ title, minutes, series }) {
       <figcaption><strong>${title}</strong> <span>${latest.toFixed(latest < 10 ? 1 : 0)}/s · ${total} in the last hour</span></figcaption>
       <div ref=${element} role="img" aria-label="${title}: ${total} in the last hour"></div>
       <ul class="legend">
-        ${series.map((one, index) => html`<li class="plot-${(index % COLORS.length) + 1}">${one.label}</li>`)}
+        ${series.map((one) => html`<li class="plot-${one.color}">${one.label}</li>`)}
       </ul>
     </figure>
   `;
 }
 
-/** Add up the series of some kinds by channel and provider. */
+function labelOf({ channel, provider }) {
+  return [channel, provider].filter(Boolean).join(" · ");
+}
+
+/** Number the labels with a provider, or those without, in their order. */
+function colorOf(traffic, label) {
+  const labels = [...new Set(traffic.series.map(labelOf))].filter((each) => each.includes(" · ") === label.includes(" · "));
+  return (labels.sort().indexOf(label) % COLORS) + 1;
+}
+
+/** Add up the series of some kinds by channel and provider. A label has the same color in every plot. */
 function seriesOf(traffic, kinds) {
   const sums = new Map();
   for (const one of traffic.series.filter((each) => kinds.includes(each.kind))) {
-    const label = [one.channel, one.provider].filter(Boolean).join(" · ");
+    const label = labelOf(one);
     const counts = sums.get(label) || traffic.minutes.map(() => 0);
     sums.set(label, counts.map((count, index) => count + one.counts[index]));
   }
-  return [...sums].sort().map(([label, counts]) => ({ label, counts }));
+  return [...sums].sort().map(([label, counts]) => ({ label, counts, color: colorOf(traffic, label) }));
 }
 
 function Traffic() {

@@ -1,7 +1,7 @@
 // The mock providers: make them fail, and let a contact write.
 
 import { api } from "./api.js";
-import { Field, html, Problem, useAction, useLoaded } from "./ui.js";
+import { Field, html, Problem, useAction, useInterval, useLoaded } from "./ui.js";
 import { useCallback } from "./vendor/htm-preact.js";
 
 const BEHAVIOURS = [
@@ -16,6 +16,7 @@ const BEHAVIOURS = [
 
 function Behaviour({ channel }) {
   const { value, error, reload } = useLoaded((signal) => api.get(`playground/${channel}/behaviour`, null, signal), [channel]);
+  useInterval(reload, 2_000);
   const set = useAction(
     useCallback(
       async (body) => {

@@ -2,12 +2,13 @@
 
 import { api, request } from "./api.js";
 import { onEvent, onReconnect } from "./events.js";
-import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useLoaded } from "./ui.js";
+import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useInterval, useLoaded } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const PAGE = 50;
 const SHORT = 200; // characters of an e-mail that fit into a small frame
 const CANCELABLE = new Set(["scheduled", "retrying"]);
+const ON_THE_WAY = new Set(["accepted", "retrying"]);
 
 // Nothing in an e-mail may run, or be requested from another host.
 const FRAME_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
@@ -80,8 +81,11 @@ function Attachments({ message }) {
   );
 }
 
-function History({ id }) {
-  const { value, error } = useLoaded((signal) => api.get(`messages/${id}`, null, signal), [id]);
+function History({ id, isOnTheWay }) {
+  const { value, error, reload } = useLoaded((signal) => api.get(`messages/${id}`, null, signal), [id]);
+  const end = useRef(null);
+  useInterval(() => isOnTheWay && reload(), 2_000);
+  useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [value === null]);
   if (error) return html`<${Problem} error=${error} />`;
   if (!value) return html`<p class="loading">Loading</p>`;
   return html`
@@ -93,7 +97,7 @@ function History({ id }) {
             (entry) => html`
               <tr>
                 <td><${StatusBadge} status=${entry.status} /></td>
-                <td>${entry.generation ? `${entry.generation}.${entry.attempt}` : entry.attempt}</td>
+                <td>${entry.generation ? `${entry.generation}.${entry.attempt}` : entry.attempt || ""}</td>
                 <td>${entry.provider || ""}</td>
                 <td><${Time} at=${entry.occurred_at} full /></td>
                 <td>${entry.error ? `${entry.error.code}${entry.error.detail ? `: ${entry.error.detail}` : ""}` : ""}</td>
@@ -104,7 +108,7 @@ function History({ id }) {
         </tbody>
       </table>
     </div>
-    <p class="ids">
+    <p class="ids" ref=${end}>
       <span>Message <code>${value.id}</code></span>
       ${value.provider_message_id && html`<span>at ${value.provider} <code>${value.provider_message_id}</code></span>`}
       ${value.reference && html`<span>reference <code>${value.reference}</code></span>`}
@@ -139,7 +143,7 @@ function Bubble({ message, canWrite, onChange }) {
           html`<button type="button" class="quiet" disabled=${cancel.busy} onClick=${cancel.run}>Cancel</button>`}
         </footer>
         <${Problem} error=${cancel.error} />
-        ${isOpen && html`<${History} key=${message.status} id=${message.id} />`}
+        ${isOpen && html`<${History} key=${message.status} id=${message.id} isOnTheWay=${ON_THE_WAY.has(message.status)} />`}
       </article>
     </li>
   `;
@@ -189,6 +193,9 @@ export function Thread({ conversation, caller }) {
       endReconnect();
     };
   }, [load]);
+
+  // No event tells of an attempt that failed and will be repeated.
+  useInterval(() => messages.some(({ status }) => ON_THE_WAY.has(status)) && load(undefined, true), 2_000);
 
   useLayoutEffect(() => {
     if (isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;

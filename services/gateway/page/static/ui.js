@@ -44,7 +44,7 @@ export function Problem({ error, retry }) {
     <div class="problem" role="alert">
       <p>${error.message}</p>
       ${faults.length > 0 &&
-      html`<ul>${faults.map((fault) => html`<li><code>${fault.field}</code> ${fault.message}</li>`)}</ul>`}
+      html`<ul>${faults.map((fault) => html`<li><code>${fault.field}</code> ${fault.detail}</li>`)}</ul>`}
       ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
     </div>
   `;

@@ -20,15 +20,15 @@ function Attempts({ endpoint, canWrite, onClose }) {
       ${!loading && items.length === 0 && html`<p>No event has been sent to this endpoint yet.</p>`}
       <div class="table" tabindex="0" role="region" aria-label="Attempts">
         <table>
+          ${items.length > 0 && html`<thead><tr><th>Time</th><th>Event and response</th><th>Status</th><th>Duration</th><th></th></tr></thead>`}
           <tbody>
             ${items.map(
               (attempt) => html`
                 <tr key=${attempt.id}>
                   <td><${Time} at=${attempt.started_at} full /></td>
-                  <td>${attempt.event_type}</td>
+                  <td>${attempt.event_type} <code class="detail">${attempt.response}</code></td>
                   <td><${Badge} kind=${attempt.succeeded ? "good" : "bad"}>${attempt.status_code ?? attempt.error}</${Badge}></td>
                   <td class="number">${attempt.duration_ms} ms</td>
-                  <td><code>${attempt.response}</code></td>
                   <td>
                     ${canWrite && !attempt.succeeded &&
                     html`<button type="button" class="quiet" onClick=${() => retry.run(attempt.id)}>Retry</button>`}

@@ -2,7 +2,8 @@
 
 A notification is thin. It names the objects that it is about, which never change, and carries the facts that
 would change, such as the status that a message had then. The event that an application receives is rendered
-from both, and is therefore the same at every attempt.
+from both, and is therefore the same at every attempt, except for the files of a received message: it shows
+which of them are stored when it is rendered.
 """
 
 from collections.abc import Mapping

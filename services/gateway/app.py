@@ -225,7 +225,7 @@ def _create_services(
         webhook_service=webhook_service,
         media=MediaQueries(reader),
         media_store=store,
-        operations=OperationsService(bus),
+        operations=OperationsService(bus, keeps_media=store is not None),
         traffic=TrafficQueries(reader),
         webhook_endpoint_service=endpoints,
         redelivery_service=RedeliveryService(bus, publisher, endpoints, attempts, _now),

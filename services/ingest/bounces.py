@@ -4,7 +4,9 @@ A report may be read before its message, or before the event that has the provid
 then read again later, so that no recipient is overlooked, whatever stops in between.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
+from time import monotonic
 
 import structlog
 
@@ -23,13 +25,27 @@ _LONGEST_DELAY = timedelta(minutes=5)
 _ATTEMPTS = 12
 """After these, in about half an hour, the report is taken for one on a message of somebody else."""
 
+_REPORTS_PER_ATTEMPT = 50
+"""While this many reports wait to be read again, each report gets one attempt less, and so on. At most 550 of
+a process thus wait at the same time: too many of them would hold up all events of their consumer."""
+
 
 class BounceHandler:
-    """Suppresses the recipients of returned e-mails."""
+    """Suppresses the recipients of returned e-mails.
 
-    def __init__(self, repository: Repository, suppressions: SuppressionList) -> None:
+    Args:
+        repository: finds the recipients.
+        suppressions: records that they are suppressed.
+        clock: returns the time in seconds, from any beginning.
+    """
+
+    def __init__(
+        self, repository: Repository, suppressions: SuppressionList, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._repository = repository
         self._suppressions = suppressions
+        self._clock = clock
+        self._waiting_until: list[float] = []  # the times at which reports are read again
 
     async def __call__(self, event: Event[IncomingReceipt], stream_message: StreamMessage) -> Outcome:
         """Suppress the recipient, and return when the report has to be read again, if it has to be."""
@@ -44,10 +60,17 @@ class BounceHandler:
             # Other events do not have to wait for this one.
             _log.warning("bounce_not_recorded", error=str(exc))
             return again
-        if deliveries < _ATTEMPTS:
+        if deliveries < self._attempts():
+            self._waiting_until.append(self._clock() + again.delay.total_seconds())
             return again
         _log.warning("bounce_of_unknown_message", provider_message_id=receipt.provider_message_id)
         return Done()
+
+    def _attempts(self) -> int:
+        """Return how often a report is read at present before it is given up."""
+        now = self._clock()
+        self._waiting_until = [time for time in self._waiting_until if time > now]
+        return _ATTEMPTS - len(self._waiting_until) // _REPORTS_PER_ATTEMPT
 
 
 def _key_of(address: str) -> str:

@@ -5,11 +5,13 @@ acknowledged. A crash in between repeats the rest. If the record is there alread
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from services.sender.attachment_limits import AttachmentLimits
 from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import Stream, media_subject
@@ -24,10 +26,16 @@ from shared.providers.base import File, MediaCredentials, ProviderError, Rejecte
 
 _log = structlog.get_logger()
 
-BATCH = 32
+BATCH = 128
 
-_DOWNLOADS = 4
+_DOWNLOADS = 12
 """Files that this process fetches, and holds in memory, at the same time."""
+
+_DOWNLOADS_OF_HOST = 4
+"""The maximum number of these files from each host, so that a slow host leaves room for the others."""
+
+_PATIENCE = 10.0
+"""Seconds that a file waits for its turn before its message is handed back, so that others can be read."""
 
 _TIME_LIMIT = 30.0
 """Seconds for each file."""
@@ -42,6 +50,8 @@ _DELAYS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1_80
 _FINAL = {TOO_LARGE, "attachment_refused"}
 """The codes of errors that no later attempt can overcome. A provider may answer even 401 or 404 in error: its
 credentials are being changed, or the file is not there yet."""
+
+_BUSY = "attachment_host_busy"
 
 _ATTACHMENTS = b'"attachments":'
 
@@ -77,7 +87,7 @@ class MediaFetcher:
         self._max_file = max_file
         self._max_message = max_message
         self._clock = clock
-        self._places = asyncio.Semaphore(_DOWNLOADS)
+        self._limits = AttachmentLimits(in_all=_DOWNLOADS, each=_DOWNLOADS_OF_HOST)
 
     async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
         results = await asyncio.gather(*map(self._try, batch), return_exceptions=True)
@@ -121,17 +131,18 @@ class MediaFetcher:
         """Fetch a file unless that was done before, and report on it unless it has to be tried again."""
         found = await self._store.record(media.id)
         if found is None:
-            async with self._places:
-                found = await self._fetch(message, media, remaining, is_last=is_last)
+            found = await self._fetch(message, media, remaining, is_last=is_last)
         if found.status is not MediaStatus.PENDING:
             await self._report(message, found)
         return found
 
     async def _fetch(self, message: Message, media: Media, remaining: int, *, is_last: bool) -> Media:
         try:
-            file = await self._download(message, media, remaining)
+            async with self._place(media):
+                return await self._store_file(message, media, await self._download(message, media, remaining))
         except ProviderError as exc:
-            is_final = is_last or exc.code in _FINAL
+            # A file that had to wait for others was not tried.
+            is_final = exc.code in _FINAL or (is_last and exc.code != _BUSY)
             outcome = "failed" if is_final else "retrying"
             MEDIA.labels(message.provider or "", outcome, exc.code).inc()
             log = _log.bind(
@@ -142,6 +153,8 @@ class MediaFetcher:
                 return media
             log.warning("media_failed")
             return media.model_copy(update={"status": MediaStatus.FAILED, "reason": exc.code})
+
+    async def _store_file(self, message: Message, media: Media, file: File) -> Media:
         digest = digest_of(file.content)
         stored = media.model_copy(
             update={
@@ -156,6 +169,21 @@ class MediaFetcher:
         await self._store.put_record(stored)
         MEDIA.labels(message.provider or "", "stored", "").inc()
         return stored
+
+    @asynccontextmanager
+    async def _place(self, media: Media) -> AsyncIterator[None]:
+        """Wait for a place for a file, and hold it until the context exits.
+
+        Raises:
+            TemporaryError: the files before it take too long.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await stack.enter_async_context(self._limits.place(None, [media.url or ""]))
+            except TimeoutError as exc:
+                raise TemporaryError(_BUSY, "other files of its host were not fetched in time") from exc
+            yield
 
     async def _download(self, message: Message, media: Media, remaining: int) -> File:
         credentials = self._credentials.get(message.provider or "")

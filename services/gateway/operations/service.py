@@ -14,6 +14,7 @@ from shared.bus.topology import (
     ADVISORY_CONSUMER,
     INGEST_CONSUMERS,
     LIMITS_BUCKET,
+    MEDIA_CONSUMER,
     REPORTS_SUBJECT,
     Consumer,
     Stream,
@@ -28,10 +29,16 @@ _WORST_LAST = list(ProviderCondition)
 
 
 class OperationsService:
-    """Reports the state of the system; its methods raise BusUnavailableError."""
+    """Reports the state of the system; its methods raise BusUnavailableError.
 
-    def __init__(self, bus: Bus) -> None:
+    Args:
+        bus: the connection.
+        keeps_media: whether the media of inbound messages are fetched.
+    """
+
+    def __init__(self, bus: Bus, *, keeps_media: bool) -> None:
         self._bus = bus
+        self._media = [MEDIA_CONSUMER] if keeps_media else []
         self._streams = Streams(bus)
 
     async def get(self) -> OperationsResponse:
@@ -43,7 +50,7 @@ class OperationsService:
         names = sorted(await self._streams.consumers_of(Stream.OUTBOUND))
         shards = (shard_named(name, channel) for channel in Channel for name in names)
         delayed = (sender_delayed(channel) for channel in Channel)
-        return [*INGEST_CONSUMERS, ADVISORY_CONSUMER, *filter(None, shards), *delayed]
+        return [*INGEST_CONSUMERS, ADVISORY_CONSUMER, *self._media, *filter(None, shards), *delayed]
 
     async def _backlog(self, consumer: Consumer) -> ConsumerResponse:
         lag = await self._streams.lag(consumer)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.sender.media import MediaFetcher
+from services.sender.media import BATCH, MediaFetcher
 from shared.bus import lines
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop
@@ -142,12 +142,14 @@ def run_fetcher(bus: Bus, publisher: Publisher, store: MediaStore, provider: Sta
                 max_message=max_message,
                 clock=clock,
             )
-            loop = ConsumerLoop(bus, MEDIA_CONSUMER, fetcher, batch=10)
+            loop = ConsumerLoop(bus, MEDIA_CONSUMER, fetcher, batch=BATCH)
             running = asyncio.create_task(loop.run())
             try:
                 yield fetcher
             finally:
                 loop.stop()
-                await running
+                await asyncio.wait([running], timeout=1)
+                running.cancel()
+                await asyncio.wait([running])
 
     return run

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -77,6 +78,34 @@ async def test_a_file_that_cannot_be_fetched_for_a_day_has_failed_and_stops_no_o
     assert stored.status is MediaStatus.STORED
     assert [request.path for request in provider.requests].count("/gone") == 4
     assert [request.path for request in provider.requests].count("/cat") == 1
+
+
+async def test_a_host_that_does_not_answer_holds_up_no_file_of_another(
+    inbox: Inbox, run_fetcher: RunFetcher, provider: StandIn, elsewhere: StandIn
+) -> None:
+    elsewhere.answer = lambda _: Answer(ending="hang")
+    provider.answer = lambda _: CAT
+    for number in range(20):
+        await inbox.receive(f"http://localhost:{urlsplit(elsewhere.url).port}/{number}")
+    messages = [await inbox.receive(f"{provider.url}/{number}") for number in range(3)]
+    async with run_fetcher():
+        found = [(await inbox.until_reported(message))[0] for message in messages]
+        assert len(elsewhere.requests) == 4  # none of them has ended, so the next ones still wait
+    assert {each.status for each in found} == {MediaStatus.STORED}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_file_that_waits_for_those_of_a_slow_host_is_handed_back_and_never_given_up(
+    inbox: Inbox, run_fetcher: RunFetcher, elsewhere: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "_PATIENCE", 0.01)
+    monkeypatch.setattr(media, "_TIME_LIMIT", 0.5)
+    answers = [Answer(ending="hang")] * 4
+    elsewhere.answer = lambda _: answers.pop() if answers else CAT
+    messages = [await inbox.receive(f"{elsewhere.url}/{number}") for number in range(6)]
+    async with run_fetcher(clock=lambda: datetime.now(UTC) + timedelta(days=1)):
+        found = [(await inbox.until_reported(each))[0] for each in messages]
+    assert {each.status for each in found} == {MediaStatus.STORED}
 
 
 async def test_what_no_attempt_can_overcome_has_failed_at_once(

@@ -109,7 +109,7 @@ def create_services(
         webhook_service=webhook_service,
         media=MediaQueries(reader),
         media_store=None,
-        operations=OperationsService(bus),
+        operations=OperationsService(bus, keeps_media=False),
         traffic=TrafficQueries(reader),
         webhook_endpoint_service=endpoints,
         redelivery_service=RedeliveryService(bus, publisher, endpoints, AttemptQueries(reader), clock),

@@ -105,7 +105,8 @@ class Harness:
         self.repository = repository or RepositoryStub()
         self.dead_letters = DeadLettersStub(is_available=bus_is_available)
         self.suppressions = SuppressionsStub(is_available=bus_is_available)
-        bounces = BounceHandler(self.repository, self.suppressions)
+        self.seconds = 0.0
+        bounces = BounceHandler(self.repository, self.suppressions, lambda: self.seconds)
         self._handler = EventHandler(self.repository, self.dead_letters, bounces, lambda: None)
 
     async def handle(self, payloads: Sequence[bytes], *, deliveries: int = 1) -> Sequence[Outcome]:
@@ -235,6 +236,16 @@ async def test_a_bounce_that_is_read_before_its_message_is_read_again() -> None:
     delays = [timedelta(seconds=seconds) for seconds in (2, 4, 300)]
     assert found == [*([Done(), HandBack(delay)] for delay in delays), [Done(), Done()]]
     assert harness.suppressions.recorded == []
+
+
+async def test_only_so_many_bounces_of_unknown_messages_wait_to_be_read_again() -> None:
+    harness = Harness()
+    found = await harness.handle([bounce()] * 1_000)
+    assert sum(isinstance(outcome, HandBack) for outcome in found) == 550
+
+    assert await harness.handle([bounce()]) == [Done()]
+    harness.seconds = 2
+    assert await harness.handle([bounce()]) == [HandBack(timedelta(seconds=2))]
 
 
 async def test_a_bounce_that_cannot_be_recorded_is_read_again_however_often() -> None:

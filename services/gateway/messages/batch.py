@@ -52,6 +52,19 @@ class StoredBatch(RequestRecord):
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedBatch:
+    """The response to a batch.
+
+    Attributes:
+        results: the result for each item.
+        is_replayed: whether an earlier request with the same idempotency key was accepted.
+    """
+
+    results: list[Result]
+    is_replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BatchService:
     """Accepts batches of messages.
 
@@ -71,8 +84,8 @@ class BatchService:
         default_region: str,
         idempotency_key: str | None,
         trace: Mapping[str, str],
-    ) -> list[Result]:
-        """Accept all messages that can be accepted, at once; return a result for each item.
+    ) -> AcceptedBatch:
+        """Accept all messages that can be accepted, at once.
 
         Raises:
             InvalidRequestError: the idempotency key was used for a different batch.
@@ -84,21 +97,22 @@ class BatchService:
         requests = [_parse(item, context) async for item in _unhurried(items)]
         digest = _fingerprint(items)
         async with deadline():
-            batch = await self._first(requests, caller, idempotency_key, digest)
+            batch, is_replayed = await self._first(requests, caller, idempotency_key, digest)
             pairs = list(zip(requests, batch.items, strict=True))
             results = [self._result(*pair, batch, caller) async for pair in _unhurried(pairs)]
             await self.sender.publish_all([each for each in results if isinstance(each, Event)], trace)
-        return results
+        return AcceptedBatch(results, is_replayed)
 
     async def _first(
         self, requests: Sequence[SendRequest | Problem], caller: str, key: str | None, digest: str
-    ) -> StoredBatch:
-        """Return the results of the first request with the key: this one, unless there was one before."""
+    ) -> tuple[StoredBatch, bool]:
+        """Return the results of the first request with the key, and whether that was an earlier one."""
         id_ = request_id(caller, f"batch\n{key}") if key else None  # no single message has such a key
         if id_ and (known := await self.idempotency.find(id_, digest)):
-            return known
+            return known, True
         batch = await self._decide(requests, digest)
-        return await self._remember(id_, batch) if id_ else batch
+        first = await self._remember(id_, batch) if id_ else batch
+        return first, first is not batch
 
     async def _decide(self, requests: Sequence[SendRequest | Problem], digest: str) -> StoredBatch:
         now = self.sender.clock()

@@ -67,6 +67,12 @@ _METADATA_PARAMETER = {
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
 }
 
+_REPLAYED = {
+    REPLAYED_HEADER: {
+        "description": "`true` if an earlier request with the same `Idempotency-Key` was accepted",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
 _SEND_RESPONSES = {
     202: {
         "description": "Accepted and stored",
@@ -75,10 +81,7 @@ _SEND_RESPONSES = {
                 "description": "URL of the message",
                 "schema": {"type": "string", "format": "uri-reference"},
             },
-            REPLAYED_HEADER: {
-                "description": "`true` if an earlier request with the same `Idempotency-Key` was accepted",
-                "schema": {"type": "string", "enum": ["true"]},
-            },
+            **_REPLAYED,
         },
     },
     **problems(400, 401, "recipient_opted_out", "outcome_unknown", 413, 415, 422, 503),
@@ -115,13 +118,17 @@ async def send_email(
     "/batch",
     summary="Send up to 500 messages",
     status_code=202,
-    responses=problems(400, 401, 413, 415, 422, 503),
+    responses={
+        202: {"description": "Accepted and stored, except the refused messages", "headers": _REPLAYED},
+        **problems(400, 401, 413, 415, 422, 503),
+    },
 )
 async def send_batch(
     body: BatchRequest,
     caller: Caller,
     batches: BatchServiceDep,
     default_region: DefaultRegion,
+    response: Response,
     trace: Trace,
     idempotency_key: IdempotencyKey,
 ) -> BatchResponse:
@@ -129,14 +136,16 @@ async def send_batch(
 
     A request with the same `Idempotency-Key` gets the same response.
     """
-    results = await batches.send(
+    accepted = await batches.send(
         body.messages,
         caller=caller,
         default_region=default_region,
         idempotency_key=idempotency_key,
         trace=trace,
     )
-    return BatchResponse(items=list(map(_batch_item, results)))
+    if accepted.is_replayed:
+        response.headers[REPLAYED_HEADER] = "true"
+    return BatchResponse(items=list(map(_batch_item, accepted.results)))
 
 
 def _batch_item(result: Result) -> BatchItem:

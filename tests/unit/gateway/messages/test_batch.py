@@ -122,6 +122,12 @@ async def test_a_batch_with_the_same_key_gets_the_same_response(
     assert faults_of(other) == {"Idempotency-Key"}
 
 
+async def test_a_repeated_answer_to_a_batch_says_so(client: httpx.AsyncClient) -> None:
+    answers = [await client.post(PATH, json={"messages": [SMS]}, headers=KEY) for _ in range(2)]
+
+    assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true"]
+
+
 async def test_an_email_of_a_batch_answers_the_newest_one_that_was_known_when_it_was_accepted(
     client: httpx.AsyncClient, server: JetStream
 ) -> None:

@@ -49,7 +49,14 @@ _STATUSES = {
     "bounce": Status.UNDELIVERED,
     "dropped": Status.UNDELIVERED,
 }
-"""The events that change the status of a message; others are not kept."""
+"""The events that change the status of a message."""
+
+_NOT_KEPT = {
+    *("processed", "deferred", "open", "click"),
+    *("spamreport", "unsubscribe", "group_unsubscribe", "group_resubscribe"),
+    "account_status_change",
+}
+"""The other events that SendGrid documents. Events of an unknown kind are kept in the history."""
 
 _SOURCES = {
     "bounce": SuppressionSource.BOUNCE,
@@ -134,9 +141,10 @@ def _time_of(event: Mapping[str, Any], request: WebhookRequest) -> datetime:
 
 
 def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingReceipt | None:
-    status = _STATUSES.get(event["event"])
-    if status is None or _concerns_copy(event):
+    word = event["event"]
+    if word in _NOT_KEPT or _concerns_copy(event):
         return None
+    status = _STATUSES.get(word, Status.UNKNOWN)
     # Late bounces may lack sg_message_id.
     given = event.get("sg_message_id")
     sent_id = _sent_id(given if given and isinstance(given, str) else event.get("message_id"))
@@ -144,18 +152,20 @@ def _receipt_of(event: Mapping[str, Any], request: WebhookRequest) -> IncomingRe
         {**event, "sg_message_id": sent_id}, _ReceiptEvent, default_region=request.default_region
     )
     event_id = event.get("sg_event_id")
-    is_failure = status is Status.UNDELIVERED
-    code = single_line(str(event.get("status") or event["event"]), limit=_MAX_CODE)
+    is_identified = isinstance(event_id, str) and event_id
+    has_code = status in {Status.UNDELIVERED, Status.UNKNOWN}
+    given_code = event.get("status") if status is Status.UNDELIVERED else None
+    code = single_line(str(given_code or word), limit=_MAX_CODE)
     detail = single_line(str(event.get("reason") or ""), limit=_MAX_DETAIL) or None
     return IncomingReceipt(
         channel=Channel.EMAIL,
         provider=NAME,
         provider_message_id=fields.sg_message_id,
         message_id=fields.message_id,
-        key=event_id if isinstance(event_id, str) and event_id else status,
+        key=str(event_id) if is_identified else f"{status} {code}" if status is Status.UNKNOWN else status,
         status=status,
-        error_code=code if is_failure else None,
-        error_detail=detail if is_failure else None,
+        error_code=code if has_code else None,
+        error_detail=detail if has_code else None,
         occurred_at=_time_of(event, request),
         raw=event,
     )

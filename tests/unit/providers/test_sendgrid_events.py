@@ -81,10 +81,17 @@ def test_an_undelivered_email_has_a_reason(event: dict[str, Any], code: str, det
 @pytest.mark.parametrize(
     "kind",
     ["processed", "deferred", "open", "click", "spamreport", "unsubscribe", "group_unsubscribe",
-     "group_resubscribe", "something new"],
+     "group_resubscribe", "account_status_change"],
 )  # fmt: skip
 def test_other_events_are_not_receipts(kind: str) -> None:
     assert parse_events({**DELIVERED, "event": kind}, {"event": kind}).receipts == []
+
+
+def test_an_event_of_an_unknown_kind_is_kept() -> None:
+    receipt = parse_receipt(event="Something New", reason="as it was")
+
+    assert receipt.status is Status.UNKNOWN
+    assert (receipt.error_code, receipt.error_detail) == ("something new", "as it was")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import { api, idempotencyKey } from "./api.js";
 import { sidesOf } from "./conversation.js";
 import { segmentsOf } from "./segments.js";
 import { Dialog, Field, html, Problem, useAction } from "./ui.js";
-import { useCallback, useRef, useState } from "./vendor/htm-preact.js";
+import { useCallback, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 function Counter({ text, isMms }) {
   if (isMms) return html`<span class="counter">MMS</span>`;
@@ -16,7 +16,7 @@ function Counter({ text, isMms }) {
 function requestOf(channel, from, to, fields) {
   const attachments = fields.attachments.split(/\s+/).filter(Boolean);
   const request = { from, to, body: fields.body };
-  if (channel === "sms") request.type = attachments.length ? "mms" : "sms";
+  if (channel === "sms") request.type = attachments.length || Array.isArray(to) ? "mms" : "sms";
   if (attachments.length) request.attachments = attachments;
   if (channel === "email" && fields.subject) request.subject = fields.subject;
   if (fields.sendAt) request.send_at = new Date(fields.sendAt).toISOString();
@@ -30,6 +30,9 @@ function useSending(channel, from, to, onSent) {
   const [fields, setFields] = useState(NOTHING);
   // The key changes only after a success, so a repeated press after an error cannot send a message twice.
   const key = useRef(idempotencyKey());
+  useEffect(() => {
+    key.current = idempotencyKey();
+  }, [channel, from, String(to)]);
   const change = (name) => (event) => {
     const { type, checked, value } = event.target;
     key.current = idempotencyKey();

@@ -155,7 +155,7 @@ export default function DeadLetters({ parameters, caller }) {
         ${canWrite && filter.state === "open" && items.length > 0 &&
         html`
           <button type="button" onClick=${() => setIsDiscarding(true)}>Discard all</button>
-          <button type="button" class="primary" disabled=${resolve.busy} onClick=${() => resolve.run("replay")}>Replay all</button>
+          <button type="button" class="primary" disabled=${resolve.busy} onClick=${() => confirm("Replay all open dead letters of this filter?") && resolve.run("replay")}>Replay all</button>
         `}
       </header>
       <form class="filters" onSubmit=${(event) => event.preventDefault()}>

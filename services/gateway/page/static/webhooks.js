@@ -106,7 +106,7 @@ function Row({ endpoint, canWrite, onChange, onOpen }) {
         html`
           <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(() => api.post(`${path}/test`))}>Test</button>
           <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(toggle)}>${isEnabled ? "Disable" : "Enable"}</button>
-          <button type="button" class="quiet" disabled=${act.busy} onClick=${() => act.run(() => api.delete(path))}>Delete</button>
+          <button type="button" class="quiet" disabled=${act.busy} onClick=${() => confirm(`Delete the endpoint ${endpoint.url}?`) && act.run(() => api.delete(path))}>Delete</button>
         `}
         <${Problem} error=${act.error} />
       </td>

@@ -107,7 +107,7 @@ class ConflictError(ProblemError):
 
 
 class RecipientOptedOutError(ConflictError):
-    """A recipient has opted out, who is named if there are several."""
+    """A recipient has opted out; the problem names the recipient if there are several."""
 
     def __init__(self, suppression: SuppressionChange, name: str | None = None) -> None:
         sender = suppression.ours or "all senders"

@@ -58,7 +58,7 @@ _STATUSES = {
 """The outcomes of a message."""
 
 _ACCEPTED = {"accepted", "scheduled", "queued", "sending", "sent", "partiallydelivered"}
-"""The statuses by which Twilio has the message, which the sender knows unless it got no response."""
+"""The statuses that show that Twilio has the message, which the sender knows unless it got no response."""
 
 
 MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]

@@ -53,7 +53,7 @@ class MediaStore:
         self._folder = folder
 
     async def put(self, digest: str, content: bytes) -> None:
-        """Store bytes. If they are there already, their age begins anew."""
+        """Store bytes. If they are there already, their age is reset."""
         await self._put(_path_of(digest), content)
 
     async def size_of(self, digest: str) -> int | None:

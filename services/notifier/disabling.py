@@ -42,7 +42,7 @@ class Disabling:
         self._checked_at: dict[EndpointId, datetime] = {}
 
     async def consider(self, endpoint: WebhookEndpoint) -> None:
-        """Disable an endpoint after a failure if it has only failed for days; check this only now and then."""
+        """Disable an endpoint after a failure if it has only failed for days; check this occasionally."""
         now = self._clock()
         last = self._checked_at.get(endpoint.id)
         if last is not None and now - last < _CHECK_INTERVAL:

@@ -28,7 +28,7 @@ async def _use_again(scene: Scene) -> None:
             await _forget(client.jetstream(timeout=5), keys)
         second = await _use(scene.load, keys)
         same = sum(first[key] == second[key] for key in keys)
-        scene.expect(not same, f"{same} keys stand for the old message after they were forgotten")
+        scene.expect(not same, f"{same} keys returned the old message after they were forgotten")
         scene.notes.append(f"{len(keys)} keys were used for another message after they were forgotten")
 
 

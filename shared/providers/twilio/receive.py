@@ -181,7 +181,7 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
 
 
 def _status_of(word: str, *, is_ours: bool) -> Status | None:
-    """Return the status that a word stands for, or None if it is not a report on one of our messages.
+    """Return the status that a word represents, or None if it is not a report on one of our messages.
 
     An acceptance counts only with our id: it resolves an attempt without a response, whose SID is not known.
     """

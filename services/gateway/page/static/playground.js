@@ -65,7 +65,7 @@ function Contact({ channel }) {
     write.run(event.target);
   };
   return html`
-    <h3>A contact</h3>
+    <h3>Inbound message</h3>
     <form class="contact" onSubmit=${submit}>
       <${Field} label="From"><input name="from" required value=${isSms ? "+18045551234" : "contact@example.com"} /></${Field}>
       <${Field} label="To"><input name="to" required value=${isSms ? "+12016661234" : "office@example.org"} /></${Field}>

@@ -1,6 +1,6 @@
 """Downloads the attachments of messages of either direction.
 
-The URLs come from outside, so a request to one of them must not reach into our own network. The host is
+The URLs are not trusted, so a request to one of them must not reach our own network. The host is
 looked up here and rejected if any of its addresses is not public, and the request goes to exactly the
 addresses that were checked. The target of each redirect is checked in the same way. Credentials are sent only
 to the origin that they are for.
@@ -182,7 +182,7 @@ class _GzipDecoder:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether there is no end, as if the server had stopped in the middle."""
+        """Whether the content is incomplete, as if the server had stopped in the middle."""
         return not (self._decoder.eof or self._is_empty)
 
     def __call__(self, chunk: bytes, limit: int) -> bytes:

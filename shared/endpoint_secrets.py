@@ -1,4 +1,4 @@
-"""The signing secrets of webhook endpoints, which are encrypted, because webhooks are signed with them."""
+"""The signing secrets of webhook endpoints. They are encrypted, not hashed, because they sign webhooks."""
 
 import base64
 from functools import lru_cache
@@ -40,7 +40,7 @@ class SecretCipher:
         """Parse keys of at least 16 characters, separated by commas.
 
         Raises:
-            ValueError: there is none, or one is too short; the message repeats none.
+            ValueError: there are no keys, or one is too short; the error does not contain any key.
         """
         keys = [key for each in text.split(",") if (key := each.strip())]
         if not keys:

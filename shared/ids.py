@@ -43,7 +43,7 @@ def new_endpoint_id() -> EndpointId:
 
 
 def new_event_id() -> EventId:
-    """Return the id of an event that no other process can publish as well."""
+    """Return the id of an event that no other process can also publish."""
     return EventId(uuid_utils.compat.uuid7())
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _S3 = "s3://"
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_TIMEOUT = timedelta(seconds=5)
-"""A store that is not available is reported soon; callers try again."""
+"""Kept short, so that a store that is not available is reported soon; callers try again."""
 
 _CHUNK = 256 * 1024
 
@@ -53,7 +53,7 @@ class MediaStore:
         self._folder = folder
 
     async def put(self, digest: str, content: bytes) -> None:
-        """Store bytes. If they are there already, their age begins anew."""
+        """Store bytes. If they are there already, their age is reset."""
         await self._put(_path_of(digest), content)
 
     async def size_of(self, digest: str) -> int | None:
@@ -82,7 +82,7 @@ class MediaStore:
         try:
             return Media.model_validate_json(content)
         except ValidationError:
-            return None  # it is fetched again, as if there were none
+            return None  # the file is fetched again, as if there were no record
 
     async def put_record(self, media: Media) -> None:
         """Record that a file was stored."""
@@ -94,7 +94,7 @@ class MediaStore:
         await self._sync(path)
 
     async def _sync(self, path: str) -> None:
-        """Write a file of a folder to the disk, which must survive a loss of power."""
+        """Flush a file in a folder to disk, so that it survives a power failure."""
         if self._folder is not None:
             with _translating():
                 await asyncio.to_thread(_sync, self._folder / path)

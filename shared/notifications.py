@@ -1,4 +1,4 @@
-"""Notifications: the events by which applications learn of what happened.
+"""Notifications: the events that are sent to applications.
 
 A notification is thin. It names the objects that it is about, which never change, and carries the facts that
 would change, such as the status that a message had then. The event that an application receives is rendered
@@ -125,7 +125,7 @@ def read_notification(sequence: int, payload: bytes) -> Notification | None:
 
 
 class NotificationFilter(FrozenModel):
-    """Selects notifications that meet all conditions; one that is None or empty is met by all.
+    """Selects notifications that meet all conditions; a condition that is None or empty is always met.
 
     A notification without a channel or address is about all of them, or about an unknown one. It meets the
     conditions for these.

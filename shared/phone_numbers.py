@@ -43,7 +43,7 @@ _IVORIAN_PREFIXES = {
 _WITHHELD_WORDS = {
     *("anonymous", "blocked", "hidden", "private", "restricted", "unavailable", "unknown", "withheld"),
     *("n/a", "none", "notavailable", "null", "undefined", "nocallerid", "numberwithheld"),
-    "",  # only signs, such as a dash
+    "",  # only punctuation, such as a dash
 }
 _CALLER = re.compile(r"(?<=.)(?:number|caller|callerid|sender)$")
 """The end of phrases such as `Private Number`."""

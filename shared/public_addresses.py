@@ -1,4 +1,4 @@
-"""A guard for requests to URLs that come from outside, which must not reach into our own network.
+"""A guard for requests to untrusted URLs, which must not reach our own network.
 
 The host is looked up here, and the request goes to exactly the addresses that were checked.
 """
@@ -31,7 +31,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 def is_public(address: str) -> bool:
     """Return whether an IP address belongs to the public internet.
 
-    IPv6 addresses that represent an IPv4 address (mapped, NAT64, 6to4, Teredo) do not, since they could be
+    IPv6 addresses that represent an IPv4 address (mapped, NAT64, 6to4, Teredo) do not, because they could be
     used to circumvent the check.
     """
     ip = ip_address(address)

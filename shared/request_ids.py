@@ -12,7 +12,7 @@ _WELL_FORMED = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the id that the client has given its request, or a new one if there is none, or a malformed one.
+    """Return the id that the client has given its request, or a new one if it is missing or malformed.
 
     Args:
         headers: of the request, with names in lower case.

@@ -13,7 +13,7 @@ _ISO = re.compile(
     flags=re.ASCII,
 )
 _DIGITS = re.compile(r"(?:19|20)[0-9]{12}")
-"""Year, month, day, hour, minute and second. As milliseconds since 1970, they would be a far future time."""
+"""Year to second. Read as milliseconds since 1970, the digits would be a time in the far future."""
 
 _ZONE_AND_OFFSET = re.compile(r"(?:GMT|UTC)(?=[+-][0-9])")
 _HALF_DAY = re.compile(r"\b[AP]M\b", flags=re.IGNORECASE)

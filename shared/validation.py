@@ -354,7 +354,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - JSON may be anything
 
 
 def parse_json_text(text: str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 - JSON may be anything
-    """Parse JSON as a decoder reads it, and raise ValueError if it is not JSON or is nested too deeply."""
+    """Parse JSON with a decoder, and raise ValueError if it is not JSON or is nested too deeply."""
     try:
         value = decoder.decode(text)
     except RecursionError as exc:

@@ -24,7 +24,7 @@ class DisabledReason(StrEnum):
     Attributes:
         REQUESTED: by the API.
         GONE: the endpoint responded with 410.
-        FAILING: for days, the endpoint has only failed.
+        FAILING: the endpoint has done nothing but fail for days.
     """
 
     REQUESTED = "requested"
@@ -104,7 +104,7 @@ class Delivery(FrozenModel):
     """An event on its way to an endpoint.
 
     Attributes:
-        sequence: its sequence in NOTIFICATIONS; None for an event that only this endpoint is sent.
+        sequence: its sequence in NOTIFICATIONS; None for an event that is sent to this endpoint only.
         attempt: the number of the next attempt, from 1.
     """
 
@@ -115,7 +115,7 @@ class Delivery(FrozenModel):
 
 
 class Positions(FrozenModel):
-    """How far an endpoint has been sent the events.
+    """The positions of an endpoint in the streams.
 
     Attributes:
         after: `WebhookEndpoint.after`; the positions of an endpoint that was enabled again do not count.

@@ -22,7 +22,7 @@ ALTER ROLE notifier PASSWORD :'notifier_password';
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO gateway, ingest, notifier;
 GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO ingest;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ingest;
--- Those that do more than their caller may are for ingest only.
+-- The functions that exceed the rights of their caller are for ingest only.
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO ingest;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO ingest;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO gateway, ingest, notifier;

@@ -53,7 +53,7 @@ def main() -> int:
         nargs="?",
         const=_SCALE,
         metavar="messages",
-        help=f"measure only reads and lists, with so many messages; {_SCALE:,} by default",
+        help=f"measure only reads and lists, with this number of messages; {_SCALE:,} by default",
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()

@@ -91,7 +91,7 @@ async def _copy(stack: Stack, count: int) -> float:
 
 
 async def _accept(stack: Stack, kind: str, count: int, messages: int = 1) -> dict[str, float]:
-    """Return the cost of requests with so many messages each, per message."""
+    """Return the cost per message of requests with this number of messages each."""
     meter = Meter({"nats-server": [stack.nats.pid], "gateway": stack.pids("gateway")})
     await stack.load(kind, count)
     return meter.per_message(count * messages)

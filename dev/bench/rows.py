@@ -1,6 +1,6 @@
 """Rows for measurements of lists: many messages, conversations, dead letters and suppressions.
 
-The server generates them itself, in portions, with what its triggers would derive from them. The rows are as
+The server generates them in batches, together with the values that its triggers would derive. The rows are as
 unfavourable as they may be: one address takes part in all conversations of its channel, almost everything
 else is alike, and the few rows that differ are the oldest ones.
 """
@@ -151,7 +151,7 @@ _DERIVED = (
     FROM suppression_changes ORDER BY key, occurred_at DESC
     """,
 )
-"""What the triggers would derive, except from the reports on messages."""
+"""The updates that the triggers would make, except those for the reports on messages."""
 
 _TABLES = (
     *("messages", "message_events", "delivery_receipts", "message_states"),
@@ -206,12 +206,12 @@ _SUPPRESSIONS = """
 
 
 async def empty(connection: asyncpg.Connection) -> None:
-    """Delete all rows, and start again with the numbers of conversations."""
+    """Delete all rows, and restart the ids of conversations."""
     await connection.execute(f"TRUNCATE {', '.join(_EMPTIED)} RESTART IDENTITY CASCADE")
 
 
 async def load(connection: asyncpg.Connection, messages: int) -> None:
-    """Insert messages, a tenth as many conversations, and a fiftieth of dead letters and of suppressions."""
+    """Insert messages, a tenth as many conversations, and a fiftieth as many of each other kind of row."""
     conversations, others = max(messages // 10, 100), max(messages // 50, 100)
     await _set_triggers(connection, "DISABLE")
     await connection.execute(_OUR_PARTICIPANTS, OURS)

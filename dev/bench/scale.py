@@ -1,4 +1,4 @@
-"""The time of each read and list with many messages, beside that with few."""
+"""The time of each read and list with many messages, compared with few."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from dev.bench.report import Table
 from dev.bench.stack import Stack
 
 _FEW = 1_000
-"""Messages: enough for full pages."""
+"""The number of messages that is enough for full pages."""
 
 _REPETITIONS = 15
 _WARM_UP = 3
@@ -88,7 +88,7 @@ async def _time(http: httpx.AsyncClient, url: str) -> float:
 
 
 async def _time_of_discarding(stack: Stack) -> float:
-    """Return the time to discard dead letters, which nothing stores, so that they remain open."""
+    """Return the time to discard dead letters. Nothing stores the resolutions, so they remain open."""
     url = stack.url("gateway", "/api/dead-letters/discard")
     body = {"filter": {"reason": "unknown_type"}, "limit": 5, "reason": "a measurement"}
     times = []

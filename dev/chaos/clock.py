@@ -35,7 +35,7 @@ class WrongClock:
 
     @asynccontextmanager
     async def wrong_by(self, stack: Stack, error: timedelta, url: str) -> AsyncIterator[None]:
-        """Let the clock be ahead by `error`, which may be negative, for the block.
+        """Set the clock ahead by `error`, which may be negative, during the block.
 
         Args:
             stack: the stack.
@@ -70,7 +70,7 @@ async def build_library(folder: Path) -> None:
 
 
 async def _until_wrong_by(stack: Stack, error: timedelta, url: str) -> None:
-    """Wait until the process says so itself, in the `Date` of its responses."""
+    """Wait until the `Date` in the responses of the process shows the error."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_SET_SECONDS):
             while abs(await _error_of(stack, url) - error) > _TOLERANCE:  # noqa: ASYNC110

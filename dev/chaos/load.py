@@ -166,7 +166,7 @@ class Load:
 
         Args:
             channel: the channel.
-            key: its idempotency key, if it is not to have one of its own.
+            key: its idempotency key; by default, it has its own.
         """
         self._bursts += 1
         name = f"{self._tag}-{channel}-single-{self._bursts}"

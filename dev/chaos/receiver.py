@@ -28,7 +28,7 @@ class Behaviour(StrEnum):
 
 
 def behaviour_of(number: int) -> Behaviour:
-    """Return how an endpoint behaves: of twenty, two hang, two respond with 500, and one is gone."""
+    """Return how an endpoint behaves: out of twenty, two hang, two respond with 500, and one is gone."""
     if number % 20 == _GONE_TWENTIETH:
         return Behaviour.GONE
     return Behaviour(_DEAD_TENTHS.get(number % 10, "healthy"))
@@ -39,11 +39,11 @@ class Receiver:
     """The endpoints, by their numbers.
 
     Attributes:
-        bodies: what each healthy endpoint has received, by the id of the event.
+        bodies: the bodies that each healthy endpoint has received, by the id of the event.
         repeated: the number of events that a healthy endpoint has received again.
-        differing: the number of events that were different when they came again.
-        delays: of each first receipt, its time by the clock of `time.time`, and the seconds since the event.
-        spreads: of each first receipt, the seconds since the first endpoint received the event.
+        differing: the number of events that were different when they were received again.
+        delays: for each first receipt, its time according to `time.time`, and the seconds since the event.
+        spreads: for each first receipt, the seconds since the first endpoint received the event.
         requests: the number of requests to endpoints of each behaviour.
     """
 

@@ -1,4 +1,4 @@
-"""Writes the documents that are generated from the code, into the folder `docs`.
+"""Writes the documents that are generated from the code to the folder `docs`.
 
     python -m dev.contract [--release]
 

@@ -1,7 +1,7 @@
 """The suppression of recipients whose e-mails were returned, if only the message names the recipient.
 
 A report may be read before its message, or before the event that has the provider's id of the message. It is
-then read again later, so that no recipient is overlooked, whatever stops in between.
+then read again later, so that no recipient is missed, even if a process stops in between.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 _LONGEST_DELAY = timedelta(minutes=5)
 _ATTEMPTS = 12
-"""After these, in about half an hour, the report is taken for one on a message of somebody else."""
+"""After these, about half an hour in total, the report is assumed to be about somebody else's message."""
 
 _REPORTS_PER_ATTEMPT = 50
 """While this many reports wait to be read again, each report gets one attempt less, and so on. At most 550 of
@@ -36,7 +36,7 @@ class BounceHandler:
     Args:
         repository: finds the recipients.
         suppressions: records that they are suppressed.
-        clock: returns the time in seconds, from any beginning.
+        clock: returns the time in seconds since any starting point.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BounceHandler:
         return Done()
 
     def _attempts(self) -> int:
-        """Return how often a report is read at present before it is given up."""
+        """Return how many times a report is currently read before its message is considered unknown."""
         now = self._clock()
         self._waiting_until = [time for time in self._waiting_until if time > now]
         return _ATTEMPTS - len(self._waiting_until) // _REPORTS_PER_ATTEMPT

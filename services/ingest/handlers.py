@@ -79,7 +79,7 @@ class EventHandler:
         return [outcomes.get(each.origin.sequence, Done()) for each in batch]
 
     async def _handle_bounces(self, stored: Sequence[_Readable]) -> Mapping[int, Outcome]:
-        """Handle the bounces among some events, and return which messages have to be read again."""
+        """Handle the bounces among some events, and return the messages that have to be read again."""
         bounces = [
             (each.line.stream_message, each.event)
             for each in stored

@@ -29,7 +29,7 @@ from shared.observability.metrics import NOTIFICATIONS, OUTBOX_ROWS
 _log = structlog.get_logger()
 
 _BATCH = 200
-"""Notifications: those that the publisher stores as one atomic batch, and therefore in order."""
+"""The number of notifications that the publisher stores as one atomic batch, and therefore in order."""
 
 _POLL_SECONDS = 3.0
 """How often the outbox is read although this process has stored nothing."""
@@ -51,7 +51,7 @@ class Outbox:
         self._stored = asyncio.Event()
 
     def wake(self) -> None:
-        """Publish what was just stored, instead of waiting for the next look."""
+        """Publish the rows that were just stored, instead of waiting for the next poll."""
         self._stored.set()
 
     async def run(self) -> None:

@@ -42,7 +42,7 @@ _BUSY = {"55P03", "40P01"}
 """The SQLSTATEs of a lock that is not available, and of a deadlock."""
 
 _ADVISORY_LOCK = 8_073_117_420_416
-"""The number of the lock of PostgreSQL that a rebuild holds; it has no meaning."""
+"""The arbitrary number of the advisory lock that a rebuild holds."""
 
 _POLL_SECONDS = 0.5
 _REPORT_EVERY = 20
@@ -161,7 +161,7 @@ async def rebuild(engine: AsyncEngine, jetstream: JetStreamContext) -> int:
 async def _exclusively(engine: AsyncEngine) -> AsyncIterator[None]:
     """Hold an advisory lock, which PostgreSQL releases if this process ends."""
     lock = {"lock": _ADVISORY_LOCK}
-    # Without a transaction, which would be open all the time.
+    # Without a transaction, which would otherwise stay open during the whole rebuild.
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         if not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock):
             raise RebuildInProgressError
@@ -190,7 +190,7 @@ async def _set_aside(engine: AsyncEngine) -> None:
 
 
 async def _index(engine: AsyncEngine) -> None:
-    """Index the former rows, in which the triggers look up what applications have been notified of."""
+    """Index the former rows, in which the triggers look up whether applications have been notified."""
     async with engine.begin() as connection:
         for model, column in _KNOWN.items():
             name = model.__tablename__

@@ -1,4 +1,4 @@
-"""Assembles the notifier, which tells applications what happened by signed webhooks."""
+"""Assembles the notifier, which sends events to applications as signed webhooks."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -54,7 +54,7 @@ class Bodies:
                 for delivery, future in batch:
                     del self._waiting[delivery.notification.id]
                     future.set_exception(error)
-                    future.exception()  # retrieved, in case that nobody waits any more
+                    future.exception()  # retrieved, in case nobody waits any more
             else:
                 for delivery, future in batch:
                     id_ = delivery.notification.id

@@ -114,7 +114,7 @@ class Deliverer:
         return None if delay is None else self.clock() + delay
 
     async def _until_available(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Repeat an operation, after increasing pauses, until what it needs is available."""
+        """Repeat an operation, after increasing pauses, until its dependencies are available."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -125,7 +125,7 @@ class Deliverer:
             pause = min(2 * pause, _LAST_PAUSE)
 
     def _warn(self, error: UnavailableError) -> None:
-        """Log that deliveries have to wait, but not once for each of them."""
+        """Log that deliveries have to wait, but not for each delivery."""
         now = asyncio.get_running_loop().time()
         if now >= self._warned_at + _LAST_PAUSE:
             self._warned_at = now

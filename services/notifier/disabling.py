@@ -26,7 +26,7 @@ FailingSince = Callable[[WebhookEndpoint], Awaitable[datetime | None]]
 
 
 class Disabling:
-    """Disables endpoints; an event tells applications."""
+    """Disables endpoints, and notifies applications with an event."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Disabling:
         self._checked_at: dict[EndpointId, datetime] = {}
 
     async def consider(self, endpoint: WebhookEndpoint) -> None:
-        """Disable an endpoint, after a failure, if it has only failed for days. Check that now and then."""
+        """Disable an endpoint after a failure if it has only failed for days; check this occasionally."""
         now = self._clock()
         last = self._checked_at.get(endpoint.id)
         if last is not None and now - last < _CHECK_INTERVAL:
@@ -73,7 +73,7 @@ class Disabling:
             occurred_at=now,
             webhook_endpoint=WebhookEndpointResponse.of(disabled, now).model_dump(mode="json"),
         )
-        # First the event, since its id makes a repetition harmless.
+        # The event comes first, since its id makes a repetition harmless.
         await self._publisher.publish(
             Stream.NOTIFICATIONS,
             Outgoing(notification_subject(type_), notification.id, notification.encode()),

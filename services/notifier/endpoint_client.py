@@ -1,4 +1,4 @@
-"""Makes the requests to webhook endpoints, whose URLs come from outside."""
+"""Makes the requests to webhook endpoints, whose URLs are not trusted."""
 
 import asyncio
 import socket
@@ -102,7 +102,7 @@ class EndpointClient:
             return
         if url.scheme != "https" or url.port not in PUBLIC_PORTS:
             raise _RefusedError
-        with suppress(ValueError):  # a name, which is checked when it is looked up
+        with suppress(ValueError):  # a host name is checked when it is looked up
             if not is_public(str(ip_address(url.host or ""))):
                 raise _RefusedError
 

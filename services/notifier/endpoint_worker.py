@@ -22,12 +22,12 @@ _log = structlog.get_logger()
 
 _EVENTS_IN_PROGRESS = 16
 _RETRIES_IN_PROGRESS = 4
-"""Separate, so that an endpoint with many attempts that are due still gets new events, and vice versa."""
+"""Separate limits, so that an endpoint with many due attempts still gets new events, and vice versa."""
 
 _SAVE_INTERVAL = 0.5
 _ERROR_PAUSE = 1.0
 _IDLE = 60.0
-"""Seconds after which the positions of an endpoint are saved although no event was for it."""
+"""Seconds after which the positions of an endpoint are saved even if no event was sent to it."""
 
 Due = tuple[EndpointId, int, Delivery]
 """An attempt that is due: the endpoint, `WebhookEndpoint.after`, and the delivery."""
@@ -90,7 +90,7 @@ class EndpointWorker:
                 self._wake.clear()
                 try:
                     await self._step()
-                except UnavailableError:  # whatever is unavailable has been logged
+                except UnavailableError:  # it has been logged already
                     await asyncio.sleep(_ERROR_PAUSE)
                 else:
                     await self._until_woken()

@@ -1,4 +1,4 @@
-"""Finds out since when an endpoint has only failed, from the attempts in PostgreSQL."""
+"""Determines how long an endpoint has only failed, from the attempts in PostgreSQL."""
 
 from datetime import datetime
 

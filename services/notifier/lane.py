@@ -6,13 +6,13 @@ from typing import Generic, TypeVar
 from services.notifier.tail import Entry, Tail
 
 _MAX_FINISHED = 1_000
-"""Messages that may be finished while an earlier one is not."""
+"""The number of messages that may be finished while an earlier one is not."""
 
 T = TypeVar("T")
 
 
 class Lane(Generic[T]):
-    """Takes messages for an endpoint, and keeps account of those that are finished.
+    """Takes messages for an endpoint, and keeps track of those that are finished.
 
     Args:
         tail: the stream.
@@ -57,7 +57,7 @@ class Lane(Generic[T]):
         return self._room > 0 and self._position < self.tail.last
 
     async def take(self) -> list[Entry[T]]:
-        """Return messages to be processed, each of which has to be passed to `finish` then.
+        """Return messages to be processed, each of which has to be passed to `finish` afterwards.
 
         Raises:
             BusUnavailableError: NATS does not respond.

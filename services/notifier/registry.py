@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 _INTERVAL = 0.4
 _ERROR_PAUSE = 0.5
 _READ_ALL_EVERY = 100
-"""Reads after which everything is read again, in case the bucket was replaced by an older copy."""
+"""The number of reads between full reads, in case the bucket was replaced by an older copy."""
 
 
 class Registry:

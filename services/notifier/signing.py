@@ -1,4 +1,4 @@
-"""Signs webhooks by Standard Webhooks 1.0."""
+"""Signs webhooks according to Standard Webhooks 1.0."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -9,7 +9,7 @@ from shared.ids import EventId
 
 
 def signed_headers(event: EventId, body: bytes, secrets: Iterable[str], now: datetime) -> dict[str, str]:
-    """Return the headers of a webhook, with a signature by each secret.
+    """Return the headers of a webhook, with a signature for each secret.
 
     Args:
         event: the id of the event, which is the same at each attempt.

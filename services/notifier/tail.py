@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 _BATCH = 500
 _ERROR_PAUSE = 0.5
 _CHECK_EVERY = 300
-"""Reads after which the tail checks that the stream is still the same."""
+"""The number of reads after which the tail checks that the stream is still the same."""
 
 T = TypeVar("T")
 

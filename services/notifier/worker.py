@@ -74,7 +74,7 @@ class Worker:
         ]
 
     def unready_reason(self) -> str | None:
-        """Return why events cannot be delivered, or None if they can."""
+        """Return the reason why events cannot be delivered, or None if they can."""
         if not self._registry.is_loaded:
             return "NATS: the webhook endpoints are not known yet"
         are_open = self._events.is_open and self._due.is_open

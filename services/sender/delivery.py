@@ -237,7 +237,7 @@ class Deliverer:
     async def _publish(self, request: DeliveryRequest, entry: LedgerEntry, origin: Origin) -> None:
         """Publish the outcome in the ledger, after the opt-out that the provider reported, if any."""
         error = entry.error
-        # Nobody knows which member of a group it was.
+        # It is not known which member of a group it was.
         if error and error.code == OPTED_OUT and error.provider and not request.message.recipients:
             group = self._suppressions.groups.get(error.provider)
             change = _opt_out_reported_by(error.provider, request.message, error.at, group=group)

@@ -35,7 +35,7 @@ class Admission:
     slots: Sequence[tuple[Gate, int, float]]
 
     async def until_due(self) -> None:
-        """Wait for other slots of each limit whose slots could not be used in time."""
+        """Wait for new slots of each limit whose slots could not be used in time."""
         for gate, units, taken in self.slots:
             if gate.is_late(taken):
                 await gate.replace(units)

@@ -35,14 +35,14 @@ _DOWNLOADS_OF_HOST = 4
 """The maximum number of these files from each host, so that a slow host leaves room for the others."""
 
 _PATIENCE = 10.0
-"""Seconds that a file waits for its turn before its message is handed back, so that others can be read."""
+"""Seconds that a file waits for its turn before its message is returned, so that others can be read."""
 
 _TIME_LIMIT = 30.0
-"""Seconds for each file."""
+"""The time limit for each file, in seconds."""
 
 _GIVE_UP_AFTER = timedelta(days=1)
 _MIN_ATTEMPTS = 4
-"""A message that is read late, as after an outage or in a replay, gets at least this many attempts."""
+"""A message that is read late, such as after an outage or in a replay, gets at least this many attempts."""
 
 _DELAYS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1_800, 3_600, 7_200))
 """The time between one attempt and the next; the last one repeats."""
@@ -94,7 +94,7 @@ class MediaFetcher:
         outcomes: list[Outcome] = []
         for result in results:
             if isinstance(result, BaseException):
-                raise result  # the store or NATS is not available; what is done is not repeated
+                raise result  # the store or NATS is not available; finished files are not fetched again
             outcomes.append(result)
         return outcomes
 
@@ -123,7 +123,7 @@ class MediaFetcher:
         return Done() if are_done else HandBack(_delay_after(stream_message.deliveries))
 
     def _is_last(self, message: StreamMessage) -> bool:
-        """Return whether files that cannot be fetched now are given up."""
+        """Return whether files that cannot be fetched now become `failed`."""
         is_old = self._clock() - message.stored_at >= _GIVE_UP_AFTER
         return is_old and message.deliveries >= _MIN_ATTEMPTS
 

@@ -226,7 +226,7 @@ class Processor:
                 return Done()
 
     async def move(self, message: StreamMessage) -> bool:
-        """Move a message to DELAYED that would be returned and has moved often, perhaps untried.
+        """Move a message to DELAYED instead of returning it if it has moved too often, perhaps untried.
 
         Raises:
             BusUnavailableError: NATS does not answer.

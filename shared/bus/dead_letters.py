@@ -20,7 +20,7 @@ from shared.observability.metrics import DEAD_LETTERS
 _log = structlog.get_logger()
 
 _MAX_COPY = 128 * 1024
-"""Bytes of a payload that a dead letter keeps as it is: JSON may need six bytes to encode one."""
+"""Bytes of a payload that a dead letter keeps uncompressed: JSON may need six bytes to encode one."""
 
 _MAX_COMPRESSED = 604 * 1024
 """Characters of a compressed payload. The query of a webhook may take most of the rest of a NATS message."""

@@ -85,7 +85,7 @@ class Streams:
         return min(found, key=lambda message: message.sequence, default=None)
 
     async def bounds(self, stream: str) -> Bounds:
-        """Return how far back a stream goes, and how far it has come."""
+        """Return the first and the last sequence of a stream."""
         with _translating():
             state = (await self._bus.jetstream.stream_info(stream)).state
         return Bounds(first=max(state.first_seq, 1), last=state.last_seq)

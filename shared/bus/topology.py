@@ -80,7 +80,7 @@ WEBHOOK_ENDPOINTS_BUCKET = "WEBHOOK_ENDPOINTS"
 """The configuration of webhook endpoints, by id."""
 
 WEBHOOK_POSITIONS_BUCKET = "WEBHOOK_POSITIONS"
-"""How far each webhook endpoint has been sent the events, by id."""
+"""The position of each webhook endpoint in the stream of events, by id."""
 
 SEND_WINDOW = timedelta(days=7)
 """How far in advance a message can be scheduled, and how long most streams retain messages."""

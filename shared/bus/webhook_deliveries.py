@@ -10,7 +10,7 @@ from shared.webhook_endpoints import Delivery, WebhookEndpoint
 async def schedule_delivery(
     publisher: Publisher, endpoint: WebhookEndpoint, delivery: Delivery, at: datetime
 ) -> None:
-    """Have a notifier deliver an event at a time, instead of what was scheduled for it before.
+    """Schedule the delivery of an event by a notifier, replacing its earlier schedule if there is one.
 
     Raises:
         BusUnavailableError: NATS does not respond.
@@ -25,6 +25,6 @@ async def schedule_delivery(
 
 
 def _rfc3339(moment: datetime) -> str:
-    # The server reads milliseconds; truncating the rest would make the schedule early.
+    # The server reads milliseconds; truncating the rest would deliver the event early.
     moment += timedelta(milliseconds=1)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

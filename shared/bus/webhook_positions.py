@@ -1,4 +1,4 @@
-"""How far the endpoints have been sent the events, so that another process can continue."""
+"""The positions of the endpoints in the streams, from which another process can continue."""
 
 from shared.bus.client import Bus
 from shared.bus.key_value import KeyValueStore, UnreadableValueError

@@ -1,4 +1,4 @@
-"""Lists by keyset, whose pages take the same time however many rows there are.
+"""Keyset pagination, in which the time to read a page does not depend on the number of rows.
 
 A list is read from ranges of indexes, whose rows are in the order of the list. A filter that no range covers
 is applied to the rows of the ranges: to at most `SCANNED` of them for a page, which may therefore have fewer
@@ -74,7 +74,7 @@ class Rows:
 
     Attributes:
         rows: one more than the page shows if there are more.
-        end: the position at which the list continues if there are not, but a filter was not applied to all.
+        end: the position at which the list continues if no more were found, but some are not filtered yet.
     """
 
     rows: Sequence[Row[Any]]
@@ -108,10 +108,10 @@ async def read_page(
     Args:
         connection: to the database.
         keyset: the rows of the list.
-        details: selects what is shown of each row.
+        details: selects the columns that are shown.
         key: the column of `details` that is equal to the last one of the order.
         limit: the number of rows.
-        selected: what the ranges of the list do not cover.
+        selected: the conditions that the ranges of the list do not cover.
     """
     end = None
     if selected is None or not selected.conditions:

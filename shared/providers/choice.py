@@ -1,4 +1,4 @@
-"""The choice of the providers that send, from the settings."""
+"""The providers that send messages, chosen by the settings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain

@@ -170,14 +170,14 @@ class SignatureScheme(Generic[S]):
 
 
 def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model, list[str]]:
-    """Read a request in JSON as far as possible.
+    """Read as much of a JSON request as possible.
 
     Args:
         request: the request.
         model: the model of its body, with the types of `shared.providers.fields`.
 
     Returns:
-        The JSON value as it can be stored, the model, and what could not be read, in words.
+        The JSON value in a form that can be stored, the model, and warnings about unreadable parts.
 
     Raises:
         UnreadableWebhookError: the body is not JSON.
@@ -197,7 +197,7 @@ def parse_model(request: WebhookRequest, model: type[Model]) -> tuple[Any, Model
 def json_of(request: WebhookRequest) -> Any:  # noqa: ANN401 - JSON may be anything
     """Return the JSON value of a request, which may contain lone surrogates.
 
-    Common mistakes are forgiven: another character set than UTF-8, a BOM, and control characters.
+    Common mistakes are tolerated: a character set other than UTF-8, a BOM, and control characters.
 
     Raises:
         UnreadableWebhookError: the body is not JSON.

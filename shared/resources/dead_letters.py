@@ -32,7 +32,7 @@ class ResolutionResponse(BaseModel):
 class DeadLetterResponse(DeadLetter):
     """A message that could not be processed, and how that was resolved."""
 
-    # What the services alone need. An application gets the message by its id.
+    # Only the services need these. An application gets the message by its id.
     request: DeliveryRequest | None = Field(default=None, exclude=True)
     origin: Origin | None = Field(default=None, exclude=True)
 

@@ -18,7 +18,7 @@ _STANDSTILL = 10.0
 
 
 async def _jump(scene: Scene) -> None:
-    """Let the clocks of a gateway and a sender jump, and a sender's breakers and pauses begin meanwhile."""
+    """Make the clocks of a gateway and a sender jump while breakers and pauses of the sender begin."""
     stack = scene.stack
     await build_library(stack.folder)
     senders, gateways = WrongClock(stack.folder, "sender"), WrongClock(stack.folder, "gateway")
@@ -41,7 +41,7 @@ async def _jump(scene: Scene) -> None:
 
 
 async def _misbehave(scene: Scene, sender: Child) -> None:
-    """Open breakers and begin pauses, and end six seconds after the clock jumped."""
+    """Open breakers, begin pauses, and return six seconds after the clock jumped."""
     until = asyncio.get_running_loop().time() + 6
     sent = partial(_sent, scene.stack, sender)
     before = await sent()

@@ -28,7 +28,7 @@ async def _use_again(scene: Scene) -> None:
             await _forget(client.jetstream(timeout=5), keys)
         second = await _use(scene.load, keys)
         same = sum(first[key] == second[key] for key in keys)
-        scene.expect(not same, f"{same} keys stand for the old message after they were forgotten")
+        scene.expect(not same, f"{same} keys returned the old message after they were forgotten")
         scene.notes.append(f"{len(keys)} keys were used for another message after they were forgotten")
 
 
@@ -45,7 +45,7 @@ async def _use(load: Load, keys: dict[str, str]) -> dict[str, str | None]:
 
 
 async def _forget(jetstream: JetStreamContext, keys: dict[str, str]) -> None:
-    """Let the server drop the records of the keys because of their age, which it does after a second now."""
+    """Make the server drop the records of the keys after a second, because of their age."""
     subjects = [f"$KV.{IDEMPOTENCY_BUCKET}.{request_id(_CLIENT, key)}" for key in keys]
     for subject in subjects:
         record = await jetstream.get_last_msg(_STREAM, subject)
@@ -66,7 +66,7 @@ async def _is_stored(jetstream: JetStreamContext, subject: str) -> bool:
 
 SCENARIO = Scenario(
     name="old-keys",
-    about="idempotency keys are used again: the same message while they are remembered, and later a new one",
+    about="idempotency keys are reused: they return the same message while remembered, and a new one later",
     play=_use_again,
     may_repeat=False,
 )

@@ -1,4 +1,4 @@
-"""Webhooks to applications, of which some are dead, while everything is killed."""
+"""Webhooks to applications, some of which are dead, while everything is killed."""
 
 import asyncio
 import time
@@ -66,7 +66,7 @@ async def _expect_speed(scene: Scene, receiver: Receiver) -> None:
 
 
 async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> None:
-    """Wait until no event is new, and every healthy endpoint has received all of them."""
+    """Wait until there are no new events, and every healthy endpoint has received all of them."""
     healthy = [number for number in range(count) if behaviour_of(number) is Behaviour.HEALTHY]
     expected: Mapping[str, Any] = {}
     loop = asyncio.get_running_loop()

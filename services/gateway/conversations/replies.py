@@ -1,4 +1,4 @@
-"""Replies into a conversation, whose sender and recipient follow from it."""
+"""Replies in a conversation, which determines their sender and recipient."""
 
 from typing import Any
 

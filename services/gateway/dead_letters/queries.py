@@ -70,7 +70,7 @@ class DeadLetterQueries:
 
 
 def _ranges(selected: DeadLetterFilter) -> Sequence[Select[Any]]:
-    """Return the dead letters of a message, or those of each state, of one reason if that is selected."""
+    """Return the dead letters of a message, or those of each state, optionally limited to one reason."""
     rows = select(_dead_letter.c.created_at, _dead_letter.c.id)
     if selected.reason is not None:
         rows = rows.where(_dead_letter.c.reason == selected.reason)

@@ -38,4 +38,4 @@ def document_events(app: FastAPI) -> None:
 
 
 async def _receive() -> None:
-    """Stand for the handler of an application."""
+    """Stand in for the handler of an application."""

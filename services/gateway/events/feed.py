@@ -24,7 +24,7 @@ from shared.resources.events import Event, Renderer
 _log = structlog.get_logger()
 
 _BATCH = 50
-"""Events that are read and rendered at once, or passed to a reader; the largest have a megabyte."""
+"""Events that are read and rendered at once, or passed to a reader; the largest are one megabyte."""
 
 _SCAN = 2_000
 """Notifications that are read at once to find those that a filter selects."""
@@ -125,7 +125,7 @@ class Feed:
     async def next(self, after: int, selected: NotificationFilter) -> tuple[Sequence[Rendered], int]:
         """Return the events after a sequence, and the sequence up to which all were read.
 
-        If there are none yet, wait for some; none of them need be among the selected ones.
+        If there are none yet, wait for some, which need not be among the selected ones.
 
         Raises:
             UnavailableError: the reader is behind, and NATS or PostgreSQL does not answer.

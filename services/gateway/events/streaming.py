@@ -128,7 +128,7 @@ def _encode(event: Rendered) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class EventSource:
-    """Everything that the events are read with."""
+    """The dependencies for reading events."""
 
     log: EventLog
     feed: Feed

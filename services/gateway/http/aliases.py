@@ -10,7 +10,7 @@ _VERSIONED = "/api/v1/"
 class Aliases:
     """Answers `/api/v1/…` as `/api/…`, and HEAD as GET without the body.
 
-    `/api` stands for the first version of the API for good; a second one would have a prefix of its own only.
+    `/api` permanently refers to the first version of the API; a second one would only have its own prefix.
     """
 
     def __init__(self, app: ASGIApp) -> None:

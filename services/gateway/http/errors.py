@@ -107,7 +107,7 @@ class ConflictError(ProblemError):
 
 
 class RecipientOptedOutError(ConflictError):
-    """A recipient has opted out, who is named if there are several."""
+    """A recipient has opted out; the problem names the recipient if there are several."""
 
     def __init__(self, suppression: SuppressionChange, name: str | None = None) -> None:
         sender = suppression.ours or "all senders"
@@ -167,7 +167,7 @@ def problems(*given: int | ProblemCode) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of a route's problems, for its `responses`.
 
     Args:
-        given: codes, and statuses that stand for the problems that do not depend on the subject.
+        given: codes, and statuses that represent the problems that do not depend on the subject.
     """
     return {status: _documentation(status, codes) for status, codes in kinds_of(*given).items()}
 

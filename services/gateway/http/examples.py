@@ -1,4 +1,4 @@
-"""Examples of responses, put together from those of their fields."""
+"""Examples of responses, composed from the examples of their fields."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def example_of(  # noqa: PLR0911 - one for each kind of schema
         return example_of(options[0], schemas)
     kind = schema.get("type", "object")
     if isinstance(kind, list):
-        return None  # which each of them may be
+        return None  # allowed for each of them
     if "enum" in schema:
         return schema["enum"][0]
     if kind == "object":

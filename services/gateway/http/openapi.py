@@ -83,7 +83,7 @@ def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
 def _simplified(part: Any, schemas: Json) -> Any:  # noqa: ANN401 - JSON
     """Return a part of a document in which no `anyOf` says that a value may be null.
 
-    Generators of clients make types of their own for each `anyOf`, or fail. Examples stay as they are.
+    Client generators create a separate type for each `anyOf`, or fail. Examples are not changed.
     """
     if isinstance(part, list):
         return [_simplified(each, schemas) for each in part]
@@ -121,7 +121,7 @@ def _nullable(part: Json, options: list[Json], schemas: Json) -> Json:
 
 
 def _complete_responses(operation: Json, schemas: Json) -> None:
-    """Add what every response has: the id of the request, and an example."""
+    """Add the id of the request and an example, which every response has."""
     header = {"description": "Id of the request", "schema": {"type": "string"}}
     for response in operation["responses"].values():
         response.setdefault("headers", {})[HEADER] = header

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/media", tags=["media"])
 _UNKNOWN_TYPE = "application/octet-stream"
 
 _HARMLESS = {
-    # Strangers have chosen the content, the type and the name. A browser must not show it as a page of ours.
+    # Strangers chose the content, type and name, so a browser must not show the file as one of our pages.
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",

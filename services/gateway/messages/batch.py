@@ -29,7 +29,7 @@ _THREAD = {"subject", "in_reply_to", "references"}
 """The fields of a message that depend on the newest inbound one in its conversation."""
 
 _TURN = 50
-"""Messages that are handled at a stretch, which takes a few milliseconds."""
+"""Messages that are handled without a break, which takes a few milliseconds."""
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ Result = Event[DeliveryRequest] | Problem
 
 
 class StoredItem(BaseModel):
-    """The result for a valid message of a batch, as far as it does not follow from the request."""
+    """The part of the result for a valid message of a batch that cannot be derived from the request."""
 
     id: MessageId
     thread: dict[str, Any] | None = None
@@ -85,7 +85,7 @@ class BatchService:
         idempotency_key: str | None,
         trace: Mapping[str, str],
     ) -> AcceptedBatch:
-        """Accept all messages that can be accepted, at once.
+        """Accept all valid messages of a batch together.
 
         Raises:
             InvalidRequestError: the idempotency key was used for a different batch.

@@ -101,7 +101,7 @@ def _encode(value: object) -> orjson.Fragment:
 
 
 class RequestRecord(BaseModel):
-    """The record of a request, with everything that it publishes."""
+    """The record of a request, with everything that the request publishes."""
 
     fingerprint: str
 

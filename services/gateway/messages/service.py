@@ -145,7 +145,7 @@ class MessageService:
         ]
 
     async def publish_all(self, events: Sequence[Event[DeliveryRequest]], trace: Mapping[str, str]) -> None:
-        """Publish accepted messages at once."""
+        """Publish accepted messages together."""
         messages = [event.data.message for event in events]
         outgoing = [
             Outgoing(_subject_of(message), event.id, event.encode(), trace)

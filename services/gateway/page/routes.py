@@ -1,4 +1,4 @@
-"""The page at `/`, for operators and newcomers: static files that use nothing but the API."""
+"""The page at `/`, for operators and newcomers: static files that use only the API."""
 
 from pathlib import Path
 

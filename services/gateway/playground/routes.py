@@ -1,4 +1,4 @@
-"""The controls of the mock providers, for the page: it may not request anything from another host."""
+"""The controls of the mock providers, for the page, which cannot send requests to other hosts."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -42,7 +42,7 @@ class AttemptQueries:
         return next(iter(await self._all(select(_table).where(*conditions))), None)
 
     async def received(self, endpoint: UUID, events: Collection[UUID]) -> set[UUID]:
-        """Return those of the events that the endpoint has received."""
+        """Return the events among these that the endpoint has received."""
         rows = await self._all(
             select(_attempt.event_id).where(
                 _attempt.endpoint_id == endpoint, _attempt.event_id.in_(events), _attempt.succeeded

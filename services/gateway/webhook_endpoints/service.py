@@ -148,7 +148,7 @@ class WebhookEndpointService:
 
     async def delete(self, id_: UUID | None) -> None:
         async def change(endpoint: WebhookEndpoint, now: datetime) -> WebhookEndpoint:
-            # Only what a notifier needs to notice it; above all, no secrets.
+            # The entry only lets notifiers notice the deletion, so it keeps no secrets.
             return endpoint.model_copy(update={"is_deleted": True, "secrets": [], "updated_at": now})
 
         await self._change(id_, change)
@@ -165,7 +165,7 @@ class WebhookEndpointService:
         return found
 
     async def _change(self, id_: UUID | None, change: Any) -> WebhookEndpoint:  # noqa: ANN401 - see above
-        """Change an endpoint, again if somebody else has changed it in the meantime."""
+        """Change an endpoint, and try again if another request has changed it in the meantime."""
         for _ in range(_ATTEMPTS):
             found = await self._find(id_)
             changed: WebhookEndpoint = await change(found.value, self._clock())

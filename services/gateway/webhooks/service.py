@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 
 
 _STORE_SECONDS = 15
-"""The time for storing the attachments of an e-mail."""
+"""The time limit for storing the attachments of an e-mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class WebhookService:
         """Publish the content of a webhook that could not be read when it was received.
 
         Raises:
-            WebhookError: it still cannot be read, or parts of it.
+            WebhookError: the webhook, or a part of it, still cannot be read.
         """
         provider, declared = webhook_at(webhook.path.removeprefix(WEBHOOKS))
         request = posted(webhook, body, self.default_region)

@@ -58,7 +58,7 @@ _STATUSES = {
 """The outcomes of a message."""
 
 _ACCEPTED = {"accepted", "scheduled", "queued", "sending", "sent", "partiallydelivered"}
-"""The statuses by which Twilio has the message, which the sender knows unless it got no response."""
+"""The statuses that show that Twilio has the message, which the sender knows unless it got no response."""
 
 
 MessageSid = Annotated[str, Field(alias="MessageSid", pattern=_MESSAGE_SID)]
@@ -181,7 +181,7 @@ def parse_receipt(request: WebhookRequest) -> WebhookContent:
 
 
 def _status_of(word: str, *, is_ours: bool) -> Status | None:
-    """Return the status that a word stands for, or None if it is not a report on one of our messages.
+    """Return the status that a word represents, or None if it is not a report on one of our messages.
 
     An acceptance counts only with our id: it resolves an attempt without a response, whose SID is not known.
     """

@@ -7,7 +7,7 @@ export const BASE = new URL("api/", document.baseURI).href;
 
 export class ApiError extends Error {
   constructor(status, problem) {
-    super(problem.detail || problem.title || `The server answered ${status}`);
+    super(problem.detail || problem.title || `The server responded with ${status}`);
     this.status = status;
     this.code = problem.code;
     this.errors = problem.errors || [];

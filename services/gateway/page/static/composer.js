@@ -1,4 +1,4 @@
-// The forms that send a message: into a conversation, or to anybody.
+// The forms that send a message in a conversation, or to any recipient.
 
 import { api, idempotencyKey } from "./api.js";
 import { sidesOf } from "./conversation.js";
@@ -66,14 +66,14 @@ function Fields({ channel, fields, change }) {
     ${hasOptions &&
     html`
       <div class="options">
-        <${Field} label="Attachments" hint="URLs, one in each line">
+        <${Field} label="Attachments" hint="One URL per line">
           <textarea rows="2" value=${fields.attachments} onInput=${change("attachments")}></textarea>
         </${Field}>
         <${Field} label="Send later" hint="Up to seven days ahead">
           <input type="datetime-local" value=${fields.sendAt} onInput=${change("sendAt")} />
         </${Field}>
         <label class="check">
-          <input type="checkbox" checked=${fields.isBulk} onChange=${change("isBulk")} /> May wait behind other messages
+          <input type="checkbox" checked=${fields.isBulk} onChange=${change("isBulk")} /> Low priority: other messages may be sent first
         </label>
       </div>
     `}

@@ -1,4 +1,4 @@
-// Messages that could not be processed: why, with what content, and what to do about them.
+// Messages that could not be processed, with their reasons, their contents and the actions to resolve them.
 
 import { api } from "./api.js";
 import { onEvent } from "./events.js";
@@ -106,7 +106,7 @@ function payloadOf(deadLetter) {
   }
 }
 
-/** Resolve all dead letters of a filter, page by page, and return how many that were. */
+/** Resolve all dead letters of a filter, page by page, and return their number. */
 async function resolveAll(action, filter, reason) {
   let cursor = null;
   let resolved = 0;
@@ -206,7 +206,7 @@ export default function DeadLetters({ parameters, caller }) {
         reload();
       }} />`}
       ${isDiscarding &&
-      html`<${Reason} title="Discard all dead letters of this filter" busy=${resolve.busy} error=${resolve.error}
+      html`<${Reason} title="Discard all dead letters that match this filter" busy=${resolve.busy} error=${resolve.error}
         onReason=${(reason) => resolve.run("discard", reason)} onClose=${() => setIsDiscarding(false)} />`}
     </div>
   `;

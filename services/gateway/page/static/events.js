@@ -1,5 +1,5 @@
 // The live events of the API, as server-sent events. `EventSource` cannot send an API key, so the stream is
-// read with `fetch`. After a cut it continues after the last event that was received.
+// read with `fetch`. After an interruption, it resumes after the last event that was received.
 
 import { authorization, BASE } from "./api.js";
 
@@ -9,7 +9,7 @@ let state = "connecting";
 let lastId = null;
 let controller = null;
 
-/** Call a function with each event; return a function that ends this. */
+/** Call a function with each event; return a function that unsubscribes it. */
 export function onEvent(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
@@ -22,7 +22,7 @@ export function onConnection(listener) {
   return () => stateListeners.delete(listener);
 }
 
-/** Call a function whenever the connection is back; return a function that ends this. */
+/** Call a function whenever the connection is restored; return a function that unsubscribes it. */
 export function onReconnect(listener) {
   let wasLost = state === "lost";
   return onConnection((now) => {
@@ -67,7 +67,7 @@ async function follow(signal) {
   const response = await fetch(new URL("events", BASE), { headers, signal });
   // Events that are this old are gone. The views load their lists again when the connection is back.
   if (response.status === 410) lastId = null;
-  if (!response.ok) throw new Error(`The event stream answered ${response.status}`);
+  if (!response.ok) throw new Error(`The event stream responded with ${response.status}`);
   become("live");
   for await (const { id, data } of parse(response.body)) {
     lastId = id;
@@ -76,7 +76,7 @@ async function follow(signal) {
   }
 }
 
-/** Follow the events until `disconnect` is called, and connect again after each cut. */
+/** Follow the events until `disconnect` is called, and reconnect after each interruption. */
 export async function connect() {
   disconnect();
   const { signal } = (controller = new AbortController());
@@ -86,7 +86,7 @@ export async function connect() {
     try {
       await follow(signal);
     } catch {
-      // The state tells the user; what failed does not matter here.
+      // The state informs the user; the cause does not matter here.
     }
     if (signal.aborted) return;
     become("lost");

@@ -109,7 +109,7 @@ function Row({ conversation, isSelected, top }) {
   `;
 }
 
-/** Render only the rows in view, so that ten thousand conversations scroll as fluently as ten. */
+/** Render only the rows in view, so that ten thousand conversations scroll as smoothly as ten. */
 function List({ items, selected, onEnd }) {
   const element = useRef(null);
   const [view, setView] = useState({ top: 0, height: 800 });
@@ -229,7 +229,7 @@ function MessagesByStatus({ filters, selected }) {
   }, [load]);
   if (state.error) return html`<${Problem} error=${state.error} retry=${load} />`;
   if (!state.loading && state.items.length === 0) {
-    return html`<${Empty} title="No messages">No messages have this status.</${Empty}>`;
+    return html`<${Empty} title="No messages">There are no messages with this status.</${Empty}>`;
   }
   return html`
     <div class="rows" tabindex="0" role="group" aria-label="Messages">
@@ -280,7 +280,7 @@ export function Inbox({ parameters, caller }) {
               html`<${Empty} title="No conversations">
                 ${filters.participant || filters.channel
                   ? "No conversation matches the filters."
-                  : "Send a message, or let a contact write to you."}
+                  : "Send a message, or simulate an inbound one in the playground."}
               </${Empty}>`}
               <${List} items=${items} selected=${selected} onEnd=${more} />
             `}

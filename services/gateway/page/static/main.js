@@ -40,7 +40,7 @@ function KeyForm({ error, onKey }) {
         <label class="field">
           <span>API key</span>
           <input name="key" type="password" autocomplete="off" autofocus required />
-          <small>It is kept until you close this tab.</small>
+          <small>The key is kept until you close this tab.</small>
         </label>
         <${Problem} error=${error} />
         <button class="primary">Continue</button>

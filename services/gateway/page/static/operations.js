@@ -1,4 +1,4 @@
-// What comes in, goes out, waits and fails, and the state of consumers and providers.
+// The numbers of received, sent, waiting and failed messages, and the state of consumers and providers.
 
 import { api } from "./api.js";
 import { Badge, Empty, html, Problem, Time, useInterval, useLoaded } from "./ui.js";
@@ -83,7 +83,7 @@ function labelOf({ channel, provider }) {
   return [channel, provider].filter(Boolean).join(" · ");
 }
 
-/** Number the labels with a provider, or those without, in their order. */
+/** Number the labels with a provider, or those without one, in order. */
 function colorOf(traffic, label) {
   const labels = [...new Set(traffic.series.map(labelOf))].filter((each) => each.includes(" · ") === label.includes(" · "));
   return (labels.sort().indexOf(label) % COLORS) + 1;
@@ -121,7 +121,7 @@ const PROVIDER_STATES = {
 };
 
 function Providers({ providers }) {
-  if (providers.length === 0) return html`<${Empty} title="No sender is running">Messages wait until one is started.</${Empty}>`;
+  if (providers.length === 0) return html`<${Empty} title="No sender is running">Messages wait until a sender is started.</${Empty}>`;
   return html`
     <div class="table" tabindex="0" role="region" aria-label="Providers">
       <table>

@@ -1,4 +1,4 @@
-// The mock providers: make them fail, and let a contact write.
+// The controls of the mock providers: make them fail, and simulate inbound messages.
 
 import { api } from "./api.js";
 import { Field, html, Problem, useAction, useInterval, useLoaded } from "./ui.js";
@@ -6,12 +6,12 @@ import { useCallback } from "./vendor/htm-preact.js";
 
 const BEHAVIOURS = [
   { title: "Normal", text: "Every message is accepted.", body: null },
-  { title: "Fail the next three", text: "500, then normal again: watch the retries.", body: { status: 500, times: 3 } },
-  { title: "Fail", text: "500 for every request, until it is normal again.", body: { status: 500 } },
-  { title: "Limit", text: "429 with Retry-After of 10 seconds, twice.", body: { status: 429, retry_after: 10, times: 2 } },
+  { title: "Fail the next three", text: "Three requests get a 500, then it is normal again. Watch the retries.", body: { status: 500, times: 3 } },
+  { title: "Fail", text: "Every request gets a 500, until you select Normal.", body: { status: 500 } },
+  { title: "Limit", text: "Two requests get a 429 with a Retry-After of 10 seconds.", body: { status: 429, retry_after: 10, times: 2 } },
   { title: "Slow", text: "Every response takes two seconds.", body: { latency_ms: 2000 } },
-  { title: "Refuse", text: "400: the message is a dead letter.", body: { status: 400, times: 1 } },
-  { title: "Break off", text: "The connection closes without a response.", body: { drop_connection: true, times: 3 } },
+  { title: "Refuse", text: "The next request gets a 400, and its message becomes a dead letter.", body: { status: 400, times: 1 } },
+  { title: "Disconnect", text: "Three connections are closed without a response.", body: { drop_connection: true, times: 3 } },
 ];
 
 function Behaviour({ channel }) {
@@ -65,14 +65,14 @@ function Contact({ channel }) {
     write.run(event.target);
   };
   return html`
-    <h3>A contact</h3>
+    <h3>Inbound message</h3>
     <form class="contact" onSubmit=${submit}>
       <${Field} label="From"><input name="from" required value=${isSms ? "+18045551234" : "contact@example.com"} /></${Field}>
       <${Field} label="To"><input name="to" required value=${isSms ? "+12016661234" : "office@example.org"} /></${Field}>
       ${!isSms && html`<${Field} label="Subject"><input name="subject" value="A question" /></${Field}>`}
       <${Field} label="Message"><textarea name="body" required rows="2"></textarea></${Field}>
       <${Problem} error=${write.error} />
-      <div class="actions"><button class="primary" disabled=${write.busy}>Write to us</button></div>
+      <div class="actions"><button class="primary" disabled=${write.busy}>Simulate message</button></div>
     </form>
   `;
 }
@@ -81,7 +81,7 @@ export default function Playground({ caller }) {
   return html`
     <div class="page">
       <h1>Playground</h1>
-      <p>Mock providers stand in for the real ones. Let them fail, send a message from the inbox, and watch it recover.</p>
+      <p>Mock providers stand in for the real ones. Make one fail, send a message from the inbox, and watch the message recover.</p>
       <div class="columns">
         ${["sms", "email"].map(
           (channel) => html`

@@ -1,4 +1,4 @@
-// The addresses that are not sent any more messages.
+// The addresses to which no more messages are sent.
 
 import { api } from "./api.js";
 import { onEvent } from "./events.js";

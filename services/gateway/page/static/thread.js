@@ -149,7 +149,7 @@ function Bubble({ message, canWrite, onChange }) {
   `;
 }
 
-/** Put messages into the order of a conversation; a newer version of a message replaces the one before. */
+/** Sort messages into the order of a conversation; a newer version of a message replaces the previous one. */
 function merge(known, given) {
   const byId = new Map(known.map((message) => [message.id, message]));
   given.forEach((message) => byId.set(message.id, { ...byId.get(message.id), ...message }));
@@ -194,7 +194,7 @@ export function Thread({ conversation, caller }) {
     };
   }, [load]);
 
-  // No event tells of an attempt that failed and will be repeated.
+  // No event reports a failed attempt that will be retried.
   useInterval(() => messages.some(({ status }) => ON_THE_WAY.has(status)) && load(undefined, true), 2_000);
 
   useLayoutEffect(() => {

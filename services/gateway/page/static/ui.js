@@ -54,7 +54,7 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><h2>${title}</h2><p>${children}</p></div>`;
 }
 
-/** Run an asynchronous action at a time, with its error and whether it is in progress. */
+/** Run an asynchronous action, one at a time, with its error and whether it is in progress. */
 export function useAction(action) {
   const [state, setState] = useState({ busy: false, error: null });
   const run = useCallback(
@@ -74,7 +74,7 @@ export function useAction(action) {
   return { ...state, run };
 }
 
-/** Load a value, again whenever the dependencies change, and return it with `reload`. */
+/** Load a value, reload it whenever the dependencies change, and return it with `reload`. */
 export function useLoaded(load, dependencies) {
   const [state, setState] = useState({ value: null, error: null, loading: true });
   const [round, setRound] = useState(0);

@@ -127,7 +127,7 @@ export default function Webhooks({ caller }) {
       </header>
       <${Problem} error=${error} retry=${reload} />
       ${value && value.items.length === 0 &&
-      html`<${Empty} title="No endpoints">Add one to tell an application of replies, deliveries and failures.</${Empty}>`}
+      html`<${Empty} title="No endpoints">Add one to notify an application of replies, deliveries and failures.</${Empty}>`}
       ${value && value.items.length > 0 &&
       html`
         <div class="table" tabindex="0" role="region" aria-label="Endpoints">

@@ -144,6 +144,13 @@ async def test_hostile_content_executes_nothing_and_requests_nothing(
     assert not tab.errors
 
 
+_ROW = 72  # pixels
+_HEIGHT = """known => {
+    const height = document.querySelector('.rows ol').offsetHeight;
+    return height > known && height;
+}"""
+
+
 def row_of(page: Page, number: int) -> Locator:
     return page.locator(".rows strong", has_text=re.compile(rf"^{number}@"))
 
@@ -159,11 +166,15 @@ async def test_only_the_conversations_in_view_are_rendered(tab: Tab, database_ur
     await tab.open("inbox")
     rows = page.locator(".rows li")
     await expect(rows.first).to_be_visible()
-    most = 0
-    while not await row_of(page, count).count():
+    most, height = 0, 0
+    while height < count * _ROW:
         await page.locator(".rows").evaluate("element => element.scrollTop = element.scrollHeight")
-        await page.evaluate("() => new Promise(requestAnimationFrame)")
+        # By time, since a browser may draw no frames of a page that nobody sees.
+        grown = await page.wait_for_function(_HEIGHT, arg=height, polling=50)
+        height = await grown.json_value()
         most = max(most, await rows.count())
+    await page.locator(".rows").evaluate("element => element.scrollTop = element.scrollHeight")
+    await expect(row_of(page, count)).to_be_visible()
     assert most < 60
     await page.locator(".rows").evaluate("element => element.scrollTop = 0")
     await expect(row_of(page, 1)).to_be_visible()

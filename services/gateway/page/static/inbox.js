@@ -10,6 +10,7 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./ven
 
 const ROW = 72; // pixels, as in the style sheet
 const PAGE = 100;
+const RETRY = 2000; // milliseconds until the next page of the list is requested again
 
 /** Whether the address of the page names a conversation, by its id or its key. */
 function isNamed(selected, id, key) {
@@ -47,7 +48,9 @@ function useConversations(filters) {
           };
         });
       } catch (error) {
-        if (number === generation.current) setState((previous) => ({ ...previous, error, loading: false }));
+        if (number !== generation.current) return;
+        setState((previous) => ({ ...previous, error, loading: false }));
+        if (cursor) setTimeout(() => number === generation.current && load(cursor), RETRY);
       }
     },
     [channel, participant],

@@ -13,8 +13,8 @@ from tests.e2e.stack import Stack
 # request that conforms to it may therefore be refused with 422.
 _NOT_PROMISED = "positive_data_acceptance"
 
-# A webhook that does not conform to its schema is kept as a dead letter. A message of a batch that does not is
-# refused by itself.
+# A webhook that does not conform to its schema is kept as a dead letter. A message of a batch that does not
+# is refused by itself.
 _CONFIGURATION = """
 [[operations]]
 include-path-regex = "^/api/(webhooks/|messages/batch$)"

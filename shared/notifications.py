@@ -62,7 +62,7 @@ MEANINGS: Mapping[NotificationType, str] = {
     "days or responded with 410",
     NotificationType.WEBHOOK_ENDPOINT_TEST: "A webhook endpoint is tested; only it is sent this event",
 }
-"""What each type means, in words for users."""
+"""The description of each type, for users."""
 
 
 class ReportedStatus(FrozenModel):

@@ -1172,7 +1172,7 @@ export interface components {
         };
         /**
          * Access
-         * @description What an API key may be used for.
+         * @description The access that an API key grants.
          * @enum {string}
          */
         Access: "read" | "write";

@@ -24,7 +24,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 class Access(StrEnum):
-    """What an API key may be used for."""
+    """The access that an API key grants."""
 
     READ = "read"
     WRITE = "write"

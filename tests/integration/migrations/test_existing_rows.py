@@ -1,4 +1,4 @@
-"""What a migration stores for the rows that exist when it runs."""
+"""Migrations fill new tables and columns for the rows that exist already."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

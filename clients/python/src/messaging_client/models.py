@@ -40,7 +40,7 @@ class AcceptedEvents(TypedDict):
 
 Access: TypeAlias = Literal['read', 'write']
 """
-What an API key may be used for.
+The access that an API key grants.
 """
 
 

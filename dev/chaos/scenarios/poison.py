@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from nats.js import JetStreamContext
 
 from dev.chaos import faults
 from dev.chaos.account import Findings, id_of_unreadable
+from dev.chaos.errors import ChaosError
 from dev.chaos.scene import Scenario, Scene
 from shared.addresses import Address
 from shared.bus.topology import (
@@ -37,6 +39,8 @@ _SUBJECTS = {
 }
 _NO_ADVISORY = "invalid_event"
 """The reason of every message among the advisories."""
+_TRIES = 40
+"""Requests, half a second apart, before a refusal for lack of time counts."""
 
 
 def _poisons() -> Iterator[tuple[bytes, str]]:
@@ -105,11 +109,19 @@ async def _expect(
     payload: Mapping[str, str],
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
+    """Make a request, again while it is refused for lack of time, and return the response.
+
+    Raises:
+        ChaosError: the response has another status.
+    """
     url = f"{scene.stack.gateway_url}/api/messages/{channel}"
-    response = await scene.stack.http.post(url, json=payload, headers=headers)
-    scene.expect(
-        response.status_code == status, f"{response.status_code} instead of {status}: {response.text}"
-    )
+    for _ in range(_TRIES):
+        response = await scene.stack.http.post(url, json=payload, headers=headers)
+        if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
+            break
+        await asyncio.sleep(0.5)
+    if response.status_code != status:
+        raise ChaosError(f"{response.status_code} instead of {status}: {response.text}")
     return response.json()
 
 

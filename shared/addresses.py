@@ -124,7 +124,7 @@ def withheld_sender(written: str, message_id: str) -> Address:
 
     Args:
         written: the text in place of an address, which may be empty.
-        message_id: the provider's id of the message. Each of these messages is a conversation of its own.
+        message_id: an id that no other message has. Each of these messages is a conversation of its own.
     """
     spelling = single_line(written, limit=MAX_ADDRESS_LENGTH) or "unknown"
     return Address(spelling, f"withheld#{message_id}"[:MAX_ADDRESS_LENGTH])

@@ -200,11 +200,19 @@ def receipt_received(receipt: IncomingReceipt, *, time: datetime) -> Event[Incom
 
 
 def status_changed(
-    report: StatusReport, *, time: datetime, source: Literal["/sender", "/gateway"]
+    report: StatusReport, *, time: datetime, source: Literal["/sender", "/gateway"], is_released: bool = False
 ) -> Event[StatusReport]:
-    """Create the event of a new status of a message, from the sender or from a cancellation."""
+    """Create the event of a new status of a message, from the sender or from a cancellation.
+
+    Args:
+        report: the status.
+        time: when the message got it.
+        source: the service that reports it.
+        is_released: whether the provider asked us to wait, so that the same attempt will have another status.
+    """
+    attempt = (report.generation, report.attempt, *(["released"] if is_released else []))
     return Event[StatusReport](
-        id=event_id(report.message_id, report.status, report.generation, report.attempt),
+        id=event_id(report.message_id, report.status, *attempt),
         source=source,
         type=_STATUS_EVENTS[report.status],
         subject=str(report.message_id),

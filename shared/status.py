@@ -45,7 +45,7 @@ class Status(StrEnum):
 
 
 IN_DOUBT = 2
-"""The precedence of a failure in doubt; its attempt is later than that of any retry."""
+"""The precedence of a failure in doubt, which is later than any retry."""
 
 _FINAL = 4
 
@@ -58,7 +58,7 @@ _PRECEDENCE = {
     Status.ACCEPTED: 0,
     Status.SCHEDULED: 1,
     Status.RETRYING: 2,
-    Status.EXPIRED: 2,  # its attempt is later than that of any retry
+    Status.EXPIRED: 2,  # it is later than any retry
     Status.SENT: 3,
     Status.DELIVERED: _FINAL,
     Status.UNDELIVERED: _FINAL,

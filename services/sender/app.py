@@ -18,7 +18,7 @@ from services.sender.delivery import Deliverer
 from services.sender.event_publisher import EventPublisher
 from services.sender.gate import Gate
 from services.sender.limits import Limiter
-from services.sender.media import BATCH, MediaFetcher
+from services.sender.media import MediaFetcher
 from services.sender.pauses import Pauses
 from services.sender.provider_client import ProviderClient
 from services.sender.provider_selection import ProviderSelection, create_adapters, create_selection
@@ -28,7 +28,6 @@ from services.sender.settings import SenderSettings
 from services.sender.worker import Worker
 from shared import supervision
 from shared.bus.client import Bus, connect
-from shared.bus.consumer import ConsumerLoop
 from shared.bus.dead_letters import DeadLetterPublisher
 from shared.bus.lag import watch_lag
 from shared.bus.probe import BucketProbe
@@ -125,14 +124,14 @@ async def _fetching_media(
             max_file=settings.media_max_file_bytes,
             max_message=settings.media_max_message_bytes,
         )
-        loop = ConsumerLoop(bus, MEDIA_CONSUMER, fetcher, batch=BATCH)
-        reading = supervision.supervise(loop.name, loop.run())
+        reader = fetcher.reader(bus)
+        reading = supervision.supervise(f"reader of {MEDIA_CONSUMER.name}", reader.run())
         lag = supervision.supervise("lag of media", watch_lag(Streams(bus), lambda: [MEDIA_CONSUMER]))
         try:
             yield
         finally:
             supervision.release(lag).cancel()
-            loop.stop()
+            reader.stop()
             await asyncio.wait([reading], timeout=_MEDIA_SECONDS)
             supervision.release(reading).cancel()
             await asyncio.wait([reading])

@@ -147,6 +147,8 @@ class Deliverer:
                 entry = await self._try_providers(request, in_doubt_at, claim, begin, facts)
         entry = await claim.record(entry)
         if entry.state is DeliveryState.RELEASED:
+            if not (found and _is_reported(found.value, entry)):
+                await self._publish(request, entry, origin)
             raise NoProviderError(f"{entry.provider} asked us to wait")
         telemetry.report_outcome(request, entry)
         await self._publish(request, entry, origin)
@@ -255,6 +257,14 @@ async def _send_while_valid(slot: Slot, claim: Claim) -> str:
             return await slot.send(may_repeat=lambda: claim.is_valid)
     except TimeoutError as exc:
         raise UnknownOutcomeError("claim_expired", "the claim could not be renewed in time") from exc
+
+
+def _is_reported(before: LedgerEntry, entry: LedgerEntry) -> bool:
+    """Return whether the provider has asked us to wait with the same attempt before.
+
+    It is reported only once, since the provider may do so each time that the message is tried again.
+    """
+    return before.state is DeliveryState.RELEASED and before.error is not None and before.step == entry.step
 
 
 def _opt_out_reported_by(

@@ -26,6 +26,7 @@ from shared.status import Status
 
 _STATUSES = {
     DeliveryState.SENT: Status.SENT,
+    DeliveryState.RELEASED: Status.RETRYING,
     DeliveryState.RETRYING: Status.RETRYING,
     DeliveryState.DEFERRED: Status.SCHEDULED,
     DeliveryState.FAILED: Status.FAILED,
@@ -77,7 +78,8 @@ class EventPublisher:
             in_doubt=entry.state is DeliveryState.FAILED and entry.in_doubt_at is not None,
             next_attempt_at=entry.due,
         )
-        event = status_changed(report, time=entry.at, source="/sender")
+        is_released = entry.state is DeliveryState.RELEASED
+        event = status_changed(report, time=entry.at, source="/sender", is_released=is_released)
         subject = event_subject(message.channel, report.status)
         await self._publisher.publish(Stream.EVENTS, Outgoing(subject, event.id, event.encode()))
 

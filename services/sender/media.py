@@ -5,16 +5,19 @@ acknowledged. A crash in between repeats the rest. If the record is there alread
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from services.sender.attachment_limits import AttachmentLimits
+from shared.bus.client import Bus
+from shared.bus.concurrent import ConcurrentReader
 from shared.bus.consumer import Done, HandBack, Outcome, StreamMessage
+from shared.bus.processing import Begin
 from shared.bus.publisher import Outgoing, Publisher
-from shared.bus.topology import Stream, media_subject
+from shared.bus.topology import MEDIA_CONSUMER, Stream, media_subject
 from shared.downloads import TOO_LARGE, Downloader
 from shared.errors import BadMessageError, UnavailableError
 from shared.events import decode, media_reported
@@ -26,7 +29,8 @@ from shared.providers.base import File, MediaCredentials, ProviderError, Rejecte
 
 _log = structlog.get_logger()
 
-BATCH = 128
+_CAPACITY = 1_024
+"""Messages in this process, including those whose files wait for others of the same host."""
 
 _DOWNLOADS = 12
 """Files that this process fetches, and holds in memory, at the same time."""
@@ -35,7 +39,7 @@ _DOWNLOADS_OF_HOST = 4
 """The maximum number of these files from each host, so that a slow host leaves room for the others."""
 
 _PATIENCE = 10.0
-"""Seconds that a file waits for its turn before its message is returned, so that others can be read."""
+"""Seconds that a file waits for its turn before its message is returned, to make room for others."""
 
 _TIME_LIMIT = 30.0
 """The time limit for each file, in seconds."""
@@ -57,7 +61,7 @@ _ATTACHMENTS = b'"attachments":'
 
 
 class MediaFetcher:
-    """Fetches the media of each message; the handler of a consumer of INBOUND.
+    """Fetches the media of one message at a time; several may be processed concurrently.
 
     Args:
         store: keeps the files.
@@ -89,22 +93,21 @@ class MediaFetcher:
         self._clock = clock
         self._limits = AttachmentLimits(in_all=_DOWNLOADS, each=_DOWNLOADS_OF_HOST)
 
-    async def __call__(self, batch: Sequence[StreamMessage]) -> Sequence[Outcome]:
-        results = await asyncio.gather(*map(self._try, batch), return_exceptions=True)
-        outcomes: list[Outcome] = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result  # the store or NATS is not available; finished files are not fetched again
-            outcomes.append(result)
-        return outcomes
+    def reader(self, bus: Bus) -> ConcurrentReader:
+        """Return the reader that passes messages to this fetcher."""
+        return ConcurrentReader(bus, MEDIA_CONSUMER, self.process, capacity=_CAPACITY, keeps_place=False)
 
-    async def _try(self, stream_message: StreamMessage) -> Outcome:
+    async def process(self, stream_message: StreamMessage, _: Begin) -> Outcome:
+        """Fetch the media of a message.
+
+        Raises:
+            UnavailableError: the store or NATS is not available. Finished files are not fetched again.
+        """
         try:
             return await self._handle(stream_message)
         except UnavailableError:
             raise
-        except Exception:  # noqa: BLE001 - as the comment says
-            # The other messages of the batch must not suffer. In the end, this one becomes a dead letter.
+        except Exception:  # noqa: BLE001 - in the end, the message becomes a dead letter
             _log.exception("media_handler_failed", **stream_message.origin.model_dump())
             return HandBack(_delay_after(stream_message.deliveries))
 

@@ -21,6 +21,7 @@ from services.sender.limits import Admission, Limiter
 from services.sender.pauses import Pauses
 from shared.channels import Channel
 from shared.downloads import TOO_LARGE
+from shared.lifecycle.policy import MIN_PAUSE
 from shared.message import DeliveryRequest, Message
 from shared.observability import metrics
 from shared.provider_states import ProviderCondition, ProviderState
@@ -54,9 +55,6 @@ _MOMENT = 2.0
 
 _AFTER_A_MOMENT = 30.0
 """Seconds after which such a message is due again."""
-
-_DEFAULT_PAUSE = timedelta(seconds=1)
-"""The pause if a provider asks us to wait without saying for how long, or for less than this."""
 
 
 class ProviderClient:
@@ -323,7 +321,7 @@ class ProviderClient:
 
     def _throttle(self, error: ProviderError, message: Message) -> None:
         """Pause the provider, or only this sending address, for as long as the provider requests."""
-        seconds = max(error.retry_after or _DEFAULT_PAUSE, _DEFAULT_PAUSE).total_seconds()
+        seconds = max(error.retry_after or MIN_PAUSE, MIN_PAUSE).total_seconds()
         sender = message.from_key.casefold() if error.sender_only else None
         _log.warning(
             "provider_throttled", provider=self.name, sender=sender, seconds=seconds, code=error.code

@@ -2,7 +2,7 @@
 
 Messages with the same key are processed one after another, in the order of the stream. A message that cannot
 be processed yet keeps its place: it waits in this process, with those of the same key behind it. Messages are
-returned to the server only after an unexpected error, or when the reader stops.
+returned to the server only after an unexpected error, or when the reader stops, unless the reader is told to.
 """
 
 import asyncio
@@ -76,9 +76,11 @@ class ConcurrentReader:
         key_of: returns the key of a message; messages with the same key are processed in order.
         may_read: returns whether messages can be processed. While they cannot, they stay in the stream.
         move: called for each message that would be returned unfinished when the reader stops.
+        keeps_place: whether a message that is handed back waits in this process, in its place. Otherwise, it
+            is returned to the server until its delay is over.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as keywords
         self,
         bus: Bus,
         consumer: Consumer,
@@ -88,6 +90,7 @@ class ConcurrentReader:
         key_of: Callable[[StreamMessage], str | None] = lambda _: None,
         may_read: Callable[[], bool] = lambda: True,
         move: Move = never,
+        keeps_place: bool = True,
     ) -> None:
         self._bus = bus
         self._consumer = consumer
@@ -96,7 +99,14 @@ class ConcurrentReader:
         # The first message is read alone: if it crashes the process, it interrupts no others.
         self._capacity = 1
         self._processing = Processing(
-            bus, consumer, process, key_of=key_of, is_able=may_read, on_finished=self._make_room, move=move
+            bus,
+            consumer,
+            process,
+            key_of=key_of,
+            is_able=may_read,
+            on_finished=self._make_room,
+            move=move,
+            keeps_place=keeps_place,
         )
         self._requested = 0
         self._requested_at = 0.0

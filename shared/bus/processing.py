@@ -91,6 +91,8 @@ class Processing:
         is_able: returns whether messages can be processed.
         on_finished: called whenever a message has left the process.
         move: called for each message that would be returned unfinished.
+        keeps_place: whether a message that is handed back waits in this process. Otherwise, it is returned to
+            the server, and the number of its deliveries does not show whether it crashes the process.
 
     Attributes:
         held: the messages, by sequence.
@@ -98,7 +100,7 @@ class Processing:
         stopping: set when no message is to be tried again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as keywords
         self,
         bus: Bus,
         consumer: Consumer,
@@ -108,7 +110,9 @@ class Processing:
         is_able: Callable[[], bool],
         on_finished: Callable[[], None],
         move: Move = never,
+        keeps_place: bool = True,
     ) -> None:
+        self._keeps_place = keeps_place
         self._bus = bus
         self._consumer = consumer
         self._process = process
@@ -200,11 +204,14 @@ class Processing:
             except Exception:  # noqa: BLE001 - after any error the message is delivered again
                 # If it fails every time, it eventually becomes a dead letter.
                 _log.exception("handler_failed", consumer=self._consumer.name)
-                await self._settle(held, NAK + b' {"delay": %d}' % int(_ERROR_PAUSE * 1e9))
+                await self._settle(held, _nak(_ERROR_PAUSE))
                 return
             else:
                 if isinstance(outcome, Done):
                     await self._settle(held, _ACK)
+                    return
+                if not self._keeps_place:
+                    await self._settle(held, _nak(outcome.delay.total_seconds()))
                     return
                 held.begun = False
                 await self.pause(outcome.delay.total_seconds())
@@ -223,7 +230,7 @@ class Processing:
                 raise ClosedError
             held.begun = True
 
-        if held.message.deliveries < _SUSPECT_DELIVERIES:
+        if held.message.deliveries < _SUSPECT_DELIVERIES or not self._keeps_place:
             return await self._process(held.message, begin)
         # In random order, this message is likely to be done before the one that crashes the process.
         await self.pause(uniform(0, _SUSPECT_DELAY))
@@ -319,3 +326,7 @@ class Processing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.stopping.wait()
+
+
+def _nak(delay: float) -> bytes:
+    return NAK + b' {"delay": %d}' % int(delay * 1e9)

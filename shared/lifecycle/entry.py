@@ -45,7 +45,8 @@ class LedgerEntry(FrozenModel):
         provider: the provider of this step.
         in_doubt_at: the provider of an earlier attempt without a response, which may have the message.
         error: the error of the attempt, if it failed.
-        due: when the next step is to be taken; for `RETRYING` and `DEFERRED`.
+        due: when the next step is to be taken; for `RETRYING` and `DEFERRED`. For `RELEASED`, the time until
+            which the provider asked us to wait.
         errors, expires_at: those of the request that led to the step.
     """
 

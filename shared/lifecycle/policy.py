@@ -25,6 +25,9 @@ DEFERRAL_DELAYS: tuple[timedelta, ...] = tuple(
 )
 """The delays between the deferrals of a message; the last one repeats."""
 
+MIN_PAUSE = timedelta(seconds=1)
+"""The pause if a provider asks us to wait without saying for how long, or for less than this."""
+
 _JITTER = 0.2
 
 
@@ -127,7 +130,8 @@ class DeliveryPolicy:
             if not self._may_repeat(claim.provider, facts):
                 return claim.becomes(DeliveryState.FAILED, now, error=error)
         elif failure.throttled and facts.keeps_place:
-            return claim.becomes(DeliveryState.RELEASED, now, error=error)
+            until = min(now + max(failure.retry_after or MIN_PAUSE, MIN_PAUSE), request.expires_at)
+            return claim.becomes(DeliveryState.RELEASED, now, error=error, due=until)
         elif failure.throttled or isinstance(failure, CredentialsError):
             # This is not the message's fault: no attempt is used up.
             not_before = now + (failure.retry_after or timedelta(0))

@@ -1,16 +1,20 @@
 """Reads the headers of e-mails as they come, which follow RFC 5322 only roughly."""
 
-import base64
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
-from quopri import decodestring
+from email.utils import collapse_rfc2231_value
 
-from shared.providers.charsets import decode
+from shared.providers.charsets import Decoded, decode
+from shared.providers.transfer_encodings import from_base64, from_quoted_printable
 from shared.text import message_id_of, single_line
 
 _FIELD = re.compile(r"(?P<name>[!-9;-~]{1,100})[ \t]*:(?P<value>.*)", flags=re.DOTALL)
+_ENVELOPE = re.compile(">?From ")
+"""The beginning of the line that mailboxes in the form of Unix have before the headers."""
+
 _MAX_VALUE = 64 * 1024
 _MAX_PARAMETERS = 2_000
 _MAX_NAME = 320
@@ -29,21 +33,31 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The headers of an e-mail, or of a part of it, in their order; `fields` has lower-case names."""
+    """The headers of an e-mail, or of a part of it.
+
+    Attributes:
+        fields: lower-case names and values, in their order.
+        is_whole: whether all lines were headers, and none was too long.
+    """
 
     fields: tuple[tuple[str, str], ...] = ()
+    is_whole: bool = True
 
     @classmethod
     def parse(cls, text: str) -> "Headers":
         """Parse headers, unfold them, and leave out lines that are none."""
         fields: list[tuple[str, list[str]]] = []
+        is_whole = True
         for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-            if line[:1] in (" ", "\t"):
-                if fields:
-                    fields[-1][1].append(line)
+            if line[:1] in (" ", "\t") and fields:
+                fields[-1][1].append(line)
             elif found := _FIELD.fullmatch(line):
                 fields.append((found["name"].lower(), [found["value"]]))
-        return cls(tuple((name, "".join(lines)[:_MAX_VALUE].strip()) for name, lines in fields))
+            elif line.strip() and not _ENVELOPE.match(line):
+                is_whole = False
+        values = [(name, "".join(lines).strip()) for name, lines in fields]
+        is_whole &= all(len(value) <= _MAX_VALUE for _, value in values)
+        return cls(tuple((name, value[:_MAX_VALUE]) for name, value in values), is_whole)
 
     def all(self, name: str) -> list[str]:
         return [value for field, value in self.fields if field == name]
@@ -59,34 +73,41 @@ class Headers:
             message[name] = value[:_MAX_PARAMETERS]  # they take more than linear time
         return message
 
+    @property
+    def charset(self) -> str:
+        """The character set that Content-Type names, or an empty text."""
+        with suppress(ValueError, TypeError, LookupError, AttributeError):
+            return collapse_rfc2231_value(self.parameters("content-type").get_param("charset") or "")
+        return ""
 
-def decode_words(text: str) -> str:
+
+def decode_words(text: str) -> Decoded:
     """Decode the encoded words in a header (RFC 2047)."""
     text = text[:_MAX_VALUE]
-    decoded: list[str] = []
+    pieces: list[Decoded] = []
     end, charset, pending = 0, "", b""
     for found in _WORD.finditer(text):
-        content = _content_of(found)
+        content, is_whole = _content_of(found)
         between = text[end : found.start()]
-        if content is None:
+        if not content and not is_whole:
             continue
         # A character may have its bytes in two words, although it should not.
         if not pending or between.strip() or found["charset"].lower() != charset:
-            decoded.append(decode(pending, charset).text)
-            decoded.append("" if pending and not between.strip() else between)
+            pieces.append(decode(pending, charset))
+            pieces.append(Decoded("" if pending and not between.strip() else between))
             pending = b""
+        pieces.append(Decoded("", is_lossy=not is_whole))
         end, charset, pending = found.end(), found["charset"].lower(), pending + content
-    return "".join((*decoded, decode(pending, charset).text, text[end:]))
+    pieces += decode(pending, charset), Decoded(text[end:])
+    return Decoded("".join(piece.text for piece in pieces), any(piece.is_lossy for piece in pieces))
 
 
-def _content_of(word: re.Match[str]) -> bytes | None:
+def _content_of(word: re.Match[str]) -> tuple[bytes, bool]:
+    """Return the bytes of an encoded word, and whether all of it could be decoded."""
     text = word["text"].encode(errors="replace")
     if word["encoding"] in "Qq":
-        return decodestring(text, header=True)
-    try:
-        return base64.b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
-    except ValueError:
-        return None
+        return from_quoted_printable(text, is_header=True), True
+    return from_base64(text + b"=" * (-len(text) % 4))
 
 
 def mailboxes(text: str) -> list[str]:
@@ -125,7 +146,7 @@ def name_of(address: str, from_: Iterable[str]) -> str | None:
     for value in from_:
         for text, brackets in _entries(value[:_MAX_VALUE]):
             if brackets is not None and _address_in((text, brackets)) == address:
-                name = single_line(decode_words(_unquote(text.strip())), limit=_MAX_NAME)
+                name = single_line(decode_words(_unquote(text.strip())).text, limit=_MAX_NAME)
                 if name:
                     return name
     return None

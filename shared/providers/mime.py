@@ -4,18 +4,17 @@ The standard library's parser takes quadratic time for deeply nested parts, and 
 """
 
 import re
-from binascii import Error, a2b_base64, a2b_uu
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from email.utils import collapse_rfc2231_value
-from quopri import decodestring
 
 from shared.providers.charsets import Decoded, beginning_of, decode
 from shared.providers.forms import FormFile
 from shared.providers.mail_headers import Headers
+from shared.providers.transfer_encodings import from_base64, from_quoted_printable, from_uuencode
 
 MAX_TEXT = 2 * 1024 * 1024
 """Bytes of a text that are decoded. Some character sets take seconds for more."""
@@ -29,10 +28,17 @@ _MAX_HEADERS = 256 * 1024
 
 _END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _HEADER_LINE = re.compile(rb"[ \t]|[!-9;-~]{1,100}[ \t]*:|>?From ")
-_NOT_BASE_64 = re.compile(rb"[^A-Za-z0-9+/]+")
-_UU_BEGIN = re.compile(rb"begin [0-7]{3,4} [^\r\n]*\r?\n")
+_CONTENT = re.compile(rb"\S")
+_NOTE = re.compile(rb"(?i)mime|multi-?part")
+"""The text before the first part usually explains to old mail programs that the e-mail is in MIME format."""
 
 _PLAIN, _HTML = "text/plain", "text/html"
+
+_LEFT_OUT_BEFORE = "The text before the first part was left out"
+_LEFT_OUT_AFTER = "The text after the last part was left out"
+_NO_END = "The e-mail has no end, so a part of it may be missing"
+
+Warn = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -40,13 +46,15 @@ class Mail:
     """A parsed e-mail.
 
     Attributes:
-        texts: the first text of each media type that is not an attachment, decoded, and its bytes.
+        texts: the first plain text and the first HTML that is not an attachment, decoded, and its bytes.
+        other_text: the first text of another type, such as Markdown; without others, it is the plain text.
         files: all other parts.
-        warnings: the parts that could not be read.
+        warnings: what was left out or could not be read, in words.
     """
 
-    headers: Headers
+    headers: Headers = field(default_factory=Headers)
     texts: dict[str, tuple[Decoded, bytes]] = field(default_factory=dict)
+    other_text: tuple[Decoded, bytes] | None = None
     files: list[FormFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -61,30 +69,40 @@ class _Part:
     body: bytes
 
     @classmethod
-    def parse(cls, content: bytes) -> "_Part":
+    def parse(cls, content: bytes, warn: Warn) -> "_Part":
         if content.startswith((b"\n", b"\r\n")):
             return cls(Headers(), content.partition(b"\n")[2])
         if not _HEADER_LINE.match(content):
             return cls(Headers(), content)
         end = _END_OF_HEADERS.search(content, 0, _MAX_HEADERS)
         start, stop = end.span() if end else (_end_of_fields(content[:_MAX_HEADERS]),) * 2
-        return cls(Headers.parse(decode(content[:start]).text), content[stop:])
+        decoded = decode(content[:start])
+        headers = Headers.parse(decoded.text)
+        if decoded.is_lossy:
+            warn("Some characters of the headers could not be decoded")
+        if not headers.is_whole:
+            warn("Some lines of the headers could not be read, and were left out")
+        return cls(headers, content[stop:])
 
     @property
     def type(self) -> Message:
         return self.headers.parameters("content-type")
 
-    def decoded(self) -> bytes:
+    def decoded(self, warn: Warn) -> bytes:
         """Return the body without its transfer encoding; damaged characters are skipped."""
         encoding = re.split(r"[;\s]", self.headers.first("content-transfer-encoding").lower())[0].strip("\"'")
         match encoding.replace("_", "-"):
             case "base64":
-                return _from_base64(self.body)
+                content, is_whole = from_base64(self.body)
             case "quoted-printable":
-                return decodestring(self.body)
+                return from_quoted_printable(self.body)
             case "x-uuencode" | "uuencode" | "uue" | "x-uue":
-                return _from_uuencode(self.body)
-        return self.body
+                content, is_whole = from_uuencode(self.body)
+            case _:
+                return self.body
+        if not is_whole:
+            warn(f"A part in {encoding} could not be decoded completely")
+        return content
 
 
 def parse_mime(content: bytes) -> Mail:
@@ -95,13 +113,16 @@ def parse_mime(content: bytes) -> Mail:
     """
     if b"\n" not in content:
         content = content.replace(b"\r", b"\n")
-    root = _Part.parse(content.removeprefix(BOM_UTF8).lstrip(b"\r\n"))
-    mail = Mail(root.headers)
-    for number, part in enumerate(_leaves(root, _MAX_DEPTH)):
+    mail = Mail()
+    root = _Part.parse(content.removeprefix(BOM_UTF8).lstrip(b"\r\n"), mail.warn)
+    mail.headers = root.headers
+    for number, part in enumerate(_leaves(root, _MAX_DEPTH, mail.warn)):
         if number == _MAX_PARTS:
             mail.warn(f"The e-mail has more than {_MAX_PARTS:,} parts; the others were left out")
             break
         _add(mail, part)
+    if mail.other_text and not mail.texts:
+        mail.texts[_PLAIN] = mail.other_text
     return mail
 
 
@@ -115,21 +136,20 @@ def _end_of_fields(content: bytes) -> int:
     return position
 
 
-def _leaves(root: _Part, depth: int) -> Iterator[_Part]:
+def _leaves(root: _Part, depth: int, warn: Warn) -> Iterator[_Part]:
     copied = len(root.body) * (_MAX_DEPTH - depth + 1)
     if root.type.get_content_maintype() != "multipart" or depth == 0 or copied > _MAX_COPIED:
         yield root
         return
-    parts = _split(root.body, _boundary_of(root))
+    parts = _split(root.body, _boundary_of(root), warn)
     first = next(parts, None)
     if first is None:  # it is a text, in spite of its type
-        yield _Part(
-            Headers(tuple(item for item in root.headers.fields if item[0] != "content-type")), root.body
-        )
+        fields = tuple(item for item in root.headers.fields if item[0] != "content-type")
+        yield _Part(Headers(fields), root.body)
         return
-    yield from _leaves(first, depth - 1)
+    yield from _leaves(first, depth - 1, warn)
     for part in parts:
-        yield from _leaves(part, depth - 1)
+        yield from _leaves(part, depth - 1, warn)
 
 
 def _boundary_of(part: _Part) -> bytes:
@@ -138,71 +158,65 @@ def _boundary_of(part: _Part) -> bytes:
     return b""
 
 
-def _split(body: bytes, boundary: bytes) -> Iterator[_Part]:
-    """Yield the parts between the lines of a boundary; the last one may lack its end."""
+def _split(body: bytes, boundary: bytes, warn: Warn) -> Iterator[_Part]:
+    """Yield the parts between the lines of a boundary; the last one may lack its end.
+
+    Parts may follow the last one: those of a part that uses the boundary of the e-mail are listed with it.
+    """
     delimiter = b"--" + boundary
-    start, found = None, body.find(delimiter) if boundary else -1
+    start, is_inside, found = None, False, body.find(delimiter) if boundary else -1
     while found >= 0:
         behind = found + len(delimiter)
         if found == 0 or body[found - 1 : found] == b"\n":
             end = body.find(b"\n", behind)
-            line = body[behind : end if end >= 0 else len(body)].strip()
+            end = end if end >= 0 else len(body)
+            line = body[behind:end].strip()
             if line in (b"", b"--"):
-                if start is not None:
-                    yield _Part.parse(body[start:found].removesuffix(b"\n").removesuffix(b"\r"))
-                if line or end < 0:
-                    return
+                if is_inside:
+                    yield _Part.parse(body[start:found].removesuffix(b"\n").removesuffix(b"\r"), warn)
+                elif start is not None and _CONTENT.search(body, start, found):
+                    warn(_LEFT_OUT_AFTER)
+                elif start is None and _CONTENT.search(body, 0, found) and not _NOTE.search(body, 0, found):
+                    warn(_LEFT_OUT_BEFORE)
+                is_inside = not line
                 start = behind = end + 1
         found = body.find(delimiter, behind)
-    if start is not None:
-        yield _Part.parse(body[start:])
+    if is_inside:
+        warn(_NO_END)
+        yield _Part.parse(body[start:], warn)
+    elif start is not None and _CONTENT.search(body, start):
+        warn(_LEFT_OUT_AFTER)
 
 
 def _add(mail: Mail, part: _Part) -> None:
     type_ = part.type.get_content_type()
     if type_.startswith("multipart/"):
         mail.warn("The parts that are nested too deeply were not read")
-    content = part.decoded()
+    content = part.decoded(mail.warn)
     is_attached = part.headers.first("content-disposition")[:20].strip().lower().startswith("attachment")
     if type_ in (_PLAIN, _HTML) and type_ not in mail.texts and not is_attached:
         if content.strip():
-            decoded = decode(beginning_of(content, MAX_TEXT), _charset_of(part))
-            lines = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
-            mail.texts[type_] = replace(decoded, text=lines), content
+            mail.texts[type_] = _text_of(part, content), content
         return
-    name = _name_of(part)
+    name = _name_of(part, mail.warn)
+    if type_.startswith("text/") and not (mail.other_text or is_attached or name) and content.strip():
+        mail.other_text = _text_of(part, content), content
     if type_ in mail.texts and content.strip() and not is_attached and not name:
         mail.warn("The body has only the first of several texts; the others are listed as attachments")
     mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", name, type_, len(content), content))
 
 
-def _charset_of(part: _Part) -> str:
-    with suppress(ValueError, TypeError, LookupError, AttributeError):
-        return collapse_rfc2231_value(part.type.get_param("charset") or "")
-    return ""
+def _text_of(part: _Part, content: bytes) -> Decoded:
+    decoded = decode(beginning_of(content, MAX_TEXT), part.headers.charset)
+    return replace(decoded, text=decoded.text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _name_of(part: _Part) -> str:
+def _name_of(part: _Part, warn: Warn) -> str:
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
-        with suppress(ValueError, TypeError, LookupError, AttributeError):
+        try:
             name = part.headers.parameters(header).get_param(parameter, header=header)
             if name:
                 return collapse_rfc2231_value(name)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            warn("The name of an attachment could not be read")
     return ""
-
-
-def _from_base64(content: bytes) -> bytes:
-    characters = _NOT_BASE_64.sub(b"", content.partition(b"=")[0])
-    whole = characters[: len(characters) - (len(characters) % 4 == 1)]
-    return a2b_base64(whole + b"=" * (-len(whole) % 4))
-
-
-def _from_uuencode(content: bytes) -> bytes:
-    begin = _UU_BEGIN.search(content)
-    decoded = []
-    for line in content[begin.end() if begin else 0 :].split(b"\n"):
-        if line.strip() in (b"end", b"`", b""):
-            break
-        with suppress(Error):
-            decoded.append(a2b_uu(line.rstrip(b"\r")))
-    return b"".join(decoded) if begin else content

@@ -27,6 +27,7 @@ from pydantic_core import to_json
 from shared.addresses import Address, InvalidAddressError, withheld_sender
 from shared.channels import Channel, MessageType
 from shared.events import receipt_id
+from shared.ids import inbound_message_id
 from shared.message import IncomingMessage, IncomingReceipt
 from shared.providers.fields import ReadText, ReadTime, ReadUrls, members_of
 from shared.providers.forms import ROOM_FOR_BODY, ROOM_FOR_FIELDS, Form, cut_to, fit_form
@@ -156,20 +157,25 @@ def message_parser(provider: str, channel: Channel, model: type[InboundPayload])
         body = cut_to(payload.body, ROOM_FOR_BODY)
         if len(body) < len(payload.body):
             warnings.append(f"body: only the first {len(body)} of {len(payload.body)} characters were kept")
-        id_ = payload.provider_message_id or _id_of_request(request)
-        from_ = payload.from_ or withheld_sender(str(raw.get("from") or ""), id_)
-        to = members_of(payload.to, from_)
         subject = single_line(payload.subject, limit=MAX_SUBJECT) or None
+        if len(" ".join(payload.subject.split())) > MAX_SUBJECT:
+            warnings.append(f"subject: only the first {MAX_SUBJECT} characters were kept")
+        id_ = payload.provider_message_id or _id_of_request(request)
+        content = subject or "", str(posted.get("timestamp")), payload.body, *payload.attachments
+        from_ = payload.from_
+        if from_ is None:
+            written = str(raw.get("from") or "")
+            recipients = payload.to if isinstance(payload.to, list) else [payload.to]
+            keys = (each.key for each in recipients)
+            from_ = withheld_sender(written, str(inbound_message_id(provider, id_, written, *keys, *content)))
+        to = members_of(payload.to, from_)
         message = IncomingMessage.of(
             provider=provider,
             provider_message_id=id_,
             from_=from_,
             to=to,
             raw=raw,
-            content=(
-                *(from_.key, ",".join(each.key for each in to), subject or ""),
-                *(str(posted.get("timestamp")), payload.body, *payload.attachments),
-            ),
+            content=(from_.key, ",".join(each.key for each in to), *content),
             type=_type_of(payload, channel, is_group=len(to) > 1),
             subject=subject,
             body=body,

@@ -166,7 +166,9 @@ def _author(mail: PostedMail) -> Address | None:
     """Return the first author. The sender in the envelope is often an address that only takes bounces."""
     posted = mail.fields.get("from", "")
     written = mail.headers.all("from")
-    author = author_of((*written, posted, *map(decode_words, written)), mail.headers.all("sender"))
+    author = author_of(
+        (*written, posted, *(decode_words(each).text for each in written)), mail.headers.all("sender")
+    )
     address = read_email(author)
     return address and replace(address, name=name_of(author, (*written, posted)))
 

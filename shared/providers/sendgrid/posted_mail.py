@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from shared.providers.charsets import beginning_of, decode
+from shared.providers.charsets import Decoded, beginning_of, decode
 from shared.providers.forms import (
     ROOM_FOR_BODY,
     ROOM_FOR_FIELDS,
@@ -36,8 +36,16 @@ _MAX_FILES_LISTED = 100
 _MAX_WARNINGS = 20
 _MAX_LABEL = 100
 
+_MORE_WARNINGS = "There are more warnings, which are not listed"
+
 _READ = ("headers", "from", "to", "cc", "subject", "html", "text", "charsets", "email")
 """The fields that an e-mail consists of."""
+
+_LONG = ("html", "text", "email")
+"""The fields of which only the beginning is decoded; the whole of the last one is parsed."""
+
+_ATTACHMENT = re.compile(r"attachment[0-9]{1,4}")
+"""A field that is a file without a name."""
 
 _object = TypeAdapter(dict[str, Any])
 
@@ -69,20 +77,22 @@ class PostedMail:
     def parse(cls, form: MultipartForm) -> "PostedMail":
         mail = cls()
         values = mail._read_values(form)
-        mail._read_identity(values, form.files)
         mail._read_fields(values)
         mail.envelope = _json_object(mail.fields.get("envelope", ""))
+        info = _json_object(mail.fields.get("attachment-info", ""))
+        files = [*form.files, *_unnamed_files(form, info)]
+        mail._read_identity(values, files)
         if values.get("html", b"").strip() or values.get("text", b"").strip() or not values.get("email"):
-            mail._read_parsed(form)
+            mail._read_parsed(files, info)
         else:
             mail._read_raw(parse_mime(values["email"]))
         subject = mail.fields.get("subject") or mail.headers.first("subject")
-        mail.subject = single_line(decode_words(subject), limit=MAX_SUBJECT) or None
+        mail._read_subject(decode_words(subject))
         return mail
 
     def warn(self, text: str) -> None:
-        if text not in self.warnings and len(self.warnings) < _MAX_WARNINGS:
-            self.warnings.append(text)
+        if text not in self.warnings:
+            self.warnings[_MAX_WARNINGS:] = [_MORE_WARNINGS if len(self.warnings) >= _MAX_WARNINGS else text]
 
     def digest_for(self, sender: str, recipient: str) -> str:
         """Return a digest of the e-mail and of its envelope."""
@@ -133,6 +143,8 @@ class PostedMail:
         charsets = _json_object(values.get("charsets", b""))
         for name, value in values.items():
             self.fields[name] = self._decode(name, beginning_of(value, MAX_TEXT), charsets.get(name))
+            if len(value) > MAX_TEXT and name in _READ and name not in _LONG:
+                self.warn(f"The field {name} was cut to {MAX_TEXT:,} bytes")
 
     def _decode(self, name: str, value: bytes, charset: object) -> str:
         decoded = decode(value, charset if isinstance(charset, str) else None)
@@ -145,11 +157,14 @@ class PostedMail:
     def _warn_of_charset(self, name: str) -> None:
         self.warn(f"Some characters of {name} could not be decoded; its bytes are kept in the raw payload")
 
-    def _read_parsed(self, form: MultipartForm) -> None:
+    def _read_parsed(self, files: list[FormFile], info: Mapping[str, Any]) -> None:
         self.headers = Headers.parse(self.fields.get("headers", ""))
+        if not self.headers.is_whole:
+            self.warn("Some lines of the headers could not be read, and were left out")
         self._read_body(self.fields.get("html", ""), self.fields.get("text", ""))
-        info = _json_object(self.fields.get("attachment-info", ""))
-        self._read_files(form.files, info)
+        self._read_files(files, info)
+        if not self.body:
+            self._read_unnamed_text()
 
     def _read_raw(self, mail: Mail) -> None:
         self.headers = mail.headers
@@ -165,13 +180,34 @@ class PostedMail:
         self._read_body(html, text)
         self._read_files(mail.files, {})
 
+    def _read_subject(self, written: Decoded) -> None:
+        text = " ".join(written.text.split())
+        self.subject = single_line(text, limit=MAX_SUBJECT) or None
+        if written.is_lossy:
+            self.warn("Some characters of the subject could not be decoded")
+        if len(text) > MAX_SUBJECT:
+            self.warn(f"The subject was cut to {MAX_SUBJECT} characters")
+
+    def _read_unnamed_text(self) -> None:
+        """Use the first text without a name, of a type such as Markdown, as the body."""
+        for file in self.files:
+            if file.type.lower().startswith("text/") and not file.name and file.content.strip():
+                charset = Headers((("content-type", file.type),)).charset
+                self._read_body("", self._decode(file.field, beginning_of(file.content, MAX_TEXT), charset))
+                if file.field in self._undecodable:
+                    self._warn_of_charset(file.field)
+                return
+
     def _read_files(self, files: list[FormFile], info: Mapping[str, Any]) -> None:
         if len(files) > _MAX_FILES_LISTED:
             self.warn(f"Only {_MAX_FILES_LISTED} of {len(files):,} attachments are listed")
         for file in files[:_MAX_FILES_LISTED]:
             described = info.get(file.field)
             name = file.name or str(described.get("filename", "") if isinstance(described, dict) else "")
-            self.files.append(replace(file, name=_file_name(name)))
+            decoded = decode_words(name)
+            if decoded.is_lossy:
+                self.warn("Some characters in the name of an attachment could not be decoded")
+            self.files.append(replace(file, name=_file_name(decoded.text)))
 
     def _read_body(self, html: str, text: str) -> None:
         versions = [version for version in (html, text) if version.strip()]
@@ -179,6 +215,8 @@ class PostedMail:
             body = cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY)
             if len(body) == len(version):
                 self.body = body
+                if body != version:
+                    self.warn("The body has characters that cannot be kept, which were replaced")
                 if number:
                     self.warn("The HTML is too long; the body is the plain text")
                 return
@@ -186,6 +224,16 @@ class PostedMail:
                 self.body = _cut_between_tags(body) if html.strip() else body
         if versions:
             self.warn(f"The body was cut to {len(self.body):,} characters")
+
+
+def _unnamed_files(form: MultipartForm, info: Mapping[str, Any]) -> list[FormFile]:
+    """Return the files without a name, which a form cannot tell from other fields."""
+    described = {name: value for name, value in info.items() if isinstance(value, dict)}
+    return [
+        FormFile(name, "", str(described.get(name, {}).get("type") or ""), len(value), value)
+        for name, value in form.fields
+        if _ATTACHMENT.fullmatch(name)
+    ]
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
@@ -205,4 +253,4 @@ def _cut_between_tags(html: str) -> str:
 
 
 def _file_name(text: str) -> str:
-    return single_line(re.split(r"[/\\]", decode_words(text))[-1], limit=_MAX_LABEL)
+    return single_line(re.split(r"[/\\]", text)[-1], limit=_MAX_LABEL)

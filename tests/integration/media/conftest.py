@@ -10,10 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from services.sender.media import BATCH, MediaFetcher
+from services.sender.media import MediaFetcher
 from shared.bus import lines
 from shared.bus.client import Bus
-from shared.bus.consumer import ConsumerLoop
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import MEDIA_CONSUMER, Stream, inbound_message_subject
 from shared.channels import MessageType
@@ -142,12 +141,12 @@ def run_fetcher(bus: Bus, publisher: Publisher, store: MediaStore, provider: Sta
                 max_message=max_message,
                 clock=clock,
             )
-            loop = ConsumerLoop(bus, MEDIA_CONSUMER, fetcher, batch=BATCH)
-            running = asyncio.create_task(loop.run())
+            reader = fetcher.reader(bus)
+            running = asyncio.create_task(reader.run())
             try:
                 yield fetcher
             finally:
-                loop.stop()
+                reader.stop()
                 await asyncio.wait([running], timeout=1)
                 running.cancel()
                 await asyncio.wait([running])

@@ -94,6 +94,23 @@ async def test_a_host_that_does_not_answer_holds_up_no_file_of_another(
     assert {each.status for each in found} == {MediaStatus.STORED}
 
 
+async def test_a_file_that_is_slow_holds_up_no_later_message(
+    inbox: Inbox,
+    run_fetcher: RunFetcher,
+    provider: StandIn,
+    elsewhere: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(media, "_TIME_LIMIT", 300)
+    elsewhere.answer = lambda _: Answer(ending="hang")
+    provider.answer = lambda _: CAT
+    async with run_fetcher():
+        await inbox.receive(f"{elsewhere.url}/slow")
+        await eventually(lambda: _is_requested(elsewhere))
+        [found] = await inbox.until_reported(await inbox.receive(f"{provider.url}/cat"))
+    assert found.status is MediaStatus.STORED
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_file_that_waits_for_those_of_a_slow_host_is_handed_back_and_never_given_up(
     inbox: Inbox, run_fetcher: RunFetcher, elsewhere: StandIn, monkeypatch: pytest.MonkeyPatch

@@ -63,9 +63,10 @@ async def test_a_provider_that_asks_us_to_wait_uses_up_no_attempt(
     request = await harness.accept()
     async with sender():
         await harness.wait_for_status(request, "sent")
-    assert [(report["status"], report["attempt"]) for report in await harness.reports(request)] == [
-        ("sent", 1)
-    ]
+    waiting, sent = await harness.reports(request)
+    assert [(each["status"], each["attempt"]) for each in (waiting, sent)] == [("retrying", 1), ("sent", 1)]
+    assert (waiting["error"]["code"], waiting["error"]["status_code"]) == ("http_429", 429)
+    assert waiting["error"]["at"] < waiting["next_attempt_at"]
     assert (await harness.provider.stats())["requests"] == 3
     [accepted] = await harness.provider.messages()
     assert datetime.fromisoformat(accepted["accepted_at"]) >= began_at + timedelta(seconds=2)
@@ -220,8 +221,24 @@ async def test_a_throttled_message_keeps_its_place_and_uses_up_no_attempt(
             await harness.wait_for_status(request, "sent")
     assert [accepted["payload"]["body"] for accepted in await harness.provider.messages()] == ["0", "1", "2"]
     for request in requests:
-        assert await harness.statuses(request) == ["sent"]
+        statuses = await harness.statuses(request)
+        assert statuses in (["sent"], ["retrying", "sent"])
+        assert [report["attempt"] for report in await harness.reports(request)] == [1] * len(statuses)
     assert (await harness.provider.stats())["requests"] == 6
+
+
+async def test_an_attempt_that_fails_after_the_provider_asked_us_to_wait_is_reported_as_well(
+    harness: Harness, sender: SenderFactory
+) -> None:
+    await harness.provider.behave(status=429)
+    request = await harness.accept()
+    async with sender():
+        await harness.wait_for_status(request, "retrying")
+        await harness.provider.behave(status=500, times=1)
+        await harness.wait_for_status(request, "sent")
+
+    reports = [(each["status"], each["attempt"]) for each in await harness.reports(request)]
+    assert reports == [("retrying", 1), ("retrying", 1), ("sent", 2)]
 
 
 async def test_the_next_process_sends_a_released_message_immediately(

@@ -207,6 +207,25 @@ def test_withheld_senders_are_not_one_person(withheld: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"body": "another text"},
+        {"from": "private"},
+        {"to": "+12016661235"},
+        {"to": ["+12016661234", "+12016661235"]},
+        {"timestamp": "2024-11-01T14:00:01Z"},
+        {"attachments": ["https://a.example/b"]},
+    ],
+)
+def test_withheld_senders_of_messages_with_the_same_id_are_not_one_person(fields: dict[str, Any]) -> None:
+    payload = {**SMS, "from": "anonymous"}
+    first, second = (parse_message(SMS_PATH, each).message for each in (payload, {**payload, **fields}))
+
+    assert first.from_key != second.from_key
+    assert first.conversation_key != second.conversation_key
+
+
+@pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
         ("body", "half of one \ud83d", "half of one \ufffd"),
@@ -215,6 +234,7 @@ def test_withheld_senders_are_not_one_person(withheld: object) -> None:
         ("attachments", 5, []),
         ("attachments", [f"a{number}" for number in range(11)], [f"a{number}" for number in range(10)]),
         ("timestamp", "soon", NOW),
+        ("subject", "x" * 999, "x" * 998),
     ],
 )
 def test_a_field_that_can_only_be_read_in_part_is_named_in_the_warnings(

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from base64 import b64encode
+from binascii import b2a_uu
 
 import pytest
 from hypothesis import given
@@ -137,6 +138,108 @@ def test_of_too_many_parts_the_first_ones_are_read() -> None:
     assert text_of(mail) == "The text."
     assert len(mail.files) == 999
     assert mail.warnings == ["The e-mail has more than 1,000 parts; the others were left out"]
+
+
+BASE64 = [*((b64encode(each), each) for each in (b"a", b"bc", b"def", b"\xff" * 60)), (b"\r\n", b"")]
+BASE64_DAMAGED = [(each, each) for each in (b"*", b"\r\n-- \r\nThe list", b"Z")]
+QUOTED = [
+    *((b"=41", b"A"), (b"=C3=a9", b"\xc3\xa9"), (b"=\r\n", b""), (b"=\n", b""), (b"= \t\r\n", b"")),
+    *((each, each) for each in (b"x", b"=Z", b"==x", b"=4z", b"= x", b"\r\n", b"=\rx\n")),
+]
+LINES = [(b2a_uu(each), each) for each in (b"a", b"bc", b"def" * 10)]
+LINES_DAMAGED = [(each, each) for each in (b"#~~~~\n", b"M123\n", b"begin 644 b\n", b"end\nx\n")]
+CONTENTS = {
+    "base64": st.lists(st.sampled_from(BASE64 + BASE64_DAMAGED), max_size=6).map(lambda found: (b"", found)),
+    "quoted-printable": st.lists(st.sampled_from(QUOTED), max_size=8).map(lambda found: (b"", found)),
+    "uuencode": st.lists(st.sampled_from(LINES + LINES_DAMAGED), max_size=4).map(
+        lambda found: (b"begin 644 a\n", [*found, (b"end\n", b"")])
+    ),
+}
+
+
+@given(st.data())
+def test_content_that_is_lost_is_named(data: st.DataObject) -> None:
+    encoding = data.draw(st.sampled_from([*CONTENTS]))
+    before, found = data.draw(CONTENTS[encoding])
+    content = before + b"".join(written for written, _ in found)
+    file = part("a/b", content, f"Content-Transfer-Encoding: {encoding}")
+    raw = multipart(PLAIN, file, HTML)
+    cut = raw[: len(raw) - data.draw(st.sampled_from([0, 0, 1, 20, len(content)]))]
+    mail = parse_mime(cut)
+    [content, *_] = [each.content for each in mail.files] or [b""]
+
+    is_all_there = content == b"".join(read for _, read in found)
+    assert (is_all_there and text_of(mail, "text/html") == "<p>The text.</p>") or mail.warnings
+
+
+TOKENS = [b"one", b"two", b"three", b"four"]
+STRUCTURE = [
+    *(b"--B\r\n", b"--B--\r\n", b"--C\r\n", b"--C--\r\n", b"\r\n", b"not a header\r\n"),
+    b"Content-Type: multipart/mixed; boundary=C\r\n\r\n",
+    b"Content-Type: text/plain\r\n\r\n",
+    b"Content-Type: text/markdown\r\n\r\n",
+    b"Content-Type: a/b\r\n\r\n",
+]
+
+
+@given(st.lists(st.sampled_from(STRUCTURE + [token + b"\r\n" for token in TOKENS]), max_size=14))
+def test_text_that_is_in_no_part_is_named(lines: list[bytes]) -> None:
+    raw = b"Content-Type: multipart/mixed; boundary=B\r\n\r\n" + b"".join(lines)
+    mail = parse_mime(raw)
+    read = b"\n".join([content for _, content in mail.texts.values()] + [file.content for file in mail.files])
+
+    for token in TOKENS:
+        assert read.count(token) >= raw.count(token) or mail.warnings
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "read", "is_named"),
+    [
+        ("base64", b"SGVsbG8=IHdvcmxk", b"Hello world", False),
+        ("base64", b"SGVsbG8=\r\nIHdvcmxkIQ==\r\n", b"Hello world!", False),
+        ("base64", b"SGVsbG8=\r\n____\r\nThe list", b"Hello", True),
+        ("base64", b"SGVsbG8", b"Hello", True),
+        ("base64", b"SGVs*bG8=", b"Hello", True),
+        ("quoted-printable", b"a=\rb\nc==41", b"a=\rb\nc=A", False),
+        ("uuencode", b"begin 644 a\n#86)C\n\n#9&5F\n`\nend\n", b"abcdef", False),
+        ("uuencode", b"Hi\nbegin 644 a\n#86)C\n`\nend\n", b"abc", True),
+        ("uuencode", b"begin 644 a\n#86)C\n", b"abc", True),
+        ("uuencode", b"begin 644 a\n#86)C\n#~~~~\nend\nbegin 644 b\n", b"abc", True),
+    ],
+)
+def test_damaged_transfer_encodings(encoding: str, content: bytes, read: bytes, *, is_named: bool) -> None:
+    mail = parse_mime(part("a/b", content, f"Content-Transfer-Encoding: {encoding}"))
+
+    assert [file.content for file in mail.files] == [read]
+    assert mail.warnings == [f"A part in {encoding} could not be decoded completely"] * is_named
+
+
+@pytest.mark.parametrize(
+    ("raw", "warning"),
+    [
+        (multipart(PLAIN).replace(b"--B\r", b"This is a multi-part message in MIME format.\r\n--B\r"), None),
+        (multipart(PLAIN).replace(b"--B\r", b"Hi\r\n--B\r"), "The text before the first part was left out"),
+        (multipart(PLAIN) + b"\r\n\r\n", None),
+        (multipart(PLAIN) + b"\r\nA footer", "The text after the last part was left out"),
+        (
+            multipart(PLAIN).removesuffix(b"--B--\r\n"),
+            "The e-mail has no end, so a part of it may be missing",
+        ),
+        (multipart(multipart(PLAIN), HTML), None),
+        (b"Subject: s\r\nDear Ann\r\n\r\n", "Some lines of the headers could not be read, and were left out"),
+        (b"Subject: s\xff\r\n\r\n", "Some characters of the headers could not be decoded"),
+        (part('a/b; name*="x', b""), None),
+        (part("a/b; name*=x'y", b""), None),
+    ],
+)  # fmt: skip
+def test_what_is_left_out_is_named(raw: bytes, warning: str | None) -> None:
+    assert parse_mime(raw).warnings == ([warning] if warning else [])
+
+
+def test_parts_after_the_end_of_one_with_the_same_boundary_are_read() -> None:
+    mail = parse_mime(multipart(multipart(PLAIN), HTML))
+
+    assert (text_of(mail), text_of(mail, "text/html")) == ("The text.", "<p>The text.</p>")
 
 
 pieces = st.sampled_from(

@@ -290,7 +290,7 @@ def test_a_throttled_message_uses_up_no_attempt(attempt: int) -> None:
 
     in_place, moved = after(failure, request, facts=IN_PLACE), after(failure, request)
 
-    assert (in_place.state, in_place.due) == (DeliveryState.RELEASED, None)
+    assert (in_place.state, in_place.due) == (DeliveryState.RELEASED, NOW + timedelta(minutes=5))
     assert in_place.next_step == request.step
     assert moved.state is DeliveryState.DEFERRED
     assert moved.due

@@ -2,6 +2,9 @@
 
 Two deployments never migrate at the same time: the second one waits for an advisory lock, and then has
 nothing left to do.
+
+A migration is compatible with the previous release, whose processes are still running. It does not block
+them, and drops nothing that they use.
 """
 
 import asyncio
@@ -16,7 +19,9 @@ from dotenv import load_dotenv
 from sqlalchemy import URL, Connection, make_url, pool, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.schema import SchemaItem
 
+from migrations.indexes import FORMER_INDEXES
 from shared.db.tables import Base
 
 _ROOT = Path(__file__).parent.parent
@@ -32,6 +37,8 @@ _IN_USE = {"55P03", "40P01"}
 
 _ADVISORY_LOCK = 0x6D696772617465
 """An arbitrary number that nothing else in the database locks."""
+
+_POLL_SECONDS = 0.5
 
 _log = getLogger("alembic.env")
 
@@ -64,8 +71,12 @@ def migrate_offline() -> None:
 
 async def migrate_online() -> None:
     url = database_url()
+    settings = {"lock_timeout": _LOCK_TIMEOUT}
     engine = create_async_engine(
-        url, poolclass=pool.NullPool, echo=sql_debug(), connect_args={"timeout": _CONNECT_TIMEOUT}
+        url,
+        poolclass=pool.NullPool,
+        echo=sql_debug(),
+        connect_args={"timeout": _CONNECT_TIMEOUT, "server_settings": settings},
     )
     connection = await connect(engine)
     try:
@@ -90,13 +101,23 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
 
 
 async def acquire_lock(connection: AsyncConnection) -> None:
-    """Take the advisory lock of all migrations, which closing the connection releases."""
-    key = {"key": _ADVISORY_LOCK}
-    if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
-        _log.info("waiting for another migration to finish")
-        await connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
-    await connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
+    """Take the advisory lock of all migrations, which closing the connection releases.
+
+    While an index is built concurrently, it waits for all statements that are running. It would never end if
+    one of them waited for the lock, so the lock is polled.
+    """
+    acquire, is_waiting = text("SELECT pg_try_advisory_lock(:key)"), False
+    while not await connection.scalar(acquire, {"key": _ADVISORY_LOCK}):
+        await connection.rollback()
+        if not is_waiting:
+            _log.info("waiting for another migration to finish")
+        is_waiting = True
+        await asyncio.sleep(_POLL_SECONDS)
     await connection.commit()
+
+
+def is_compared(_object: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
+    return not (kind == "index" and name in FORMER_INDEXES)
 
 
 def migrate(connection: Connection) -> None:
@@ -106,6 +127,7 @@ def migrate(connection: Connection) -> None:
         connection=connection,
         target_metadata=Base.metadata,
         compare_server_default=True,
+        include_object=is_compared,
         transaction_per_migration=True,
     )
     with context.begin_transaction():

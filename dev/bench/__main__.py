@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 import httpx
 
@@ -53,7 +54,7 @@ def main() -> int:
         nargs="?",
         const=_SCALE,
         metavar="messages",
-        help=f"measure only reads and lists, with this number of messages; {_SCALE:,} by default",
+        help=f"measure only reads, lists and writes, with this number of messages; {_SCALE:,} by default",
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(_MEASURES)}; default: all")
     arguments = parser.parse_args()
@@ -83,7 +84,7 @@ async def _run(measures: Mapping[str, Measure]) -> None:
     _stop_on_sigterm()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        async with running_stack(Path(folder)) as stack:
+        async with running_stack(Path(folder), WEBHOOK_ENDPOINT_KEY=token_hex()) as stack:
             print(describe_environment(await server_versions(stack)), flush=True)
             for name, measure in measures.items():
                 print(f"measuring: {name}", file=sys.stderr, flush=True)

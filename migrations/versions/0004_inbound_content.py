@@ -5,8 +5,9 @@ Revises: 0003
 Create Date: 2026-11-26 04:30:00+00:00
 """
 
-import sqlalchemy as sa
 from alembic import op
+
+from migrations.indexes import build_indexes
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -14,8 +15,8 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 _PLACE = """
-    CREATE FUNCTION place_in_time(written_at timestamptz, arrived_at timestamptz) RETURNS timestamptz
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    CREATE OR REPLACE FUNCTION place_in_time(written_at timestamptz, arrived_at timestamptz)
+    RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT CASE
             WHEN arrived_at - written_at BETWEEN interval '0' AND interval '192 hours' THEN written_at
             ELSE arrived_at
@@ -66,33 +67,31 @@ _BY_PLACE = 'place_in_time("timestamp", created_at)'
 _BY_TIMESTAMP = '"timestamp"'
 
 
+# The previous release still reads this one during the upgrade, so a later one drops it. Earlier versions of
+# this migration dropped it.
+_REPLACED_INDEX = "ix_messages_conversation_id_timestamp"
+
+
 def upgrade() -> None:
     # With the constant default, existing rows are not rewritten, and the previous release can insert rows.
-    warnings: sa.Column[list[str]] = sa.Column(
-        "warnings", sa.ARRAY(sa.Text()), server_default="{}", nullable=False
-    )
-    op.add_column("messages", warnings)
-    op.drop_constraint("uq_messages_provider_provider_message_id", "messages", type_="unique")
-
+    op.execute("ALTER TABLE messages ADD COLUMN IF NOT EXISTS warnings text[] DEFAULT '{}' NOT NULL")
+    op.execute("ALTER TABLE messages DROP CONSTRAINT IF EXISTS uq_messages_provider_provider_message_id")
     op.execute(_PLACE)
-    # While the index is built, ingest waits, and the messages wait in their streams.
-    op.create_index(
-        "ix_messages_conversation_id_place",
-        "messages",
-        ["conversation_id", sa.text(_BY_PLACE), "created_at", "id"],
-    )
-    op.drop_index("ix_messages_conversation_id_timestamp", "messages")
     op.execute(_COUNT_INSERTED.format(place=_BY_PLACE))
     op.execute(_RECOUNT_DELETED.format(place=_BY_PLACE))
+    build_indexes(
+        {"ix_messages_conversation_id_place": f"messages (conversation_id, {_BY_PLACE}, created_at, id)"}
+    )
 
 
 def downgrade() -> None:
     op.execute(_COUNT_INSERTED.format(place=_BY_TIMESTAMP))
     op.execute(_RECOUNT_DELETED.format(place=_BY_TIMESTAMP))
     op.create_index(
-        "ix_messages_conversation_id_timestamp",
+        _REPLACED_INDEX,
         "messages",
         ["conversation_id", "timestamp", "created_at", "id"],
+        if_not_exists=True,
     )
     op.drop_index("ix_messages_conversation_id_place", "messages")
     op.execute("DROP FUNCTION place_in_time")

@@ -1,7 +1,7 @@
 """Add the recipients of messages to a group.
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 Create Date: 2026-11-26 06:45:00+00:00
 """
 

@@ -3,7 +3,7 @@
 Triggers do both, so that nothing is missed while processes of the previous release still store events.
 
 Revision ID: 0009
-Revises: 0006
+Revises: 0008
 Create Date: 2026-11-26 07:00:00+00:00
 """
 

@@ -8,6 +8,8 @@ Create Date: 2026-11-26 07:00:00+00:00
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.indexes import build_indexes
+
 revision: str = "0010"
 down_revision: str | None = "0009"
 branch_labels: str | None = None
@@ -296,34 +298,28 @@ _FILL_DEAD_LETTERS = """
 _FILLS = (_FILL_CONVERSATIONS, _FILL_DEAD_LETTERS, _APPLY_CHANGES.format(changes="suppression_changes"))
 
 _OPTED_OUT = "WHERE state = 'opted_out'"
-_INDEXES = (
-    "messages_channel_direction_created_at ON messages (channel, direction, created_at, id)",
-    "messages_conversation_id_created_at ON messages (conversation_id, created_at, id)",
-    "messages_reference ON messages (reference, created_at, id) WHERE reference IS NOT NULL",
-    "messages_provider ON messages (provider, created_at, id) WHERE provider IS NOT NULL",
-    "message_states_status ON message_states (status, created_at, message_id)",
-    (
-        "message_states_provider ON message_states (provider, created_at, message_id) "
-        "WHERE provider IS NOT NULL"
-    ),
-    (
-        "message_states_error_code ON message_states ((error ->> 'code'), created_at, message_id) "
-        "WHERE (error ->> 'code') IS NOT NULL"
-    ),
-    ("message_states_scheduled ON message_states (next_attempt_at, message_id) WHERE status = 'scheduled'"),
-    "conversations_channel_last_message_at ON conversations (channel, last_message_at DESC, id DESC)",
-    (
-        "conversation_participants_last_message_at ON conversation_participants "
-        "(participant_id, last_message_at DESC, conversation_id DESC)"
-    ),
-    "dead_letters_state_created_at ON dead_letters (state, created_at DESC, id DESC)",
-    "dead_letters_reason_state_created_at ON dead_letters (reason, state, created_at DESC, id DESC)",
-    (
-        "suppressions_channel_occurred_at ON suppressions "
-        f"(channel, occurred_at DESC, change_id DESC) {_OPTED_OUT}"
-    ),
-    f"suppressions_theirs ON suppressions (theirs, occurred_at DESC, change_id DESC) {_OPTED_OUT}",
-)
+_INDEXES = {
+    "ix_messages_channel_direction_created_at": "messages (channel, direction, created_at, id)",
+    "ix_messages_conversation_id_created_at": "messages (conversation_id, created_at, id)",
+    "ix_messages_reference": "messages (reference, created_at, id) WHERE reference IS NOT NULL",
+    "ix_messages_provider": "messages (provider, created_at, id) WHERE provider IS NOT NULL",
+    "ix_message_states_status": "message_states (status, created_at, message_id)",
+    "ix_message_states_provider": "message_states (provider, created_at, message_id) "
+    "WHERE provider IS NOT NULL",
+    "ix_message_states_error_code": "message_states ((error ->> 'code'), created_at, message_id) "
+    "WHERE (error ->> 'code') IS NOT NULL",
+    "ix_message_states_scheduled": "message_states (next_attempt_at, message_id) WHERE status = 'scheduled'",
+    "ix_conversations_channel_last_message_at": "conversations (channel, last_message_at DESC, id DESC)",
+    "ix_conversation_participants_last_message_at": "conversation_participants "
+    "(participant_id, last_message_at DESC, conversation_id DESC)",
+    "ix_dead_letters_state_created_at": "dead_letters (state, created_at DESC, id DESC)",
+    "ix_dead_letters_reason_state_created_at": "dead_letters (reason, state, created_at DESC, id DESC)",
+    "ix_suppressions_channel_occurred_at": "suppressions "
+    f"(channel, occurred_at DESC, change_id DESC) {_OPTED_OUT}",
+    "ix_suppressions_theirs": f"suppressions (theirs, occurred_at DESC, change_id DESC) {_OPTED_OUT}",
+}
+# The previous release still reads these during the upgrade, so a later one drops them. Earlier versions of
+# this migration dropped them.
 _REPLACED_INDEXES = {
     "ix_message_events_scheduled": "message_events (next_attempt_at, message_id) WHERE status = 'scheduled'",
     "ix_conversations_last_message_at_id": "conversations (last_message_at DESC, id DESC)",
@@ -339,8 +335,7 @@ def upgrade() -> None:
     """Change the schema in one short transaction, and then fill it while it is in use.
 
     From the end of the transaction on, the triggers maintain what they insert. If a later step fails, the
-    migration is run again: every step may be repeated. While an index is built, ingest waits, and the
-    messages wait in their streams; nobody waits to read.
+    migration is run again: every step may be repeated.
     """
     op.execute("ALTER TABLE conversation_participants ADD COLUMN IF NOT EXISTS last_message_at timestamptz")
     op.execute(
@@ -358,15 +353,12 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         for statement in _FILLS:
             op.execute(statement)
-        for index in _INDEXES:
-            op.execute(f"CREATE INDEX IF NOT EXISTS ix_{index}")
-        for name in _REPLACED_INDEXES:
-            op.execute(f"DROP INDEX IF EXISTS {name}")
+    build_indexes(_INDEXES)
 
 
 def downgrade() -> None:
     for name, columns in _REPLACED_INDEXES.items():
-        op.execute(f"CREATE INDEX {name} ON {columns}")
+        op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {columns}")
     op.execute("DROP TRIGGER message_states_dated ON message_states")
     op.execute("DROP TRIGGER suppressions_changed ON suppression_changes")
     op.execute("DROP TRIGGER dead_letters_refreshed_by_resolutions ON dead_letter_resolutions")

@@ -1,7 +1,7 @@
 """Add the attempts to deliver events to the webhook endpoints of applications.
 
 Revision ID: 0011
-Revises: 0009
+Revises: 0010
 Create Date: 2026-11-26 06:50:00+00:00
 """
 

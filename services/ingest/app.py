@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from services.ingest.attempt_retention import keep_deleting_old_attempts
 from services.ingest.outbox import Outbox
 from services.ingest.repository import Repository
 from services.ingest.settings import IngestSettings
@@ -26,8 +27,8 @@ def create_app(settings: IngestSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(exporting("ingest"))
-            # One connection for each loop, one for the outbox, and one for the readiness check.
-            connections = len(INGEST_CONSUMERS) + 2
+            # One connection for each loop, and one each for the outbox, old attempts and the readiness check.
+            connections = len(INGEST_CONSUMERS) + 3
             engine = await stack.enter_async_context(
                 connecting(settings, pool_size=connections, application="ingest")
             )
@@ -37,6 +38,8 @@ def create_app(settings: IngestSettings) -> FastAPI:
             consumer = INGEST_CONSUMERS[0]
             subject = f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"
             await stack.enter_async_context(supervision.running("probe", Probe(bus, subject, {}).run()))
+            deleting = keep_deleting_old_attempts(engine)
+            await stack.enter_async_context(supervision.running("attempt retention", deleting))
             app.include_router(health_router(worker.unready_reason))
             worker.start()
             stack.push_async_callback(worker.stop)

@@ -309,7 +309,8 @@ def streams(*, replicas: int, max_bytes: int) -> tuple[StreamConfig, ...]:
         schedules(Stream.WEBHOOK_RETRIES, "webhook.wait.*.*.*", "webhook.due.*.*.*"),
         log(Stream.WEBHOOK_ATTEMPTS, "webhook.attempt.*"),
         bucket(WEBHOOK_ENDPOINTS_BUCKET, retention=None),
-        bucket(WEBHOOK_POSITIONS_BUCKET, retention=None),
+        # A position is useless once the streams have dropped what precedes it.
+        bucket(WEBHOOK_POSITIONS_BUCKET),
     )
 
 

@@ -518,7 +518,10 @@ class Traffic(Base):
 
 
 class WebhookAttempt(Base):
-    """An attempt to deliver an event to a webhook endpoint; see `shared.webhook_attempts.WebhookAttempt`."""
+    """An attempt to deliver an event to a webhook endpoint; see `shared.webhook_attempts.WebhookAttempt`.
+
+    Ingest deletes it when it is thirty days old.
+    """
 
     __tablename__ = "webhook_attempts"
     __table_args__ = (
@@ -531,6 +534,7 @@ class WebhookAttempt(Base):
             text("id DESC"),
         ),
         Index("ix_webhook_attempts_event", "endpoint_id", "event_id"),
+        Index("ix_webhook_attempts_started_at", "started_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

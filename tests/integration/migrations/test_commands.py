@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import TextClause, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from migrations.indexes import FORMER_INDEXES
 from shared.db.tables import Base
 from tests.integration.alembic_command import ROOT, alembic, run
 from tests.integration.migrations.schema import everything, tables
@@ -74,6 +76,7 @@ async def test_models_and_migrations_lead_to_the_same_schema(
         await dropping.execute(text(f"DROP FUNCTION place_in_time{arguments}"))
     await migrate("head", empty_database_url)
     await connection.execute(text("DROP VIEW message_history"))
+    await connection.execute(text(f"DROP INDEX {', '.join(FORMER_INDEXES)}"))
 
     assert await tables(connection) == from_models
 
@@ -90,6 +93,61 @@ async def test_two_deployments_may_migrate_at_the_same_time(empty_database_url: 
     )
 
     assert [result.status for result in results] == [0, 0], results
+
+
+INVALID = text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")
+BUILDING = text("""
+    SELECT count(*) FROM pg_stat_progress_create_index
+    WHERE datname = current_database() AND phase LIKE 'waiting for %'
+""")
+INTERRUPT = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_progress_create_index WHERE datname = current_database()
+""")
+# Between two attempts to take the lock, the last statement is the end of a transaction.
+WAITING_FOR_MIGRATION = text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+        AND (query LIKE '%advisory_lock%' OR query LIKE 'ROLLBACK%')
+""")
+
+
+async def is_any(connection: AsyncConnection, query: TextClause) -> bool:
+    return bool(await connection.scalar(query))
+
+
+async def test_two_deployments_may_build_indexes_while_a_writer_is_active(
+    engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("0012", empty_database_url)
+    async with engine.begin() as writer:
+        await writer.execute(text("LOCK TABLE webhook_attempts IN ROW EXCLUSIVE MODE"))
+        first = asyncio.create_task(alembic("upgrade", "head", database_url=empty_database_url))
+        await eventually(partial(is_any, connection, BUILDING))
+        second = asyncio.create_task(alembic("upgrade", "head", database_url=empty_database_url))
+        await eventually(partial(is_any, connection, WAITING_FOR_MIGRATION))
+        await connection.execute(text("SET lock_timeout = '1s'"))
+        await connection.execute(text("DELETE FROM webhook_attempts"))  # which does not wait for the build
+    results = await asyncio.gather(first, second)
+
+    assert [result.status for result in results] == [0, 0], results
+    assert await connection.scalar(INVALID) == 0
+
+
+async def test_an_index_whose_build_was_interrupted_is_built_again(
+    engine: AsyncEngine, connection: AsyncConnection, empty_database_url: str
+) -> None:
+    await migrate("0012", empty_database_url)
+    async with engine.begin() as writer:
+        await writer.execute(text("LOCK TABLE webhook_attempts IN ROW EXCLUSIVE MODE"))
+        migrating = asyncio.create_task(alembic("upgrade", "head", database_url=empty_database_url))
+        await eventually(partial(is_any, connection, BUILDING))
+        await connection.execute(INTERRUPT)
+        assert (await migrating).status == 1
+    assert await connection.scalar(INVALID) == 1
+
+    await migrate("head", empty_database_url)
+
+    assert await connection.scalar(INVALID) == 0
 
 
 async def test_a_migration_never_waits_for_a_table_in_use(
@@ -181,11 +239,7 @@ async def test_messages_can_be_read_while_a_migration_waits_for_a_writer(
     async with engine.begin() as writer:
         await writer.execute(text("LOCK TABLE suppression_changes IN ROW EXCLUSIVE MODE"))
         migrating = asyncio.create_task(alembic("upgrade", "head", database_url=empty_database_url))
-
-        async def is_waiting() -> bool:
-            return bool(await connection.scalar(WAITING))
-
-        await eventually(is_waiting)
+        await eventually(partial(is_any, connection, WAITING))
         await connection.execute(text("SET lock_timeout = '1s'"))
         assert await connection.scalar(text("SELECT count(*) FROM messages")) == 0
         assert await connection.scalar(text("SELECT count(*) FROM message_history")) == 0

@@ -62,6 +62,7 @@ async def test_the_gateway_and_the_notifier_can_only_read(url: str, user: str) -
             "CREATE TABLE mine ()",
             "SELECT take_notifications(1)",
             "SELECT count_traffic('[]')",
+            "SELECT delete_old_webhook_attempts(1)",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
@@ -75,6 +76,7 @@ async def test_ingest_can_write_and_delete_nothing(url: str) -> None:
         await connection.execute("SELECT key FROM conversations FOR NO KEY UPDATE")
         await connection.execute("SELECT take_notifications(1)")
         await connection.execute("SELECT count_traffic('[]')")
+        await connection.execute("SELECT delete_old_webhook_attempts(1)")
         with pytest.raises(asyncpg.NotNullViolationError):  # so it was allowed to insert
             await connection.execute("INSERT INTO conversations (id) VALUES (DEFAULT)")
         for statement in ("DELETE FROM messages", "TRUNCATE messages", "DROP TABLE messages"):

@@ -17,8 +17,7 @@ from shared.channels import Channel
 from shared.notifications import NotificationType
 from shared.public_addresses import PUBLIC_PORTS, is_public
 from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse, fields_of
-from shared.text import NOT_TEXT
-from shared.validation import Moment
+from shared.validation import Metadata, Moment, Text
 from shared.webhook_attempts import Trigger
 from shared.webhook_endpoints import WebhookEndpoint
 
@@ -26,7 +25,6 @@ _MAX_URL = 2_048
 _MAX_HOST = 253
 _MAX_FILTERS = 100
 _MAX_DESCRIPTION = 500
-_MAX_METADATA = 16
 _MAX_RECOVERED = 1_000
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -63,12 +61,6 @@ def _web_url(value: str) -> str:
 def _is_host(host: str) -> bool:
     """Return whether a host is an address or a name that can be looked up. Raises ValueError if it is not."""
     return bool(ip_address(host)) if ":" in host else len(host) <= _MAX_HOST
-
-
-def _text(value: str) -> str:
-    if NOT_TEXT.search(value):
-        raise ValueError("contains control characters or lone surrogates")
-    return value
 
 
 def require_public(url: str) -> None:
@@ -120,16 +112,8 @@ Addresses = Annotated[
         examples=[["+12016661234"]],
     ),
 ]
-Description = Annotated[
-    str, Field(max_length=_MAX_DESCRIPTION, examples=["Support desk"]), AfterValidator(_text)
-]
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_text)],
-        Annotated[str, StringConstraints(max_length=512), AfterValidator(_text)],
-    ],
-    Field(max_length=_MAX_METADATA, description="Your own data", examples=[{"team": "support"}]),
-]
+Description = Annotated[Text, Field(max_length=_MAX_DESCRIPTION, examples=["Support desk"])]
+EndpointMetadata = Annotated[Metadata, Field(description="Your own data", examples=[{"team": "support"}])]
 
 
 class WebhookEndpointCreate(BaseModel):
@@ -147,7 +131,7 @@ class WebhookEndpointCreate(BaseModel):
     channels: Channels = Field(default_factory=list)
     addresses: Addresses = Field(default_factory=list)
     description: Description = ""
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: EndpointMetadata = Field(default_factory=dict)
 
 
 class WebhookEndpointUpdate(BaseModel):
@@ -161,7 +145,7 @@ class WebhookEndpointUpdate(BaseModel):
     channels: Channels = Field(default_factory=list)
     addresses: Addresses = Field(default_factory=list)
     description: Description = Field(default_factory=str)
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: EndpointMetadata = Field(default_factory=dict)
     state: Annotated[EndpointState, Field(strict=False)] = Field(
         default_factory=lambda: EndpointState.ENABLED,
         description="Events that occur while an endpoint is disabled are not sent, but can be recovered",

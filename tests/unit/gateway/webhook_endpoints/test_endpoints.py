@@ -80,6 +80,7 @@ async def test_an_endpoint_is_created_with_defaults_and_shown(client: httpx.Asyn
         ({"description": "x" * 501}, "description"),
         ({"metadata": {"key": "x" * 513}}, "metadata.key"),
         ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+        ({"metadata": {"a\nb": ""}}, "metadata.a\nb.[key]"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -6,7 +6,8 @@ from both, and is therefore the same at every attempt, except for the files of a
 which of them are stored when it is rendered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -124,24 +125,26 @@ def read_notification(sequence: int, payload: bytes) -> Notification | None:
         return None
 
 
-class NotificationFilter(FrozenModel):
-    """Selects notifications that meet all conditions; a condition that is None or empty is always met.
+@dataclass(frozen=True, slots=True)
+class NotificationFilter:
+    """Selects notifications that meet all conditions; an empty condition is always met.
 
     A notification without a channel or address is about all of them, or about an unknown one. It meets the
     conditions for these.
 
     Attributes:
+        types: types of notifications; those of a later release may be among them.
         addresses: keys of our addresses.
     """
 
-    types: frozenset[NotificationType] = frozenset()
-    channel: Channel | None = None
-    addresses: frozenset[str] = frozenset()
+    types: Collection[str] = ()
+    channels: Collection[Channel] = ()
+    addresses: Collection[str] = ()
 
     def selects(self, notification: Notification) -> bool:
         channel, address = notification.channel, notification.our_address
         return (
             (not self.types or notification.type in self.types)
-            and (self.channel is None or channel is None or channel is self.channel)
+            and (not self.channels or channel is None or channel in self.channels)
             and (not self.addresses or address is None or address in self.addresses)
         )

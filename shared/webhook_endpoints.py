@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, Field
 from shared.channels import Channel
 from shared.ids import EndpointId
 from shared.message import FrozenModel
-from shared.notifications import Notification
+from shared.notifications import Notification, NotificationFilter
 from shared.webhook_attempts import Trigger
 
 SECRET_OVERLAP = timedelta(hours=24)
@@ -81,16 +81,8 @@ class WebhookEndpoint(FrozenModel):
         return self.disabled_reason is None and not self.is_deleted
 
     def wants(self, notification: Notification) -> bool:
-        """Return whether the endpoint is sent an event.
-
-        An event without a channel or an address is about all of them, so it meets the filters.
-        """
-        channel, address = notification.channel, notification.our_address
-        return (
-            (not self.event_types or notification.type in self.event_types)
-            and (not self.channels or channel is None or channel in self.channels)
-            and (not self.addresses or address is None or address in self.addresses)
-        )
+        """Return whether the endpoint is sent an event."""
+        return NotificationFilter(self.event_types, self.channels, self.addresses).selects(notification)
 
     def secrets_at(self, now: datetime) -> list[StoredSecret]:
         """Return the secrets that webhooks are signed with."""

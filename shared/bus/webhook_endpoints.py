@@ -32,13 +32,12 @@ class EndpointStore:
         self._values = KeyValueStore.bucket(bus, publisher, WEBHOOK_ENDPOINTS_BUCKET, WebhookEndpoint)
 
     async def get(self, id_: EndpointId) -> Versioned[WebhookEndpoint] | None:
-        """Return an endpoint, or None if there is none.
+        """Return an endpoint, or None if there is none. One that was deleted is returned for a day.
 
         Raises:
             UnreadableValueError: a later release has written it, or it is damaged.
         """
-        found = await self._values.get(str(id_))
-        return None if found is None or found.value.is_deleted else found
+        return await self._values.get(str(id_))
 
     async def put(
         self, endpoint: WebhookEndpoint, *, after: Versioned[WebhookEndpoint] | None

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Webhook } from "standardwebhooks";
-import { Client, ProblemError, verifyWebhook } from "../dist/index.js";
+import { Client, ProblemError, verifyWebhook, WebhookVerificationError } from "../dist/index.js";
 
 const SMS = { from: "+12016661234", to: "+18045551234", body: "Hello" };
 
@@ -107,6 +107,7 @@ test("a webhook is verified", () => {
   });
 
   assert.equal(verifyWebhook(body, new Headers(headers(Date.now())), secret).type, "message.received");
-  assert.throws(() => verifyWebhook(body, headers(Date.now() - 360_000), secret));
-  assert.throws(() => verifyWebhook(`${body} `, headers(Date.now()), secret));
+  assert.throws(() => verifyWebhook(body, headers(Date.now() - 360_000), secret), WebhookVerificationError);
+  assert.throws(() => verifyWebhook(`${body} `, headers(Date.now()), secret), WebhookVerificationError);
+  assert.throws(() => verifyWebhook(body, {}, secret), WebhookVerificationError);
 });

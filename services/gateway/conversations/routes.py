@@ -20,7 +20,7 @@ from services.gateway.http.parameters import (
     parse_conversation,
     refuse_unknown_parameters,
 )
-from services.gateway.messages.idempotency import IdempotencyKey, fingerprint
+from services.gateway.messages.idempotency import REPLAYED_RESPONSE_HEADER, IdempotencyKey, fingerprint
 from services.gateway.messages.responses import accepted_response
 from services.gateway.messages.schemas import MessageCursor, ReplyRequest
 from shared.resources.conversations import ConversationResponse, show_conversation
@@ -101,7 +101,13 @@ async def list_conversation_messages(
     responses={
         202: {
             "description": "Accepted and stored",
-            "headers": {"Location": {"description": "URL of the message", "schema": {"type": "string"}}},
+            "headers": {
+                "Location": {
+                    "description": "URL of the message",
+                    "schema": {"type": "string", "format": "uri-reference"},
+                },
+                **REPLAYED_RESPONSE_HEADER,
+            },
         },
         **problems(
             400,

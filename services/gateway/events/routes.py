@@ -77,13 +77,12 @@ async def list_events(
 
 
 def _selected(parameters: EventQuery, default_region: str) -> NotificationFilter:
-    addresses = frozenset[str]()
+    channels = () if parameters.channel is None else (parameters.channel,)
+    addresses: tuple[str, ...] = ()
     if parameters.address is not None:
         _, key = parse_address(parameters.address, "address", default_region=default_region)
-        addresses = frozenset({key})
-    return NotificationFilter(
-        types=frozenset(parameters.type), channel=parameters.channel, addresses=addresses
-    )
+        addresses = (key,)
+    return NotificationFilter(tuple(parameters.type), channels, addresses)
 
 
 def _parse_sequence(text: str) -> int:

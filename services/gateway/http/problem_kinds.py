@@ -48,6 +48,7 @@ ProblemCode = Literal[
     "unsupported_upgrade",
     "webhook_attempt_not_found",
     "webhook_endpoint_changing",
+    "webhook_endpoint_deleted",
     "webhook_endpoint_disabled",
     "webhook_endpoint_not_found",
     "webhook_endpoints_not_configured",
@@ -214,6 +215,12 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         "Others are changing the webhook endpoint",
         "Several requests changed the webhook endpoint at the same time.",
         "Repeat the request.",
+    ),
+    "webhook_endpoint_deleted": ProblemKind(
+        409,
+        "The webhook endpoint that was created with this Idempotency-Key was deleted",
+        "The webhook endpoint that an earlier request with this `Idempotency-Key` created was deleted.",
+        "Use another `Idempotency-Key` to create another endpoint.",
     ),
     "webhook_endpoint_disabled": ProblemKind(
         409,

@@ -6,9 +6,10 @@ streams recognise the repetition. After a day, the key is forgotten, and a reque
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
 import structlog
@@ -29,6 +30,13 @@ _log = structlog.get_logger()
 
 HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
+REPLAYED_RESPONSE_HEADER: Mapping[str, Any] = {
+    REPLAYED_HEADER: {
+        "description": "`true` if an earlier request with the same `Idempotency-Key` was accepted",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+"""The documentation of the header."""
 
 _MAX_KEY = 255
 

@@ -25,7 +25,7 @@ from services.gateway.http.parameters import (
     refuse_unknown_parameters,
 )
 from services.gateway.messages.batch import MAX_BATCH_BODY, Result
-from services.gateway.messages.idempotency import REPLAYED_HEADER, IdempotencyKey
+from services.gateway.messages.idempotency import REPLAYED_HEADER, REPLAYED_RESPONSE_HEADER, IdempotencyKey
 from services.gateway.messages.responses import accepted_response
 from services.gateway.messages.schemas import (
     BatchItem,
@@ -67,12 +67,6 @@ _METADATA_PARAMETER = {
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
 }
 
-_REPLAYED = {
-    REPLAYED_HEADER: {
-        "description": "`true` if an earlier request with the same `Idempotency-Key` was accepted",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
 _SEND_RESPONSES = {
     202: {
         "description": "Accepted and stored",
@@ -81,7 +75,7 @@ _SEND_RESPONSES = {
                 "description": "URL of the message",
                 "schema": {"type": "string", "format": "uri-reference"},
             },
-            **_REPLAYED,
+            **REPLAYED_RESPONSE_HEADER,
         },
     },
     **problems(400, 401, "recipient_opted_out", "outcome_unknown", 413, 415, 422, 503),
@@ -119,7 +113,10 @@ async def send_email(
     summary="Send up to 500 messages",
     status_code=202,
     responses={
-        202: {"description": "Accepted and stored, except the refused messages", "headers": _REPLAYED},
+        202: {
+            "description": "Accepted and stored, except the refused messages",
+            "headers": REPLAYED_RESPONSE_HEADER,
+        },
         **problems(400, 401, 413, 415, 422, 503),
     },
 )

@@ -8,7 +8,7 @@ from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import problems
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import parse_uuid
-from services.gateway.messages.idempotency import IdempotencyKey
+from services.gateway.messages.idempotency import REPLAYED_HEADER, REPLAYED_RESPONSE_HEADER, IdempotencyKey
 from services.gateway.webhook_endpoints.queries import show_attempt
 from services.gateway.webhook_endpoints.schemas import (
     AttemptCursor,
@@ -33,12 +33,19 @@ router = APIRouter(
 _CREATED: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "Created",
-        "headers": {"Location": {"description": "URL of the endpoint", "schema": {"type": "string"}}},
+        "headers": {
+            "Location": {
+                "description": "URL of the endpoint",
+                "schema": {"type": "string", "format": "uri-reference"},
+            },
+            **REPLAYED_RESPONSE_HEADER,
+        },
     },
     **problems(
         400,
         401,
         "too_many_webhook_endpoints",
+        "webhook_endpoint_deleted",
         "webhook_endpoints_not_configured",
         413,
         415,
@@ -62,12 +69,15 @@ async def create_webhook_endpoint(
     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
 
-    A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret.
+    A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret, and
+    creates no other one for a day after that endpoint was deleted.
     """
     async with deadline():
-        endpoint, secret = await service.create(body, caller, idempotency_key)
-    response.headers["Location"] = f"/api/webhook-endpoints/{endpoint.id}"
-    return WebhookEndpointWithSecret.with_secret(endpoint, secret, clock())
+        created = await service.create(body, caller, idempotency_key)
+    response.headers["Location"] = f"/api/webhook-endpoints/{created.endpoint.id}"
+    if created.is_replayed:
+        response.headers[REPLAYED_HEADER] = "true"
+    return WebhookEndpointWithSecret.with_secret(created.endpoint, created.secret, clock())
 
 
 @router.get("", summary="List webhook endpoints, newest first", responses=problems(401, 422, 503))

@@ -1,5 +1,6 @@
 """The bodies of requests and responses for webhook endpoints."""
 
+import re
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Annotated, Any, Self
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from fastapi import Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from yarl import URL
 
 from services.gateway.http.pagination import Cursor, PageParameters
 from shared.addresses import MAX_ADDRESS_LENGTH
@@ -15,37 +17,50 @@ from shared.channels import Channel
 from shared.notifications import NotificationType
 from shared.public_addresses import PUBLIC_PORTS, is_public
 from shared.resources.webhook_endpoints import EndpointState, WebhookEndpointResponse, fields_of
-from shared.text import NOT_A_LINE, NOT_TEXT
-from shared.validation import Moment
+from shared.validation import Metadata, Moment, Text
 from shared.webhook_attempts import Trigger
 from shared.webhook_endpoints import WebhookEndpoint
 
 _MAX_URL = 2_048
+_MAX_HOST = 253
 _MAX_FILTERS = 100
 _MAX_DESCRIPTION = 500
-_MAX_METADATA = 16
 _MAX_RECOVERED = 1_000
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_WEB_URL = re.compile(
+    rf"[hH][tT][tT][pP][sS]?://(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{{1,5}})?"
+    "(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?"
+    r"(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)?"
+)
+"""A URL without credentials or a fragment, in the characters that RFC 3986 allows."""
+
+
 def _web_url(value: str) -> str:
+    if not value.isascii():
+        raise ValueError(
+            "is not in ASCII: write the labels of an international host name as A-labels (xn--…), and "
+            "percent-encode other characters"
+        )
     try:
-        parts = urlsplit(value)
-        is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        url = URL(value)  # as the notifier parses it
+        has_more = url.user is not None or "#" in value
+        is_valid = _WEB_URL.fullmatch(value) and url.port != 0 and _is_host(url.host or "")
     except ValueError:
-        is_valid = False
-    if not is_valid or NOT_A_LINE.search(value) or " " in value:
-        raise ValueError("is not an http or https URL")
-    if parts.username is not None or parts.fragment:
+        has_more, is_valid = False, False
+    if has_more:
         raise ValueError("must not contain credentials or a fragment")
+    if not is_valid:
+        raise ValueError("is not an http or https URL (RFC 3986)")
     return value
 
 
-def _text(value: str) -> str:
-    if NOT_TEXT.search(value):
-        raise ValueError("contains control characters or lone surrogates")
-    return value
+def _is_host(host: str) -> bool:
+    """Return whether a host is an address or a name that can be looked up. Raises ValueError if it is not."""
+    return bool(ip_address(host)) if ":" in host else len(host) <= _MAX_HOST
 
 
 def require_public(url: str) -> None:
@@ -70,9 +85,10 @@ EndpointUrl = Annotated[
     str,
     Field(
         max_length=_MAX_URL,
-        description="The URL that events are posted to, by HTTPS and on the public internet",
+        description="The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: "
+        "an international host name is written as A-labels (`xn--…`)",
         examples=["https://example.com/webhooks"],
-        json_schema_extra={"format": "uri", "pattern": "^https?://"},
+        json_schema_extra={"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://[!-~]+$"},
     ),
     AfterValidator(_web_url),
 ]
@@ -96,16 +112,8 @@ Addresses = Annotated[
         examples=[["+12016661234"]],
     ),
 ]
-Description = Annotated[
-    str, Field(max_length=_MAX_DESCRIPTION, examples=["Support desk"]), AfterValidator(_text)
-]
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_text)],
-        Annotated[str, StringConstraints(max_length=512), AfterValidator(_text)],
-    ],
-    Field(max_length=_MAX_METADATA, description="Your own data", examples=[{"team": "support"}]),
-]
+Description = Annotated[Text, Field(max_length=_MAX_DESCRIPTION, examples=["Support desk"])]
+EndpointMetadata = Annotated[Metadata, Field(description="Your own data", examples=[{"team": "support"}])]
 
 
 class WebhookEndpointCreate(BaseModel):
@@ -123,7 +131,7 @@ class WebhookEndpointCreate(BaseModel):
     channels: Channels = Field(default_factory=list)
     addresses: Addresses = Field(default_factory=list)
     description: Description = ""
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: EndpointMetadata = Field(default_factory=dict)
 
 
 class WebhookEndpointUpdate(BaseModel):
@@ -137,7 +145,7 @@ class WebhookEndpointUpdate(BaseModel):
     channels: Channels = Field(default_factory=list)
     addresses: Addresses = Field(default_factory=list)
     description: Description = Field(default_factory=str)
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: EndpointMetadata = Field(default_factory=dict)
     state: Annotated[EndpointState, Field(strict=False)] = Field(
         default_factory=lambda: EndpointState.ENABLED,
         description="Events that occur while an endpoint is disabled are not sent, but can be recovered",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -20,6 +21,7 @@ from shared.bus.publisher import Publisher
 from shared.bus.topology import NOTIFICATION_SUBJECTS, Stream
 from shared.bus.webhook_endpoints import EndpointStore
 from shared.endpoint_secrets import SecretCipher, new_secret
+from shared.errors import BusUnavailableError
 from shared.ids import EndpointId, new_endpoint_id, request_id
 from shared.resources.webhook_endpoints import EndpointState
 from shared.validation import Fault
@@ -36,6 +38,19 @@ MAX_ENDPOINTS = 1_000
 _ATTEMPTS = 5
 
 Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedEndpoint:
+    """An endpoint with its secret.
+
+    Attributes:
+        is_replayed: whether an earlier request with the same idempotency key has created it.
+    """
+
+    endpoint: WebhookEndpoint
+    secret: str
+    is_replayed: bool
 
 
 def place_of(endpoint: WebhookEndpoint) -> tuple[datetime, UUID]:
@@ -79,20 +94,24 @@ class WebhookEndpointService:
 
     async def create(
         self, body: WebhookEndpointCreate, caller: str, idempotency_key: str | None = None
-    ) -> tuple[WebhookEndpoint, str]:
-        """Create an endpoint, unless the same request has done so, and return it with its secret.
+    ) -> CreatedEndpoint:
+        """Create an endpoint, unless an earlier request with the same key has done so.
 
         Raises:
             InvalidRequestError: a field is not valid, or the key was used for a different request.
-            ConflictError: there is no key to encrypt the secret with, or there are too many endpoints.
+            ConflictError: there is no key to encrypt the secret with, there are too many endpoints, or the
+                endpoint of the earlier request was deleted.
         """
         self._require_key()
+        id_, digest = _id_for(caller, idempotency_key), _digest(body) if idempotency_key else ""
+        if idempotency_key and (first := await self._created_before(id_, digest)):
+            return first
         if len(await self.all()) >= MAX_ENDPOINTS:
             raise ConflictError("too_many_webhook_endpoints", f"There are already {MAX_ENDPOINTS} endpoints")
         secret, now = new_secret(), self._clock()
         endpoint = WebhookEndpoint(
-            id=_id_for(caller, idempotency_key),
-            request_digest=_digest(body) if idempotency_key else "",
+            id=id_,
+            request_digest=digest,
             **self._parsed(body.model_dump()),
             secrets=[StoredSecret(ciphertext=self._cipher.encrypt(secret))],
             after=await self._newest(),
@@ -103,15 +122,27 @@ class WebhookEndpointService:
         try:
             await self._store.put(endpoint, after=None)
         except RevisionConflictError:
-            return await self._created_before(endpoint)
-        return endpoint, secret
+            first = await self._created_before(id_, digest)
+            if first is None:
+                # A replica of the bucket that lags behind its leader.
+                raise BusUnavailableError("the webhook endpoint cannot be read yet") from None
+            return first
+        return CreatedEndpoint(endpoint, secret, is_replayed=False)
 
-    async def _created_before(self, endpoint: WebhookEndpoint) -> tuple[WebhookEndpoint, str]:
-        """Return the endpoint that an earlier request with the same key has created."""
-        found = (await self._find(endpoint.id)).value
-        if found.request_digest != endpoint.request_digest:
+    async def _created_before(self, id_: EndpointId, digest: str) -> CreatedEndpoint | None:
+        """Return the endpoint that an earlier request with the same key has created, if there is one."""
+        found = await self._store.get(id_)
+        if found is None:
+            return None
+        endpoint = found.value
+        if endpoint.request_digest != digest:
             raise InvalidRequestError(Fault("Idempotency-Key", "was used for a different request"))
-        return found, self._cipher.decrypt(found.secrets[0].ciphertext)
+        if endpoint.is_deleted:
+            detail = "The webhook endpoint that was created with this Idempotency-Key was deleted"
+            raise ConflictError("webhook_endpoint_deleted", detail)
+        return CreatedEndpoint(
+            endpoint, self._cipher.decrypt(endpoint.secrets[0].ciphertext), is_replayed=True
+        )
 
     async def update(self, id_: UUID | None, body: WebhookEndpointUpdate) -> WebhookEndpoint:
         """Change the given fields of an endpoint."""
@@ -160,7 +191,7 @@ class WebhookEndpointService:
 
     async def _find(self, id_: UUID | None) -> Versioned[WebhookEndpoint]:
         found = id_ and await self._store.get(EndpointId(id_))
-        if not found:
+        if not found or found.value.is_deleted:
             raise NotFoundError("webhook_endpoint_not_found", "Webhook endpoint not found")
         return found
 

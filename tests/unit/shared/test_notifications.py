@@ -51,8 +51,8 @@ def notification(channel: Channel | None, address: str | None) -> Notification:
         (NotificationFilter(), True),
         (NotificationFilter(types=frozenset({NotificationType.MESSAGE_SENT})), True),
         (NotificationFilter(types=frozenset({NotificationType.MESSAGE_FAILED})), False),
-        (NotificationFilter(channel=Channel.SMS, addresses=frozenset({"+1"})), True),
-        (NotificationFilter(channel=Channel.EMAIL), False),
+        (NotificationFilter(channels={Channel.SMS}, addresses=frozenset({"+1"})), True),
+        (NotificationFilter(channels={Channel.EMAIL}), False),
         (NotificationFilter(addresses=frozenset({"+2"})), False),
     ],
 )
@@ -61,7 +61,7 @@ def test_a_filter_selects_what_meets_all_conditions(selected: NotificationFilter
 
 
 def test_what_concerns_all_channels_and_addresses_is_always_selected() -> None:
-    selected = NotificationFilter(channel=Channel.SMS, addresses=frozenset({"+1"}))
+    selected = NotificationFilter(channels={Channel.SMS}, addresses=frozenset({"+1"}))
     assert selected.selects(notification(None, None))
 
 

@@ -64,6 +64,15 @@ async def test_an_endpoint_is_created_with_defaults_and_shown(client: httpx.Asyn
         ({"url": "https:///path"}, "url"),
         ({"url": "ftp://example.com/"}, "url"),
         ({"url": "https://exa mple.com/"}, "url"),
+        ({"url": "https://münchen.example/"}, "url"),
+        ({"url": "https://xn--a/"}, "url"),
+        ({"url": "https://example..com/"}, "url"),
+        ({"url": "https://[1::2::3]/"}, "url"),
+        ({"url": "https://example.com:/"}, "url"),
+        ({"url": "https://example.com:99999/"}, "url"),
+        ({"url": "https://example.com/%zz"}, "url"),
+        ({"url": "https://example.com/ü"}, "url"),
+        ({"url": f"https://{'a.' * 130}com/"}, "url"),
         ({"url": None}, "url"),
         ({"event_types": ["message.unknown"]}, "event_types.0"),
         ({"channels": ["fax"]}, "channels.0"),
@@ -71,6 +80,7 @@ async def test_an_endpoint_is_created_with_defaults_and_shown(client: httpx.Asyn
         ({"description": "x" * 501}, "description"),
         ({"metadata": {"key": "x" * 513}}, "metadata.key"),
         ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+        ({"metadata": {"a\nb": ""}}, "metadata.a\nb.[key]"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -85,6 +95,11 @@ async def test_invalid_fields_are_refused(
         assert response.status_code == 422
         (fault,) = response.json()["errors"]
         assert fault["field"] == field
+
+
+async def test_an_international_host_is_written_as_a_labels(client: httpx.AsyncClient) -> None:
+    url = "https://xn--mnchen-3ya.example/?city=M%C3%BCnchen"
+    assert (await create(client, url=url))["url"] == url
 
 
 async def test_a_change_leaves_other_fields_as_they_are(client: httpx.AsyncClient) -> None:
@@ -161,11 +176,21 @@ async def test_a_repeated_request_returns_the_same_endpoint(client: httpx.AsyncC
     headers = {"Idempotency-Key": "once"}
     first, second = [await client.post(PATH, json={"url": URL}, headers=headers) for _ in range(2)]
     assert first.json() == second.json()
+    assert [each.headers.get("Idempotency-Replayed") for each in (first, second)] == [None, "true"]
     assert len((await client.get(PATH)).json()["items"]) == 1
 
     other = await client.post(PATH, json={"url": f"{URL}/other"}, headers=headers)
     assert other.status_code == 422
     assert other.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+async def test_a_deleted_endpoint_is_not_created_again(client: httpx.AsyncClient) -> None:
+    headers = {"Idempotency-Key": "once"}
+    created = (await client.post(PATH, json={"url": URL}, headers=headers)).json()
+    await client.delete(f"{PATH}/{created['id']}")
+
+    response = await client.post(PATH, json={"url": URL}, headers=headers)
+    assert (response.status_code, problem_of(response)) == (409, "webhook_endpoint_deleted")
 
 
 async def test_secrets_expire_after_a_day(client: httpx.AsyncClient) -> None:

@@ -11,6 +11,7 @@ from shared.channels import Channel
 from shared.ids import SuppressionKey, suppression_key
 from shared.keywords import Keyword
 from shared.message import FrozenModel, IncomingMessage, IncomingReceipt
+from shared.status import Status
 from shared.text import single_line
 
 MAX_SUPPRESSION_DETAIL = 500
@@ -106,7 +107,7 @@ def changes_by_keyword(incoming: IncomingMessage) -> list[SuppressionChange]:
 
 
 def change_by_bounce(receipt: IncomingReceipt, recipient: str, *, at: datetime) -> SuppressionChange:
-    """Return the opt-out of a recipient whose mailbox does not exist.
+    """Return the opt-out of a recipient whose mailbox does not exist, or who has reported a message as spam.
 
     Args:
         receipt: the provider's report.
@@ -117,7 +118,10 @@ def change_by_bounce(receipt: IncomingReceipt, recipient: str, *, at: datetime) 
         channel=receipt.channel,
         theirs=recipient,
         state=SuppressionState.OPTED_OUT,
-        source=SuppressionSource.BOUNCE,
+        # A complaint does not change the status: the message was delivered.
+        source=SuppressionSource.SPAM_REPORT
+        if receipt.status is Status.UNKNOWN
+        else SuppressionSource.BOUNCE,
         detail=receipt.error_code,
         cause=f"{receipt.provider} {receipt.provider_message_id} {receipt.key}",
         occurred_at=at,

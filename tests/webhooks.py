@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from standardwebhooks import Webhook
 from twilio.request_validator import RequestValidator
 
@@ -24,6 +24,8 @@ KEY = ec.derive_private_key(0x5EED, ec.SECP256R1())
 PUBLIC_KEY = base64.b64encode(
     KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 ).decode()
+
+PRIVATE_KEY = base64.b64encode(KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())).decode()
 
 SIGNED: Mapping[str, Any] = {
     "webhook_secret": WEBHOOK_SECRET,

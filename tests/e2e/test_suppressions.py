@@ -1,4 +1,4 @@
-"""Opting out and in again, through the mocks of Twilio and SendGrid."""
+"""Opting out and in again, and other events, through the mocks of Twilio and SendGrid."""
 
 import re
 from collections.abc import AsyncIterator
@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.stack import JSON, Stack, running_stack
 from tests.waiting import eventually
+from tests.webhooks import DELIVERED, PRIVATE_KEY, PUBLIC_KEY, SENDGRID_EVENTS, by_sendgrid, events
+from tests.webhooks import JSON as JSON_TYPE
 
 OURS, THEIRS = "+12016661234", "+18045551234"
 ANN, BEN = "ann@example.com", "ben@example.org"
@@ -26,6 +28,8 @@ async def stack(tmp_path: Path, database_url: str, nats_url: str) -> AsyncIterat
         "EMAIL_PROVIDERS": "sendgrid",
         "SENDGRID_URL": "$EMAIL_PROVIDER_URL",
         "SENDGRID_API_KEY": "SG.mock",
+        "SENDGRID_WEBHOOK_PRIVATE_KEY": PRIVATE_KEY,
+        "SENDGRID_WEBHOOK_PUBLIC_KEY": PUBLIC_KEY,
         "PUBLIC_BASE_URL": "$GATEWAY_URL",
         "UNSUBSCRIBE_SECRET": "a secret of some length",
     }
@@ -108,6 +112,33 @@ async def test_a_spam_report_and_a_click_on_the_link_suppress_an_email_address(s
     assert (await send_email(stack, to="eve@example.org", **{"from": "other@example.com"}))[0] == 202
     expected = [("eve@example.org", ANN, "unsubscribe"), (BEN, None, "spam_report")]
     await eventually(lambda: _is(expected, stack))
+
+
+async def test_an_event_of_an_unknown_kind_is_in_the_history_of_its_message(stack: Stack) -> None:
+    _, accepted = await send_email(stack)
+    sent = await stack.message_becomes(accepted["id"], "sent", "delivered")
+    event = {
+        **DELIVERED,
+        "event": "Mailbox_Full",
+        "reason": "452 4.2.2",
+        "sg_event_id": "event-of-a-new-kind",
+        "sg_message_id": f"{sent['provider_message_id']}.recvd-1",
+        "message_id": accepted["id"],
+        "timestamp": int(datetime.now(UTC).timestamp()),
+    }
+    posted = await stack.client.post(
+        f"{stack.gateway_url}{SENDGRID_EVENTS}", **by_sendgrid(events(event, {"event": "open"}), JSON_TYPE)
+    )
+    assert posted.json() == {"receipts": 1, "suppressions": 0, "invalid": 0}
+
+    async def unknown() -> list[JSON]:
+        history = (await stack.get(f"/api/messages/{accepted['id']}")).json()["history"]
+        return [each for each in history if each["status"] == "unknown"]
+
+    [found] = await eventually(unknown)
+    assert (found["error"]["code"], found["error"]["detail"]) == ("mailbox_full", "452 4.2.2")
+    shown = await stack.message_becomes(accepted["id"], "sent", "delivered")
+    assert shown["error"] is None
 
 
 async def _is(expected: list[tuple[str, str | None, str]], stack: Stack) -> bool:

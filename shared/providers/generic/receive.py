@@ -59,6 +59,9 @@ _MAX_CODE = 64
 _HARD_BOUNCES = {"bounce", "bounced", "hardbounce", "hardbounced"}
 """The words for an e-mail that was returned because nobody can be reached at its address."""
 
+_COMPLAINTS = {"complaint", "complained", "spamreport", "spamcomplaint"}
+"""The words for an e-mail that its recipient has reported as spam."""
+
 _RECIPIENTS = ("to", "email", "recipient")
 """The fields in which a receipt may name the recipient."""
 
@@ -221,7 +224,8 @@ def receipt_parser(provider: str, channel: Channel, model: type[ReceiptPayload])
         raw, payload, _ = parse_model(request, model)
         status = channel.receipt_status(payload.status)
         is_unknown = status is Status.UNKNOWN
-        is_bounce = channel is Channel.EMAIL and _is_hard_bounce(payload)
+        is_complaint = letters_of(payload.status) in _COMPLAINTS
+        is_bounce = channel is Channel.EMAIL and (is_complaint or _is_hard_bounce(payload))
         recipient = _recipient_of(raw, channel, request) if is_bounce else None
         receipt = IncomingReceipt(
             channel=channel,

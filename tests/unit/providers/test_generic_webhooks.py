@@ -22,6 +22,7 @@ from shared.providers.registry import create_verifier
 from shared.providers.webhooks import Refusal, UnreadableWebhookError, WebhookRequest
 from shared.settings import SettingsError
 from shared.status import Status
+from shared.suppressions import SuppressionSource
 from tests.malformed import UNREADABLE_JSON
 from tests.unit.providers.parsing import (
     NOW,
@@ -420,6 +421,18 @@ def test_a_hard_bounce_of_an_email_concerns_its_recipient(
     assert [change.theirs for change in content.suppressions] == recipients
     of_sms = parse(SMS_STATUS_PATH, json_bytes({**SMS_RECEIPT, **receipt}), JSON)
     assert (of_sms.receipts[0].is_bounce, of_sms.suppressions) == (False, [])
+
+
+@pytest.mark.parametrize("word", ["complaint", "Spam-Report", "complained"])
+def test_a_complaint_about_an_email_suppresses_its_recipient(word: str) -> None:
+    named, unnamed = (
+        parse(EMAIL_STATUS_PATH, json_bytes({**EMAIL_RECEIPT, "status": word, **recipient}), JSON)
+        for recipient in ({"to": "ann@example.com"}, {})
+    )
+
+    [change] = named.suppressions
+    assert (change.theirs, change.source) == ("ann@example.com", SuppressionSource.SPAM_REPORT)
+    assert [(each.status, each.is_bounce) for each in unnamed.receipts] == [(Status.UNKNOWN, True)]
 
 
 @pytest.mark.parametrize(

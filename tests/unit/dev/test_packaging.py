@@ -16,7 +16,7 @@ from shared.version import VERSION
 
 ROOT = Path(__file__).parents[3]
 LOCK_FILES = ("requirements.lock", "requirements-run.lock", "requirements-dev.lock")
-OWN_PACKAGES = {"services", "shared", "mock_providers", "dev"}
+OWN_PACKAGES = {"services", "shared", "mock_providers", "dev", "migrations"}
 # Parts of declared dependencies that belong to separate distributions.
 PARTS = {"pydantic_core", "starlette", "opentelemetry"}
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

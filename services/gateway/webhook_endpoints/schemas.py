@@ -225,7 +225,7 @@ class DeliveryResponse(BaseModel):
 
 
 class RecoverRequest(BaseModel):
-    """A request to send the events again that an endpoint has never received."""
+    """A request to send the events that an endpoint has never received."""
 
     model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"since": "2024-11-01T14:00:00Z"}]})
 

@@ -23,8 +23,8 @@ _CONTENT_TYPE = "application/cloudevents+json"
 _DESCRIPTION = """\
 The streams are the log of everything that happened. They can be read with the NATS CLI, for example with
 `nats stream view INBOUND`, and replayed without sending anything twice. Events are CloudEvents 1.0 in
-structured JSON mode. Their `id` follows from what happened, so that an event that is published twice is one
-event. Applications use the HTTP API to learn what happens.
+structured JSON mode. Their `id` follows from what happened, so an event that is published twice counts as
+one. Applications use the HTTP API to learn what happens.
 """
 
 
@@ -65,7 +65,7 @@ SUBJECTS = (
         "delayedWaiting",
         Stream.DELAYED,
         "delayed.wait.{message_id}",
-        "Attempts that wait for their time; the server publishes each at its time to another subject",
+        "Attempts that are not due yet; the server publishes each one to another subject when it is due",
         (EventType.DELIVERY_DUE,),
     ),
     Subject(

@@ -151,9 +151,13 @@ ReadPhones = Annotated[
     PlainValidator(_phones),
     WithJsonSchema(
         {
-            "anyOf": [
+            "oneOf": [
                 PHONE_SCHEMA.json_schema,
-                {"type": "array", "items": PHONE_SCHEMA.json_schema, "description": "Those of a group"},
+                {
+                    "type": "array",
+                    "items": PHONE_SCHEMA.json_schema,
+                    "description": "The recipients in a group",
+                },
             ]
         }
     ),

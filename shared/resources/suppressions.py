@@ -10,7 +10,7 @@ from shared.suppressions import SuppressionChange, SuppressionSource
 
 
 class SuppressionResponse(BaseModel):
-    """An address that is not sent any more messages."""
+    """An address that is no longer sent messages."""
 
     channel: Channel
     address: str = Field(description="The recipient's address", examples=["+18045551234"])

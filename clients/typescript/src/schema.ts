@@ -71,7 +71,7 @@ export interface paths {
         get: operations["list_conversation_messages"];
         put?: never;
         /**
-         * Reply into a conversation
+         * Reply in a conversation
          * @description Send a message from our address in a conversation to the other participant.
          */
         post: operations["reply_to_conversation"];
@@ -504,8 +504,8 @@ export interface paths {
          *     Events are stored for seven days. Each has a `sequence`; continue with the events after the last one that
          *     you received. If those are no longer stored, the response is a 410.
          *
-         *     With `Accept: text/event-stream`, the response is a stream that never ends (server-sent events). After
-         *     the connection was lost, continue it with the header `Last-Event-ID`, as browsers do. While nothing
+         *     With `Accept: text/event-stream`, the response is a stream that never ends (server-sent events). If
+         *     the connection is lost, resume it with the header `Last-Event-ID`, as browsers do. While nothing
          *     happens, a comment is sent every 15 seconds.
          */
         get: operations["list_events"];
@@ -534,7 +534,8 @@ export interface paths {
          *     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
          *     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
          *
-         *     A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret.
+         *     A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret, and
+         *     creates no other one for a day after that endpoint was deleted.
          */
         post: operations["create_webhook_endpoint"];
         delete?: never;
@@ -556,7 +557,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a webhook endpoint
-         * @description Delete an endpoint. Events that wait for another attempt are not sent to it any more.
+         * @description Delete an endpoint. Events that are waiting for another attempt are no longer sent to it.
          */
         delete: operations["delete_webhook_endpoint"];
         options?: never;
@@ -638,7 +639,7 @@ export interface paths {
         put?: never;
         /**
          * Send the event of an attempt again
-         * @description Send the event now, instead of when it would have been sent next. If that fails, it is retried.
+         * @description Send the event now, without waiting for its next attempt. If that fails, it is retried.
          */
         post: operations["retry_webhook_attempt"];
         delete?: never;
@@ -658,7 +659,7 @@ export interface paths {
         put?: never;
         /**
          * Send the events that an endpoint has never received
-         * @description Send all events since a time that the endpoint has not received yet, as after an outage of it.
+         * @description Send all events since a time that the endpoint has not received, for example after an outage.
          *
          *     Repeat the request with the returned `next_after` until that is null.
          */
@@ -2510,7 +2511,7 @@ export interface components {
              * @example invalid_request
              * @enum {string}
              */
-            code: "already_sent" | "body_timeout" | "body_too_large" | "bus_unavailable" | "conversation_not_found" | "database_unavailable" | "dead_letter_not_found" | "dead_letter_resolved" | "event_not_retained" | "events_expired" | "headers_too_large" | "http_error" | "incomplete_body" | "internal_error" | "invalid_request" | "malformed_body" | "malformed_request" | "media_gone" | "media_not_found" | "media_not_stored" | "media_store_unavailable" | "message_not_found" | "method_not_allowed" | "not_cancelable" | "not_found" | "nothing_to_replay" | "outcome_unknown" | "overloaded" | "payload_cut" | "playground_unavailable" | "range_not_satisfiable" | "read_only_key" | "recipient_opted_out" | "signature_refused" | "subscription_not_found" | "too_many_streams" | "too_many_webhook_endpoints" | "unauthorized" | "unsupported_content_type" | "unsupported_upgrade" | "webhook_attempt_not_found" | "webhook_endpoint_changing" | "webhook_endpoint_disabled" | "webhook_endpoint_not_found" | "webhook_endpoints_not_configured";
+            code: "already_sent" | "body_timeout" | "body_too_large" | "bus_unavailable" | "conversation_not_found" | "database_unavailable" | "dead_letter_not_found" | "dead_letter_resolved" | "event_not_retained" | "events_expired" | "headers_too_large" | "http_error" | "incomplete_body" | "internal_error" | "invalid_request" | "malformed_body" | "malformed_request" | "media_gone" | "media_not_found" | "media_not_stored" | "media_store_unavailable" | "message_not_found" | "method_not_allowed" | "not_cancelable" | "not_found" | "nothing_to_replay" | "outcome_unknown" | "overloaded" | "payload_cut" | "playground_unavailable" | "range_not_satisfiable" | "read_only_key" | "recipient_opted_out" | "signature_refused" | "subscription_not_found" | "too_many_streams" | "too_many_webhook_endpoints" | "unauthorized" | "unsupported_content_type" | "unsupported_upgrade" | "webhook_attempt_not_found" | "webhook_endpoint_changing" | "webhook_endpoint_deleted" | "webhook_endpoint_disabled" | "webhook_endpoint_not_found" | "webhook_endpoints_not_configured";
             /**
              * Detail
              * @example The request is not valid
@@ -2605,7 +2606,7 @@ export interface components {
         };
         /**
          * RecoverRequest
-         * @description A request to send the events again that an endpoint has never received.
+         * @description A request to send the events that an endpoint has never received.
          * @example {
          *       "since": "2024-11-01T14:00:00Z"
          *     }
@@ -2671,7 +2672,7 @@ export interface components {
         };
         /**
          * ReplyRequest
-         * @description A reply into a conversation; most fields are only for e-mails.
+         * @description A reply in a conversation; most fields are only for e-mails.
          * @example {
          *       "body": "See you tomorrow!",
          *       "timestamp": "2024-11-01T14:00:00Z"
@@ -2927,7 +2928,7 @@ export interface components {
         };
         /**
          * SuppressionResponse
-         * @description An address that is not sent any more messages.
+         * @description An address that is no longer sent messages.
          */
         SuppressionResponse: {
             channel: components["schemas"]["Channel"];
@@ -3003,7 +3004,7 @@ export interface components {
             provider: string | null;
             /**
              * Kind
-             * @description `received`, or a status that messages have got
+             * @description `received`, or a status that messages have reached
              * @example sent
              */
             kind: string;
@@ -3108,7 +3109,7 @@ export interface components {
             /**
              * Url
              * Format: uri
-             * @description The URL that events are posted to, by HTTPS and on the public internet
+             * @description The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
              * @example https://example.com/webhooks
              */
             url: string;
@@ -3275,7 +3276,7 @@ export interface components {
             /**
              * Url
              * Format: uri
-             * @description The URL that events are posted to, by HTTPS and on the public internet
+             * @description The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
              * @example https://example.com/webhooks
              */
             url?: string;
@@ -3671,6 +3672,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not possible in the current state: `recipient_opted_out`, `outcome_unknown` */
             409: {
                 headers: {
@@ -3826,6 +3838,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not possible in the current state: `recipient_opted_out`, `outcome_unknown` */
             409: {
                 headers: {
@@ -3904,9 +3927,11 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Successful Response */
+            /** @description Accepted and stored, except the refused messages */
             202: {
                 headers: {
+                    /** @description `true` if an earlier request with the same `Idempotency-Key` was accepted */
+                    "Idempotency-Replayed"?: "true";
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -3975,6 +4000,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -4181,6 +4217,8 @@ export interface operations {
                 headers: {
                     /** @description URL of the message */
                     Location?: string;
+                    /** @description `true` if an earlier request with the same `Idempotency-Key` was accepted */
+                    "Idempotency-Replayed"?: "true";
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -4242,6 +4280,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -4748,7 +4797,7 @@ export interface operations {
                     "text/xml": unknown;
                 };
             };
-            /** @description The signature of the provider is missing or invalid: `signature_refused` */
+            /** @description Not permitted: `signature_refused` */
             403: {
                 headers: {
                     /** @description Id of the request */
@@ -4851,7 +4900,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description The signature of the provider is missing or invalid: `signature_refused` */
+            /** @description Not permitted: `signature_refused` */
             403: {
                 headers: {
                     /** @description Id of the request */
@@ -4968,7 +5017,7 @@ export interface operations {
                     "application/json": components["schemas"]["KeptWebhook"];
                 };
             };
-            /** @description The signature of the provider is missing or invalid: `signature_refused` */
+            /** @description Not permitted: `signature_refused` */
             403: {
                 headers: {
                     /** @description Id of the request */
@@ -5066,7 +5115,7 @@ export interface operations {
                     "application/json": components["schemas"]["KeptWebhook"];
                 };
             };
-            /** @description The signature of the provider is missing or invalid: `signature_refused` */
+            /** @description Not permitted: `signature_refused` */
             403: {
                 headers: {
                     /** @description Id of the request */
@@ -5445,6 +5494,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -5840,8 +5900,19 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The requested range is behind the end of the file: `range_not_satisfiable` */
+            /** @description The requested range is beyond the end of the file: `range_not_satisfiable` */
             416: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -6042,6 +6113,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too large: `body_too_large` */
             413: {
                 headers: {
@@ -6142,6 +6224,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -6375,6 +6468,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not found: `dead_letter_not_found` */
             404: {
                 headers: {
@@ -6471,6 +6575,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -6700,6 +6815,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The body is too large: `body_too_large` */
             413: {
                 headers: {
@@ -6777,6 +6903,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -6937,7 +7074,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Too many at the same time: `too_many_streams` */
+            /** @description Too many requests or streams at the same time: `too_many_streams` */
             429: {
                 headers: {
                     /**
@@ -7083,6 +7220,8 @@ export interface operations {
                 headers: {
                     /** @description URL of the endpoint */
                     Location?: string;
+                    /** @description `true` if an earlier request with the same `Idempotency-Key` was accepted */
+                    "Idempotency-Replayed"?: "true";
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -7135,7 +7274,18 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Not possible in the current state: `too_many_webhook_endpoints`, `webhook_endpoints_not_configured` */
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not possible in the current state: `too_many_webhook_endpoints`, `webhook_endpoint_deleted`, `webhook_endpoints_not_configured` */
             409: {
                 headers: {
                     /** @description Id of the request */
@@ -7262,6 +7412,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
             503: {
                 headers: {
@@ -7311,6 +7472,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not found: `webhook_endpoint_not_found` */
             404: {
                 headers: {
@@ -7324,6 +7496,17 @@ export interface operations {
             };
             /** @description Not possible in the current state: `webhook_endpoint_changing` */
             409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -7411,6 +7594,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -7548,6 +7742,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not found: `webhook_endpoint_not_found` */
             404: {
                 headers: {
@@ -7561,6 +7766,17 @@ export interface operations {
             };
             /** @description Not possible in the current state: `webhook_endpoint_changing`, `webhook_endpoints_not_configured` */
             409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -7626,6 +7842,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not found: `webhook_endpoint_not_found` */
             404: {
                 headers: {
@@ -7639,6 +7866,17 @@ export interface operations {
             };
             /** @description Not possible in the current state: `webhook_endpoint_disabled` */
             409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -7808,6 +8046,17 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Not permitted: `read_only_key` */
+            403: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Not found: `webhook_endpoint_not_found`, `webhook_attempt_not_found` */
             404: {
                 headers: {
@@ -7821,6 +8070,17 @@ export interface operations {
             };
             /** @description Not possible in the current state: `webhook_endpoint_disabled`, `event_not_retained` */
             409: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Some fields or parameters are invalid: `invalid_request` */
+            422: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -7893,6 +8153,17 @@ export interface operations {
             };
             /** @description The credentials are missing or invalid: `unauthorized` */
             401: {
+                headers: {
+                    /** @description Id of the request */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not permitted: `read_only_key` */
+            403: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;

@@ -96,7 +96,7 @@ async def list_conversation_messages(
 
 @replying_router.post(
     "/{id}/messages",
-    summary="Reply into a conversation",
+    summary="Reply in a conversation",
     status_code=202,
     responses={
         202: {

@@ -62,8 +62,8 @@ async def list_events(
     Events are stored for seven days. Each has a `sequence`; continue with the events after the last one that
     you received. If those are no longer stored, the response is a 410.
 
-    With `Accept: text/event-stream`, the response is a stream that never ends (server-sent events). After
-    the connection was lost, continue it with the header `Last-Event-ID`, as browsers do. While nothing
+    With `Accept: text/event-stream`, the response is a stream that never ends (server-sent events). If
+    the connection is lost, resume it with the header `Last-Event-ID`, as browsers do. While nothing
     happens, a comment is sent every 15 seconds.
     """
     selected = _selected(parameters, default_region)

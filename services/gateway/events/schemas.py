@@ -3,13 +3,11 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from services.gateway.http.parameters import ADDRESS_SCHEMA
+from services.gateway.http.parameters import ADDRESS_SCHEMA, MAX_BIGINT
 from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel
 from shared.notifications import NotificationType
 from shared.resources.events import AnyEvent
-
-_MAX_SEQUENCE = 2**63 - 1
 
 
 class EventQuery(BaseModel):
@@ -18,7 +16,7 @@ class EventQuery(BaseModel):
     after: int | None = Field(
         default=None,
         ge=0,
-        le=_MAX_SEQUENCE,
+        le=MAX_BIGINT,
         description="The `sequence` of the last event that was received. By default, a page begins with the "
         "oldest event that is stored, and a stream with the next one",
         examples=[4711],

@@ -147,15 +147,15 @@ class Problem(BaseModel):
 _DESCRIPTIONS = {
     400: "The body cannot be parsed",
     401: "The credentials are missing or invalid",
-    403: "The signature of the provider is missing or invalid",
+    403: "Not permitted",
     404: "Not found",
     409: "Not possible in the current state",
     410: "No longer stored",
     413: "The body is too large",
     415: "The content type is not supported",
-    416: "The requested range is behind the end of the file",
+    416: "The requested range is beyond the end of the file",
     422: "Some fields or parameters are invalid",
-    429: "Too many at the same time",
+    429: "Too many requests or streams at the same time",
     503: "The service cannot answer at the moment",
 }
 

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from services.gateway.http.auth import authenticate
-from services.gateway.http.errors import problem_examples, problem_schemas
+from services.gateway.http.errors import problem_examples, problem_schemas, problems
 from services.gateway.http.examples import example_of
 from shared.request_ids import HEADER
 
@@ -66,6 +66,7 @@ def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
         components["schemas"].update(schemas, **problem_schemas())
         components["examples"] = problem_examples()
         _remove_default_422(document)
+        _add_common_problems(document)
         document = _simplified(document, components["schemas"])
         components = document["components"]
         _remove_unused(document)
@@ -135,6 +136,16 @@ def _remove_default_422(document: Json) -> None:
     for operation in _operations(document):
         if "application/json" in operation["responses"].get("422", {}).get("content", {}):
             del operation["responses"]["422"]
+
+
+def _add_common_problems(document: Json) -> None:
+    """Add the problems of every operation that needs an API key: read-only keys, and unknown parameters."""
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            if operation.get("security") == [{authenticate.scheme_name: []}]:
+                common = problems(422) if method == "get" else problems("read_only_key", 422)
+                missing = {str(status): response for status, response in common.items()}
+                operation["responses"] = dict(sorted({**missing, **operation["responses"]}.items()))
 
 
 def _remove_unused(document: Json) -> None:

@@ -147,7 +147,10 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         404, "Webhook endpoint not found", "No webhook endpoint has this id.", "Check the id."
     ),
     "method_not_allowed": ProblemKind(
-        405, "Method Not Allowed", "The path exists, but not with this method.", "Use a method of `Allow`."
+        405,
+        "Method Not Allowed",
+        "The path exists, but not with this method.",
+        "Use one of the methods in the header `Allow`.",
     ),
     "already_sent": ProblemKind(
         409,
@@ -169,9 +172,9 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     ),
     "event_not_retained": ProblemKind(
         409,
-        "The event is not retained any more, or was a test",
+        "The event is no longer stored, or was a test",
         "Events are stored for seven days, and those of tests are not stored.",
-        "Read what was missed from the lists.",
+        "Use the lists, such as `GET /api/messages`, to read what was missed.",
     ),
     "not_cancelable": ProblemKind(
         409,
@@ -188,8 +191,8 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "outcome_unknown": ProblemKind(
         409,
         "The record of this message's delivery cannot be read, so it may have been sent",
-        "The message, or the first request with this `Idempotency-Key`, may have had an effect that is not "
-        "known.",
+        "The message, or the first request with this `Idempotency-Key`, may have taken effect, but "
+        "this cannot be determined.",
         "Look for the message before you send it with another key.",
     ),
     "payload_cut": ProblemKind(
@@ -201,18 +204,18 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "recipient_opted_out": ProblemKind(
         409,
         "The recipient opted out of messages from +12016661234 on 2026-01-02T03:04:05+00:00 (inbound)",
-        "A recipient does not want any more messages from this sender.",
+        "A recipient has opted out of messages from this sender.",
         "Do not send the message. `GET /api/suppressions` has the details.",
     ),
     "too_many_webhook_endpoints": ProblemKind(
         409,
         "There are already 1000 endpoints",
-        "There are as many webhook endpoints as the service can have.",
+        "The service already has as many webhook endpoints as it can manage.",
         "Delete those that are no longer needed.",
     ),
     "webhook_endpoint_changing": ProblemKind(
         409,
-        "Others are changing the webhook endpoint",
+        "Other requests are changing the webhook endpoint",
         "Several requests changed the webhook endpoint at the same time.",
         "Repeat the request.",
     ),
@@ -244,7 +247,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         410,
         "Events after 4711 are no longer stored. The oldest event is the one after 5000",
         "Events are stored for seven days, and this position is older, or later than the newest event.",
-        "Read the lists for what was missed, and continue without `after`.",
+        "Use the lists to read what was missed, and continue without `after`.",
     ),
     "body_too_large": ProblemKind(
         413,
@@ -260,8 +263,8 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     ),
     "range_not_satisfiable": ProblemKind(
         416,
-        "The range begins behind the end of the file",
-        "The `Range` of the request begins behind the end of the file.",
+        "The range begins beyond the end of the file",
+        "The `Range` of the request begins beyond the end of the file.",
         "Request the file without a `Range`.",
     ),
     "invalid_request": ProblemKind(
@@ -273,8 +276,8 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "too_many_streams": ProblemKind(
         429,
         "A caller can have 20 open streams at a gateway; close some of them",
-        "The API key has as many open streams of events as it may have.",
-        "Close streams that are not read any more.",
+        "The API key already has the maximum number of open event streams.",
+        "Close the streams that are no longer read.",
     ),
     "headers_too_large": ProblemKind(
         431, "The headers are larger than 65536 bytes", "The headers are too large.", _CORRECT
@@ -288,8 +291,8 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "internal_error": ProblemKind(
         500,
         "An unexpected error occurred",
-        "The gateway has a fault, and its log has the details.",
-        "Report the `request_id`. The request may have had an effect.",
+        "The gateway failed unexpectedly; its log has the details.",
+        "Report the `request_id`. The request may have taken effect.",
     ),
     "body_timeout": ProblemKind(
         503,
@@ -301,7 +304,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         503,
         "NATS does not answer. The request may still have been accepted. "
         "Retry it with the same Idempotency-Key to avoid a duplicate.",
-        "NATS does not answer, so that it is unknown whether the request was accepted.",
+        "NATS does not answer, so it is unknown whether the request was accepted.",
         _RETRY,
     ),
     "database_unavailable": ProblemKind(
@@ -322,7 +325,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "overloaded": ProblemKind(
         503,
         "Too many requests are in progress. Nothing was accepted; try again later.",
-        "The gateway handles as many requests as it can.",
+        "The gateway is already handling as many requests as it can.",
         _RETRY,
     ),
 }

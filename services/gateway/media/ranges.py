@@ -6,7 +6,7 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class UnsatisfiableRangeError(ValueError):
-    """The range begins behind the end of the file."""
+    """The range begins beyond the end of the file."""
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:

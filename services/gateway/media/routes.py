@@ -76,7 +76,7 @@ async def get_media(
         raise ProblemError(
             416,
             "range_not_satisfiable",
-            "The requested range is behind the end of the file",
+            "The requested range is beyond the end of the file",
             headers={"Content-Range": f"bytes */{size}"},
         ) from exc
     start, end = part or (0, size)

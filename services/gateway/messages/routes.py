@@ -57,7 +57,7 @@ BODY_RULES = {"/api/messages/batch": BodyRule(max_size=MAX_BATCH_BODY)}
 """The rules for bodies that differ from the default, by path."""
 
 _METADATA_TYPE = TypeAdapter(Metadata)
-_METADATA = re.compile(r"metadata\[(.+)\]")
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _METADATA_PARAMETER = {
     "name": "metadata",
     "in": "query",
@@ -158,10 +158,13 @@ async def _metadata(request: Request) -> tuple[tuple[str, str], ...]:
     Raises:
         InvalidRequestError: no metadata can contain them.
     """
-    names = {name: match[1] for name in request.query_params if (match := _METADATA.fullmatch(name))}
+    names = [name for name in request.query_params if name.partition("[")[0] == "metadata"]
+    matches = [_METADATA.fullmatch(name) for name in names]
+    if not all(matches):
+        raise InvalidRequestError(Fault("metadata", "must name a key, such as `metadata[order]=17`"))
     try:
         pairs = _METADATA_TYPE.validate_python(
-            {key: request.query_params[name] for name, key in names.items()}
+            {match[1]: request.query_params[match[0]] for match in matches if match}
         )
     except ValidationError as exc:
         raise InvalidRequestError(Fault("metadata", "is not metadata that a message may have")) from exc

@@ -242,7 +242,7 @@ class EmailRequest(EmailContent, SendRequest):
 
 
 class ReplyRequest(EmailContent):
-    """A reply into a conversation; most fields are only for e-mails."""
+    """A reply in a conversation; most fields are only for e-mails."""
 
     model_config = _documented({"body": "See you tomorrow!"})
 

@@ -36,7 +36,7 @@ class TrafficSeries(BaseModel):
 
     channel: Channel
     provider: str | None = Field(description="Null if no provider is known", examples=["generic_sms"])
-    kind: str = Field(description="`received`, or a status that messages have got", examples=["sent"])
+    kind: str = Field(description="`received`, or a status that messages have reached", examples=["sent"])
     counts: list[int] = Field(description="The number in each of the minutes", examples=[[0, 3, 5]])
 
 

@@ -88,7 +88,7 @@ async def reset_behaviour(channel: Channel, controls: Controls) -> Response:
 
 @router.post(
     "/inbound",
-    summary="Let a contact write to us",
+    summary="Simulate an inbound message",
     responses=_PROBLEMS,
 )
 async def send_inbound(channel: Channel, message: Fields, controls: Controls) -> Response:

@@ -65,7 +65,7 @@ class RedeliveryService:
             raise NotFoundError("webhook_attempt_not_found", "Attempt not found")
         notification = attempt.sequence and await self._notification(attempt.sequence)
         if not notification or notification.id != attempt.event_id:
-            raise ConflictError("event_not_retained", "The event is not retained any more, or was a test")
+            raise ConflictError("event_not_retained", "The event is no longer stored, or was a test")
         delivery = Delivery(notification=notification, sequence=attempt.sequence, trigger=Trigger.RETRY)
         await schedule_delivery(self._publisher, endpoint, delivery, self._clock())
         return notification.id

@@ -142,7 +142,7 @@ async def delete_webhook_endpoint(
     id: str,  # noqa: A002 - the name in the path
     service: WebhookEndpointServiceDep,
 ) -> None:
-    """Delete an endpoint. Events that wait for another attempt are not sent to it any more."""
+    """Delete an endpoint. Events that are waiting for another attempt are no longer sent to it."""
     async with deadline():
         await service.delete(parse_uuid(id))
 
@@ -221,7 +221,7 @@ async def retry_webhook_attempt(
     attempt_id: str,
     service: RedeliveryServiceDep,
 ) -> DeliveryResponse:
-    """Send the event now, instead of when it would have been sent next. If that fails, it is retried."""
+    """Send the event now, without waiting for its next attempt. If that fails, it is retried."""
     async with deadline():
         return DeliveryResponse(event_id=await service.retry(parse_uuid(id), parse_uuid(attempt_id)))
 
@@ -239,7 +239,7 @@ async def recover_webhook_events(
     body: RecoverRequest,
     service: RedeliveryServiceDep,
 ) -> RecoverResponse:
-    """Send all events since a time that the endpoint has not received yet, as after an outage of it.
+    """Send all events since a time that the endpoint has not received, for example after an outage.
 
     Repeat the request with the returned `next_after` until that is null.
     """

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from yarl import URL
 
 from services.gateway.http.pagination import Cursor, PageParameters
+from services.gateway.http.parameters import MAX_BIGINT
 from shared.addresses import MAX_ADDRESS_LENGTH
 from shared.channels import Channel
 from shared.notifications import NotificationType
@@ -224,7 +225,7 @@ class DeliveryResponse(BaseModel):
 
 
 class RecoverRequest(BaseModel):
-    """A request to send the events again that an endpoint has never received."""
+    """A request to send the events that an endpoint has never received."""
 
     model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"since": "2024-11-01T14:00:00Z"}]})
 
@@ -232,7 +233,9 @@ class RecoverRequest(BaseModel):
     limit: int = Field(
         default=_MAX_RECOVERED, ge=1, le=_MAX_RECOVERED, description="Maximum number of events to send"
     )
-    after: int = Field(default=0, ge=0, description="`next_after` of the previous response", examples=[0])
+    after: int = Field(
+        default=0, ge=0, le=MAX_BIGINT, description="`next_after` of the previous response", examples=[0]
+    )
 
 
 class RecoverResponse(BaseModel):

@@ -205,7 +205,7 @@ class WebhookEndpointService:
             except RevisionConflictError:
                 continue
             return changed
-        raise ConflictError("webhook_endpoint_changing", "Others are changing the webhook endpoint")
+        raise ConflictError("webhook_endpoint_changing", "Other requests are changing the webhook endpoint")
 
     def _parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields with the keys of their addresses. Raises InvalidRequestError."""

@@ -377,6 +377,7 @@ class Problem(TypedDict):
         'unsupported_upgrade',
         'webhook_attempt_not_found',
         'webhook_endpoint_changing',
+        'webhook_endpoint_deleted',
         'webhook_endpoint_disabled',
         'webhook_endpoint_not_found',
         'webhook_endpoints_not_configured',
@@ -445,7 +446,7 @@ class ProviderResponse(TypedDict):
 
 class RecoverRequest(TypedDict):
     """
-    A request to send the events again that an endpoint has never received.
+    A request to send the events that an endpoint has never received.
     """
 
     since: str
@@ -488,7 +489,7 @@ class ReplayResponse(TypedDict):
 
 class ReplyRequest(TypedDict):
     """
-    A reply into a conversation; most fields are only for e-mails.
+    A reply in a conversation; most fields are only for e-mails.
     """
 
     body: NotRequired[str | None]
@@ -644,7 +645,7 @@ class TrafficSeries(TypedDict):
     """
     kind: str
     """
-    `received`, or a status that messages have got
+    `received`, or a status that messages have reached
     """
     counts: list[int]
     """
@@ -711,7 +712,7 @@ class WebhookEndpointCreate(TypedDict):
 
     url: str
     """
-    The URL that events are posted to, by HTTPS and on the public internet
+    The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
     """
     event_types: NotRequired[list[NotificationType]]
     """
@@ -789,7 +790,7 @@ class WebhookEndpointUpdate(TypedDict):
 
     url: NotRequired[str]
     """
-    The URL that events are posted to, by HTTPS and on the public internet
+    The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
     """
     event_types: NotRequired[list[NotificationType]]
     """
@@ -1166,7 +1167,7 @@ class Received(TypedDict):
 
 class SuppressionResponse(TypedDict):
     """
-    An address that is not sent any more messages.
+    An address that is no longer sent messages.
     """
 
     channel: Channel

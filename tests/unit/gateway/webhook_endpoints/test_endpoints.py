@@ -162,6 +162,13 @@ async def test_nothing_is_sent_to_a_disabled_endpoint(client: httpx.AsyncClient,
     assert server.messages(Stream.WEBHOOK_RETRIES) == []
 
 
+async def test_a_position_that_no_event_can_have_is_refused(client: httpx.AsyncClient) -> None:
+    created = await create(client)
+    body = {"since": "2026-01-01T00:00:00Z", "after": 2**63}
+    response = await client.post(f"{PATH}/{created['id']}/recover", json=body)
+    assert response.status_code == 422
+
+
 async def test_a_test_is_scheduled_for_now(client: httpx.AsyncClient, server: JetStream) -> None:
     created = await create(client)
     response = await client.post(f"{PATH}/{created['id']}/test")

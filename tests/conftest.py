@@ -18,6 +18,8 @@ from tests import infrastructure
 
 ROOT = Path(__file__).parents[1]
 
+_SLOWEST_FIRST = ("page", "e2e", "integration", "unit")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Generate the same examples in every run; `--hypothesis-seed` explores others.
@@ -28,6 +30,20 @@ def pytest_configure(config: pytest.Config) -> None:
     slow = [HealthCheck.too_slow]
     settings.register_profile("same", derandomize=derandomize, deadline=None, suppress_health_check=slow)
     settings.load_profile("same")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow tests first, so that none of them is left for a single worker at the end."""
+    items.sort(key=lambda item: (_SLOWEST_FIRST.index(_folder_of(item)), not _has_examples(item)))
+
+
+def _folder_of(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
+
+
+def _has_examples(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and getattr(item.obj, "is_hypothesis_test", False)
 
 
 @pytest.hookimpl(optionalhook=True)

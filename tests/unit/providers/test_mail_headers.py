@@ -84,11 +84,11 @@ def test_the_first_author_counts_or_else_the_sender() -> None:
     assert author_of([], []) == ""
 
 
-@pytest.mark.parametrize("before", ["", "Ann ", "Doe, Ann ", '"Doe, Ann" ', "(x) ", "Ann @ Home "])
-@pytest.mark.parametrize("after", ["", " (via web)", ",", ";", ", Ben <ben@example.com>", " x"])
 @given(st.from_regex(r"[a-z]{1,5}(\.{0,2}[a-z0-9_]){0,5}@[a-z]{1,5}(\.[a-z_]{1,5}){0,3}", fullmatch=True))
-def test_an_address_in_brackets_is_found(before: str, after: str, address: str) -> None:
-    assert author_of([f"{before}<{address}>{after}"], []) == address
+def test_an_address_in_brackets_is_found(address: str) -> None:
+    for before in ("", "Ann ", "Doe, Ann ", '"Doe, Ann" ', "(x) ", "Ann @ Home "):
+        for after in ("", " (via web)", ",", ";", ", Ben <ben@example.com>", " x"):
+            assert author_of([f"{before}<{address}>{after}"], []) == address
 
 
 @given(texts)

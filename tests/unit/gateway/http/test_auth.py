@@ -1,7 +1,7 @@
 """API keys: their settings, and the requests that need one."""
 
 import json
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import httpx
@@ -18,13 +18,16 @@ PLACEHOLDERS = {"{id}": "1", "{address}": "+18045551234"}
 WITHOUT_KEY = ("/api/webhooks/", "/unsubscribe/", "/healthz", "/readyz", "/metrics")
 
 
-def operations() -> Iterator[tuple[str, str]]:
+@cache
+def operations() -> list[tuple[str, str]]:
     """Return the method and path of each operation that a client calls."""
+    found = []
     for path, operations in create_gateway().openapi()["paths"].items():
         if not path.startswith(WITHOUT_KEY):
             for name, value in PLACEHOLDERS.items():
                 path = path.replace(name, value)  # noqa: PLW2901 - a path with values
-            yield from ((method.upper(), path) for method in operations)
+            found += [(method.upper(), path) for method in operations]
+    return found
 
 
 async def call(method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - arguments of a request

@@ -68,7 +68,7 @@ class Process:
         """Send a signal, and wait until the process has ended."""
         if self._process is None:
             return
-        if self._process.exitcode is None and self._process.pid is not None:
+        if self._process.exitcode is None:
             os.kill(self._process.pid, how)
         await asyncio.to_thread(self._process.join, 20)
         assert self._process.exitcode is not None, f"{self._module} did not end"

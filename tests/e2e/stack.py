@@ -3,19 +3,20 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.e2e import forked
 from tests.ports import free_port
 from tests.providers import MockProvider
 from tests.waiting import eventually
 
+ROOT = Path(__file__).parents[2]
 JSON = dict[str, Any]
 
 
@@ -38,22 +39,27 @@ class Process:
         self._module = module
         self._environment = environment
         self._log = log
-        self._process: ForkServerProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = forked.start(self._module.split(), {**os.environ, **self._environment}, self._log)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._module.split()],
+                cwd=ROOT,
+                env={**os.environ, **self._environment},
+                stdout=log,
+                stderr=log,
+            )
 
     @property
     def status(self) -> int | None:
         """The exit status of the process, or None while it is running."""
-        return self._process.exitcode if self._process else None
+        return self._process.poll() if self._process else None
 
     async def until_ready(self, client: httpx.AsyncClient, path: str) -> None:
         async def is_ready() -> bool:
             assert self._process is not None
-            assert self._process.exitcode is None, (
-                f"{self._module} ended with {self.status}: {self._log.read_text()[-2000:]}"
-            )
+            assert self._process.poll() is None, f"{self._module} ended: {self._log.read_text()[-2000:]}"
             try:
                 return (await client.get(f"{self.url}{path}")).is_success
             except httpx.TransportError:
@@ -68,10 +74,8 @@ class Process:
         """Send a signal, and wait until the process has ended."""
         if self._process is None:
             return
-        if self._process.exitcode is None:
-            os.kill(self._process.pid, how)
-        await asyncio.to_thread(self._process.join, 20)
-        assert self._process.exitcode is not None, f"{self._module} did not end"
+        self._process.send_signal(how)
+        await asyncio.to_thread(self._process.wait, 20)
         self._process = None
 
 

@@ -12,8 +12,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from shared.bus.topology import CONSUMERS
-from tests.e2e.forked import ROOT
-from tests.e2e.stack import Stack
+from tests.e2e.stack import ROOT, Stack
 from tests.waiting import eventually
 
 Tables = dict[str, list[str]]

@@ -12,8 +12,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.e2e.forked import ROOT
-from tests.e2e.stack import Process
+from tests.e2e.stack import ROOT, Process
 from tests.integration.notifier.conftest import KEY, Harness, Start
 from tests.ports import free_port
 

@@ -32,6 +32,8 @@ _MAX_NAME = 100
 _MAX_HEADER = 1_000
 """Characters of a header that are parsed; Python's parser takes quadratic time for some of them."""
 
+_GZIP_MAGIC = b"\x1f"
+
 _TEMPORARY = {408, 425, 429}
 _KNOWN_STATUSES = frozenset(HTTPStatus)
 
@@ -174,7 +176,7 @@ def _gzip_decoder(encoding: str) -> "_GzipDecoder | None":
 
 
 class _GzipDecoder:
-    """Decodes chunks, each up to a number of bytes."""
+    """Decodes chunks, each up to a number of bytes. The content may have several members (RFC 1952)."""
 
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(wbits=31)
@@ -187,10 +189,19 @@ class _GzipDecoder:
 
     def __call__(self, chunk: bytes, limit: int) -> bytes:
         self._is_empty = False
+        content = b""
         try:
-            return self._decoder.decompress(chunk, limit)
+            while chunk and len(content) < limit:
+                if self._decoder.eof:
+                    chunk = chunk.lstrip(b"\0")
+                    if not chunk.startswith(_GZIP_MAGIC):
+                        break  # like gzip, ignore whatever follows the last member
+                    self._decoder = zlib.decompressobj(wbits=31)
+                content += self._decoder.decompress(chunk, limit - len(content))
+                chunk = self._decoder.unused_data
         except zlib.error as exc:
             raise _refused("its server declares gzip, but the content is not gzip data") from exc
+        return content
 
 
 def file_name(content_disposition: str, url: httpx.URL, type_: str) -> str:

@@ -109,7 +109,7 @@ def create_app(
     app.state.api_keys = settings.all_api_keys
     app.state.has_playground = bool(settings.playground_urls)
     app.state.default_region = settings.default_region
-    app.add_middleware(BodyLimits, rules={**body_rules(), **messages.BODY_RULES})
+    app.add_middleware(BodyLimits, rules={**body_rules(verifiers), **messages.BODY_RULES})
     app.add_middleware(Aliases)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(Telemetry)

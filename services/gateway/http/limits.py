@@ -10,14 +10,26 @@ from services.gateway.http.errors import ProblemError
 from shared.validation import MAX_BODY
 
 _WITHOUT_BODY = {"GET", "HEAD"}
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class BodyRule:
-    """The bodies that a path accepts; `max_size` in bytes."""
+    """The bodies that a path accepts.
 
-    media_type: str = "application/json"
+    Attributes:
+        media_type: the content type, without parameters; None accepts any.
+        max_size: bytes.
+    """
+
+    media_type: str | None = _JSON
     max_size: int = MAX_BODY
+
+    def accepts(self, content_type: str) -> bool:
+        """Return whether a body of a content type is accepted; JSON has several (WHATWG MIME Sniffing)."""
+        given = content_type.partition(";")[0].strip().lower()
+        is_json = given in {_JSON, "text/json"} or ("/" in given and given.endswith("+json"))
+        return self.media_type in {None, given} or (self.media_type == _JSON and is_json)
 
 
 class BodyLimits:
@@ -68,8 +80,7 @@ def _check_headers(headers: Headers, rule: BodyRule) -> None:
     # Unlike `int`, `float` reads any number of digits.
     if length.isdecimal() and float(length) > rule.max_size:
         raise _too_large(rule)
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != rule.media_type:
+    if not rule.accepts(headers.get("content-type", "")):
         detail = f"The content type must be {rule.media_type}"
         raise ProblemError(415, "unsupported_content_type", detail)
 

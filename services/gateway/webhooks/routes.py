@@ -50,10 +50,16 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
     return router
 
 
-def body_rules() -> Mapping[str, BodyRule]:
-    """Return the rules for the bodies of all webhooks, by path."""
+def body_rules(verifiers: Mapping[str, Verifier | None]) -> Mapping[str, BodyRule]:
+    """Return the rules for the bodies of all webhooks, by path.
+
+    Any content type is accepted if webhooks are signed. Otherwise, web pages of strangers could post texts and
+    forms from the browser of a user who can reach the gateway.
+    """
     return {
-        WEBHOOKS + webhook.path: BodyRule(webhook.media_type, webhook.max_size)
+        WEBHOOKS + webhook.path: BodyRule(
+            None if verifiers.get(provider.name) else webhook.media_type, webhook.max_size
+        )
         for provider in PROVIDERS.values()
         for webhook in provider.webhooks
     }

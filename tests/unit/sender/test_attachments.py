@@ -74,7 +74,8 @@ async def test_a_file_has_a_name_a_type_and_content(server: StandIn, fetch: Fetc
                 "Content-Encoding": "gzip",
                 "Set-Cookie": "a=b",
             },
-            body=gzip.compress(b"Notes"),
+            # A file of two members, and zeros that fill it up to a whole block.
+            body=gzip.compress(b"No") + gzip.compress(b"tes") + bytes(100),
         ),
     }
     server.answer = lambda request: answers[request.path]

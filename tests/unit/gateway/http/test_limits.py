@@ -16,7 +16,7 @@ from tests.webhooks import GENERIC_EMAIL, JSON
 KIB = 1_024
 DISCARD = "/api/dead-letters/1/discard"
 SUPPRESS = "/api/suppressions/+18045551234"
-OTHER_TYPES = [None, "", "text/plain", "application/x-www-form-urlencoded", "text/json", "json"]
+OTHER_TYPES = [None, "", "text/plain", "application/x-www-form-urlencoded", "text/html+json+x", "+json", "json"]
 
 LIMITED = [*sorted(BODIES.keys() - {GENERIC_EMAIL}), DISCARD]
 """The paths with the usual limit."""
@@ -45,7 +45,14 @@ async def test_another_content_type_is_refused_at_paths_with_parameters(
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON ; charset=UTF-8", "application/json;x=y"]
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON ; charset=UTF-8",
+        "application/json;x=y",
+        "text/json",
+        "application/cloudevents+json",
+    ],
 )
 async def test_parameters_of_the_content_type_do_not_matter(
     client: httpx.AsyncClient, content_type: str

@@ -81,6 +81,15 @@ async def test_a_signed_webhook_is_accepted(path: str) -> None:
     assert (await post(path, signed(path))).is_success
 
 
+@pytest.mark.parametrize("path", GENERIC)
+@pytest.mark.parametrize("content_type", ["", "text/plain", "text/json", "application/x-www-form-urlencoded"])
+async def test_a_signed_webhook_is_accepted_whatever_its_content_type(path: str, content_type: str) -> None:
+    response = await post(path, with_header(signed(path), "content-type", content_type))
+
+    assert response.is_success
+    assert "dead_letter_id" not in response.text
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_an_unsigned_webhook_is_refused_and_counted(path: str) -> None:
     before = refusals(path, "unsigned")

@@ -87,3 +87,9 @@ def test_the_names_of_consumers_are_unique() -> None:
     names = [(consumer.stream, consumer.name) for consumer in CONSUMERS]
     assert len(names) == len(set(names))
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for _, name in names)
+
+
+def test_positions_of_webhook_endpoints_expire_after_the_events_that_precede_them() -> None:
+    ages = {config.name: config.max_age or 0 for config in streams(replicas=1, max_bytes=-1)}
+
+    assert ages["KV_WEBHOOK_POSITIONS"] >= max(ages[Stream.NOTIFICATIONS], ages[Stream.WEBHOOK_RETRIES]) > 0

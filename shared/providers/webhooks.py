@@ -114,7 +114,7 @@ class Webhook:
         name: the operation id in the OpenAPI document.
         path: below `/api/webhooks/`.
         summary: for the OpenAPI document.
-        media_type: the content type that the provider posts. Another one is refused if webhooks are not signed.
+        media_type: the content type that the provider posts; others are refused unless webhooks are signed.
         body: the model or the JSON schema of the body, for the OpenAPI document.
         parse: returns the content of a request; raises UnreadableWebhookError or InvalidWebhookError.
         respond: returns the body of the response: a model, a text, or None for a response without a body.

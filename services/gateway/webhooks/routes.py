@@ -53,8 +53,8 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
 def body_rules(verifiers: Mapping[str, Verifier | None]) -> Mapping[str, BodyRule]:
     """Return the rules for the bodies of all webhooks, by path.
 
-    Any content type is accepted if webhooks are signed. Otherwise, web pages of strangers could post texts and
-    forms from the browser of a user who can reach the gateway.
+    Any content type is accepted if webhooks are signed. Otherwise, web pages of strangers could post texts
+    and forms from the browser of a user who can reach the gateway.
     """
     return {
         WEBHOOKS + webhook.path: BodyRule(

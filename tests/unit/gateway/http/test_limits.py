@@ -16,7 +16,15 @@ from tests.webhooks import GENERIC_EMAIL, JSON
 KIB = 1_024
 DISCARD = "/api/dead-letters/1/discard"
 SUPPRESS = "/api/suppressions/+18045551234"
-OTHER_TYPES = [None, "", "text/plain", "application/x-www-form-urlencoded", "text/html+json+x", "+json", "json"]
+OTHER_TYPES = [
+    None,
+    "",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "text/html+json+x",
+    "+json",
+    "json",
+]
 
 LIMITED = [*sorted(BODIES.keys() - {GENERIC_EMAIL}), DISCARD]
 """The paths with the usual limit."""

@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { Composer, NewMessage } from "./composer.js";
 import { sidesOf } from "./conversation.js";
-import { onEvent, onReconnect } from "./events.js";
+import { onEvent, onLive } from "./events.js";
 import { Thread } from "./thread.js";
 import { Empty, html, Problem, StatusBadge, Time } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
@@ -11,6 +11,14 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./ven
 const ROW = 72; // pixels, as in the style sheet
 const PAGE = 100;
 const RETRY = 2000; // milliseconds until the next page of the list is requested again
+
+let firstPage = null;
+
+/** Request the first page of the list before it is rendered. */
+export function requestConversations() {
+  firstPage = api.get("conversations", { limit: PAGE });
+  firstPage.catch(() => {}); // `useConversations` handles it
+}
 
 /** Whether the address of the page names a conversation, by its id or its key. */
 function isNamed(selected, id, key) {
@@ -34,8 +42,10 @@ function useConversations(filters) {
     async (cursor) => {
       const number = cursor ? generation.current : ++generation.current;
       setState((previous) => ({ ...previous, loading: true, error: null }));
+      const requested = channel || participant || cursor ? null : firstPage;
+      firstPage = null;
       try {
-        const page = await api.get("conversations", { channel, participant, limit: PAGE, cursor });
+        const page = await (requested ?? api.get("conversations", { channel, participant, limit: PAGE, cursor }));
         if (number !== generation.current) return;
         setState((previous) => {
           const known = new Set(cursor ? previous.items.map((item) => item.id) : []);
@@ -81,11 +91,11 @@ function useConversations(filters) {
       }, 200);
     };
     const endEvents = onEvent((event) => event.type.startsWith("message.") && soon());
-    const endReconnect = onReconnect(soon);
+    const endLive = onLive(soon);
     return () => {
       clearTimeout(timer);
       endEvents();
-      endReconnect();
+      endLive();
     };
   }, [refresh]);
 

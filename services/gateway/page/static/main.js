@@ -2,9 +2,11 @@
 
 import { api, apiKey, whenUnauthorized } from "./api.js";
 import { connect, disconnect, onConnection } from "./events.js";
-import { Inbox } from "./inbox.js";
+import { Inbox, requestConversations } from "./inbox.js";
 import { html, Problem } from "./ui.js";
 import { render, useEffect, useState } from "./vendor/htm-preact.js";
+
+const ICON = new URL("icon.svg", import.meta.url).href;
 
 const VIEWS = [
   { path: "inbox", title: "Inbox", view: Inbox },
@@ -80,7 +82,7 @@ function Shell({ caller, onSignOut }) {
       document.getElementById("main").focus();
     }}>Skip to content</a>
     <header class="bar">
-      <span class="brand"><img src="page/icon.svg" alt="" width="24" height="24" />Messaging</span>
+      <span class="brand"><img src=${ICON} alt="" width="24" height="24" />Messaging</span>
       <nav aria-label="Views">
         ${views.map(
           (view) => html`
@@ -118,7 +120,7 @@ function App() {
       disconnect();
       setCaller(null);
       setNeedsKey(true);
-      setError(apiKey.get() ? failure : null);
+      setError((previous) => (apiKey.get() ? failure : previous));
       apiKey.forget();
     });
     start();
@@ -138,4 +140,6 @@ function App() {
   }} />`;
 }
 
+// The list is usually what is shown first, so it is not requested only after the response on the caller.
+if (/^(#\/?(inbox.*)?)?$/.test(location.hash)) requestConversations();
 render(html`<${App} />`, document.getElementById("app"));

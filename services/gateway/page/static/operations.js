@@ -19,8 +19,8 @@ let charting = null;
 /** Load uPlot, which is a classic script, when a plot is needed. */
 function loadCharts() {
   charting ??= new Promise((resolve, reject) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "page/vendor/uplot.css" });
-    const script = Object.assign(document.createElement("script"), { src: "page/vendor/uplot.js" });
+    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("vendor/uplot.css", import.meta.url) });
+    const script = Object.assign(document.createElement("script"), { src: new URL("vendor/uplot.js", import.meta.url) });
     script.onload = () => resolve(window.uPlot);
     script.onerror = reject;
     document.head.append(style, script);

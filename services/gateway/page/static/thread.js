@@ -1,7 +1,7 @@
 // The messages of a conversation as bubbles, oldest first, with the newest in view.
 
 import { api, request } from "./api.js";
-import { onEvent, onReconnect } from "./events.js";
+import { onEvent, onLive } from "./events.js";
 import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useInterval, useLoaded } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
@@ -186,11 +186,11 @@ export function Thread({ conversation, caller }) {
       }
     });
     // Events that are older than the stream cannot be resumed, so the newest messages are read again.
-    const endReconnect = onReconnect(() => load(undefined, true));
+    const endLive = onLive(() => load(undefined, true));
     load();
     return () => {
       endEvents();
-      endReconnect();
+      endLive();
     };
   }, [load]);
 

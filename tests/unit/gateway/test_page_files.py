@@ -22,7 +22,8 @@ def test_the_files_have_at_most_150_kib_compressed(files: dict[str, PageFile]) -
 
 
 def test_modules_are_requested_at_once_rather_than_in_a_chain(files: dict[str, PageFile]) -> None:
-    needed, found = set(), ["main.js"]
+    needed: set[str] = set()
+    found = ["main.js"]
     while found:
         imported = _IMPORTED.findall(files[found.pop()].content.decode())
         found += set(imported) - needed

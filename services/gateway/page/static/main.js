@@ -1,7 +1,7 @@
 // The frame of the page: navigation, the API key, and the view that the address names.
 
 import { api, apiKey, whenUnauthorized } from "./api.js";
-import { connect, disconnect, onConnection } from "./events.js";
+import { connect, disconnect, onConnection, onEvent } from "./events.js";
 import { Inbox, requestConversations } from "./inbox.js";
 import { html, Problem } from "./ui.js";
 import { render, useEffect, useState } from "./vendor/htm-preact.js";
@@ -59,6 +59,29 @@ function Connection() {
   return html`<p class="connection ${state}" role="status"><span aria-hidden="true"></span>${CONNECTION[state]}</p>`;
 }
 
+const ANNOUNCE_AFTER = 1500; // milliseconds, in which further messages are counted
+
+/** Announce received messages to screen readers: a single one by its sender, several by their number. */
+function Announcements() {
+  const [text, setText] = useState("");
+  useEffect(() => {
+    let senders = [];
+    let timer = null;
+    const announce = () => {
+      setText(senders.length === 1 ? `New message from ${senders[0]}` : `${senders.length} new messages`);
+      senders = [];
+      timer = null;
+    };
+    const end = onEvent((event) => {
+      if (event.type !== "message.received") return;
+      senders.push(event.data.from_name || event.data.from);
+      timer ??= setTimeout(announce, ANNOUNCE_AFTER);
+    });
+    return () => (clearTimeout(timer), end());
+  }, []);
+  return html`<p class="unseen" aria-live="polite">${text}</p>`;
+}
+
 function View({ entry, parameters, caller }) {
   const [loaded, setLoaded] = useState({ path: null, view: null });
   useEffect(() => {
@@ -92,6 +115,7 @@ function Shell({ caller, onSignOut }) {
         <a href="docs">API reference</a>
       </nav>
       <${Connection} />
+      <${Announcements} />
       ${apiKey.get() && html`<button type="button" class="quiet" onClick=${onSignOut}>Sign out ${caller.name}</button>`}
     </header>
     <main id="main" tabindex="-1" class="view-${entry.path}">

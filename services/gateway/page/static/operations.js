@@ -12,6 +12,7 @@ const PLOTS = [
   { title: "Delivered", kinds: ["delivered"] },
   { title: "Failed", kinds: ["failed", "undelivered", "expired"] },
 ];
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const COLORS = 4; // of the variables --plot-1 and so on
 
 let charting = null;
@@ -47,7 +48,7 @@ function Plot({ title, minutes, series }) {
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
         scales: { y: { range: (_, __, most) => [0, Math.max(most, 0.1)] } },
-        axes: [axis, { ...axis, size: 44 }],
+        axes: [{ ...axis, values: (_, seconds) => seconds.map((at) => TIME.format(at * 1000)) }, { ...axis, size: 44 }],
         series: [
           {},
           ...series.map((one) => ({
@@ -136,6 +137,8 @@ function Providers({ providers }) {
                 <td>
                   <${Badge} kind=${kind}>${text}</${Badge}>
                   ${provider.until && html` until <${Time} at=${provider.until} full />`}
+                  ${provider.paused_senders > 0 &&
+                  html` <${Badge} kind="warn">${provider.paused_senders} sending ${provider.paused_senders === 1 ? "address" : "addresses"} paused</${Badge}>`}
                 </td>
                 <td class="number">${provider.in_progress} of ${provider.concurrency}</td>
                 <td class="number">${provider.rate ? `${provider.rate}/s` : "none"}</td>
@@ -143,6 +146,28 @@ function Providers({ providers }) {
               </tr>
             `;
           })}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+function SendingLimits({ limits }) {
+  return html`
+    <div class="table" tabindex="0" role="region" aria-label="Limits of sending addresses">
+      <table>
+        <thead><tr><th>Limit</th><th>Sending addresses</th><th>Segments or e-mails per second</th><th>Per day</th></tr></thead>
+        <tbody>
+          ${limits.map(
+            (limit) => html`
+              <tr>
+                <td>${limit.name}</td>
+                <td>${limit.senders.join(", ")}</td>
+                <td class="number">${limit.rate ?? "no limit"}</td>
+                <td class="number">${limit.per_day?.toLocaleString() ?? "no limit"}</td>
+              </tr>
+            `,
+          )}
         </tbody>
       </table>
     </div>
@@ -200,6 +225,11 @@ export default function Operations() {
       html`
         <h2>Providers</h2>
         <${Providers} providers=${value.providers} />
+        ${value.sending_limits.length > 0 &&
+        html`
+          <h2>Limits of sending addresses</h2>
+          <${SendingLimits} limits=${value.sending_limits} />
+        `}
         <h2>Backlog</h2>
         <${Consumers} consumers=${value.consumers} />
       `}

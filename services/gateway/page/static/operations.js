@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { Badge, Empty, html, Problem, Time, useInterval, useLoaded } from "./ui.js";
-import { useEffect, useRef } from "./vendor/htm-preact.js";
+import { useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const PLOTS = [
   { title: "Received", kinds: ["received"] },
@@ -29,8 +29,22 @@ function loadCharts() {
   return charting;
 }
 
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+
+/** Whether the page is dark now; plots have to be drawn again when that changes. */
+function useIsDark() {
+  const [isDark, setIsDark] = useState(DARK.matches);
+  useEffect(() => {
+    const changed = () => setIsDark(DARK.matches);
+    DARK.addEventListener("change", changed);
+    return () => DARK.removeEventListener("change", changed);
+  }, []);
+  return isDark;
+}
+
 function Plot({ title, minutes, series }) {
   const element = useRef(null);
+  const isDark = useIsDark();
   const total = series.reduce((sum, one) => sum + one.counts.reduce((a, b) => a + b, 0), 0);
   const latest = series.reduce((sum, one) => sum + (one.counts.at(-2) || 0), 0) / 60;
   const data = JSON.stringify([minutes, series]);
@@ -48,7 +62,8 @@ function Plot({ title, minutes, series }) {
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
         scales: { y: { range: (_, __, most) => [0, Math.max(most, 0.1)] } },
-        axes: [{ ...axis, values: (_, seconds) => seconds.map((at) => TIME.format(at * 1000)) }, { ...axis, size: 44 }],
+        padding: [8, 32, 0, 0],
+        axes: [{ ...axis, size: 30, values: (_, seconds) => seconds.map((at) => TIME.format(at * 1000)) }, { ...axis, size: 44 }],
         series: [
           {},
           ...series.map((one) => ({
@@ -68,7 +83,7 @@ function Plot({ title, minutes, series }) {
       observer.disconnect();
       chart?.destroy();
     };
-  }, [data]);
+  }, [data, isDark]);
   return html`
     <figure class="plot">
       <figcaption><strong>${title}</strong> <span>${latest.toFixed(latest < 10 ? 1 : 0)}/s · ${total} in the last hour</span></figcaption>

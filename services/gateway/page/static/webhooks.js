@@ -90,18 +90,18 @@ function Attempts({ endpoint, canWrite, onClose }) {
       html`
         <div class="table attempts" tabindex="0" role="region" aria-label="Attempts">
           <table>
-            <thead><tr><th>Time</th><th>Event and response</th><th>Status</th><th>Duration</th><td></td></tr></thead>
+            <thead><tr><th>Status</th><th>Time</th><th>Event and response</th><th>Duration</th><td></td></tr></thead>
             <tbody>
               ${items.map(
                 (attempt) => html`
                   <tr key=${attempt.id}>
+                    <td><${Response} attempt=${attempt} /></td>
                     <td><${Time} at=${attempt.started_at} full /></td>
                     <td>
                       ${attempt.event_type} <span class="muted">attempt ${attempt.attempt}</span>
                       <code class="detail" title=${attempt.response}>${attempt.response}</code>
                       ${attempt.next_attempt_at && html`<span class="detail">Next attempt <${Time} at=${attempt.next_attempt_at} full /></span>`}
                     </td>
-                    <td><${Response} attempt=${attempt} /></td>
                     <td class="number">${attempt.duration_ms} ms</td>
                     <td>
                       ${canWrite && !attempt.succeeded && attempt.trigger !== "test" &&

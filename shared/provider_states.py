@@ -51,7 +51,23 @@ class ProviderState(FrozenModel):
     paused_senders: int
 
 
+class SendingLimit(FrozenModel):
+    """A limit on some sending addresses together, over all processes.
+
+    Attributes:
+        senders: numbers, e-mail addresses or `@domain`s.
+        rate: segments, or e-mails, per second; None if there is no limit.
+        per_day: the same per day (UTC).
+    """
+
+    name: str
+    senders: tuple[str, ...]
+    rate: float | None
+    per_day: int | None
+
+
 class SenderReport(FrozenModel):
-    """The states of the providers of one sender process."""
+    """The states of the providers of one sender process, and the limits that it observes."""
 
     providers: tuple[ProviderState, ...]
+    limits: tuple[SendingLimit, ...] = ()

@@ -21,7 +21,7 @@ from secrets import token_hex
 
 import httpx
 
-from dev.bench import costs, kannel, latency, memory, retention, scale, throughput
+from dev.bench import costs, kannel, latency, memory, page, retention, scale, throughput
 from dev.bench.errors import BenchError
 from dev.bench.report import Table, describe_environment
 from dev.bench.size import FULL, QUICK
@@ -39,6 +39,7 @@ _MEASURES: dict[str, Callable[..., Awaitable[list[Table]]]] = {
     "throughput": throughput.measure,
     "latency": latency.measure,
     "memory": memory.measure,
+    "page": page.measure,
     "retention": retention.measure,
 }
 _SCALE = 10_000_000

@@ -16,6 +16,7 @@ class Size:
         send_seconds: seconds for which throughput is measured.
         latency_seconds: seconds for which latency is measured.
         retained: messages of which the memory in nats-server is measured.
+        visits: visits of the page, with and without a cache.
     """
 
     messages: int
@@ -28,6 +29,7 @@ class Size:
     send_seconds: float
     latency_seconds: float
     retained: int
+    visits: int
 
 
 FULL = Size(
@@ -41,6 +43,7 @@ FULL = Size(
     send_seconds=6,
     latency_seconds=10,
     retained=100_000,
+    visits=15,
 )
 QUICK = Size(
     messages=1_500,
@@ -53,4 +56,5 @@ QUICK = Size(
     send_seconds=3,
     latency_seconds=3,
     retained=40_000,
+    visits=5,
 )

@@ -41,6 +41,7 @@ from shared.ledger import Ledger
 from shared.lifecycle.policy import DeliveryPolicy
 from shared.media_store import MediaStore, open_store
 from shared.observability.tracing import exporting
+from shared.provider_states import SenderReport, SendingLimit
 from shared.providers.base import Adapter, MediaCredentials
 from shared.providers.http import make_client
 from shared.providers.registry import PROVIDERS, media_credentials, opt_out_groups
@@ -85,6 +86,10 @@ def create_app(settings: SenderSettings) -> FastAPI:
             )
             worker = Worker(bus, deliverer, DeadLetterPublisher(publisher, "sender"))
             probe = BucketProbe(bus, publisher, LIMITS_BUCKET)
+            limits = _sending_limits(settings)
+
+            def report() -> SenderReport:
+                return SenderReport(providers=tuple(providers.states(clock.now())), limits=limits)
 
             async def unready_reason() -> str | None:
                 return probe.unready_reason or await worker.unready_reason()
@@ -94,7 +99,7 @@ def create_app(settings: SenderSettings) -> FastAPI:
                 ("probe", probe.run()),
                 ("clock", clock.run(bus, sender_delayed(Channel.SMS))),
                 ("pauses", _follow(pauses, clock)),
-                ("reporter", Reporter(publisher, lambda: providers.states(clock.now())).run()),
+                ("reporter", Reporter(publisher, report).run()),
             ):
                 await stack.enter_async_context(supervision.running(name, loop))
             worker.start()
@@ -179,6 +184,13 @@ def _create_gates(settings: SenderSettings, schedules: Schedules) -> Mapping[str
         for sender in limit.senders:
             gates[sender].append(gate)
     return gates
+
+
+def _sending_limits(settings: SenderSettings) -> tuple[SendingLimit, ...]:
+    return tuple(
+        SendingLimit(name=name, senders=limit.senders, rate=limit.rate, per_day=limit.per_day)
+        for name, limit in settings.sender_limits.items()
+    )
 
 
 def _create_breaker(settings: SenderSettings) -> CircuitBreaker:

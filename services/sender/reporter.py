@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from uuid import uuid4
 
@@ -10,7 +10,7 @@ from shared import supervision
 from shared.bus.publisher import Outgoing, Publisher
 from shared.bus.topology import LIMITS_BUCKET, report_key
 from shared.errors import BusUnavailableError
-from shared.provider_states import REPORT_LIFETIME, ProviderState, SenderReport
+from shared.provider_states import REPORT_LIFETIME, SenderReport
 
 _INTERVAL = 2.0
 """Seconds between reports that differ."""
@@ -24,12 +24,12 @@ class Reporter:
 
     Args:
         publisher: stores the reports.
-        states: returns the current states.
+        report: returns the current report.
     """
 
-    def __init__(self, publisher: Publisher, states: Callable[[], Sequence[ProviderState]]) -> None:
+    def __init__(self, publisher: Publisher, report: Callable[[], SenderReport]) -> None:
         self._publisher = publisher
-        self._states = states
+        self._report = report
         self._subject = f"$KV.{LIMITS_BUCKET}.{report_key(uuid4().hex)}"
 
     async def run(self) -> None:
@@ -39,7 +39,7 @@ class Reporter:
         while True:
             # A report that cannot be stored expires, and the next one follows soon.
             with suppress(BusUnavailableError):
-                report = SenderReport(providers=tuple(self._states()))
+                report = self._report()
                 if report != stored or age >= _RENEW_AFTER:
                     await supervision.patiently(self._store(report))
                     stored, age = report, 0.0

@@ -41,7 +41,7 @@ from shared.bus.topology import (
 from shared.bus.webhook_positions import PositionStore
 from shared.channels import Channel
 from shared.ids import new_endpoint_id, new_message_id
-from shared.provider_states import ProviderCondition, ProviderState
+from shared.provider_states import ProviderCondition, ProviderState, SenderReport, SendingLimit
 from shared.suppressions import SuppressionChange, SuppressionSource, SuppressionState
 from shared.webhook_endpoints import Positions
 from tests import messages
@@ -277,9 +277,11 @@ async def test_the_gateway_shows_the_state_of_consumers_and_providers(server: Co
         rate=None,
         paused_senders=0,
     )
+    limit = SendingLimit(name="campaign", senders=("+12025550100",), rate=4, per_day=None)
+    report = SenderReport(providers=(state,), limits=(limit,))
     async with working(server, SENDER) as (_, publisher), working(server, GATEWAY) as (bus, _):
         operations = OperationsService(bus, keeps_media=True)
-        async with supervision.running("reporter", Reporter(publisher, lambda: [state]).run()):
+        async with supervision.running("reporter", Reporter(publisher, lambda: report).run()):
 
             async def is_reported() -> bool:
                 return bool((await operations.get()).providers)
@@ -287,6 +289,7 @@ async def test_the_gateway_shows_the_state_of_consumers_and_providers(server: Co
             await eventually(is_reported)
         shown = await operations.get()
     assert [each.name for each in shown.providers] == [state.name]
+    assert [each.model_dump(mode="json") for each in shown.sending_limits] == [limit.model_dump(mode="json")]
     assert all(each.pending is not None for each in shown.consumers)
     assert {each.name for each in shown.consumers} == {consumer.name for consumer in CONSUMERS}
 

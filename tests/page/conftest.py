@@ -4,7 +4,6 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
 
 import pytest
@@ -16,18 +15,24 @@ _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shut
 
 expect.set_options(timeout=30_000)  # milliseconds
 
-PLAYGROUND = {"PLAYGROUND_SMS_URL": "$SMS_PROVIDER_URL", "PLAYGROUND_EMAIL_URL": "$EMAIL_PROVIDER_URL"}
+SETTINGS = {
+    "PLAYGROUND_SMS_URL": "$SMS_PROVIDER_URL",
+    "PLAYGROUND_EMAIL_URL": "$EMAIL_PROVIDER_URL",
+    "SENDER_LIMITS": "campaign:+12025550100,+12025550101=4/s",
+    "WEBHOOK_ENDPOINT_KEY": "the key of the webhook endpoints",
+    "ALLOW_PRIVATE_WEBHOOKS": "true",
+}
 
 
 @pytest.fixture
 async def stack(tmp_path: Path, database_url: str, nats_url: str) -> AsyncIterator[Stack]:
     async with running_stack(
-        tmp_path, database_url=database_url, nats_url=nats_url, settings=PLAYGROUND
+        tmp_path, database_url=database_url, nats_url=nats_url, settings=SETTINGS
     ) as stack:
         yield stack
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     if _CHROMIUM is None:
         pytest.skip("Chromium is not installed")
@@ -61,20 +66,23 @@ class Tab:
 
 
 @pytest.fixture
-def new_tab(browser: Browser) -> Callable[..., Awaitable[Tab]]:
-    async def create(stack: Stack, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Tab:
-        context = await browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
-        )
+async def new_tab(browser: Browser) -> AsyncIterator[Callable[[Stack], Awaitable[Tab]]]:
+    contexts = []
+
+    async def create(stack: Stack) -> Tab:
+        context = await browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+        contexts.append(context)
         page = await context.new_page()
         tab = Tab(page, stack.gateway_url)
         page.on("request", lambda request: tab.requests.append(request.url))
         page.on("pageerror", lambda error: tab.errors.append(str(error)))
         return tab
 
-    return create
+    yield create
+    for context in contexts:
+        await context.close()
 
 
 @pytest.fixture
-async def tab(stack: Stack, new_tab: Callable[..., Awaitable[Tab]]) -> Tab:
+async def tab(stack: Stack, new_tab: Callable[[Stack], Awaitable[Tab]]) -> Tab:
     return await new_tab(stack)

@@ -10,8 +10,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Locator, Page, expect
 
 from tests.e2e.stack import Stack, running_stack
-from tests.page.conftest import Tab
-from tests.stand_in import StandIn, standing_in
+from tests.page.conftest import SETTINGS, Tab
+from tests.stand_in import Answer, StandIn, standing_in
 
 OURS, CONTACT = "+12016661234", "+18045551234"
 VIEWS = ["inbox", "operations", "dead-letters", "suppressions", "webhooks", "api-keys", "playground"]
@@ -203,34 +203,200 @@ _CONVERSATIONS = """
 """
 
 
-async def test_no_view_violates_a_rule_of_accessibility(
-    stack: Stack, new_tab: Callable[..., Awaitable[Tab]]
-) -> None:
+_AXE_RUN = """async rules => {
+    // A change of the media takes effect with the next frame.
+    await new Promise(requestAnimationFrame);
+    const options = { resultTypes: ['violations'], ...(rules && { runOnly: rules }) };
+    const { violations } = await axe.run(document, options);
+    return violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html.slice(0, 120))]);
+}"""
+
+
+class Inspector:
+    """Runs axe-core in a page, wide and narrow, light and dark.
+
+    Attributes:
+        violations: what it has found.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self.violations: list[object] = []
+
+    async def inspect(self, state: str) -> None:
+        """Inspect the page in its present state."""
+        await expect(self._page.locator("main :is(h1, h2):visible").first).to_be_visible()
+        await expect(self._page.locator(".loading")).to_have_count(0)
+        if await self._page.evaluate("typeof axe") == "undefined":
+            await self._page.evaluate(Axe().axe_script)
+        for width in (1280, 390):
+            await self._page.set_viewport_size({"width": width, "height": 800})
+            # Only the colors depend on the scheme.
+            await self._page.emulate_media(color_scheme="light")
+            found = await self._page.evaluate(_AXE_RUN)
+            await self._page.emulate_media(color_scheme="dark")
+            found += await self._page.evaluate(_AXE_RUN, ["color-contrast"])
+            self.violations += [(state, width, *each) for each in found]
+        await self._page.set_viewport_size({"width": 1280, "height": 800})
+
+
+async def test_no_view_violates_a_rule_of_accessibility(stack: Stack, tab: Tab) -> None:
     sent = await stack.send(body="Hello")
-    await stack.message_becomes(sent["id"], "sent")
     await stack.sms.behave(status=400, times=1)
     failed = await stack.send(body="Refused")
     await stack.message_becomes(failed["id"], "failed")
-    await stack.email.inbound(body="<p>Hello</p>")
+    await stack.email.inbound(body="<p>Hello</p>" * 40)
     await stack.client.put(f"{stack.gateway_url}/api/suppressions/%2B18045559999", json={"reason": "asked"})
-    violations = []
-    for width, scheme in ((1280, "light"), (390, "dark")):
-        tab = await new_tab(stack, width=width, scheme=scheme)
-        for view in [*VIEWS, f"inbox/{sent['conversation_key']}"]:
-            await tab.open(view)
-            await tab.page.reload()
-            await expect(tab.page.locator("main :is(h1, h2):visible").first).to_be_visible()
-            await expect(tab.page.locator(".loading")).to_have_count(0)
-            found = (await Axe().run(tab.page)).response["violations"]
-            violations += [
-                (view, width, each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found
-            ]
+    await stack.post(
+        "/api/webhook-endpoints", {"url": "http://127.0.0.1:9/", "event_types": ["message.sent"]}
+    )
+    page, inspector = tab.page, Inspector(tab.page)
+    for view in VIEWS:
+        await tab.open(view)
+        await inspector.inspect(view)
+
+    for view, openers in {
+        f"inbox/{sent['conversation_key']}": ["Details", "Attach or schedule", "New message"],
+        "dead-letters": ["Open", "Discard"],
+        "suppressions": ["Suppress an address"],
+    }.items():
+        await tab.open(view)
+        for opener in openers:
+            await page.get_by_role("button", name=opener, exact=True).last.click()
+        await inspector.inspect(f"{view}: {openers}")
+        for _ in range(await page.locator("dialog").count()):
+            await page.keyboard.press("Escape")
+    await tab.open("inbox")
+    await page.locator(".rows a", has_text="E-mail").click()
+    await page.get_by_role("button", name="Show all").click()
+    await inspector.inspect("an e-mail")
+    await tab.open("webhooks")
+    for opener in ("Add an endpoint", "Attempts", "Recover", "Rotate secret"):
+        await page.get_by_role("button", name=opener).click()
+        await inspector.inspect(opener)
+        await page.keyboard.press("Escape")
+    assert not tab.errors
+    assert inspector.violations == []
+
+
+async def press_until(page: Page, key: str, wanted: Locator, most: int = 40) -> None:
+    """Press a key until an element has the focus, which must be visible."""
+    for _ in range(most):
+        await page.keyboard.press(key)
+        if await wanted.evaluate("element => element === document.activeElement"):
+            style = await wanted.evaluate("element => getComputedStyle(element).outlineStyle")
+            assert style != "none"
+            return
+    raise AssertionError(f"{key} does not lead to {wanted}")
+
+
+async def test_a_reply_and_a_replay_need_only_the_keyboard(stack: Stack, tab: Tab) -> None:
+    await stack.sms.behave(status=400, times=1)
+    failed = await stack.send(body="Refused at first")
+    await stack.message_becomes(failed["id"], "failed")
+    await stack.sms.inbound(**{"from": "+18045550001", "to": OURS, "body": "Are you open?"})
+    page = tab.page
+    await tab.open("inbox")
+    newest = page.locator(".rows a", has_text="Are you open?")
+    await expect(newest).to_be_visible()
+    await press_until(page, "Tab", page.get_by_role("button", name="New message"))
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("button", name="New message")).to_be_focused()
+
+    await press_until(page, "Tab", newest)
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator(".rows a", has_text="Refused at first")).to_be_focused()
+    await page.keyboard.press("ArrowUp")
+    await page.keyboard.press("Enter")
+    await expect(bubble(page, "Are you open?")).to_be_visible()
+    message = page.get_by_label("Message", exact=True)
+    await press_until(page, "Tab", message)
+    await page.keyboard.type("Until six.")
+    await press_until(page, "Tab", page.get_by_role("button", name="Send", exact=True))
+    await page.keyboard.press("Space")
+    await expect(bubble(page, "Until six.")).to_contain_text("sent")
+    await expect(message).to_be_focused()
+    await stack.sms.inbound(**{"from": "+18045550001", "to": OURS, "body": "Thank you!"})
+    await expect(page.locator("[aria-live]")).to_have_text("New message from +18045550001")
+
+    await press_until(page, "Shift+Tab", page.get_by_role("link", name="Dead letters"))
+    await page.keyboard.press("Enter")
+    opener = page.get_by_role("button", name="Open", exact=True)
+    await expect(opener).to_be_visible()
+    await press_until(page, "Tab", opener)
+    await page.keyboard.press("Enter")
+    await press_until(page, "Tab", page.get_by_role("dialog").get_by_role("button", name="Replay"))
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("No dead letters")).to_be_visible()
+    await stack.message_becomes(failed["id"], "sent")
+    assert not tab.errors
+
+
+async def test_a_webhook_endpoint_is_managed(
+    tmp_path: Path,
+    database_url: str,
+    nats_url: str,
+    stranger: StandIn,
+    new_tab: Callable[[Stack], Awaitable[Tab]],
+) -> None:
+    async with running_stack(
+        tmp_path,
+        database_url=database_url,
+        nats_url=nats_url,
+        settings=SETTINGS,
+        services=("gateway", "ingest", "notifier"),
+    ) as stack:
+        tab = await new_tab(stack)
+        page, dialog = tab.page, tab.page.get_by_role("dialog")
+        await tab.open("webhooks")
+        await page.get_by_role("button", name="Add an endpoint").click()
+        await dialog.get_by_label("URL").fill(f"{stranger.url}/hooks")
+        await dialog.get_by_label("message.failed").check()
+        await dialog.get_by_role("button", name="Add", exact=True).click()
+        first_secret = await dialog.locator("pre").inner_text()
+        await dialog.get_by_role("button", name="Done").click()
+
+        await page.get_by_role("button", name="Edit").click()
+        await dialog.get_by_label("message.received").check()
+        await dialog.get_by_label("message.failed").uncheck()
+        await dialog.get_by_label("E-mail", exact=True).check()
+        await dialog.get_by_label("Your addresses").fill("(201) 666-1234, office@example.com")
+        await dialog.get_by_label("Description").fill("Support desk")
+        await dialog.get_by_role("button", name="Save").click()
+        endpoint = page.get_by_role("article")
+        for shown in ("message.received", "E-mail", "+12016661234, office@example.com", "Support desk"):
+            await expect(endpoint).to_contain_text(shown)
+        await expect(endpoint).not_to_contain_text("message.failed")
+
+        stranger.answer = lambda _: Answer(500, body=b"broken")
+        await endpoint.get_by_role("button", name="Test").click()
+        await expect(endpoint.get_by_role("status")).to_contain_text("Test: 500")
+        await expect(endpoint.get_by_role("status")).to_contain_text("broken")
+
+        await endpoint.get_by_role("button", name="Disable").click()
+        await expect(endpoint).to_contain_text("requested")
+        await expect(endpoint.get_by_role("button", name="Test")).to_be_disabled()
+        await endpoint.get_by_role("button", name="Enable").click()
+        await expect(endpoint).to_contain_text("enabled")
+
+        await endpoint.get_by_role("button", name="Rotate secret").click()
+        await dialog.get_by_role("button", name="Rotate secret").click()
+        await expect(dialog.locator("pre")).to_contain_text("whsec_")
+        assert await dialog.locator("pre").inner_text() != first_secret
+        await dialog.get_by_role("button", name="Done").click()
+        await expect(endpoint).to_contain_text("also signed with the former one")
+
+        await endpoint.get_by_role("button", name="Recover").click()
+        await dialog.get_by_label("Since").fill("2020-01-01T00:00")
+        await dialog.get_by_role("button", name="Recover").click()
+        await expect(dialog.get_by_role("status")).to_contain_text("0 events are about to be sent")
         assert not tab.errors
-    assert violations == []
 
 
 async def test_keys_are_asked_for_and_readers_see_no_buttons(
-    tmp_path: Path, database_url: str, nats_url: str, new_tab: Callable[..., Awaitable[Tab]]
+    tmp_path: Path, database_url: str, nats_url: str, new_tab: Callable[[Stack], Awaitable[Tab]]
 ) -> None:
     settings = {"API_KEYS": "shop:key-of-the-shop-1", "READ_ONLY_API_KEYS": "wall:key-of-the-wall-1"}
     async with running_stack(
@@ -261,9 +427,9 @@ async def test_keys_are_asked_for_and_readers_see_no_buttons(
         await expect(page.get_by_role("button", name="New message")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
-async def test_pages_request_nothing_from_other_hosts(stack: Stack, tab: Tab, path: str) -> None:
-    await tab.page.goto(f"{stack.gateway_url}{path}")
-    await expect(tab.page.get_by_role("heading").first).to_be_visible()
+async def test_pages_request_nothing_from_other_hosts(stack: Stack, tab: Tab) -> None:
+    for path in ("/", "/docs"):
+        await tab.page.goto(f"{stack.gateway_url}{path}")
+        await expect(tab.page.get_by_role("heading").first).to_be_visible()
     assert tab.foreign_requests() == []
     assert not tab.errors

@@ -31,6 +31,18 @@ class ProviderResponse(BaseModel):
     processes: int = Field(description="Sender processes that use it", examples=[1])
 
 
+class SendingLimitResponse(BaseModel):
+    """A limit on some sending addresses together (`SENDER_LIMITS`)."""
+
+    name: str = Field(examples=["+12016661234"])
+    senders: list[str] = Field(
+        description="Numbers, e-mail addresses, or `@domain` for all of its addresses",
+        examples=[["+12016661234"]],
+    )
+    rate: float | None = Field(description="Limit of segments, or e-mails, per second", examples=[1.0])
+    per_day: int | None = Field(description="The same per day (UTC)", examples=[2000])
+
+
 class TrafficSeries(BaseModel):
     """The messages of a kind, minute by minute."""
 
@@ -48,7 +60,8 @@ class TrafficResponse(BaseModel):
 
 
 class OperationsResponse(BaseModel):
-    """The state of the consumers and of the providers."""
+    """The state of the consumers and of the providers, and the limits of sending addresses."""
 
     consumers: list[ConsumerResponse]
     providers: list[ProviderResponse]
+    sending_limits: list[SendingLimitResponse]

@@ -2,12 +2,17 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from pydantic import ValidationError
 
-from services.gateway.operations.schemas import ConsumerResponse, OperationsResponse, ProviderResponse
+from services.gateway.operations.schemas import (
+    ConsumerResponse,
+    OperationsResponse,
+    ProviderResponse,
+    SendingLimitResponse,
+)
 from shared.bus.client import Bus
 from shared.bus.streams import Streams
 from shared.bus.topology import (
@@ -22,7 +27,7 @@ from shared.bus.topology import (
     shard_named,
 )
 from shared.channels import Channel
-from shared.provider_states import ProviderCondition, ProviderState, SenderReport
+from shared.provider_states import ProviderCondition, ProviderState, SenderReport, SendingLimit
 
 _MAX_REPORTS = 1_000
 _WORST_LAST = list(ProviderCondition)
@@ -44,7 +49,12 @@ class OperationsService:
     async def get(self) -> OperationsResponse:
         consumers = await self._consumers()
         responses = await asyncio.gather(*(self._backlog(consumer) for consumer in consumers))
-        return OperationsResponse(consumers=responses, providers=await self._providers())
+        reports = await self._reports()
+        return OperationsResponse(
+            consumers=responses,
+            providers=_providers(chain.from_iterable(report.providers for report in reports)),
+            sending_limits=_limits(chain.from_iterable(report.limits for report in reports)),
+        )
 
     async def _consumers(self) -> Sequence[Consumer]:
         names = sorted(await self._streams.consumers_of(Stream.OUTBOUND))
@@ -61,22 +71,32 @@ class OperationsService:
             ack_pending=lag.ack_pending if lag else None,
         )
 
-    async def _providers(self) -> list[ProviderResponse]:
+    async def _reports(self) -> Sequence[SenderReport]:
         answer = await self._bus.next_messages(
             f"KV_{LIMITS_BUCKET}", 1, count=_MAX_REPORTS, subject=REPORTS_SUBJECT
         )
-        by_name: dict[str, list[ProviderState]] = defaultdict(list)
-        for state in chain.from_iterable(_read(message.payload) for message in answer.messages):
-            by_name[state.name].append(state)
-        return [_combine(states) for _, states in sorted(by_name.items())]
+        return [report for message in answer.messages if (report := _read(message.payload))]
 
 
-def _read(payload: bytes) -> Sequence[ProviderState]:
-    """Return the states in a report, or none if a later release has written it."""
+def _read(payload: bytes) -> SenderReport | None:
+    """Return a report, or None if a later release has written it."""
     try:
-        return SenderReport.model_validate_json(payload).providers
+        return SenderReport.model_validate_json(payload)
     except ValidationError:
-        return ()
+        return None
+
+
+def _providers(states: Iterable[ProviderState]) -> list[ProviderResponse]:
+    by_name: dict[str, list[ProviderState]] = defaultdict(list)
+    for state in states:
+        by_name[state.name].append(state)
+    return [_combine(states) for _, states in sorted(by_name.items())]
+
+
+def _limits(limits: Iterable[SendingLimit]) -> list[SendingLimitResponse]:
+    """Return the limits, which are the same in all processes unless these are being restarted."""
+    by_name = {limit.name: SendingLimitResponse(**limit.model_dump()) for limit in limits}
+    return [limit for _, limit in sorted(by_name.items())]
 
 
 def _combine(states: Sequence[ProviderState]) -> ProviderResponse:

@@ -46,12 +46,13 @@ function useSending(channel, from, to, onSent) {
       key.current = idempotencyKey();
       setFields(NOTHING);
       onSent?.(message);
-    }, [channel, from, to, fields, onSent]),
+    }, [channel, from, String(to), fields, onSent]),
   );
   return { fields, change, send };
 }
 
-function Fields({ channel, fields, change }) {
+/** The fields of a message, with the given children in the row of the actions. */
+function Fields({ channel, fields, change, children }) {
   const [hasOptions, setHasOptions] = useState(false);
   return html`
     ${channel === "email" &&
@@ -77,16 +78,22 @@ function Fields({ channel, fields, change }) {
         </label>
       </div>
     `}
-    <button type="button" class="quiet" aria-expanded=${hasOptions} onClick=${() => setHasOptions(!hasOptions)}>
-      ${hasOptions ? "Fewer options" : "Attach or schedule"}
-    </button>
+    <div class="actions">
+      <button type="button" class="quiet" aria-expanded=${hasOptions} onClick=${() => setHasOptions(!hasOptions)}>
+        ${hasOptions ? "Fewer options" : "Attach or schedule"}
+      </button>
+      ${children}
+    </div>
   `;
 }
 
 export function Composer({ conversation }) {
   const { ours, others } = sidesOf(conversation);
   const to = others.length === 1 ? others[0] : others;
-  const { fields, change, send } = useSending(conversation.channel, ours, to);
+  const form = useRef(null);
+  const { fields, change, send } = useSending(conversation.channel, ours, to, () =>
+    form.current.querySelector("textarea").focus(),
+  );
   const isEmpty = !fields.body.trim() && !fields.attachments.trim();
   const submit = (event) => {
     event.preventDefault();
@@ -96,21 +103,27 @@ export function Composer({ conversation }) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
   };
   return html`
-    <form class="composer" aria-label="Reply" onSubmit=${submit} onKeyDown=${pressed}>
+    <form class="composer" ref=${form} aria-label="Reply" onSubmit=${submit} onKeyDown=${pressed}>
       <${Problem} error=${send.error} />
-      <${Fields} channel=${conversation.channel} fields=${fields} change=${change} />
-      <div class="actions">
-        ${conversation.channel === "sms" && html`<${Counter} text=${fields.body} isMms=${fields.attachments.trim()} />`}
+      <${Fields} channel=${conversation.channel} fields=${fields} change=${change}>
+        ${conversation.channel === "sms" && html`<${Counter} text=${fields.body} isMms=${Array.isArray(to) || fields.attachments.trim()} />`}
         <button class="primary" disabled=${isEmpty || send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
-      </div>
+      </${Fields}>
     </form>
   `;
+}
+
+/** Return the recipient, or those of a group. E-mails have one, whose name may contain commas. */
+function recipientsOf(channel, text) {
+  const recipients = text.split(/[\n,;]+/).map((each) => each.trim()).filter(Boolean);
+  return channel === "sms" && recipients.length > 1 ? recipients : text.trim();
 }
 
 export function NewMessage({ onClose }) {
   const [channel, setChannel] = useState("sms");
   const [from, setFrom] = useState(sessionStorage.getItem("from-sms") || "");
-  const [to, setTo] = useState("");
+  const [written, setWritten] = useState("");
+  const to = recipientsOf(channel, written);
   const { fields, change, send } = useSending(channel, from, to, (message) => {
     sessionStorage.setItem(`from-${channel}`, from);
     onClose();
@@ -135,13 +148,14 @@ export function NewMessage({ onClose }) {
           </select>
         </${Field}>
         <${Field} label="From"><input required value=${from} placeholder=${hints[0]} onInput=${(event) => setFrom(event.target.value)} /></${Field}>
-        <${Field} label="To"><input required value=${to} placeholder=${hints[1]} onInput=${(event) => setTo(event.target.value)} /></${Field}>
-        <${Fields} channel=${channel} fields=${fields} change=${change} />
+        <${Field} label="To" hint=${channel === "sms" && "Several numbers, separated by commas, get one group MMS"}>
+          <input required value=${written} placeholder=${hints[1]} onInput=${(event) => setWritten(event.target.value)} />
+        </${Field}>
         <${Problem} error=${send.error} />
-        <div class="actions">
-          ${channel === "sms" && html`<${Counter} text=${fields.body} isMms=${fields.attachments.trim()} />`}
+        <${Fields} channel=${channel} fields=${fields} change=${change}>
+          ${channel === "sms" && html`<${Counter} text=${fields.body} isMms=${Array.isArray(to) || fields.attachments.trim()} />`}
           <button class="primary" disabled=${send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
-        </div>
+        </${Fields}>
       </form>
     </${Dialog}>
   `;

@@ -22,12 +22,12 @@ export function onConnection(listener) {
   return () => stateListeners.delete(listener);
 }
 
-/** Call a function whenever the connection is restored; return a function that unsubscribes it. */
-export function onReconnect(listener) {
-  let wasLost = state === "lost";
+/** Call a function whenever the connection becomes live; return a function that unsubscribes it. */
+export function onLive(listener) {
+  let previous = state;
   return onConnection((now) => {
-    if (now === "live" && wasLost) listener();
-    wasLost = now === "lost";
+    if (now === "live" && previous !== "live") listener();
+    previous = now;
   });
 }
 

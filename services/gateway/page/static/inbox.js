@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { Composer, NewMessage } from "./composer.js";
 import { sidesOf } from "./conversation.js";
-import { onEvent, onReconnect } from "./events.js";
+import { onEvent, onLive } from "./events.js";
 import { Thread } from "./thread.js";
 import { Empty, html, Problem, StatusBadge, Time } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
@@ -11,6 +11,14 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./ven
 const ROW = 72; // pixels, as in the style sheet
 const PAGE = 100;
 const RETRY = 2000; // milliseconds until the next page of the list is requested again
+
+let firstPage = null;
+
+/** Request the first page of the list before it is rendered. */
+export function requestConversations() {
+  firstPage = api.get("conversations", { limit: PAGE });
+  firstPage.catch(() => {}); // `useConversations` handles it
+}
 
 /** Whether the address of the page names a conversation, by its id or its key. */
 function isNamed(selected, id, key) {
@@ -34,8 +42,10 @@ function useConversations(filters) {
     async (cursor) => {
       const number = cursor ? generation.current : ++generation.current;
       setState((previous) => ({ ...previous, loading: true, error: null }));
+      const requested = channel || participant || cursor ? null : firstPage;
+      firstPage = null;
       try {
-        const page = await api.get("conversations", { channel, participant, limit: PAGE, cursor });
+        const page = await (requested ?? api.get("conversations", { channel, participant, limit: PAGE, cursor }));
         if (number !== generation.current) return;
         setState((previous) => {
           const known = new Set(cursor ? previous.items.map((item) => item.id) : []);
@@ -49,7 +59,7 @@ function useConversations(filters) {
         });
       } catch (error) {
         if (number !== generation.current) return;
-        setState((previous) => ({ ...previous, error, loading: false }));
+        setState((previous) => ({ ...previous, items: error.status === 422 ? [] : previous.items, error, loading: false }));
         if (cursor) setTimeout(() => number === generation.current && load(cursor), RETRY);
       }
     },
@@ -81,41 +91,52 @@ function useConversations(filters) {
       }, 200);
     };
     const endEvents = onEvent((event) => event.type.startsWith("message.") && soon());
-    const endReconnect = onReconnect(soon);
+    const endLive = onLive(soon);
     return () => {
       clearTimeout(timer);
       endEvents();
-      endReconnect();
+      endLive();
     };
   }, [refresh]);
 
   return { ...state, more: () => !state.loading && state.next && load(state.next), reload: () => load() };
 }
 
-function Row({ conversation, isSelected, top }) {
-  const { others } = sidesOf(conversation);
-  const last = conversation.last_message;
+function Row({ row, top, isReachable, onFocus }) {
   return html`
     <li style=${{ top: `${top}px` }}>
-      <a href="#/inbox/${conversation.id}" aria-current=${isSelected ? "true" : undefined}>
-        <span class="who">
-          <strong>${(last?.direction === "inbound" && last.from_name) || others.join(", ")}</strong>
-          <${Time} at=${conversation.last_message_at} />
-        </span>
+      <a href="#/inbox/${row.path}" aria-current=${row.isSelected ? "true" : undefined} tabindex=${isReachable ? 0 : -1} onFocus=${onFocus}>
+        <span class="who"><strong>${row.title}</strong><${Time} at=${row.at} /></span>
         <span class="what">
-          <span class="channel">${conversation.channel === "sms" ? "SMS" : "E-mail"}</span>
-          <span class="preview">${preview(last)}</span>
-          ${last && last.direction === "outbound" && html`<${StatusBadge} status=${last.status} />`}
+          ${row.channel && html`<span class="channel">${row.channel === "sms" ? "SMS" : "E-mail"}</span>`}
+          <span class="preview">${row.text}</span>
+          ${row.status && html`<${StatusBadge} status=${row.status} />`}
         </span>
       </a>
     </li>
   `;
 }
 
-/** Render only the rows in view, so that ten thousand conversations scroll as smoothly as ten. */
-function List({ items, selected, onEnd }) {
+/** Move the focus to the row above or below. Beyond the rows in view, some more are rendered already. */
+function moveFocus(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  const links = [...event.currentTarget.querySelectorAll("a")];
+  const link = links[links.indexOf(document.activeElement) + step];
+  if (!link) return;
+  event.preventDefault();
+  link.focus();
+}
+
+/**
+ * A list that renders only the rows in view, so that ten thousand conversations scroll as smoothly as ten.
+ *
+ * The list is one stop of the Tab key: the row that had the focus last, or the first one in view. Arrow keys move on.
+ */
+function List({ label, items, rowOf, onEnd }) {
   const element = useRef(null);
   const [view, setView] = useState({ top: 0, height: 800 });
+  const [focused, setFocused] = useState(null);
   const measure = () => {
     const { scrollTop, clientHeight } = element.current;
     setView((previous) =>
@@ -123,7 +144,7 @@ function List({ items, selected, onEnd }) {
         ? previous
         : { top: scrollTop, height: clientHeight },
     );
-    if (scrollTop + clientHeight > items.length * ROW - 10 * ROW) onEnd();
+    if (scrollTop + clientHeight > items.length * ROW - 10 * ROW) onEnd?.();
   };
   useLayoutEffect(() => {
     const observer = new ResizeObserver(measure);
@@ -132,22 +153,50 @@ function List({ items, selected, onEnd }) {
   }, [items.length]);
   const first = Math.max(0, Math.floor(view.top / ROW) - 8);
   const last = Math.min(items.length, Math.ceil((view.top + view.height) / ROW) + 8);
+  const shown = items.slice(first, last);
+  const inView = items[Math.min(Math.ceil(view.top / ROW), items.length - 1)];
+  const reachable = shown.some((item) => item.id === focused) ? focused : inView?.id;
   return html`
-    <div class="rows" ref=${element} onScroll=${measure} tabindex="0" role="group" aria-label="Conversations">
+    <div class="rows" ref=${element} onScroll=${measure} onKeyDown=${moveFocus} role="group" aria-label=${label}>
       <ol style=${{ height: `${items.length * ROW}px` }}>
-        ${items.slice(first, last).map(
-          (conversation, index) => html`
+        ${shown.map(
+          (item, index) => html`
             <${Row}
-              key=${conversation.id}
-              conversation=${conversation}
-              isSelected=${isNamed(selected, conversation.id, conversation.key)}
+              key=${item.id}
+              row=${rowOf(item)}
               top=${(first + index) * ROW}
+              isReachable=${item.id === reachable}
+              onFocus=${() => setFocused(item.id)}
             />
           `,
         )}
       </ol>
     </div>
   `;
+}
+
+function rowOfConversation(conversation, selected) {
+  const last = conversation.last_message;
+  return {
+    path: conversation.id,
+    isSelected: isNamed(selected, conversation.id, conversation.key),
+    title: (last?.direction === "inbound" && last.from_name) || sidesOf(conversation).others.join(", "),
+    at: conversation.last_message_at,
+    channel: conversation.channel,
+    text: preview(last),
+    status: last?.direction === "outbound" && last.status,
+  };
+}
+
+function rowOfMessage(message, selected) {
+  return {
+    path: message.conversation_id ?? message.conversation_key,
+    isSelected: isNamed(selected, message.conversation_id, message.conversation_key),
+    title: message.direction === "inbound" ? message.from : message.recipients.join(", "),
+    at: message.created_at,
+    text: preview(message),
+    status: message.status,
+  };
 }
 
 function Filters({ filters, onChange }) {
@@ -161,7 +210,7 @@ function Filters({ filters, onChange }) {
       <input
         type="search"
         aria-label="Search by phone number or e-mail address"
-        placeholder="Phone number or e-mail address"
+        placeholder="Whole number in any format, or e-mail"
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
@@ -180,6 +229,14 @@ function Filters({ filters, onChange }) {
   `;
 }
 
+/** The error of a list. That an address is not complete yet is no problem. */
+function SearchProblem({ error, retry }) {
+  if (error?.errors?.some((fault) => ["participant", "address"].includes(fault.field))) {
+    return html`<${Empty} title="No match yet">Enter the whole phone number or e-mail address.</${Empty}>`;
+  }
+  return html`<${Problem} error=${error} retry=${retry} />`;
+}
+
 function SelectedConversation({ id, caller }) {
   const [conversation, setConversation] = useState(null);
   const [error, setError] = useState(null);
@@ -196,11 +253,16 @@ function SelectedConversation({ id, caller }) {
     load(10);
     return () => clearTimeout(timer);
   }, [id]);
+  const element = useRef(null);
+  // On narrow screens, the list with the focus has made room for the conversation.
+  useEffect(() => {
+    if (conversation && document.activeElement === document.body) element.current.focus();
+  }, [conversation]);
   if (error) return html`<section class="thread"><${Problem} error=${error} /></section>`;
   if (!conversation) return html`<section class="thread" aria-busy="true"></section>`;
   const { ours, others } = sidesOf(conversation);
   return html`
-    <section class="thread" aria-label="Conversation">
+    <section class="thread" ref=${element} tabindex="-1" aria-label="Conversation">
       <header>
         <a class="back" href="#/inbox" aria-label="Back to the conversations">←</a>
         <h1>${others.join(", ")}</h1>
@@ -230,35 +292,11 @@ function MessagesByStatus({ filters, selected }) {
     });
     return () => (clearTimeout(timer), end());
   }, [load]);
-  if (state.error) return html`<${Problem} error=${state.error} retry=${load} />`;
+  if (state.error) return html`<${SearchProblem} error=${state.error} retry=${load} />`;
   if (!state.loading && state.items.length === 0) {
     return html`<${Empty} title="No messages">There are no messages with this status.</${Empty}>`;
   }
-  return html`
-    <div class="rows" tabindex="0" role="group" aria-label="Messages">
-      <ol style=${{ height: `${state.items.length * ROW}px` }}>
-        ${state.items.map(
-          (message, index) => html`
-            <li key=${message.id} style=${{ top: `${index * ROW}px` }}>
-              <a
-                href="#/inbox/${message.conversation_id ?? message.conversation_key}"
-                aria-current=${isNamed(selected, message.conversation_id, message.conversation_key) ? "true" : undefined}
-              >
-                <span class="who">
-                  <strong>${message.direction === "inbound" ? message.from : message.to}</strong>
-                  <${Time} at=${message.created_at} />
-                </span>
-                <span class="what">
-                  <span class="preview">${preview(message)}</span>
-                  <${StatusBadge} status=${message.status} />
-                </span>
-              </a>
-            </li>
-          `,
-        )}
-      </ol>
-    </div>
-  `;
+  return html`<${List} label="Messages" items=${state.items} rowOf=${(message) => rowOfMessage(message, selected)} />`;
 }
 
 export function Inbox({ parameters, caller }) {
@@ -266,6 +304,13 @@ export function Inbox({ parameters, caller }) {
   const [isWriting, setIsWriting] = useState(false);
   const { items, error, loading, more, reload } = useConversations(filters);
   const [selected] = parameters;
+  const wasSelected = useRef(selected);
+  useEffect(() => {
+    // The link back to the list was part of the conversation.
+    const isLost = wasSelected.current && !selected && document.activeElement === document.body;
+    if (isLost) document.querySelector('.rows a[tabindex="0"]')?.focus();
+    wasSelected.current = selected;
+  }, [selected]);
   return html`
     <div class="inbox ${selected ? "has-selection" : ""}">
       <section class="list" aria-label="Inbox">
@@ -275,7 +320,7 @@ export function Inbox({ parameters, caller }) {
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
         <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
-        <${Problem} error=${error} retry=${reload} />
+        <${SearchProblem} error=${error} retry=${reload} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`
           : html`
@@ -285,7 +330,7 @@ export function Inbox({ parameters, caller }) {
                   ? "No conversation matches the filters."
                   : "Send a message, or simulate an inbound one in the playground."}
               </${Empty}>`}
-              <${List} items=${items} selected=${selected} onEnd=${more} />
+              <${List} label="Conversations" items=${items} rowOf=${(item) => rowOfConversation(item, selected)} onEnd=${more} />
             `}
       </section>
       ${selected

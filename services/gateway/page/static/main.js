@@ -1,10 +1,12 @@
 // The frame of the page: navigation, the API key, and the view that the address names.
 
 import { api, apiKey, whenUnauthorized } from "./api.js";
-import { connect, disconnect, onConnection } from "./events.js";
-import { Inbox } from "./inbox.js";
+import { connect, disconnect, onConnection, onEvent } from "./events.js";
+import { Inbox, requestConversations } from "./inbox.js";
 import { html, Problem } from "./ui.js";
 import { render, useEffect, useState } from "./vendor/htm-preact.js";
+
+const ICON = new URL("icon.svg", import.meta.url).href;
 
 const VIEWS = [
   { path: "inbox", title: "Inbox", view: Inbox },
@@ -57,6 +59,29 @@ function Connection() {
   return html`<p class="connection ${state}" role="status"><span aria-hidden="true"></span>${CONNECTION[state]}</p>`;
 }
 
+const ANNOUNCE_AFTER = 1500; // milliseconds, in which further messages are counted
+
+/** Announce received messages to screen readers: a single one by its sender, several by their number. */
+function Announcements() {
+  const [text, setText] = useState("");
+  useEffect(() => {
+    let senders = [];
+    let timer = null;
+    const announce = () => {
+      setText(senders.length === 1 ? `New message from ${senders[0]}` : `${senders.length} new messages`);
+      senders = [];
+      timer = null;
+    };
+    const end = onEvent((event) => {
+      if (event.type !== "message.received") return;
+      senders.push(event.data.from_name || event.data.from);
+      timer ??= setTimeout(announce, ANNOUNCE_AFTER);
+    });
+    return () => (clearTimeout(timer), end());
+  }, []);
+  return html`<p class="unseen" aria-live="polite">${text}</p>`;
+}
+
 function View({ entry, parameters, caller }) {
   const [loaded, setLoaded] = useState({ path: null, view: null });
   useEffect(() => {
@@ -80,7 +105,7 @@ function Shell({ caller, onSignOut }) {
       document.getElementById("main").focus();
     }}>Skip to content</a>
     <header class="bar">
-      <span class="brand"><img src="page/icon.svg" alt="" width="24" height="24" />Messaging</span>
+      <span class="brand"><img src=${ICON} alt="" width="24" height="24" />Messaging</span>
       <nav aria-label="Views">
         ${views.map(
           (view) => html`
@@ -90,6 +115,7 @@ function Shell({ caller, onSignOut }) {
         <a href="docs">API reference</a>
       </nav>
       <${Connection} />
+      <${Announcements} />
       ${apiKey.get() && html`<button type="button" class="quiet" onClick=${onSignOut}>Sign out ${caller.name}</button>`}
     </header>
     <main id="main" tabindex="-1" class="view-${entry.path}">
@@ -118,7 +144,7 @@ function App() {
       disconnect();
       setCaller(null);
       setNeedsKey(true);
-      setError(apiKey.get() ? failure : null);
+      setError((previous) => (apiKey.get() ? failure : previous));
       apiKey.forget();
     });
     start();
@@ -138,4 +164,6 @@ function App() {
   }} />`;
 }
 
+// The list is usually what is shown first, so it is not requested only after the response on the caller.
+if (/^(#\/?(inbox.*)?)?$/.test(location.hash)) requestConversations();
 render(html`<${App} />`, document.getElementById("app"));

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { Badge, Empty, html, Problem, Time, useInterval, useLoaded } from "./ui.js";
-import { useEffect, useRef } from "./vendor/htm-preact.js";
+import { useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const PLOTS = [
   { title: "Received", kinds: ["received"] },
@@ -12,6 +12,7 @@ const PLOTS = [
   { title: "Delivered", kinds: ["delivered"] },
   { title: "Failed", kinds: ["failed", "undelivered", "expired"] },
 ];
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const COLORS = 4; // of the variables --plot-1 and so on
 
 let charting = null;
@@ -19,8 +20,8 @@ let charting = null;
 /** Load uPlot, which is a classic script, when a plot is needed. */
 function loadCharts() {
   charting ??= new Promise((resolve, reject) => {
-    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "page/vendor/uplot.css" });
-    const script = Object.assign(document.createElement("script"), { src: "page/vendor/uplot.js" });
+    const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("vendor/uplot.css", import.meta.url) });
+    const script = Object.assign(document.createElement("script"), { src: new URL("vendor/uplot.js", import.meta.url) });
     script.onload = () => resolve(window.uPlot);
     script.onerror = reject;
     document.head.append(style, script);
@@ -28,8 +29,22 @@ function loadCharts() {
   return charting;
 }
 
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+
+/** Whether the page is dark now; plots have to be drawn again when that changes. */
+function useIsDark() {
+  const [isDark, setIsDark] = useState(DARK.matches);
+  useEffect(() => {
+    const changed = () => setIsDark(DARK.matches);
+    DARK.addEventListener("change", changed);
+    return () => DARK.removeEventListener("change", changed);
+  }, []);
+  return isDark;
+}
+
 function Plot({ title, minutes, series }) {
   const element = useRef(null);
+  const isDark = useIsDark();
   const total = series.reduce((sum, one) => sum + one.counts.reduce((a, b) => a + b, 0), 0);
   const latest = series.reduce((sum, one) => sum + (one.counts.at(-2) || 0), 0) / 60;
   const data = JSON.stringify([minutes, series]);
@@ -47,7 +62,8 @@ function Plot({ title, minutes, series }) {
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
         scales: { y: { range: (_, __, most) => [0, Math.max(most, 0.1)] } },
-        axes: [axis, { ...axis, size: 44 }],
+        padding: [8, 32, 0, 0],
+        axes: [{ ...axis, size: 30, values: (_, seconds) => seconds.map((at) => TIME.format(at * 1000)) }, { ...axis, size: 44 }],
         series: [
           {},
           ...series.map((one) => ({
@@ -67,7 +83,7 @@ function Plot({ title, minutes, series }) {
       observer.disconnect();
       chart?.destroy();
     };
-  }, [data]);
+  }, [data, isDark]);
   return html`
     <figure class="plot">
       <figcaption><strong>${title}</strong> <span>${latest.toFixed(latest < 10 ? 1 : 0)}/s · ${total} in the last hour</span></figcaption>
@@ -136,6 +152,8 @@ function Providers({ providers }) {
                 <td>
                   <${Badge} kind=${kind}>${text}</${Badge}>
                   ${provider.until && html` until <${Time} at=${provider.until} full />`}
+                  ${provider.paused_senders > 0 &&
+                  html` <${Badge} kind="warn">${provider.paused_senders} sending ${provider.paused_senders === 1 ? "address" : "addresses"} paused</${Badge}>`}
                 </td>
                 <td class="number">${provider.in_progress} of ${provider.concurrency}</td>
                 <td class="number">${provider.rate ? `${provider.rate}/s` : "none"}</td>
@@ -143,6 +161,28 @@ function Providers({ providers }) {
               </tr>
             `;
           })}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+function SendingLimits({ limits }) {
+  return html`
+    <div class="table" tabindex="0" role="region" aria-label="Limits of sending addresses">
+      <table>
+        <thead><tr><th>Limit</th><th>Sending addresses</th><th>Segments or e-mails per second</th><th>Per day</th></tr></thead>
+        <tbody>
+          ${limits.map(
+            (limit) => html`
+              <tr>
+                <td>${limit.name}</td>
+                <td>${limit.senders.join(", ")}</td>
+                <td class="number">${limit.rate ?? "no limit"}</td>
+                <td class="number">${limit.per_day?.toLocaleString() ?? "no limit"}</td>
+              </tr>
+            `,
+          )}
         </tbody>
       </table>
     </div>
@@ -200,6 +240,11 @@ export default function Operations() {
       html`
         <h2>Providers</h2>
         <${Providers} providers=${value.providers} />
+        ${value.sending_limits.length > 0 &&
+        html`
+          <h2>Limits of sending addresses</h2>
+          <${SendingLimits} limits=${value.sending_limits} />
+        `}
         <h2>Backlog</h2>
         <${Consumers} consumers=${value.consumers} />
       `}

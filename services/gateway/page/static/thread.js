@@ -1,12 +1,13 @@
 // The messages of a conversation as bubbles, oldest first, with the newest in view.
 
 import { api, request } from "./api.js";
-import { onEvent, onReconnect } from "./events.js";
+import { onEvent, onLive } from "./events.js";
 import { Badge, bytes, html, Problem, StatusBadge, Time, useAction, useInterval, useLoaded } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 const PAGE = 50;
-const SHORT = 200; // characters of an e-mail that fit into a small frame
+const FRAME_HEIGHT = 420; // pixels of an e-mail that are shown at first
+const SCROLLBAR = 16;
 const CANCELABLE = new Set(["scheduled", "retrying"]);
 const ON_THE_WAY = new Set(["accepted", "retrying"]);
 
@@ -25,21 +26,39 @@ function isHtml(message) {
   return message.body_type ? message.body_type === "html" : /<[a-z!/][^>]*>/i.test(message.body);
 }
 
-function EmailBody({ message }) {
-  const [isLarge, setIsLarge] = useState(false);
-  if (!isHtml(message)) return html`<p class="text">${message.body}</p>`;
-  const size = message.body.replace(/<[^>]*>/g, "").length > SHORT ? "medium" : "small";
+/**
+ * An e-mail in a frame as high as its content, up to a limit. Nothing runs in it, since its sandbox does not allow
+ * scripts; with the same origin, its content can be measured.
+ */
+function EmailFrame({ message }) {
+  const [height, setHeight] = useState(0);
+  const [isWhole, setIsWhole] = useState(false);
+  const frame = useRef(null);
+  const measure = useCallback(() => {
+    const content = frame.current?.contentDocument?.documentElement;
+    if (content) setHeight(content.offsetHeight + (content.scrollWidth > content.clientWidth ? SCROLLBAR : 0));
+  }, []);
+  useEffect(() => {
+    const observer = new ResizeObserver(measure);
+    observer.observe(frame.current);
+    return () => observer.disconnect();
+  }, []);
   return html`
     <iframe
-      class=${isLarge ? "large" : size}
-      sandbox=""
+      ref=${frame}
+      sandbox="allow-same-origin"
       referrerpolicy="no-referrer"
       title="E-mail from ${message.from}"
+      style=${{ height: `${isWhole ? height : Math.min(height, FRAME_HEIGHT)}px` }}
+      onLoad=${measure}
       srcdoc=${frameOf(message.body)}
     ></iframe>
-    <button type="button" class="quiet" onClick=${() => setIsLarge(!isLarge)}>
-      ${isLarge ? "Show less" : "Show more"}
-    </button>
+    ${height > FRAME_HEIGHT &&
+    html`
+      <button type="button" class="quiet" aria-expanded=${isWhole} onClick=${() => setIsWhole(!isWhole)}>
+        ${isWhole ? "Show less" : "Show all"}
+      </button>
+    `}
   `;
 }
 
@@ -91,15 +110,15 @@ function History({ id, isOnTheWay }) {
   return html`
     <div class="table" tabindex="0" role="region" aria-label="History of the message">
       <table>
-        <thead><tr><th>Status</th><th>Attempt</th><th>Provider</th><th>Time</th><th>Error</th></tr></thead>
+        <thead><tr><th>Status</th><th>Time</th><th>Attempt</th><th>Provider</th><th>Error</th></tr></thead>
         <tbody>
           ${value.history.map(
             (entry) => html`
               <tr>
                 <td><${StatusBadge} status=${entry.status} /></td>
+                <td><${Time} at=${entry.occurred_at} full /></td>
                 <td>${entry.generation ? `${entry.generation}.${entry.attempt}` : entry.attempt || ""}</td>
                 <td>${entry.provider || ""}</td>
-                <td><${Time} at=${entry.occurred_at} full /></td>
                 <td>${entry.error ? `${entry.error.code}${entry.error.detail ? `: ${entry.error.detail}` : ""}` : ""}</td>
               </tr>
             `,
@@ -125,8 +144,8 @@ function Bubble({ message, canWrite, onChange }) {
         ${message.direction === "inbound" &&
         html`<p class="author">${message.from_name ? `${message.from_name} <${message.from}>` : message.from}</p>`}
         ${message.subject && html`<h3>${message.subject}</h3>`}
-        ${message.type === "email"
-          ? html`<${EmailBody} message=${message} />`
+        ${isHtml(message)
+          ? html`<${EmailFrame} message=${message} />`
           : message.body && html`<p class="text">${message.body}</p>`}
         <${Attachments} message=${message} />
         ${message.warnings?.map((warning) => html`<p class="warning">${warning}</p>`)}
@@ -186,20 +205,25 @@ export function Thread({ conversation, caller }) {
       }
     });
     // Events that are older than the stream cannot be resumed, so the newest messages are read again.
-    const endReconnect = onReconnect(() => load(undefined, true));
+    const endLive = onLive(() => load(undefined, true));
     load();
     return () => {
       endEvents();
-      endReconnect();
+      endLive();
     };
   }, [load]);
 
   // No event reports a failed attempt that will be retried.
   useInterval(() => messages.some(({ status }) => ON_THE_WAY.has(status)) && load(undefined, true), 2_000);
 
+  // The height also changes when an e-mail is measured or an image is loaded.
   useLayoutEffect(() => {
-    if (isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
-  }, [messages]);
+    const observer = new ResizeObserver(() => {
+      if (isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
+    });
+    observer.observe(list.current.querySelector("ol"));
+    return () => observer.disconnect();
+  }, []);
 
   const scrolled = () => {
     const { scrollTop, scrollHeight, clientHeight } = list.current;
@@ -207,7 +231,7 @@ export function Thread({ conversation, caller }) {
   };
 
   return html`
-    <div class="messages" ref=${list} onScroll=${scrolled} tabindex="0" role="log" aria-label="Messages">
+    <div class="messages" ref=${list} onScroll=${scrolled} tabindex="0" role="group" aria-label="Messages">
       ${next && html`<button type="button" class="quiet earlier" onClick=${() => load(next)}>Load earlier messages</button>`}
       <${Problem} error=${error} retry=${() => load()} />
       <ol>

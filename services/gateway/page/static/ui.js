@@ -1,6 +1,6 @@
 // Small parts that several views use.
 
-import { html, useCallback, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
 export { html };
 
@@ -27,14 +27,17 @@ export function Badge({ kind = "plain", children }) {
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const SECONDS = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+const MOMENT = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", ...SECONDS });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 export function Time({ at, full = false }) {
   if (!at) return null;
   const date = new Date(at);
-  const isToday = date.toDateString() === new Date().toDateString();
-  const text = full ? FULL.format(date) : (isToday ? TIME : DAY).format(date);
-  return html`<time datetime=${at} title=${FULL.format(date)}>${text}</time>`;
+  const now = new Date();
+  const isToday = date.toDateString() === now.toDateString();
+  const format = full ? (date.getFullYear() === now.getFullYear() ? MOMENT : FULL) : isToday ? TIME : DAY;
+  return html`<time datetime=${at} title=${FULL.format(date)}>${format.format(date)}</time>`;
 }
 
 export function Problem({ error, retry }) {
@@ -137,16 +140,27 @@ export function useInterval(callback, milliseconds) {
   }, [milliseconds]);
 }
 
-/** A modal dialog that Escape closes; the browser keeps the focus inside it. */
+/** A modal dialog that Escape closes. The browser keeps the focus inside it, and returns it when it is closed. */
 export function Dialog({ title, onClose, children }) {
   const element = useRef(null);
-  useEffect(() => {
-    element.current.showModal();
+  const latest = useRef(onClose);
+  latest.current = onClose;
+  useLayoutEffect(() => {
+    const dialog = element.current;
+    const closed = () => latest.current();
+    dialog.addEventListener("close", closed);
+    dialog.showModal();
+    return () => {
+      // The event follows later, when another dialog may have taken the place of this one.
+      dialog.removeEventListener("close", closed);
+      dialog.close();
+      if (document.activeElement === document.body) document.getElementById("main").focus();
+    };
   }, []);
   return html`
-    <dialog ref=${element} aria-labelledby="dialog-title" onClose=${onClose}>
+    <dialog ref=${element} aria-label=${title}>
       <header>
-        <h2 id="dialog-title">${title}</h2>
+        <h2>${title}</h2>
         <button type="button" class="quiet" aria-label="Close" onClick=${onClose}>✕</button>
       </header>
       ${children}

@@ -132,7 +132,9 @@ def withheld_sender(written: str, message_id: str) -> Address:
 
 def remove_invisible(text: str) -> str:
     """Remove characters that cannot be seen, which are easily pasted with a number, and spaces around it."""
-    return "".join(char for char in text if unicodedata.category(char) != _INVISIBLE).strip()
+    if not text.isascii():  # no such character is in ASCII
+        text = "".join(char for char in text if unicodedata.category(char) != _INVISIBLE)
+    return text.strip()
 
 
 def require_plausible(text: str) -> None:

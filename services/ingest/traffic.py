@@ -1,13 +1,13 @@
 """Counts messages by minute, channel, provider and kind, from the notifications about them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _PREFIX = "message."
@@ -24,11 +24,16 @@ class _Kind(NamedTuple):
     kind: str
 
 
-async def count_traffic(connection: AsyncConnection, notifications: Sequence[Row[Any]]) -> None:
-    """Count the notifications about messages, in the transaction that takes them from the outbox."""
-    contents = [
-        (row.type, orjson.loads(row.content)) for row in notifications if row.type.startswith(_PREFIX)
-    ]
+async def count_traffic(
+    connection: AsyncConnection, notifications: Iterable[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """Count the notifications about messages, in the transaction that takes them from the outbox.
+
+    Args:
+        connection: the connection of the transaction.
+        notifications: the type and the content of each.
+    """
+    contents = [(type_, content) for type_, content in notifications if type_.startswith(_PREFIX)]
     if not contents:
         return
     providers = await _providers_of(

@@ -21,8 +21,8 @@ from shared.errors import DatabaseUnavailableError
 from shared.observability.metrics import PERSISTED
 
 _EVENT_BATCH = 500
-_LINGER = 0.03
-"""Seconds. At a steady 150 messages per second, this halves the cost of each message."""
+_LINGER = 0.1
+"""Seconds. A transaction of a single event costs as much as 40 more events in it."""
 
 _ADVISORY_BATCH = 20
 _DRAIN_SECONDS = 8

@@ -25,6 +25,9 @@ from shared.errors import BusUnavailableError, UnavailableError
 
 _log = structlog.get_logger()
 
+_IDLE_SECONDS = 0.03
+"""A loop that waited for a batch for longer than this has little to do, and does not linger."""
+
 _ERROR_PAUSE = 1.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
@@ -77,8 +80,8 @@ class ConsumerLoop:
         batch: the maximum number of messages in a batch. While the handler works on a batch, the server
             receives heartbeats, so that the messages are not delivered to another process.
         linger: seconds between a batch that was not full and the next fetch, if the loop waited for less than
-            this until the batch arrived. Under load, this makes batches fewer and larger; when there are few
-            messages, each is still fetched immediately.
+            0.03 seconds until the batch arrived. Under load, this makes batches fewer and larger; when there
+            are few messages, each is still fetched immediately.
         longest_pause: the maximum number of seconds before a handler that raised UnavailableError is called
             again.
         before_fetch: is called before each fetch.
@@ -141,7 +144,7 @@ class ConsumerLoop:
                 # A batch contains the messages that arrived during the previous one: it grows with the load.
                 asked_at = time()
                 if messages := await pull.next_batch(self._batch):
-                    is_idle = time() - asked_at > self._linger
+                    is_idle = time() - asked_at > _IDLE_SECONDS
                     await self._handle(messages)
                     if len(messages) < self._batch and not is_idle:
                         await self._pause(self._linger)

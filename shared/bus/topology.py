@@ -29,7 +29,6 @@ from shared.ids import (
     partition_of,
 )
 from shared.message import Priority
-from shared.notifications import NotificationType
 from shared.status import Status
 
 
@@ -364,7 +363,7 @@ def suppression_subject(channel: Channel, key: SuppressionKey) -> str:
     return f"suppression.{channel}.{key}"
 
 
-def notification_subject(type_: NotificationType) -> str:
+def notification_subject(type_: str) -> str:
     return f"notification.{type_}"
 
 

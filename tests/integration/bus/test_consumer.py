@@ -4,8 +4,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from nats.js import JetStreamContext
 
+from shared.bus import consumer
 from shared.bus.client import Bus
 from shared.bus.consumer import ConsumerLoop, Done, HandBack, Handler, Outcome, StreamMessage
 from shared.bus.publisher import Outgoing, Publisher
@@ -145,8 +147,9 @@ async def test_a_loop_does_not_linger_after_a_full_batch(bus: Bus, publisher: Pu
 
 
 async def test_a_loop_that_had_nothing_to_do_does_not_linger(
-    bus: Bus, publisher: Publisher, jetstream: JetStreamContext
+    bus: Bus, publisher: Publisher, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(consumer, "_IDLE_SECONDS", 0.0001)
     pauses, seen, linger = list[float](), list[bytes](), 0.0001
 
     class Loop(ConsumerLoop):

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
@@ -153,7 +152,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     types: list[str] = []
     original = outbox.outgoing
 
-    def outgoing(row: Row[Any]) -> Outgoing:
+    def outgoing(row: outbox.OutboxRow) -> Outgoing:
         types.append(row.type)
         return original(row)
 

@@ -36,13 +36,14 @@ def test_a_throttled_message_keeps_its_place_and_uses_up_no_attempt(world: World
         world.let_pass()
         world.answer(7)
         assert world.unsettled() == [step]
-        assert world.reports() == []
+        assert world.statuses() == [Status.RETRYING]
         world.let_pass(1)  # less than the lease of a claim
     assert len(world.provider.requested) == 2
 
     world.provider.behaviour = Behaviour.ACCEPTS
     world.come_to_rest()
-    assert [(event.data.status, event.data.attempt) for event in world.reports()] == [(Status.SENT, 1)]
+    reported = [(event.data.status, event.data.attempt) for event in world.reports()]
+    assert reported == [(Status.RETRYING, 1), (Status.SENT, 1)]
 
 
 def test_a_throttled_retry_is_deferred_and_uses_up_no_attempt(world: World) -> None:

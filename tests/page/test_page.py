@@ -242,6 +242,7 @@ class Inspector:
 
 async def test_no_view_violates_a_rule_of_accessibility(stack: Stack, tab: Tab) -> None:
     sent = await stack.send(body="Hello")
+    await stack.message_becomes(sent["id"], "sent")
     await stack.sms.behave(status=400, times=1)
     failed = await stack.send(body="Refused")
     await stack.message_becomes(failed["id"], "failed")

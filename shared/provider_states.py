@@ -67,7 +67,7 @@ class SendingLimit(FrozenModel):
 
 
 class SenderReport(FrozenModel):
-    """The states of the providers of one sender process, and the limits that it observes."""
+    """The states of the providers of one sender process, and the limits that it applies."""
 
     providers: tuple[ProviderState, ...]
     limits: tuple[SendingLimit, ...] = ()

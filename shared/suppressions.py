@@ -120,7 +120,7 @@ def change_by_bounce(receipt: IncomingReceipt, recipient: str, *, at: datetime) 
         channel=receipt.channel,
         theirs=recipient,
         state=SuppressionState.OPTED_OUT,
-        # A complaint does not change the status: the message was delivered.
+        # A complaint says nothing about the delivery, so its status is unknown.
         source=SuppressionSource.SPAM_REPORT
         if receipt.status is Status.UNKNOWN
         else SuppressionSource.BOUNCE,

@@ -57,8 +57,8 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
 def body_rules(verifiers: Mapping[str, Verifier | None]) -> Mapping[str, BodyRule]:
     """Return the rules for the bodies of all webhooks, by path.
 
-    Any content type is accepted if webhooks are signed. Otherwise, web pages of strangers could post texts
-    and forms from the browser of a user who can reach the gateway.
+    Any content type is accepted if webhooks are signed. Otherwise, any web page could make the browser of a
+    user who can reach the gateway post texts and forms.
     """
     return {
         WEBHOOKS + webhook.path: BodyRule(

@@ -14,7 +14,7 @@ const RETRY = 2000; // milliseconds until the next page of the list is requested
 
 let firstPage = null;
 
-/** Request the first page of the list before it is rendered. */
+/** Request the first page of the list before the list is rendered. */
 export function requestConversations() {
   firstPage = api.get("conversations", { limit: PAGE });
   firstPage.catch(() => {}); // `useConversations` handles it
@@ -117,7 +117,7 @@ function Row({ row, top, isReachable, onFocus }) {
   `;
 }
 
-/** Move the focus to the row above or below. Beyond the rows in view, some more are rendered already. */
+/** Move the focus to the row above or below. A few rows beyond the view are always rendered. */
 function moveFocus(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
@@ -131,7 +131,7 @@ function moveFocus(event) {
 /**
  * A list that renders only the rows in view, so that ten thousand conversations scroll as smoothly as ten.
  *
- * The list is one stop of the Tab key: the row that had the focus last, or the first one in view. Arrow keys move on.
+ * The list is a single tab stop: the row that had the focus last, or the first one in view. Arrow keys move the focus.
  */
 function List({ label, items, rowOf, onEnd }) {
   const element = useRef(null);
@@ -210,7 +210,7 @@ function Filters({ filters, onChange }) {
       <input
         type="search"
         aria-label="Search by phone number or e-mail address"
-        placeholder="Whole number in any format, or e-mail"
+        placeholder="Full phone number or e-mail address"
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
@@ -229,10 +229,10 @@ function Filters({ filters, onChange }) {
   `;
 }
 
-/** The error of a list. That an address is not complete yet is no problem. */
+/** The error of a list; an address that is still being typed is not shown as one. */
 function SearchProblem({ error, retry }) {
   if (error?.errors?.some((fault) => ["participant", "address"].includes(fault.field))) {
-    return html`<${Empty} title="No match yet">Enter the whole phone number or e-mail address.</${Empty}>`;
+    return html`<${Empty} title="No match yet">Enter the full phone number or e-mail address.</${Empty}>`;
   }
   return html`<${Problem} error=${error} retry=${retry} />`;
 }
@@ -254,7 +254,7 @@ function SelectedConversation({ id, caller }) {
     return () => clearTimeout(timer);
   }, [id]);
   const element = useRef(null);
-  // On narrow screens, the list with the focus has made room for the conversation.
+  // On narrow screens, the list is hidden, and with it the row that had the focus.
   useEffect(() => {
     if (conversation && document.activeElement === document.body) element.current.focus();
   }, [conversation]);
@@ -306,7 +306,7 @@ export function Inbox({ parameters, caller }) {
   const [selected] = parameters;
   const wasSelected = useRef(selected);
   useEffect(() => {
-    // The link back to the list was part of the conversation.
+    // The focus was on the link back to the list, which is gone with the conversation.
     const isLost = wasSelected.current && !selected && document.activeElement === document.body;
     if (isLost) document.querySelector('.rows a[tabindex="0"]')?.focus();
     wasSelected.current = selected;

@@ -14,7 +14,7 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^
 
 
 class MediaStatus(StrEnum):
-    """Whether the bytes of a file are kept."""
+    """Whether the content of a file is stored."""
 
     PENDING = "pending"
     STORED = "stored"

@@ -161,7 +161,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "dead_letter_resolved": ProblemKind(
         409,
         "The dead letter was already replayed",
-        "The dead letter was replayed or discarded before.",
+        "The dead letter has already been replayed or discarded.",
         "Nothing needs to be done.",
     ),
     "media_not_stored": ProblemKind(
@@ -258,7 +258,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "unsupported_content_type": ProblemKind(
         415,
         "The content type must be application/json",
-        "The `Content-Type` is missing or is not the one of the path.",
+        "The `Content-Type` is missing, or is not accepted at this path.",
         _CORRECT,
     ),
     "range_not_satisfiable": ProblemKind(

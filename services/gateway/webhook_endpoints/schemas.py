@@ -229,7 +229,7 @@ class RecoverRequest(BaseModel):
 
     model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"since": "2024-11-01T14:00:00Z"}]})
 
-    since: Moment
+    since: Moment = Field(description="The time since which events are sent (RFC 3339)")
     limit: int = Field(
         default=_MAX_RECOVERED, ge=1, le=_MAX_RECOVERED, description="Maximum number of events to send"
     )
@@ -241,7 +241,7 @@ class RecoverRequest(BaseModel):
 class RecoverResponse(BaseModel):
     """The events that are about to be sent."""
 
-    scheduled: int = Field(description="Number of events", examples=[12])
+    scheduled: int = Field(description="Number of events that will be sent", examples=[12])
     next_after: int | None = Field(
         description="Repeat the request with this as `after`, until it is null", examples=[None]
     )

@@ -127,8 +127,8 @@ class ReceiptPayload(BaseModel):
         AfterValidator(_word),
         WithJsonSchema(_TEXT_OR_NUMBER),
         Field(
-            description="The provider's status, such as `delivered`; an unknown one does not change the status of "
-            "the message"
+            description="The provider's status, such as `delivered`; one that is not known to us does not "
+            "change the status of the message"
         ),
     ]
     error_code: Annotated[

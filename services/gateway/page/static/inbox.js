@@ -17,7 +17,10 @@ let firstPage = null;
 /** Request the first page of the list before the list is rendered. */
 export function requestConversations() {
   firstPage = api.get("conversations", { limit: PAGE });
-  firstPage.catch(() => {}); // `useConversations` handles it
+  // It may fail before the caller has entered a key; the list then requests the page again.
+  firstPage.catch(() => {
+    firstPage = null;
+  });
 }
 
 /** Whether the address of the page names a conversation, by its id or its key. */

@@ -323,10 +323,10 @@ export function Inbox({ parameters, caller }) {
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
         <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
-        <${SearchProblem} error=${error} retry=${reload} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`
           : html`
+              <${SearchProblem} error=${error} retry=${reload} />
               ${!loading && !error && items.length === 0 &&
               html`<${Empty} title="No conversations">
                 ${filters.participant || filters.channel

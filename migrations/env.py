@@ -3,8 +3,8 @@
 Two deployments never migrate at the same time: the second one waits for an advisory lock, and then has
 nothing left to do.
 
-A migration is compatible with the previous release, whose processes are still running. It does not block
-them, and drops nothing that they use.
+A migration is compatible with the previous release, whose processes are still running: it neither blocks them
+nor drops anything that they use.
 """
 
 import asyncio
@@ -103,8 +103,8 @@ async def connect(engine: AsyncEngine) -> AsyncConnection:
 async def acquire_lock(connection: AsyncConnection) -> None:
     """Take the advisory lock of all migrations, which closing the connection releases.
 
-    While an index is built concurrently, it waits for all statements that are running. It would never end if
-    one of them waited for the lock, so the lock is polled.
+    The lock is polled, because building an index concurrently waits for all running statements, and would
+    never end if one of them waited for the lock.
     """
     acquire, is_waiting = text("SELECT pg_try_advisory_lock(:key)"), False
     while not await connection.scalar(acquire, {"key": _ADVISORY_LOCK}):

@@ -23,7 +23,7 @@ _IS_INVALID = text("SELECT true FROM pg_index WHERE indexrelid = to_regclass(:na
 def build_indexes(indexes: Mapping[str, str]) -> None:
     """Build indexes while their tables are read and written, and replace those whose build was interrupted.
 
-    Everything that the migration has done before is committed. If a build fails, the migration is run again
+    The transaction of the migration is committed first. If a build fails, the migration is run again
     from its beginning, so all its steps must be repeatable.
 
     Args:

@@ -53,8 +53,8 @@ class Address:
     """An address.
 
     Attributes:
-        spelling: as it is displayed and sent to.
-        key: as it is compared.
+        spelling: the address as it is displayed, and given to providers.
+        key: the address, normalised for comparison.
         name: the display name beside an e-mail address, in any script.
     """
 

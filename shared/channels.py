@@ -30,7 +30,7 @@ class MessageType(StrEnum):
 
 
 class Channel(StrEnum):
-    """A way to reach people. SMS and MMS are one channel, since they share numbers and conversations."""
+    """The medium of a message. SMS and MMS are one channel, since they share numbers and conversations."""
 
     SMS = "sms"
     EMAIL = "email"

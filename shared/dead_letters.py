@@ -26,7 +26,7 @@ class PostedWebhook(FrozenModel):
     """A provider's webhook that could not be read, apart from its body.
 
     Attributes:
-        path: below the public URL of the gateway.
+        path: the path below the public URL of the gateway.
         query: the text after the `?`; each character is a byte.
         content_type: the media type of the body, with its parameters.
     """
@@ -47,9 +47,9 @@ class DeadLetter(FrozenModel):
         request: the request to send the message; only if it was to be sent.
         payload: the payload from the stream, if the message could not be read (`payload_base64` if it is not
             text).
-        payload_zlib: the same, compressed and in base64, if it is the long body of a webhook.
-        origin: where the message came from, unless it is a webhook that never was in a stream.
-        webhook: how such a webhook was posted; the payload is its body.
+        payload_zlib: the payload, compressed and in base64, if it is the long body of a webhook.
+        origin: where the message came from, unless it is a webhook, which was never in a stream.
+        webhook: how a webhook was posted that could not be read; the payload is its body.
         is_cut: whether only the beginning of the payload is kept, since a NATS message holds 1 MiB.
     """
 
@@ -82,7 +82,7 @@ class DeadLetterResolution(FrozenModel):
     """A decision about a dead letter.
 
     Attributes:
-        reason: in words; every discard has one.
+        reason: the reason in words; every discard has one.
         by: name of the API key, or of the person who used the NATS CLI.
     """
 

@@ -206,9 +206,9 @@ def status_changed(
 
     Args:
         report: the status.
-        time: when the message got it.
+        time: when the message reached it.
         source: the service that reports it.
-        is_released: whether the provider asked us to wait, so that the same attempt will have another status.
+        is_released: whether the provider throttled the attempt, which will therefore have another status.
     """
     attempt = (report.generation, report.attempt, *(["released"] if is_released else []))
     return Event[StatusReport](

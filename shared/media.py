@@ -14,7 +14,7 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^
 
 
 class MediaStatus(StrEnum):
-    """Whether the bytes of a file are kept."""
+    """Whether the content of a file is stored."""
 
     PENDING = "pending"
     STORED = "stored"
@@ -31,9 +31,9 @@ class Media(BaseModel):
     Attributes:
         position: the place among the files of the message, from 0.
         url: where the provider offers the file; None if it came with the message.
-        content_type: the media type, without parameters, according to whoever sent the file.
-        size: in bytes.
-        filename: without a path, according to whoever sent the file.
+        content_type: the media type, without parameters, according to the sender of the file.
+        size: the size in bytes.
+        filename: the name without a path, according to the sender of the file.
         digest: SHA-256 of the bytes, in hexadecimal digits.
         reason: the code of the error, if the status is `failed`.
     """

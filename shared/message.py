@@ -37,7 +37,7 @@ class Message(FrozenModel):
 
     Attributes:
         to: the recipient; the first one of a message to a group.
-        from_key: `from_` as it is compared with other addresses; `to_key` likewise.
+        from_key: the author's address, normalised for comparison; `to_key` likewise.
         recipients: the keys of all recipients of a message to a group, in the order that was given; empty for
             other messages.
         from_name: the display name of the author of an e-mail; `to_name` likewise.
@@ -177,7 +177,7 @@ class DeliveryRequest(FrozenModel):
         generation: 0, and one higher after each replay of the message's dead letter.
         attempt: number of the attempt that is due, from 1.
         deferral_count: how often this attempt was deferred without being used up.
-        errors: those of the previous attempts, oldest first.
+        errors: the errors of the previous attempts, oldest first.
         caller: the name of the API key with which the message was accepted; None if an earlier version did.
     """
 
@@ -279,7 +279,7 @@ class IncomingReceipt(FrozenModel):
         message_id: our id of the message, if the provider returns it.
         key: distinguishes the receipts for one message, so that a repeated receipt is recognised.
         is_bounce: whether the recipient, which the report does not name, must not be sent any more messages.
-        error_code: the provider's code of a failure, or its word if we do not know that.
+        error_code: the provider's code for a failure, or its status if that is not known to us.
         occurred_at: when it happened, according to the provider, or else when the receipt arrived.
         raw: the provider's payload.
     """

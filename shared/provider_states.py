@@ -20,7 +20,7 @@ class ProviderCondition(StrEnum):
     """Whether a process sends messages through a provider.
 
     Attributes:
-        HEALTHY: it does.
+        HEALTHY: it sends them.
         OPEN: its circuit breaker is open, because the provider fails.
         PAUSED: the provider has asked it to wait, or rejects our credentials.
     """
@@ -52,12 +52,12 @@ class ProviderState(FrozenModel):
 
 
 class SendingLimit(FrozenModel):
-    """A limit on some sending addresses together, over all processes.
+    """A limit that some sending addresses share, over all processes.
 
     Attributes:
-        senders: numbers, e-mail addresses or `@domain`s.
+        senders: numbers, e-mail addresses, or `@domain` for all addresses of a domain.
         rate: segments, or e-mails, per second; None if there is no limit.
-        per_day: the same per day (UTC).
+        per_day: segments, or e-mails, per day (UTC); None if there is no limit.
     """
 
     name: str
@@ -67,7 +67,7 @@ class SendingLimit(FrozenModel):
 
 
 class SenderReport(FrozenModel):
-    """The states of the providers of one sender process, and the limits that it observes."""
+    """The states of the providers of one sender process, and the limits that it applies."""
 
     providers: tuple[ProviderState, ...]
     limits: tuple[SendingLimit, ...] = ()

@@ -24,7 +24,8 @@ class Status(StrEnum):
     """The status of a message, or of a report in its history.
 
     Attributes:
-        UNKNOWN: a receipt has a word that we do not know; it is kept, but never determines the status.
+        UNKNOWN: the provider's status is not known to us. It is in the history of the message, but is never
+            its status.
     """
 
     RECEIVED = "received"

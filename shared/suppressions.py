@@ -30,7 +30,9 @@ class SuppressionSource(StrEnum):
         KEYWORD: a text message such as STOP.
         PROVIDER: the provider refused a message because it knew of an opt-out.
         BOUNCE: the mailbox does not exist.
+        SPAM_REPORT: the recipient reported a message as spam.
         UNSUBSCRIBE, RESUBSCRIBE: a link in an e-mail, ours or the provider's.
+        API: a request to the API.
         UNREADABLE: the change cannot be read. It counts as an opt-out, and is never recorded.
     """
 
@@ -51,7 +53,7 @@ class SuppressionChange(FrozenModel):
         ours: key of our address that the change concerns, or the name of an opt-out group, which several of
             our addresses share at a provider; None for all our addresses.
         theirs: key of the recipient's address.
-        detail: the text message, the provider's reason, or that of the API's caller.
+        detail: the text message, the provider's reason, or the caller's reason.
         by: name of the caller's API key.
         cause: identifies what caused the change, such as a message, if the change is dated by the arrival of
             its report, which may come again later.
@@ -118,7 +120,7 @@ def change_by_bounce(receipt: IncomingReceipt, recipient: str, *, at: datetime) 
         channel=receipt.channel,
         theirs=recipient,
         state=SuppressionState.OPTED_OUT,
-        # A complaint does not change the status: the message was delivered.
+        # A complaint says nothing about the delivery, so its status is unknown.
         source=SuppressionSource.SPAM_REPORT
         if receipt.status is Status.UNKNOWN
         else SuppressionSource.BOUNCE,

@@ -27,7 +27,7 @@ new MutationObserver((_, observer) => {
 
 
 async def measure(stack: Stack, size: Size) -> list[Table]:
-    title = "From the navigation to the page until the first conversations are painted, ms"
+    title = "From navigation until the first conversations are painted, ms"
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
         return [Table(title, [""], [["Chromium is not installed: apt-get install chromium"]])]

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from services.gateway.http.docstrings import describe_attributes
 from shared.bus.topology import Stream
 from shared.channels import Channel
 from shared.events import EventType, model_of
@@ -140,6 +141,7 @@ def asyncapi_document() -> dict[str, Any]:
         list(dict.fromkeys(models)),  # type: ignore[arg-type] # the mode is a literal
         ref_template="#/components/schemas/{model}",
     )
+    describe_attributes(definitions["$defs"])
     return {
         "asyncapi": "3.0.0",
         "info": {

@@ -1,4 +1,4 @@
-"""Deletes attempts to deliver events to webhook endpoints once they are thirty days old."""
+"""Deletes recorded attempts to deliver events to webhook endpoints once they are thirty days old."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ _BATCH = 1_000
 """Rows that are deleted in one transaction."""
 
 _INTERVAL = 600.0
-"""Seconds."""
+"""Seconds between deletions."""
 
 _DELETE = text("SELECT delete_old_webhook_attempts(:maximum)")
 _UNAVAILABLE = (SQLAlchemyError, OSError, TimeoutError)

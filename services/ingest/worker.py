@@ -22,7 +22,7 @@ from shared.observability.metrics import PERSISTED
 
 _EVENT_BATCH = 500
 _LINGER = 0.1
-"""Seconds. A transaction of a single event costs as much as 40 more events in it."""
+"""Seconds. A transaction costs as much as 40 of the events in it."""
 
 _ADVISORY_BATCH = 20
 _DRAIN_SECONDS = 8

@@ -260,9 +260,9 @@ async def _send_while_valid(slot: Slot, claim: Claim) -> str:
 
 
 def _is_reported(before: LedgerEntry, entry: LedgerEntry) -> bool:
-    """Return whether the provider has asked us to wait with the same attempt before.
+    """Return whether an earlier request of the same attempt was throttled, which was reported then.
 
-    It is reported only once, since the provider may do so each time that the message is tried again.
+    A provider may throttle the message each time that it is tried again.
     """
     return before.state is DeliveryState.RELEASED and before.error is not None and before.step == entry.step
 

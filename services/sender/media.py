@@ -30,7 +30,7 @@ from shared.providers.base import File, MediaCredentials, ProviderError, Rejecte
 _log = structlog.get_logger()
 
 _CAPACITY = 1_024
-"""Messages in this process, including those whose files wait for others of the same host."""
+"""The maximum number of messages in this process, including those whose files wait for a slow host."""
 
 _DOWNLOADS = 12
 """Files that this process fetches, and holds in memory, at the same time."""
@@ -61,7 +61,7 @@ _ATTACHMENTS = b'"attachments":'
 
 
 class MediaFetcher:
-    """Fetches the media of one message at a time; several may be processed concurrently.
+    """Fetches the media of messages, several of which may be processed concurrently.
 
     Args:
         store: keeps the files.

@@ -2,7 +2,7 @@
 
 Messages with the same key are processed one after another, in the order of the stream. A message that cannot
 be processed yet keeps its place: it waits in this process, with those of the same key behind it. Messages are
-returned to the server only after an unexpected error, or when the reader stops, unless the reader is told to.
+returned to the server only after an unexpected error, or when the reader stops; see also `keeps_place`.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from shared.text import message_id_of, single_line
 
 _FIELD = re.compile(r"(?P<name>[!-9;-~]{1,100})[ \t]*:(?P<value>.*)", flags=re.DOTALL)
 _ENVELOPE = re.compile(">?From ")
-"""The beginning of the line that mailboxes in the form of Unix have before the headers."""
+"""The beginning of the line that the mbox format has before the headers."""
 
 _MAX_VALUE = 64 * 1024
 _MAX_PARAMETERS = 2_000
@@ -45,7 +45,7 @@ class Headers:
 
     @classmethod
     def parse(cls, text: str) -> "Headers":
-        """Parse headers, unfold them, and leave out lines that are none."""
+        """Parse headers, unfold them, and leave out other lines."""
         fields: list[tuple[str, list[str]]] = []
         is_whole = True
         for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):

@@ -47,7 +47,7 @@ class Mail:
 
     Attributes:
         texts: the first plain text and the first HTML that is not an attachment, decoded, and its bytes.
-        other_text: the first text of another type, such as Markdown; without others, it is the plain text.
+        other_text: the first text of another type, such as Markdown, which replaces a missing plain text.
         files: all other parts.
         warnings: what was left out or could not be read, in words.
     """
@@ -161,7 +161,7 @@ def _boundary_of(part: _Part) -> bytes:
 def _split(body: bytes, boundary: bytes, warn: Warn) -> Iterator[_Part]:
     """Yield the parts between the lines of a boundary; the last one may lack its end.
 
-    Parts may follow the last one: those of a part that uses the boundary of the e-mail are listed with it.
+    Parts after the end are yielded as well, because a nested part may use the boundary of the e-mail.
     """
     delimiter = b"--" + boundary
     start, is_inside, found = None, False, body.find(delimiter) if boundary else -1

@@ -1,4 +1,4 @@
-"""Decodes the transfer encodings of e-mails (RFC 2045, 6), also where they are damaged."""
+"""Decodes the transfer encodings of e-mails (RFC 2045, 6), even if they are damaged."""
 
 import re
 from binascii import Error, a2b_base64, a2b_uu
@@ -9,7 +9,7 @@ _NOT_BASE_64 = re.compile(rb"[^A-Za-z0-9+/]+")
 _BLANKS = b" \t\r\n\f\v"
 
 _MAX_VALUES = 500_000
-"""Parts of a text that are padded, each of which takes time. Programs pad each line at most."""
+"""The maximum number of padded values in a text, each of which takes time. Programs pad each line at most."""
 
 _BLANKS_AFTER_ESCAPE = re.compile(rb"=[ \t]+(?=\r?\n)")
 
@@ -20,7 +20,7 @@ _UU_END = re.compile(rb"^end[ \t\r]*$", re.MULTILINE)
 def from_base64(text: bytes) -> tuple[bytes, bool]:
     """Decode base64; characters that are not part of it are skipped.
 
-    What follows the padding is decoded as well, since some programs encode a content piece by piece. If it is
+    Text after the padding is decoded as well, since some programs encode the content piece by piece. If it is
     not complete base64, such as the footer that a mailing list has added, it is left out.
 
     Returns:
@@ -44,14 +44,14 @@ def from_base64(text: bytes) -> tuple[bytes, bool]:
 
 
 def from_quoted_printable(text: bytes, *, is_header: bool = False) -> bytes:
-    """Decode quoted-printable; signs that are not a part of an escape sequence are kept.
+    """Decode quoted-printable; equals signs that do not begin an escape sequence are kept.
 
     Args:
         text: what to decode.
         is_header: whether it is in an encoded word (RFC 2047, 4.2), in which `_` is a space.
     """
     text = _BLANKS_AFTER_ESCAPE.sub(b"=", text)
-    # The standard library drops the sign before another one, and the line after one before a carriage return.
+    # The standard library would drop an equals sign before another one, and the rest of a line after `=\r`.
     for _ in range(2):
         text = text.replace(b"==", b"=3D=")
     text = text.replace(b"=\r\n", b"=\n").replace(b"=\r", b"=3D\r")

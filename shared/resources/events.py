@@ -53,7 +53,7 @@ class Event(BaseModel):
 
 
 class MessageEvent(Event):
-    """A message was received, or an outbound message has another status."""
+    """A message was received, or the status of an outbound message changed."""
 
     type: Literal[
         "message.received",
@@ -84,14 +84,14 @@ class SuppressionEvent(Event):
 
 
 class DeadLetterEvent(Event):
-    """A message could not be processed, or somebody has replayed or discarded it."""
+    """A message could not be processed, or its dead letter was replayed or discarded."""
 
     type: Literal["dead_letter.created", "dead_letter.resolved"]
     data: DeadLetterResponse
 
 
 class WebhookEndpointEvent(Event):
-    """A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test."""
+    """A webhook endpoint is tested, or was disabled because it had failed for days or responded with 410."""
 
     type: Literal["webhook_endpoint.disabled", "webhook_endpoint.test"]
     data: dict[str, Any] = Field(description="The endpoint, without its secret")

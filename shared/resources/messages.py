@@ -60,11 +60,9 @@ class MediaResponse(BaseModel):
     id: UUID
     status: MediaStatus = Field(description="Whether the file can be downloaded from `url`")
     content_type: str | None = Field(description="Media type, as declared", examples=["image/jpeg"])
-    size: int | None = Field(description="Bytes", examples=[48_213])
+    size: int | None = Field(description="Size in bytes", examples=[48_213])
     filename: str | None = Field(description="Name without a path, as declared", examples=["cat.jpg"])
-    reason: str | None = Field(
-        description="Code of the error, if the file finally could not be fetched", examples=[None]
-    )
+    reason: str | None = Field(description="Error code, if the file could not be fetched", examples=[None])
 
     @computed_field(description="Path of the file at this service", examples=["/api/media/…"])  # type: ignore[prop-decorator] # as pydantic documents it
     @property

@@ -412,6 +412,8 @@ async def test_keys_are_asked_for_and_readers_see_no_buttons(
             if key == "wrong":
                 await expect(page.get_by_role("alert")).to_contain_text("not valid")
         await expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
+        await expect(page.get_by_text("Send a message, or simulate")).to_be_visible()
+        await expect(page.get_by_role("alert")).to_have_count(0)
         await expect(page.get_by_role("button", name="New message")).to_have_count(0)
         refused = await page.evaluate(
             "() => fetch('api/messages/sms', {method: 'POST', headers: {Authorization: 'Bearer "

@@ -27,6 +27,11 @@ def test_the_description_of_the_streams_is_up_to_date() -> None:
     assert (DOCS / "asyncapi.json").read_text() == as_json(asyncapi_document()), "run `make contract`"
 
 
+def test_no_description_has_a_section_of_a_docstring() -> None:
+    for document in (asyncapi_document(), openapi_document()):
+        assert not re.search(r"\\n *(Args|Attributes|Raises|Returns):", json.dumps(document))
+
+
 def test_the_description_of_the_streams_is_complete() -> None:
     assert {type_ for subject in SUBJECTS for type_ in subject.types} == set(EVENT_TYPES)
     assert {subject.stream for subject in SUBJECTS} == set(Stream) - INTERNAL

@@ -40,7 +40,7 @@ _SUBJECTS = {
 _NO_ADVISORY = "invalid_event"
 """The reason of every message among the advisories."""
 _TRIES = 40
-"""Requests, half a second apart, before a refusal for lack of time counts."""
+"""Requests, half a second apart, before a 503 counts as a failure."""
 
 
 def _poisons() -> Iterator[tuple[bytes, str]]:
@@ -109,7 +109,7 @@ async def _expect(
     payload: Mapping[str, str],
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Make a request, again while it is refused for lack of time, and return the response.
+    """Make a request, repeat it while the response is a 503, and return the body of the response.
 
     Raises:
         ChaosError: the response has another status.

@@ -32,7 +32,7 @@ async def list_api_keys(request: Request) -> ApiKeysResponse:
 
 @router.get("/current", summary="Get the API key of the request", responses=problems(401, 422))
 async def get_current_api_key(request: Request, caller: Caller) -> CurrentApiKeyResponse:
-    """Return the name and the access of the API key that the request has used."""
+    """Return the name and the access of the API key that the request was made with."""
     keys: ApiKeys = request.app.state.api_keys
     access = request.state.access if keys else Access.WRITE
     return CurrentApiKeyResponse(name=caller, access=access, playground=request.app.state.has_playground)

@@ -23,7 +23,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "A page, or a stream if the request accepts `text/event-stream`",
         "headers": {
             "Last-Event-ID": {
-                "description": "Of a stream: the position that it begins after",
+                "description": "For a stream: the position after which it begins",
                 "schema": {"type": "string"},
             }
         },

@@ -19,14 +19,14 @@ class BodyRule:
 
     Attributes:
         media_type: the content type, without parameters; None accepts any.
-        max_size: bytes.
+        max_size: the limit in bytes.
     """
 
     media_type: str | None = _JSON
     max_size: int = MAX_BODY
 
     def accepts(self, content_type: str) -> bool:
-        """Return whether a body of a content type is accepted; JSON has several (WHATWG MIME Sniffing)."""
+        """Return whether a body of a content type is accepted; any type of JSON is (WHATWG MIME Sniffing)."""
         given = content_type.partition(";")[0].strip().lower()
         is_json = given in {_JSON, "text/json"} or ("/" in given and given.endswith("+json"))
         return self.media_type in {None, given} or (self.media_type == _JSON and is_json)

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from services.gateway.http.auth import authenticate
+from services.gateway.http.docstrings import describe_attributes
 from services.gateway.http.errors import problem_examples, problem_schemas, problems
 from services.gateway.http.examples import example_of
 from shared.request_ids import HEADER
@@ -64,6 +65,7 @@ def _document(app: FastAPI, schemas: Mapping[str, Any]) -> Json:
         )
         components = document["components"]
         components["schemas"].update(schemas, **problem_schemas())
+        describe_attributes(components["schemas"])
         components["examples"] = problem_examples()
         _remove_default_422(document)
         _add_common_problems(document)

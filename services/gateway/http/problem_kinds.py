@@ -103,7 +103,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
         401,
         "An API key is required: Authorization: Bearer …",
         "The API key, or the signature of a webhook, is missing or not valid.",
-        "Send a valid key as `Authorization: Bearer …`.",
+        "Send a valid API key as `Authorization: Bearer …`, or sign the webhook with the configured secret.",
     ),
     "read_only_key": ProblemKind(
         403,
@@ -161,7 +161,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "dead_letter_resolved": ProblemKind(
         409,
         "The dead letter was already replayed",
-        "The dead letter was replayed or discarded before.",
+        "The dead letter has already been replayed or discarded.",
         "Nothing needs to be done.",
     ),
     "media_not_stored": ProblemKind(
@@ -258,7 +258,7 @@ PROBLEM_KINDS: Mapping[ProblemCode, ProblemKind] = {
     "unsupported_content_type": ProblemKind(
         415,
         "The content type must be application/json",
-        "The `Content-Type` is missing or is not the one of the path.",
+        "The `Content-Type` is missing, or is not accepted at this path.",
         _CORRECT,
     ),
     "range_not_satisfiable": ProblemKind(
@@ -358,9 +358,11 @@ def kinds_of(*given: int | ProblemCode) -> Mapping[int, list[ProblemCode]]:
     return codes
 
 
-def example_of(code: ProblemCode) -> dict[str, Any]:
-    """Return an example of a problem document."""
+def example_of(code: ProblemCode, detail: str | None = None) -> dict[str, Any]:
+    """Return an example of a problem document, with the detail of its kind or another one."""
     kind = PROBLEM_KINDS[code]
     is_invalid = code == "invalid_request"
     errors = [{"field": "to", "detail": "is not a valid phone number"}] if is_invalid else []
-    return problem_document(kind.status, code, kind.detail, "0199b1f0c2d47a3e8f51d6a7c3b2e940", errors)
+    return problem_document(
+        kind.status, code, detail or kind.detail, "0199b1f0c2d47a3e8f51d6a7c3b2e940", errors
+    )

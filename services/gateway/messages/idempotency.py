@@ -36,7 +36,7 @@ REPLAYED_RESPONSE_HEADER: Mapping[str, Any] = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
-"""The documentation of the header."""
+"""The documentation of `REPLAYED_HEADER` in the OpenAPI document."""
 
 _MAX_KEY = 255
 

@@ -192,7 +192,7 @@ class EmailContent(Content):
     cc: MailAddresses | None = Field(
         default=None, description="Further recipients, who are not participants of the conversation"
     )
-    bcc: MailAddresses | None = Field(default=None, description="The same, hidden from each other")
+    bcc: MailAddresses | None = Field(default=None, description="Further recipients, hidden from each other")
 
     @field_validator("text")
     @classmethod
@@ -266,7 +266,7 @@ class BatchRequest(BaseModel):
 
 
 class BatchItem(BaseModel):
-    """The result for a message: either of the two is null."""
+    """The result for a message; one of its fields is null."""
 
     message: MessageResponse | None = Field(description="The message, if it was accepted")
     problem: Problem | None = Field(description="The reason why it was refused", examples=[None])

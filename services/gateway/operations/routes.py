@@ -9,7 +9,7 @@ router = APIRouter(prefix="/api/operations", tags=["operations"])
 
 @router.get("", summary="Get the state of consumers and providers", responses=problems(401, 422, 503))
 async def get_operations(operations: Operations) -> OperationsResponse:
-    """Return the backlog of every consumer, and the state of every provider in the running senders."""
+    """Return the backlog of every consumer, and the providers and limits of the running senders."""
     return await operations.get()
 
 

@@ -32,15 +32,19 @@ class ProviderResponse(BaseModel):
 
 
 class SendingLimitResponse(BaseModel):
-    """A limit on some sending addresses together (`SENDER_LIMITS`)."""
+    """A limit that some sending addresses share (`SENDER_LIMITS`)."""
 
-    name: str = Field(examples=["+12016661234"])
+    name: str = Field(description="Name of the limit", examples=["+12016661234"])
     senders: list[str] = Field(
-        description="Numbers, e-mail addresses, or `@domain` for all of its addresses",
+        description="Numbers, e-mail addresses, or `@domain` for all addresses of a domain",
         examples=[["+12016661234"]],
     )
-    rate: float | None = Field(description="Limit of segments, or e-mails, per second", examples=[1.0])
-    per_day: int | None = Field(description="The same per day (UTC)", examples=[2000])
+    rate: float | None = Field(
+        description="Segments, or e-mails, per second; null if there is no limit", examples=[1.0]
+    )
+    per_day: int | None = Field(
+        description="Segments, or e-mails, per day (UTC); null if there is no limit", examples=[2000]
+    )
 
 
 class TrafficSeries(BaseModel):

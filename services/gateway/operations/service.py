@@ -94,7 +94,7 @@ def _providers(states: Iterable[ProviderState]) -> list[ProviderResponse]:
 
 
 def _limits(limits: Iterable[SendingLimit]) -> list[SendingLimitResponse]:
-    """Return the limits, which are the same in all processes unless these are being restarted."""
+    """Return the limits, which only differ between processes while these are being restarted."""
     by_name = {limit.name: SendingLimitResponse(**limit.model_dump()) for limit in limits}
     return [limit for _, limit in sorted(by_name.items())]
 

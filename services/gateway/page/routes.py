@@ -25,7 +25,6 @@ _HEADERS = {
 }
 _MEDIA_TYPES = {
     ".css": "text/css",
-    ".htm": "text/html",
     ".html": "text/html",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
@@ -66,8 +65,8 @@ def read_page_files() -> dict[str, PageFile]:
 def mount_page(app: FastAPI) -> None:
     """Add the page at `/`, and its files below `/page`.
 
-    The URLs of the files contain a digest of all of them, so that browsers can keep them for ever, and never
-    combine the files of two releases.
+    The URLs of the files contain a digest of all of them, so that browsers can cache them indefinitely, and
+    never combine the files of two releases.
     """
     files = read_page_files()
     digest = sha256(b"".join(file.content for file in files.values())).hexdigest()[:16]

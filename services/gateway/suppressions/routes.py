@@ -46,7 +46,7 @@ async def suppress_address(
     default_region: DefaultRegion,
     sender: SenderQuery = None,
 ) -> SuppressionResponse:
-    """Send no more messages to an address, from one sender address or from all of them.
+    """Stop messages to an address, from one sender address or from all of them.
 
     An existing opt-out from the same senders is left unchanged.
     """

@@ -69,8 +69,8 @@ async def create_webhook_endpoint(
     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
 
-    A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret, and
-    creates no other one for a day after that endpoint was deleted.
+    A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret. For
+    a day after that endpoint was deleted, it is refused with a 409.
     """
     async with deadline():
         created = await service.create(body, caller, idempotency_key)
@@ -142,7 +142,7 @@ async def delete_webhook_endpoint(
     id: str,  # noqa: A002 - the name in the path
     service: WebhookEndpointServiceDep,
 ) -> None:
-    """Delete an endpoint. Events that are waiting for another attempt are no longer sent to it."""
+    """Delete an endpoint. Events that are waiting for another attempt are not sent to it."""
     async with deadline():
         await service.delete(parse_uuid(id))
 
@@ -163,7 +163,7 @@ async def rotate_webhook_secret(
     service: WebhookEndpointServiceDep,
     clock: Clock,
 ) -> WebhookEndpointWithSecret:
-    """Create a new secret. For 24 hours, webhooks are signed with the former one as well."""
+    """Create a new secret. For 24 hours, webhooks are also signed with the former one."""
     async with deadline():
         endpoint, secret = await service.rotate_secret(parse_uuid(id))
     return WebhookEndpointWithSecret.with_secret(endpoint, secret, clock())

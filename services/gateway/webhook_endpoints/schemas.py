@@ -43,8 +43,8 @@ _WEB_URL = re.compile(
 def _web_url(value: str) -> str:
     if not value.isascii():
         raise ValueError(
-            "is not in ASCII: write the labels of an international host name as A-labels (xn--…), and "
-            "percent-encode other characters"
+            "is not ASCII: write an international host name as A-labels (xn--…), and percent-encode other "
+            "characters"
         )
     try:
         url = URL(value)  # as the notifier parses it
@@ -60,7 +60,7 @@ def _web_url(value: str) -> str:
 
 
 def _is_host(host: str) -> bool:
-    """Return whether a host is an address or a name that can be looked up. Raises ValueError if it is not."""
+    """Return whether a host is a name of a valid length, or an address. Raises ValueError for another one."""
     return bool(ip_address(host)) if ":" in host else len(host) <= _MAX_HOST
 
 
@@ -86,8 +86,8 @@ EndpointUrl = Annotated[
     str,
     Field(
         max_length=_MAX_URL,
-        description="The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: "
-        "an international host name is written as A-labels (`xn--…`)",
+        description="The URL that events are posted to, by HTTPS and on the public internet. It must be "
+        "ASCII: write an international host name as A-labels (`xn--…`)",
         examples=["https://example.com/webhooks"],
         json_schema_extra={"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://[!-~]+$"},
     ),
@@ -229,7 +229,7 @@ class RecoverRequest(BaseModel):
 
     model_config = ConfigDict(**_STRICT, json_schema_extra={"examples": [{"since": "2024-11-01T14:00:00Z"}]})
 
-    since: Moment
+    since: Moment = Field(description="The time since which events are sent (RFC 3339)")
     limit: int = Field(
         default=_MAX_RECOVERED, ge=1, le=_MAX_RECOVERED, description="Maximum number of events to send"
     )
@@ -241,7 +241,7 @@ class RecoverRequest(BaseModel):
 class RecoverResponse(BaseModel):
     """The events that are about to be sent."""
 
-    scheduled: int = Field(description="Number of events", examples=[12])
+    scheduled: int = Field(description="Number of events that will be sent", examples=[12])
     next_after: int | None = Field(
         description="Repeat the request with this as `after`, until it is null", examples=[None]
     )

@@ -45,7 +45,7 @@ class CreatedEndpoint:
     """An endpoint with its secret.
 
     Attributes:
-        is_replayed: whether an earlier request with the same idempotency key has created it.
+        is_replayed: whether an earlier request with the same idempotency key created it.
     """
 
     endpoint: WebhookEndpoint
@@ -124,7 +124,7 @@ class WebhookEndpointService:
         except RevisionConflictError:
             first = await self._created_before(id_, digest)
             if first is None:
-                # A replica of the bucket that lags behind its leader.
+                # A replica of the bucket may lag behind its leader.
                 raise BusUnavailableError("the webhook endpoint cannot be read yet") from None
             return first
         return CreatedEndpoint(endpoint, secret, is_replayed=False)

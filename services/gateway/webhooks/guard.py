@@ -13,7 +13,7 @@ from services.gateway.webhooks.requests import webhook_request
 from shared.providers.webhooks import Refusal, SignatureScheme, Verifier
 from shared.validation import MAX_BODY
 
-_DETAILS = {
+REFUSAL_DETAILS = {
     Refusal.UNSIGNED: "The header {header} is missing",
     Refusal.EXPIRED: "The webhook was not signed within the last 5 minutes",
     Refusal.WRONG_SIGNATURE: "{header} does not match the request",
@@ -40,7 +40,7 @@ class RequireSignature(SecurityBase):
         refusal = await self._refusal(request)
         if refusal is None:
             return
-        detail = _DETAILS[refusal].format(header=self._scheme.header)
+        detail = REFUSAL_DETAILS[refusal].format(header=self._scheme.header)
         if self._scheme.challenge:
             raise UnauthorizedError(detail, challenge=self._scheme.challenge, reason=refusal)
         raise ProblemError(403, "signature_refused", detail, reason=refusal)

@@ -16,13 +16,17 @@ from services.gateway.dependencies import Trace, WebhookServiceDep
 from services.gateway.http.errors import WEBHOOKS, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
-from services.gateway.webhooks.guard import RequireSignature
+from services.gateway.http.problem_kinds import example_of
+from services.gateway.webhooks.guard import REFUSAL_DETAILS, RequireSignature
 from services.gateway.webhooks.parsing import parse_webhook
 from services.gateway.webhooks.requests import ReceivedWebhook
+from shared.http_problems import PROBLEM_TYPE
 from shared.ids import DeadLetterId
 from shared.providers.base import Provider
 from shared.providers.registry import PROVIDERS
 from shared.providers.webhooks import (
+    Refusal,
+    SignatureScheme,
     Verifier,
     Webhook,
     WebhookContent,
@@ -53,8 +57,8 @@ def webhook_router(verifiers: Mapping[str, Verifier | None], *, is_open: bool) -
 def body_rules(verifiers: Mapping[str, Verifier | None]) -> Mapping[str, BodyRule]:
     """Return the rules for the bodies of all webhooks, by path.
 
-    Any content type is accepted if webhooks are signed. Otherwise, web pages of strangers could post texts
-    and forms from the browser of a user who can reach the gateway.
+    Any content type is accepted if webhooks are signed. Otherwise, any web page could make the browser of a
+    user who can reach the gateway post texts and forms.
     """
     return {
         WEBHOOKS + webhook.path: BodyRule(
@@ -102,8 +106,8 @@ def _mount(
             )
         return _respond(webhook, content)
 
-    refused = 401 if provider.signature.challenge else 403
     model = webhook.response if isinstance(webhook.response, type) else None
+    faults = (413, 415) if verifier is None else (413,)  # as in `body_rules`
     router.add_api_route(
         WEBHOOKS + webhook.path,
         handle,
@@ -112,7 +116,7 @@ def _mount(
         summary=webhook.summary,
         status_code=204 if webhook.response is None else 200,
         response_class=Response,
-        responses={**_success(webhook, model), **problems(refused, 413, 415, 503)},
+        responses={**_success(webhook, model), **_refused(provider.signature), **problems(*faults, 503)},
         dependencies=dependencies,
         openapi_extra=_request_body(webhook),
     )
@@ -142,7 +146,22 @@ def _success(webhook: Webhook, model: type[BaseModel] | None) -> dict[int | str,
         return {200: {"description": "Accepted and stored", "model": model}, **kept}
     if webhook.response is None:
         return {204: {"description": "Accepted and stored"}, **kept}
-    return {200: {"description": "Accepted and stored", "content": {str(webhook.response): {}}}}
+    content = {webhook.response: {"schema": {"type": "string"}, "example": webhook.respond(WebhookContent())}}
+    return {200: {"description": "Accepted and stored", "content": content}}
+
+
+def _refused(signature: SignatureScheme[Any]) -> dict[int | str, dict[str, Any]]:
+    if not signature.challenge:
+        return problems(403)
+    documented = problems(401)
+    detail = REFUSAL_DETAILS[Refusal.UNSIGNED].format(header=signature.header)
+    # The common example of this kind of problem is about API keys.
+    example = {
+        "summary": "The signature is missing or not valid",
+        "value": example_of("unauthorized", detail),
+    }
+    documented[401]["content"][PROBLEM_TYPE]["examples"] = {"unauthorized": example}
+    return documented
 
 
 def _request_body(webhook: Webhook) -> dict[str, Any]:

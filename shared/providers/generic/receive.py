@@ -126,7 +126,10 @@ class ReceiptPayload(BaseModel):
         BeforeValidator(_number_as_text),
         AfterValidator(_word),
         WithJsonSchema(_TEXT_OR_NUMBER),
-        Field(description="The provider's word, such as `delivered`; an unknown one changes no status"),
+        Field(
+            description="The provider's status, such as `delivered`; one that is not known to us does not "
+            "change the status of the message"
+        ),
     ]
     error_code: Annotated[
         str | None,
@@ -138,7 +141,7 @@ class ReceiptPayload(BaseModel):
         datetime | None,
         PlainValidator(_time),
         WithJsonSchema({}),
-        Field(description="When it happened; now by default, and if it cannot be read"),
+        Field(description="When it happened; the time of the request if it is missing or cannot be read"),
     ] = None
 
 

@@ -42,7 +42,7 @@ _READ = ("headers", "from", "to", "cc", "subject", "html", "text", "charsets", "
 """The fields that an e-mail consists of."""
 
 _LONG = ("html", "text", "email")
-"""The fields of which only the beginning is decoded; the whole of the last one is parsed."""
+"""Fields that may be longer: `email` is parsed as a whole, and the body has a warning of its own."""
 
 _ATTACHMENT = re.compile(r"attachment[0-9]{1,4}")
 """A field that is a file without a name."""
@@ -91,8 +91,10 @@ class PostedMail:
         return mail
 
     def warn(self, text: str) -> None:
+        if len(self.warnings) >= _MAX_WARNINGS:
+            text = _MORE_WARNINGS
         if text not in self.warnings:
-            self.warnings[_MAX_WARNINGS:] = [_MORE_WARNINGS if len(self.warnings) >= _MAX_WARNINGS else text]
+            self.warnings.append(text)
 
     def digest_for(self, sender: str, recipient: str) -> str:
         """Return a digest of the e-mail and of its envelope."""
@@ -216,7 +218,7 @@ class PostedMail:
             if len(body) == len(version):
                 self.body = body
                 if body != version:
-                    self.warn("The body has characters that cannot be kept, which were replaced")
+                    self.warn("Some characters of the body cannot be stored, and were replaced")
                 if number:
                     self.warn("The HTML is too long; the body is the plain text")
                 return
@@ -227,7 +229,7 @@ class PostedMail:
 
 
 def _unnamed_files(form: MultipartForm, info: Mapping[str, Any]) -> list[FormFile]:
-    """Return the files without a name, which a form cannot tell from other fields."""
+    """Return the files without a name, which look like other fields of a form."""
     described = {name: value for name, value in info.items() if isinstance(value, dict)}
     return [
         FormFile(name, "", str(described.get(name, {}).get("type") or ""), len(value), value)

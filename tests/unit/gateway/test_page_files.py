@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.gateway.page.routes import PageFile, mount_page, read_page_files
+from shared.notifications import NotificationType
 
 _IMPORTED = re.compile(r'^(?:import|export) .*"\./(.+?)";$', re.MULTILINE)
 _PRELOADED = re.compile(r'<link rel="modulepreload" href="page/(.+?)">')
@@ -30,6 +31,14 @@ def test_modules_are_requested_at_once_rather_than_in_a_chain(files: dict[str, P
         needed |= set(imported)
     assert "composer.js" in needed
     assert set(_PRELOADED.findall(files["index.html"].content.decode())) == needed
+
+
+def test_the_form_of_a_webhook_endpoint_offers_all_types_of_events(files: dict[str, PageFile]) -> None:
+    listed = files["webhooks.js"].content.decode().partition("EVENT_TYPES = [")[2].partition("]")[0]
+    offered = re.findall(r'"(.+?)"', listed)
+    assert offered == [
+        type_ for type_ in NotificationType if type_ is not NotificationType.WEBHOOK_ENDPOINT_TEST
+    ]
 
 
 async def test_browsers_keep_the_files_of_a_release_but_not_those_of_another() -> None:

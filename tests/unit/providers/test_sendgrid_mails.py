@@ -530,7 +530,7 @@ def test_a_long_body_is_cut_between_tags_and_says_so(fields: dict[str, str], end
         ({"subject": "x" * 999}, "The subject was cut to 998 characters"),
         ({"subject": "=?utf-8?q?a=FF?="}, "Some characters of the subject could not be decoded"),
         ({"subject": "=?utf-8?B?SGVs*bG8=?="}, "Some characters of the subject could not be decoded"),
-        ({"html": "<p>a\x00b</p>"}, "The body has characters that cannot be kept, which were replaced"),
+        ({"html": "<p>a\x00b</p>"}, "Some characters of the body cannot be stored, and were replaced"),
         ({"x": "1"}, ""),
     ],
 )

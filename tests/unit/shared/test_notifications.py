@@ -49,11 +49,11 @@ def notification(channel: Channel | None, address: str | None) -> Notification:
     ("selected", "is_selected"),
     [
         (NotificationFilter(), True),
-        (NotificationFilter(types=frozenset({NotificationType.MESSAGE_SENT})), True),
-        (NotificationFilter(types=frozenset({NotificationType.MESSAGE_FAILED})), False),
-        (NotificationFilter(channels={Channel.SMS}, addresses=frozenset({"+1"})), True),
+        (NotificationFilter(types={NotificationType.MESSAGE_SENT}), True),
+        (NotificationFilter(types={NotificationType.MESSAGE_FAILED}), False),
+        (NotificationFilter(channels={Channel.SMS}, addresses={"+1"}), True),
         (NotificationFilter(channels={Channel.EMAIL}), False),
-        (NotificationFilter(addresses=frozenset({"+2"})), False),
+        (NotificationFilter(addresses={"+2"}), False),
     ],
 )
 def test_a_filter_selects_what_meets_all_conditions(selected: NotificationFilter, is_selected: bool) -> None:  # noqa: FBT001
@@ -61,7 +61,7 @@ def test_a_filter_selects_what_meets_all_conditions(selected: NotificationFilter
 
 
 def test_what_concerns_all_channels_and_addresses_is_always_selected() -> None:
-    selected = NotificationFilter(channels={Channel.SMS}, addresses=frozenset({"+1"}))
+    selected = NotificationFilter(channels={Channel.SMS}, addresses={"+1"})
     assert selected.selects(notification(None, None))
 
 

@@ -51,7 +51,7 @@ function useSending(channel, from, to, onSent) {
   return { fields, change, send };
 }
 
-/** The fields of a message, with the given children in the row of the actions. */
+/** The fields of a message, followed by a row of buttons, to which the children are added. */
 function Fields({ channel, fields, change, children }) {
   const [hasOptions, setHasOptions] = useState(false);
   return html`
@@ -113,7 +113,7 @@ export function Composer({ conversation }) {
   `;
 }
 
-/** Return the recipient, or those of a group. E-mails have one, whose name may contain commas. */
+/** Return the recipient, or the list of those of a group. An e-mail has one, whose name may contain commas. */
 function recipientsOf(channel, text) {
   const recipients = text.split(/[\n,;]+/).map((each) => each.trim()).filter(Boolean);
   return channel === "sms" && recipients.length > 1 ? recipients : text.trim();
@@ -148,7 +148,7 @@ export function NewMessage({ onClose }) {
           </select>
         </${Field}>
         <${Field} label="From"><input required value=${from} placeholder=${hints[0]} onInput=${(event) => setFrom(event.target.value)} /></${Field}>
-        <${Field} label="To" hint=${channel === "sms" && "Several numbers, separated by commas, get one group MMS"}>
+        <${Field} label="To" hint=${channel === "sms" && "Separate several numbers with commas to send a group MMS"}>
           <input required value=${written} placeholder=${hints[1]} onInput=${(event) => setWritten(event.target.value)} />
         </${Field}>
         <${Problem} error=${send.error} />

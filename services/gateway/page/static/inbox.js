@@ -14,10 +14,13 @@ const RETRY = 2000; // milliseconds until the next page of the list is requested
 
 let firstPage = null;
 
-/** Request the first page of the list before it is rendered. */
+/** Request the first page of the list before the list is rendered. */
 export function requestConversations() {
   firstPage = api.get("conversations", { limit: PAGE });
-  firstPage.catch(() => {}); // `useConversations` handles it
+  // It may fail before the caller has entered a key; the list then requests the page again.
+  firstPage.catch(() => {
+    firstPage = null;
+  });
 }
 
 /** Whether the address of the page names a conversation, by its id or its key. */
@@ -117,7 +120,7 @@ function Row({ row, top, isReachable, onFocus }) {
   `;
 }
 
-/** Move the focus to the row above or below. Beyond the rows in view, some more are rendered already. */
+/** Move the focus to the row above or below. A few rows beyond the view are always rendered. */
 function moveFocus(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
@@ -131,7 +134,7 @@ function moveFocus(event) {
 /**
  * A list that renders only the rows in view, so that ten thousand conversations scroll as smoothly as ten.
  *
- * The list is one stop of the Tab key: the row that had the focus last, or the first one in view. Arrow keys move on.
+ * The list is a single tab stop: the row that had the focus last, or the first one in view. Arrow keys move the focus.
  */
 function List({ label, items, rowOf, onEnd }) {
   const element = useRef(null);
@@ -210,7 +213,7 @@ function Filters({ filters, onChange }) {
       <input
         type="search"
         aria-label="Search by phone number or e-mail address"
-        placeholder="Whole number in any format, or e-mail"
+        placeholder="Full phone number or e-mail address"
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
@@ -229,10 +232,10 @@ function Filters({ filters, onChange }) {
   `;
 }
 
-/** The error of a list. That an address is not complete yet is no problem. */
+/** The error of a list; an address that is still being typed is not shown as one. */
 function SearchProblem({ error, retry }) {
   if (error?.errors?.some((fault) => ["participant", "address"].includes(fault.field))) {
-    return html`<${Empty} title="No match yet">Enter the whole phone number or e-mail address.</${Empty}>`;
+    return html`<${Empty} title="No match yet">Enter the full phone number or e-mail address.</${Empty}>`;
   }
   return html`<${Problem} error=${error} retry=${retry} />`;
 }
@@ -254,7 +257,7 @@ function SelectedConversation({ id, caller }) {
     return () => clearTimeout(timer);
   }, [id]);
   const element = useRef(null);
-  // On narrow screens, the list with the focus has made room for the conversation.
+  // On narrow screens, the list is hidden, and with it the row that had the focus.
   useEffect(() => {
     if (conversation && document.activeElement === document.body) element.current.focus();
   }, [conversation]);
@@ -306,7 +309,7 @@ export function Inbox({ parameters, caller }) {
   const [selected] = parameters;
   const wasSelected = useRef(selected);
   useEffect(() => {
-    // The link back to the list was part of the conversation.
+    // The focus was on the link back to the list, which is gone with the conversation.
     const isLost = wasSelected.current && !selected && document.activeElement === document.body;
     if (isLost) document.querySelector('.rows a[tabindex="0"]')?.focus();
     wasSelected.current = selected;
@@ -320,10 +323,10 @@ export function Inbox({ parameters, caller }) {
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
         <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
-        <${SearchProblem} error=${error} retry=${reload} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`
           : html`
+              <${SearchProblem} error=${error} retry=${reload} />
               ${!loading && !error && items.length === 0 &&
               html`<${Empty} title="No conversations">
                 ${filters.participant || filters.channel

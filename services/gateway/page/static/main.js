@@ -59,9 +59,9 @@ function Connection() {
   return html`<p class="connection ${state}" role="status"><span aria-hidden="true"></span>${CONNECTION[state]}</p>`;
 }
 
-const ANNOUNCE_AFTER = 1500; // milliseconds, in which further messages are counted
+const ANNOUNCE_AFTER = 1500; // milliseconds, during which further messages are counted
 
-/** Announce received messages to screen readers: a single one by its sender, several by their number. */
+/** Announce received messages to screen readers: the sender of a single one, or the number of several. */
 function Announcements() {
   const [text, setText] = useState("");
   useEffect(() => {
@@ -164,6 +164,6 @@ function App() {
   }} />`;
 }
 
-// The list is usually what is shown first, so it is not requested only after the response on the caller.
+// The list is usually shown first, so it is requested without waiting for the caller's name and rights.
 if (/^(#\/?(inbox.*)?)?$/.test(location.hash)) requestConversations();
 render(html`<${App} />`, document.getElementById("app"));

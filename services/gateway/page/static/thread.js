@@ -27,8 +27,8 @@ function isHtml(message) {
 }
 
 /**
- * An e-mail in a frame as high as its content, up to a limit. Nothing runs in it, since its sandbox does not allow
- * scripts; with the same origin, its content can be measured.
+ * An e-mail in a frame as high as its content, up to a limit. Its sandbox allows no scripts. It allows the same origin,
+ * so that the content can be measured.
  */
 function EmailFrame({ message }) {
   const [height, setHeight] = useState(0);

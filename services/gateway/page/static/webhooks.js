@@ -25,7 +25,7 @@ const CHANNELS = { sms: "SMS and MMS", email: "E-mail" };
 const OUTCOME_TIMEOUT = 20_000; // milliseconds
 const OUTCOME_INTERVAL = 500;
 
-/** Wait for an attempt to send an event that is newer than the known one; return null if there is none in time. */
+/** Return the first attempt to send an event after the known one, or null if there is none within the timeout. */
 async function newAttempt(path, eventId, known) {
   const end = Date.now() + OUTCOME_TIMEOUT;
   while (Date.now() < end) {
@@ -45,7 +45,7 @@ function Outcome({ title, busy, result }) {
           (result.attempt
             ? html`${title}: <${Response} attempt=${result.attempt} /> after ${result.attempt.duration_ms} ms
                 ${!result.attempt.succeeded && html`<code class="detail">${result.attempt.response}</code>`}`
-            : `${title}: not sent yet. The outcome will be among the attempts.`)}
+            : `${title}: not sent yet. The outcome will be listed among the attempts.`)}
     </p>
   `;
 }
@@ -162,7 +162,7 @@ function EndpointForm({ endpoint = NEW, title, action, onSubmit, onClose }) {
         <${Field} label="Description"><input name="description" defaultValue=${endpoint.description} /></${Field}>
         <${Choices} legend="Events (all if none is selected)" name="event_types" options=${types} chosen=${endpoint.event_types} />
         <${Choices} legend="Channels (both if none is selected)" name="channels" options=${CHANNELS} chosen=${endpoint.channels} />
-        <${Field} label="Your addresses" hint="Only events of these numbers or e-mail addresses, separated by commas; all by default">
+        <${Field} label="Your addresses" hint="Only events of these numbers or e-mail addresses, separated by commas (all if empty)">
           <input name="addresses" defaultValue=${endpoint.addresses.join(", ")} />
         </${Field}>
         <${Problem} error=${submitting.error} />
@@ -219,14 +219,14 @@ function Rotate({ endpoint, onDone, onClose }) {
   if (secret) return html`<${Secret} key="secret" title="New secret" secret=${secret} onClose=${onClose} />`;
   return html`
     <${Dialog} key="question" title="Rotate the secret" onClose=${onClose}>
-      <p>The endpoint gets a new secret. For 24 hours, webhooks are signed with the former one as well.</p>
+      <p>The endpoint gets a new secret. For 24 hours, webhooks are also signed with the former one.</p>
       <${Problem} error=${rotate.error} />
       <div class="actions"><button type="button" class="primary" disabled=${rotate.busy} onClick=${rotate.run}>Rotate secret</button></div>
     </${Dialog}>
   `;
 }
 
-/** Send the events since a time that the endpoint has not received, and return their number. */
+/** Schedule the events since a time that the endpoint has not received, and return their number. */
 async function recoverSince(path, since) {
   let scheduled = 0;
   let after = 0;
@@ -256,7 +256,7 @@ function Recover({ endpoint, onClose }) {
   return html`
     <${Dialog} title="Recover events" onClose=${onClose}>
       <form onSubmit=${submit}>
-        <p>All events since this time that the endpoint has not received are sent to it, oldest first.</p>
+        <p>All events since this time that the endpoint has not received will be sent to it, oldest first.</p>
         <${Field} label="Since"><input name="since" type="datetime-local" required autofocus /></${Field}>
         <p role="status">${scheduled !== null && `${scheduled} ${scheduled === 1 ? "event is" : "events are"} about to be sent.`}</p>
         <${Problem} error=${recover.error} />
@@ -276,7 +276,7 @@ function Filters({ endpoint }) {
       ${channels.length > 0 && html`<dt>Channels</dt><dd>${channels.map((channel) => CHANNELS[channel]).join(", ")}</dd>`}
       ${addresses.length > 0 && html`<dt>Addresses</dt><dd>${addresses.join(", ")}</dd>`}
       ${endpoint.former_secret_expires_at &&
-      html`<dt>Secret</dt><dd>also signed with the former one until <${Time} at=${endpoint.former_secret_expires_at} full /></dd>`}
+      html`<dt>Secret</dt><dd>webhooks are also signed with the former one until <${Time} at=${endpoint.former_secret_expires_at} full /></dd>`}
     </dl>
   `;
 }

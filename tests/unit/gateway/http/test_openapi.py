@@ -122,8 +122,8 @@ def test_the_problems_of_each_operation_are_documented(document: dict[str, Any])
     assert documented["POST /api/dead-letters/{id}/discard"] == {
         *("400", "401", "403", "404", "409", "413", "415", "422", "503")
     }
-    assert documented["POST /api/webhooks/sms"] == {"401", "413", "415", "503"}
-    assert documented["POST /api/webhooks/twilio/status"] == {"403", "413", "415", "503"}
+    assert documented["POST /api/webhooks/sms"] == {"401", "413", "503"}
+    assert documented["POST /api/webhooks/twilio/status"] == {"403", "413", "503"}
     assert documented["GET /unsubscribe/{token}"] == {"404"}
     for name, problems in documented.items():
         is_clients = "/api/" in name and "/webhooks/" not in name
@@ -181,6 +181,15 @@ def test_responses_are_documented(document: dict[str, Any]) -> None:
     assert "content" not in callback["204"]
     message = document["paths"]["/api/webhooks/twilio/messages"]["post"]["responses"]
     assert list(message["200"]["content"]) == ["text/xml"]
+    assert message["200"]["content"]["text/xml"]["example"] == "<Response/>"
+
+
+def test_the_example_of_an_unsigned_webhook_names_the_header_of_the_signature(
+    document: dict[str, Any],
+) -> None:
+    responses = document["paths"]["/api/webhooks/sms"]["post"]["responses"]
+    (example,) = responses["401"]["content"]["application/problem+json"]["examples"].values()
+    assert example["value"]["detail"] == "The header webhook-signature is missing"
 
 
 def test_the_document_is_generated_once(app: FastAPI) -> None:

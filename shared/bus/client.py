@@ -27,6 +27,9 @@ _MAX_PINGS_OUT = 3
 REQUEST_TIMEOUT = 4.0
 """Seconds within which JetStream has to respond to a request."""
 
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+"""NATS counts nanoseconds in 64 bits: it takes the year 2263 for 1678."""
+
 T = TypeVar("T")
 
 
@@ -124,7 +127,7 @@ class Bus:
         Raises:
             BusUnavailableError: NATS does not respond.
         """
-        start = since.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        start = min(max(since, _EARLIEST), _LATEST).astimezone(UTC).isoformat().replace("+00:00", "Z")
         return await self._direct_get(stream, {"start_time": start, "batch": count, "next_by_subj": subject})
 
     async def _direct_get(self, stream: str, request: Mapping[str, object]) -> Answer:

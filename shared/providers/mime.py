@@ -171,7 +171,7 @@ def _split(body: bytes, boundary: bytes, warn: Warn) -> Iterator[_Part]:
             end = body.find(b"\n", behind)
             end = end if end >= 0 else len(body)
             line = body[behind:end].strip()
-            if line in (b"", b"--"):
+            if not line or (line == b"--" and start is not None):
                 if is_inside:
                     yield _Part.parse(body[start:found].removesuffix(b"\n").removesuffix(b"\r"), warn)
                 elif start is not None and _CONTENT.search(body, start, found):

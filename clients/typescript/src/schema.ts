@@ -474,7 +474,7 @@ export interface paths {
         get?: never;
         /**
          * Suppress an address
-         * @description Send no more messages to an address, from one sender address or from all of them.
+         * @description Stop messages to an address, from one sender address or from all of them.
          *
          *     An existing opt-out from the same senders is left unchanged.
          */
@@ -534,8 +534,8 @@ export interface paths {
          *     An event is delivered when the response has a status of 2xx and arrives within 15 seconds. Otherwise, it
          *     is sent again for three days. Each event is sent at least once; its `webhook-id` is always the same.
          *
-         *     A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret, and
-         *     creates no other one for a day after that endpoint was deleted.
+         *     A repeated request with the same `Idempotency-Key` returns the same endpoint, with its current secret. For
+         *     a day after that endpoint was deleted, it is refused with a 409.
          */
         post: operations["create_webhook_endpoint"];
         delete?: never;
@@ -557,7 +557,7 @@ export interface paths {
         post?: never;
         /**
          * Delete a webhook endpoint
-         * @description Delete an endpoint. Events that are waiting for another attempt are no longer sent to it.
+         * @description Delete an endpoint. Events that are waiting for another attempt are not sent to it.
          */
         delete: operations["delete_webhook_endpoint"];
         options?: never;
@@ -582,7 +582,7 @@ export interface paths {
         put?: never;
         /**
          * Rotate the secret of a webhook endpoint
-         * @description Create a new secret. For 24 hours, webhooks are signed with the former one as well.
+         * @description Create a new secret. For 24 hours, webhooks are also signed with the former one.
          */
         post: operations["rotate_webhook_secret"];
         delete?: never;
@@ -679,7 +679,7 @@ export interface paths {
         };
         /**
          * Get the state of consumers and providers
-         * @description Return the backlog of every consumer, and the state of every provider in the running senders.
+         * @description Return the backlog of every consumer, and the providers and limits of the running senders.
          */
         get: operations["get_operations"];
         put?: never;
@@ -739,7 +739,7 @@ export interface paths {
         };
         /**
          * Get the API key of the request
-         * @description Return the name and the access of the API key that the request has used.
+         * @description Return the name and the access of the API key that the request was made with.
          */
         get: operations["get_current_api_key"];
         put?: never;
@@ -827,7 +827,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.received
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_received"];
         delete?: never;
@@ -847,7 +847,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.accepted
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_accepted"];
         delete?: never;
@@ -867,7 +867,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.scheduled
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_scheduled"];
         delete?: never;
@@ -887,7 +887,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.sent
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_sent"];
         delete?: never;
@@ -907,7 +907,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.delivered
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_delivered"];
         delete?: never;
@@ -927,7 +927,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.undelivered
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_undelivered"];
         delete?: never;
@@ -947,7 +947,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.failed
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_failed"];
         delete?: never;
@@ -967,7 +967,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.expired
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_expired"];
         delete?: never;
@@ -987,7 +987,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive message.canceled
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         post: operations["on_message_canceled"];
         delete?: never;
@@ -1067,7 +1067,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive dead_letter.created
-         * @description A message could not be processed, or somebody has replayed or discarded it.
+         * @description A message could not be processed, or its dead letter was replayed or discarded.
          */
         post: operations["on_dead_letter_created"];
         delete?: never;
@@ -1087,7 +1087,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive dead_letter.resolved
-         * @description A message could not be processed, or somebody has replayed or discarded it.
+         * @description A message could not be processed, or its dead letter was replayed or discarded.
          */
         post: operations["on_dead_letter_resolved"];
         delete?: never;
@@ -1107,7 +1107,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive webhook_endpoint.disabled
-         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
+         * @description A webhook endpoint is tested, or was disabled because it had failed for days or responded with 410.
          */
         post: operations["on_webhook_endpoint_disabled"];
         delete?: never;
@@ -1127,7 +1127,7 @@ export interface webhooks {
         put?: never;
         /**
          * Receive webhook_endpoint.test
-         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
+         * @description A webhook endpoint is tested, or was disabled because it had failed for days or responded with 410.
          */
         post: operations["on_webhook_endpoint_test"];
         delete?: never;
@@ -1217,7 +1217,7 @@ export interface components {
         };
         /**
          * BatchItem
-         * @description The result for a message: either of the two is null.
+         * @description The result for a message; one of its fields is null.
          */
         BatchItem: {
             /** @description The message, if it was accepted */
@@ -1261,7 +1261,7 @@ export interface components {
                 /** @enum {string|null} */
                 direction?: "inbound" | "outbound" | null;
                 /**
-                 * @description A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+                 * @description The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
                  * @enum {string|null}
                  */
                 channel?: "sms" | "email" | null;
@@ -1313,7 +1313,7 @@ export interface components {
                 /** @enum {string|null} */
                 direction?: "inbound" | "outbound" | null;
                 /**
-                 * @description A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+                 * @description The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
                  * @enum {string|null}
                  */
                 channel?: "sms" | "email" | null;
@@ -1370,7 +1370,7 @@ export interface components {
         };
         /**
          * Channel
-         * @description A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+         * @description The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
          * @enum {string}
          */
         Channel: "sms" | "email";
@@ -1484,7 +1484,7 @@ export interface components {
         };
         /**
          * DeadLetterEvent
-         * @description A message could not be processed, or somebody has replayed or discarded it.
+         * @description A message could not be processed, or its dead letter was replayed or discarded.
          */
         DeadLetterEvent: {
             /**
@@ -1525,7 +1525,7 @@ export interface components {
             /** @example outbound */
             direction: components["schemas"]["Direction"];
             /**
-             * @description A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+             * @description The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
              * @enum {string|null}
              */
             channel: "sms" | "email" | null;
@@ -1597,7 +1597,7 @@ export interface components {
             /** @example outbound */
             direction: components["schemas"]["Direction"];
             /**
-             * @description A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+             * @description The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
              * @enum {string|null}
              */
             channel: "sms" | "email" | null;
@@ -1816,7 +1816,7 @@ export interface components {
             cc?: string[] | null;
             /**
              * Bcc
-             * @description The same, hidden from each other
+             * @description Further recipients, hidden from each other
              */
             bcc?: string[] | null;
         };
@@ -1947,7 +1947,7 @@ export interface components {
             content_type: string | null;
             /**
              * Size
-             * @description Bytes
+             * @description Size in bytes
              * @example 48213
              */
             size: number | null;
@@ -1959,7 +1959,7 @@ export interface components {
             filename: string | null;
             /**
              * Reason
-             * @description Code of the error, if the file finally could not be fetched
+             * @description Error code, if the file could not be fetched
              * @example null
              */
             reason: string | null;
@@ -1972,13 +1972,13 @@ export interface components {
         };
         /**
          * MediaStatus
-         * @description Whether the bytes of a file are kept.
+         * @description Whether the content of a file is stored.
          * @enum {string}
          */
         MediaStatus: "pending" | "stored" | "failed";
         /**
          * MessageEvent
-         * @description A message was received, or an outbound message has another status.
+         * @description A message was received, or the status of an outbound message changed.
          */
         MessageEvent: {
             /**
@@ -2387,13 +2387,15 @@ export interface components {
         NotificationType: "message.received" | "message.accepted" | "message.scheduled" | "message.sent" | "message.delivered" | "message.undelivered" | "message.failed" | "message.expired" | "message.canceled" | "conversation.created" | "recipient.opted_out" | "recipient.opted_in" | "dead_letter.created" | "dead_letter.resolved" | "webhook_endpoint.disabled" | "webhook_endpoint.test";
         /**
          * OperationsResponse
-         * @description The state of the consumers and of the providers.
+         * @description The state of the consumers and of the providers, and the limits of sending addresses.
          */
         OperationsResponse: {
             /** Consumers */
             consumers: components["schemas"]["ConsumerResponse"][];
             /** Providers */
             providers: components["schemas"]["ProviderResponse"][];
+            /** Sending Limits */
+            sending_limits: components["schemas"]["SendingLimitResponse"][];
         };
         /** ConversationPage */
         ConversationPage: {
@@ -2458,18 +2460,22 @@ export interface components {
         /**
          * PostedWebhook
          * @description A provider's webhook that could not be read, apart from its body.
-         *
-         *     Attributes:
-         *         path: below the public URL of the gateway.
-         *         query: the text after the `?`; each character is a byte.
-         *         content_type: the media type of the body, with its parameters.
          */
         PostedWebhook: {
-            /** Path */
+            /**
+             * Path
+             * @description The path below the public URL of the gateway
+             */
             path: string;
-            /** Query */
+            /**
+             * Query
+             * @description The text after the `?`; each character is a byte
+             */
             query: string;
-            /** Content Type */
+            /**
+             * Content Type
+             * @description The media type of the body, with its parameters
+             */
             content_type: string;
             /**
              * Received At
@@ -2533,10 +2539,9 @@ export interface components {
          * ProviderCondition
          * @description Whether a process sends messages through a provider.
          *
-         *     Attributes:
-         *         HEALTHY: it does.
-         *         OPEN: its circuit breaker is open, because the provider fails.
-         *         PAUSED: the provider has asked it to wait, or rejects our credentials.
+         *     - `healthy`: it sends them.
+         *     - `open`: its circuit breaker is open, because the provider fails.
+         *     - `paused`: the provider has asked it to wait, or rejects our credentials.
          * @enum {string}
          */
         ProviderCondition: "healthy" | "open" | "paused";
@@ -2615,7 +2620,7 @@ export interface components {
             /**
              * Since
              * Format: date-time
-             * @description RFC 3339
+             * @description The time since which events are sent (RFC 3339)
              * @example 2024-11-01T14:00:00Z
              */
             since: string;
@@ -2640,7 +2645,7 @@ export interface components {
         RecoverResponse: {
             /**
              * Scheduled
-             * @description Number of events
+             * @description Number of events that will be sent
              * @example 12
              */
             scheduled: number;
@@ -2748,7 +2753,7 @@ export interface components {
             cc?: string[] | null;
             /**
              * Bcc
-             * @description The same, hidden from each other
+             * @description Further recipients, hidden from each other
              */
             bcc?: string[] | null;
         };
@@ -2771,6 +2776,38 @@ export interface components {
              * @example The customer was called
              */
             reason: string | null;
+        };
+        /**
+         * SendingLimitResponse
+         * @description A limit that some sending addresses share (`SENDER_LIMITS`).
+         */
+        SendingLimitResponse: {
+            /**
+             * Name
+             * @description Name of the limit
+             * @example +12016661234
+             */
+            name: string;
+            /**
+             * Senders
+             * @description Numbers, e-mail addresses, or `@domain` for all addresses of a domain
+             * @example [
+             *       "+12016661234"
+             *     ]
+             */
+            senders: string[];
+            /**
+             * Rate
+             * @description Segments, or e-mails, per second; null if there is no limit
+             * @example 1
+             */
+            rate: number | null;
+            /**
+             * Per Day
+             * @description Segments, or e-mails, per day (UTC); null if there is no limit
+             * @example 2000
+             */
+            per_day: number | null;
         };
         /** SkippedDeadLetter */
         SkippedDeadLetter: {
@@ -2880,8 +2917,7 @@ export interface components {
          * Status
          * @description The status of a message, or of a report in its history.
          *
-         *     Attributes:
-         *         UNKNOWN: a receipt has a word that we do not know; it is kept, but never determines the status.
+         *     - `unknown`: the provider's status is not known to us. It is in the history of the message, but is never its status.
          * @enum {string}
          */
         Status: "received" | "accepted" | "scheduled" | "retrying" | "sent" | "delivered" | "undelivered" | "failed" | "expired" | "canceled" | "unknown";
@@ -2968,12 +3004,13 @@ export interface components {
          * SuppressionSource
          * @description The cause of an opt-out or an opt-in.
          *
-         *     Attributes:
-         *         KEYWORD: a text message such as STOP.
-         *         PROVIDER: the provider refused a message because it knew of an opt-out.
-         *         BOUNCE: the mailbox does not exist.
-         *         UNSUBSCRIBE, RESUBSCRIBE: a link in an e-mail, ours or the provider's.
-         *         UNREADABLE: the change cannot be read. It counts as an opt-out, and is never recorded.
+         *     - `keyword`: a text message such as STOP.
+         *     - `provider`: the provider refused a message because it knew of an opt-out.
+         *     - `bounce`: the mailbox does not exist.
+         *     - `spam_report`: the recipient reported a message as spam.
+         *     - `unsubscribe`, `resubscribe`: a link in an e-mail, ours or the provider's.
+         *     - `api`: a request to the API.
+         *     - `unreadable`: the change cannot be read. It counts as an opt-out, and is never recorded.
          * @enum {string}
          */
         SuppressionSource: "keyword" | "provider" | "bounce" | "spam_report" | "unsubscribe" | "resubscribe" | "api" | "unreadable";
@@ -3109,7 +3146,7 @@ export interface components {
             /**
              * Url
              * Format: uri
-             * @description The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
+             * @description The URL that events are posted to, by HTTPS and on the public internet. It must be ASCII: write an international host name as A-labels (`xn--…`)
              * @example https://example.com/webhooks
              */
             url: string;
@@ -3154,7 +3191,7 @@ export interface components {
         };
         /**
          * WebhookEndpointEvent
-         * @description A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
+         * @description A webhook endpoint is tested, or was disabled because it had failed for days or responded with 410.
          */
         WebhookEndpointEvent: {
             /**
@@ -3276,7 +3313,7 @@ export interface components {
             /**
              * Url
              * Format: uri
-             * @description The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
+             * @description The URL that events are posted to, by HTTPS and on the public internet. It must be ASCII: write an international host name as A-labels (`xn--…`)
              * @example https://example.com/webhooks
              */
             url?: string;
@@ -3418,7 +3455,7 @@ export interface components {
             xillio_id: string | number;
             /**
              * Status
-             * @description The provider's word, such as `delivered`; an unknown one changes no status
+             * @description The provider's status, such as `delivered`; one that is not known to us does not change the status of the message
              */
             status: string | number;
             /**
@@ -3428,7 +3465,7 @@ export interface components {
             error_code?: unknown;
             /**
              * Timestamp
-             * @description When it happened; now by default, and if it cannot be read
+             * @description When it happened; the time of the request if it is missing or cannot be read
              */
             timestamp?: unknown;
         };
@@ -3504,7 +3541,7 @@ export interface components {
             messaging_provider_id: string | number;
             /**
              * Status
-             * @description The provider's word, such as `delivered`; an unknown one changes no status
+             * @description The provider's status, such as `delivered`; one that is not known to us does not change the status of the message
              */
             status: string | number;
             /**
@@ -3514,7 +3551,7 @@ export interface components {
             error_code?: unknown;
             /**
              * Timestamp
-             * @description When it happened; now by default, and if it cannot be read
+             * @description When it happened; the time of the request if it is missing or cannot be read
              */
             timestamp?: unknown;
         };
@@ -4441,17 +4478,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
             503: {
                 headers: {
@@ -4529,17 +4555,6 @@ export interface operations {
             };
             /** @description The body is too large: `body_too_large` */
             413: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -4635,17 +4650,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
             503: {
                 headers: {
@@ -4732,17 +4736,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
             503: {
                 headers: {
@@ -4794,7 +4787,8 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/xml": unknown;
+                    /** @example <Response/> */
+                    "text/xml": string;
                 };
             };
             /** @description Not permitted: `signature_refused` */
@@ -4810,17 +4804,6 @@ export interface operations {
             };
             /** @description The body is too large: `body_too_large` */
             413: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -4913,17 +4896,6 @@ export interface operations {
             };
             /** @description The body is too large: `body_too_large` */
             413: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -5039,17 +5011,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             /** @description The service cannot answer at the moment: `overloaded`, `body_timeout`, `bus_unavailable`, `database_unavailable` */
             503: {
                 headers: {
@@ -5128,17 +5089,6 @@ export interface operations {
             };
             /** @description The body is too large: `body_too_large` */
             413: {
-                headers: {
-                    /** @description Id of the request */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description The content type is not supported: `unsupported_content_type` */
-            415: {
                 headers: {
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -6977,7 +6927,7 @@ export interface operations {
             /** @description A page, or a stream if the request accepts `text/event-stream` */
             200: {
                 headers: {
-                    /** @description Of a stream: the position that it begins after */
+                    /** @description For a stream: the position after which it begins */
                     "Last-Event-ID"?: string;
                     /** @description Id of the request */
                     "X-Request-Id"?: string;
@@ -8284,6 +8234,16 @@ export interface operations {
                      *           "rate": null,
                      *           "paused_senders": 0,
                      *           "processes": 1
+                     *         }
+                     *       ],
+                     *       "sending_limits": [
+                     *         {
+                     *           "name": "+12016661234",
+                     *           "senders": [
+                     *             "+12016661234"
+                     *           ],
+                     *           "rate": 1,
+                     *           "per_day": 2000
                      *         }
                      *       ]
                      *     }

@@ -39,6 +39,9 @@ _WEB_URL = re.compile(
 )
 """A URL without credentials or a fragment, in the characters that RFC 3986 allows."""
 
+_NUMBER = re.compile("[0-9]+|0[xX][0-9A-Fa-f]*")
+"""The last label of an IPv4 address, also of one in a notation that only some resolvers read (WHATWG URL)."""
+
 
 def _web_url(value: str) -> str:
     if not value.isascii():
@@ -61,7 +64,8 @@ def _web_url(value: str) -> str:
 
 def _is_host(host: str) -> bool:
     """Return whether a host is a name of a valid length, or an address. Raises ValueError for another one."""
-    return bool(ip_address(host)) if ":" in host else len(host) <= _MAX_HOST
+    is_address = ":" in host or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+    return bool(ip_address(host)) if is_address else len(host) <= _MAX_HOST
 
 
 def require_public(url: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ async def test_the_last_message_of_one_subject_is_read(bus: Bus, publisher: Publ
     found = await reader.get(subject(0))
     assert found is not None
     assert (found.subject, found.sequence, found.payload) == (subject(0), 2, b"newer 0")
+
+
+@pytest.mark.parametrize(("year", "count"), [(1, 1), (1600, 1), (2262, 0), (2263, 0), (9999, 0)])
+async def test_messages_since_any_year_are_read(
+    bus: Bus, publisher: Publisher, year: int, count: int
+) -> None:
+    await fill(publisher, 1)
+    since = datetime(year, 6, 1, tzinfo=UTC)
+    answer = await bus.messages_since(LEDGER, since, count=10, subject=subject(0))
+    assert (len(answer.messages), answer.is_complete) == (count, True)
 
 
 async def test_many_reads_share_requests(bus: Bus, publisher: Publisher, requests: list[int]) -> None:

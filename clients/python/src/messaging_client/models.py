@@ -78,7 +78,7 @@ class Filter(TypedDict):
     direction: NotRequired[Literal['inbound', 'outbound'] | None]
     channel: NotRequired[Literal['sms', 'email'] | None]
     """
-    A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+    The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
     """
     reason: NotRequired[str | None]
     """
@@ -136,7 +136,7 @@ class BulkReplayRequest(TypedDict):
 
 Channel: TypeAlias = Literal['sms', 'email']
 """
-A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
 """
 
 
@@ -274,7 +274,7 @@ class KeptWebhook(TypedDict):
 
 MediaStatus: TypeAlias = Literal['pending', 'stored', 'failed']
 """
-Whether the bytes of a file are kept.
+Whether the content of a file is stored.
 """
 
 
@@ -304,16 +304,20 @@ NotificationType: TypeAlias = Literal[
 class PostedWebhook(TypedDict):
     """
     A provider's webhook that could not be read, apart from its body.
-
-    Attributes:
-        path: below the public URL of the gateway.
-        query: the text after the `?`; each character is a byte.
-        content_type: the media type of the body, with its parameters.
     """
 
     path: str
+    """
+    The path below the public URL of the gateway
+    """
     query: str
+    """
+    The text after the `?`; each character is a byte
+    """
     content_type: str
+    """
+    The media type of the body, with its parameters
+    """
     received_at: str
 
 
@@ -400,10 +404,9 @@ ProviderCondition: TypeAlias = Literal['healthy', 'open', 'paused']
 """
 Whether a process sends messages through a provider.
 
-Attributes:
-    HEALTHY: it does.
-    OPEN: its circuit breaker is open, because the provider fails.
-    PAUSED: the provider has asked it to wait, or rejects our credentials.
+- `healthy`: it sends them.
+- `open`: its circuit breaker is open, because the provider fails.
+- `paused`: the provider has asked it to wait, or rejects our credentials.
 """
 
 
@@ -451,7 +454,7 @@ class RecoverRequest(TypedDict):
 
     since: str
     """
-    RFC 3339
+    The time since which events are sent (RFC 3339)
     """
     limit: NotRequired[int]
     """
@@ -470,7 +473,7 @@ class RecoverResponse(TypedDict):
 
     scheduled: int
     """
-    Number of events
+    Number of events that will be sent
     """
     next_after: int | None
     """
@@ -542,7 +545,7 @@ class ReplyRequest(TypedDict):
     """
     bcc: NotRequired[list[BccItem] | None]
     """
-    The same, hidden from each other
+    Further recipients, hidden from each other
     """
 
 
@@ -555,6 +558,29 @@ class ResolutionResponse(TypedDict):
     reason: str | None
     """
     Reason for discarding it
+    """
+
+
+class SendingLimitResponse(TypedDict):
+    """
+    A limit that some sending addresses share (`SENDER_LIMITS`).
+    """
+
+    name: str
+    """
+    Name of the limit
+    """
+    senders: list[str]
+    """
+    Numbers, e-mail addresses, or `@domain` for all addresses of a domain
+    """
+    rate: float | None
+    """
+    Segments, or e-mails, per second; null if there is no limit
+    """
+    per_day: int | None
+    """
+    Segments, or e-mails, per day (UTC); null if there is no limit
     """
 
 
@@ -602,8 +628,7 @@ Status: TypeAlias = Literal[
 """
 The status of a message, or of a report in its history.
 
-Attributes:
-    UNKNOWN: a receipt has a word that we do not know; it is kept, but never determines the status.
+- `unknown`: the provider's status is not known to us. It is in the history of the message, but is never its status.
 """
 
 
@@ -624,12 +649,13 @@ SuppressionSource: TypeAlias = Literal[
 """
 The cause of an opt-out or an opt-in.
 
-Attributes:
-    KEYWORD: a text message such as STOP.
-    PROVIDER: the provider refused a message because it knew of an opt-out.
-    BOUNCE: the mailbox does not exist.
-    UNSUBSCRIBE, RESUBSCRIBE: a link in an e-mail, ours or the provider's.
-    UNREADABLE: the change cannot be read. It counts as an opt-out, and is never recorded.
+- `keyword`: a text message such as STOP.
+- `provider`: the provider refused a message because it knew of an opt-out.
+- `bounce`: the mailbox does not exist.
+- `spam_report`: the recipient reported a message as spam.
+- `unsubscribe`, `resubscribe`: a link in an e-mail, ours or the provider's.
+- `api`: a request to the API.
+- `unreadable`: the change cannot be read. It counts as an opt-out, and is never recorded.
 """
 
 
@@ -712,7 +738,7 @@ class WebhookEndpointCreate(TypedDict):
 
     url: str
     """
-    The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
+    The URL that events are posted to, by HTTPS and on the public internet. It must be ASCII: write an international host name as A-labels (`xn--…`)
     """
     event_types: NotRequired[list[NotificationType]]
     """
@@ -735,7 +761,7 @@ class WebhookEndpointCreate(TypedDict):
 
 class WebhookEndpointEvent(TypedDict):
     """
-    A webhook endpoint was disabled, because it had failed for days or responded with 410; or a test.
+    A webhook endpoint is tested, or was disabled because it had failed for days or responded with 410.
     """
 
     id: str
@@ -790,7 +816,7 @@ class WebhookEndpointUpdate(TypedDict):
 
     url: NotRequired[str]
     """
-    The URL that events are posted to, by HTTPS and on the public internet. It is in ASCII: an international host name is written as A-labels (`xn--…`)
+    The URL that events are posted to, by HTTPS and on the public internet. It must be ASCII: write an international host name as A-labels (`xn--…`)
     """
     event_types: NotRequired[list[NotificationType]]
     """
@@ -853,7 +879,7 @@ class EmailReceipt(TypedDict):
     xillio_id: str | int
     status: str | int
     """
-    The provider's word, such as `delivered`; an unknown one changes no status
+    The provider's status, such as `delivered`; one that is not known to us does not change the status of the message
     """
     error_code: NotRequired[Any]
     """
@@ -861,7 +887,7 @@ class EmailReceipt(TypedDict):
     """
     timestamp: NotRequired[Any]
     """
-    When it happened; now by default, and if it cannot be read
+    When it happened; the time of the request if it is missing or cannot be read
     """
 
 
@@ -888,7 +914,7 @@ class SmsReceipt(TypedDict):
     messaging_provider_id: str | int
     status: str | int
     """
-    The provider's word, such as `delivered`; an unknown one changes no status
+    The provider's status, such as `delivered`; one that is not known to us does not change the status of the message
     """
     error_code: NotRequired[Any]
     """
@@ -896,7 +922,7 @@ class SmsReceipt(TypedDict):
     """
     timestamp: NotRequired[Any]
     """
-    When it happened; now by default, and if it cannot be read
+    When it happened; the time of the request if it is missing or cannot be read
     """
 
 
@@ -954,7 +980,7 @@ class DeadLetterResponse(TypedDict):
     direction: Direction
     channel: Literal['sms', 'email'] | None
     """
-    A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+    The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
     """
     reason: str
     detail: str
@@ -1017,7 +1043,7 @@ class MediaResponse(TypedDict):
     """
     size: int | None
     """
-    Bytes
+    Size in bytes
     """
     filename: str | None
     """
@@ -1025,7 +1051,7 @@ class MediaResponse(TypedDict):
     """
     reason: str | None
     """
-    Code of the error, if the file finally could not be fetched
+    Error code, if the file could not be fetched
     """
     url: str
     """
@@ -1114,11 +1140,12 @@ MessageWithHistory = TypedDict(
 
 class OperationsResponse(TypedDict):
     """
-    The state of the consumers and of the providers.
+    The state of the consumers and of the providers, and the limits of sending addresses.
     """
 
     consumers: list[ConsumerResponse]
     providers: list[ProviderResponse]
+    sending_limits: list[SendingLimitResponse]
 
 
 class DeadLetterPage(TypedDict):
@@ -1208,7 +1235,7 @@ class TrafficResponse(TypedDict):
 
 class BatchItem(TypedDict):
     """
-    The result for a message: either of the two is null.
+    The result for a message; one of its fields is null.
     """
 
     message: MessageResponse | None
@@ -1246,7 +1273,7 @@ class ConversationResponse(TypedDict):
 
 class DeadLetterEvent(TypedDict):
     """
-    A message could not be processed, or somebody has replayed or discarded it.
+    A message could not be processed, or its dead letter was replayed or discarded.
     """
 
     id: str
@@ -1270,7 +1297,7 @@ class DeadLetterWithHistory(TypedDict):
     direction: Direction
     channel: Literal['sms', 'email'] | None
     """
-    A way to reach people. SMS and MMS are one channel, since they share numbers and conversations.
+    The medium of a message. SMS and MMS are one channel, since they share numbers and conversations.
     """
     reason: str
     detail: str
@@ -1301,7 +1328,7 @@ class DeadLetterWithHistory(TypedDict):
 
 class MessageEvent(TypedDict):
     """
-    A message was received, or an outbound message has another status.
+    A message was received, or the status of an outbound message changed.
     """
 
     id: str

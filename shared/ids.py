@@ -6,9 +6,9 @@ They are UUIDv5 (RFC 9562) where the same input must give the same id, and UUIDv
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NewType
-from uuid import UUID, uuid5
+from uuid import UUID
 
-import uuid_utils.compat
+from uuid_utils.compat import uuid5, uuid7
 
 MessageId = NewType("MessageId", UUID)
 RequestId = NewType("RequestId", UUID)
@@ -35,16 +35,16 @@ _FNV_PRIME = 0x01000193
 
 
 def new_message_id() -> MessageId:
-    return MessageId(uuid_utils.compat.uuid7())
+    return MessageId(uuid7())
 
 
 def new_endpoint_id() -> EndpointId:
-    return EndpointId(uuid_utils.compat.uuid7())
+    return EndpointId(uuid7())
 
 
 def new_event_id() -> EventId:
     """Return the id of an event that no other process can also publish."""
-    return EventId(uuid_utils.compat.uuid7())
+    return EventId(uuid7())
 
 
 def request_id(client: str, key: str) -> RequestId:

@@ -7,6 +7,7 @@ pair, is never split.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 _BASIC = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
@@ -28,6 +29,7 @@ class Segments:
     count: int
 
 
+@lru_cache(maxsize=64)  # a response asks for the number and for the encoding
 def segments_of(text: str) -> Segments:
     """Return the encoding and the number of segments of a text; an empty text is one segment as well."""
     if _GSM_7.issuperset(text):

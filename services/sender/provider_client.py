@@ -102,7 +102,9 @@ class ProviderClient:
             lambda: breaker.clock() < self._throttled_until
         )
         metrics.THROTTLED.labels(self.name, "sender").set_function(lambda: limiter.paused_senders)
-        self._show_state()
+        metrics.BREAKER_OPEN.labels(self.name).set_function(lambda: breaker.is_open)
+        metrics.PROVIDER_PAUSED.labels(self.name).set_function(lambda: self._is_paused)
+        self._send_seconds = metrics.SEND_SECONDS.labels(self.name)
 
     @property
     def honours_idempotency_keys(self) -> bool:
@@ -209,8 +211,11 @@ class ProviderClient:
     ) -> str:
         """Send a message and return the provider's message id; see `Slot.send`."""
         asked_at = perf_counter()
+        latest = asyncio.get_running_loop().time() + ATTEMPT_TIMEOUT
+        attempt = Deadline(min(latest, self._finish_at))
+        self._attempts.add(attempt)
         try:
-            async with self._attempt_deadline():
+            async with attempt:
                 provider_message_id = await self._request(message, files, may_repeat)
         except TimeoutError as exc:
             error = UnknownOutcomeError("timeout", "no response in time")
@@ -220,7 +225,8 @@ class ProviderClient:
             self._record_error(exc, message, permissions)
             raise
         finally:
-            metrics.SEND_SECONDS.labels(self.name).observe(perf_counter() - asked_at)
+            self._attempts.discard(attempt)
+            self._send_seconds.observe(perf_counter() - asked_at)
         self._record_answer(permissions)
         self.count_attempt("sent")
         return provider_message_id
@@ -230,16 +236,6 @@ class ProviderClient:
         self._finish_at = asyncio.get_running_loop().time() + seconds
         for attempt in self._attempts:
             attempt.reschedule(min(attempt.when, self._finish_at))
-
-    @asynccontextmanager
-    async def _attempt_deadline(self) -> AsyncIterator[None]:
-        latest = asyncio.get_running_loop().time() + ATTEMPT_TIMEOUT
-        async with Deadline(min(latest, self._finish_at)) as attempt:
-            self._attempts.add(attempt)
-            try:
-                yield
-            finally:
-                self._attempts.discard(attempt)
 
     async def _fetch_files(
         self, request: DeliveryRequest, memory: AsyncExitStack
@@ -337,15 +333,9 @@ class ProviderClient:
         until = self._breaker.clock() + seconds
         self._throttled_until = max(until, self._throttled_until)
         self._breaker.open(until)
-        self._show_state()
 
     def count_attempt(self, outcome: str) -> None:
         metrics.SENT.labels(self.name, outcome).inc()
-        self._show_state()
-
-    def _show_state(self) -> None:
-        metrics.BREAKER_OPEN.labels(self.name).set(self._breaker.is_open)
-        metrics.PROVIDER_PAUSED.labels(self.name).set(self._is_paused)
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,11 +210,22 @@ class Bus:
         self._down.set()
 
 
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Return the headers of a message, like the library, but without looking at each character of a name."""
+    headers: dict[str, str] = {}
+    for line in raw.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        name = name.strip()
+        if colon and name.isascii() and len(name.split(maxsplit=1)) == 1:
+            headers[name.decode()] = value.strip().decode(errors="replace")
+    return headers
+
+
 class _Client(Client):
     """A client that never speaks to a server in the clear if its URL begins with `tls://`.
 
     The library encrypts a connection only if the server asks for it, so anybody who can pose as the server
-    could read the password.
+    could read the password. It also takes twice as long to parse headers.
     """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the library
@@ -222,6 +233,10 @@ class _Client(Client):
         if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
             raise nats.errors.Error(f"{server.uri.hostname} does not offer TLS")
         await super()._process_info(info, initial_connection)
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        return parse_headers(raw)
 
 
 class _ErrorLog:

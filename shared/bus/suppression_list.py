@@ -81,6 +81,8 @@ class SuppressionList:
         """Return an opt-out that forbids each message; see `suppression_of`."""
         pairs = [self._pairs_of(message) for message in messages]
         known = set(await self._index.with_messages({subject for each in pairs for subject in each}))
+        if not known:  # as for nearly all messages, which need no tasks for that
+            return [None] * len(messages)
         checks = (self._opt_out(pair for subject, pair in each.items() if subject in known) for each in pairs)
         return list(await asyncio.gather(*checks))
 

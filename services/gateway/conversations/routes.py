@@ -13,6 +13,7 @@ from services.gateway.dependencies import Conversations, DefaultRegion, MessageS
 from services.gateway.http.auth import Caller
 from services.gateway.http.errors import NotFoundError, problems
 from services.gateway.http.fast_route import FastRoute
+from services.gateway.http.openapi import operation_id
 from services.gateway.http.pagination import Page, PageParameters, decode_cursor, page_of
 from services.gateway.http.parameters import (
     ConversationReference,
@@ -31,6 +32,7 @@ replying_router = APIRouter(
     prefix="/api/conversations",
     tags=["conversations"],
     route_class=FastRoute,
+    generate_unique_id_function=operation_id,
     dependencies=[Depends(refuse_unknown_parameters)],
 )
 

@@ -17,6 +17,7 @@ from services.gateway.http.deadline import deadline
 from services.gateway.http.errors import InvalidRequestError, NotFoundError, Problem, problems
 from services.gateway.http.fast_route import FastRoute
 from services.gateway.http.limits import BodyRule
+from services.gateway.http.openapi import operation_id
 from services.gateway.http.pagination import Page, decode_cursor, page_of
 from services.gateway.http.parameters import (
     parse_address,
@@ -50,6 +51,7 @@ sending_router = APIRouter(
     prefix="/api/messages",
     tags=["messages"],
     route_class=FastRoute,
+    generate_unique_id_function=operation_id,
     dependencies=[Depends(refuse_unknown_parameters)],  # FastRoute sees none of those of the application
 )
 

@@ -44,6 +44,15 @@ async def test_a_receipt_and_its_report_are_stored_at_the_same_time(engine: Asyn
     assert stored == decisive
 
 
+async def test_no_trigger_has_to_look_up_when_each_message_was_created(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE message_states DISABLE TRIGGER message_states_dated"))
+    new = message()
+    await store(engine, accepted(new))
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT created_at FROM message_states")) == new.created_at
+
+
 async def insert_row(connection: AsyncConnection, event: Event[Any]) -> None:
     """Insert the row of an event, and leave the transaction open."""
     for table, row in project(event).rows.items():

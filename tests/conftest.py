@@ -1,9 +1,12 @@
 """Fixtures with real servers: one PostgreSQL and one NATS per worker, emptied for each test."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator
+from io import StringIO
 from pathlib import Path
 
 import nats as nats_client
@@ -50,6 +53,23 @@ def _has_examples(item: pytest.Item) -> bool:
 def pytest_xdist_auto_num_workers() -> int:
     """Start three workers for two cores, since tests spend a third of their time waiting."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def no_task_outlives_its_cancellation() -> AsyncIterator[None]:
+    """Cancel the tasks that tests have left behind, and name those that go on, for which pytest would wait."""
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(3):
+        for task in left:
+            task.cancel()
+        if not left:
+            return
+        _, left = await asyncio.wait(left, timeout=5)
+        for task in left:
+            output = StringIO()
+            task.print_stack(file=output)
+            warnings.warn(f"{task!r} goes on after it was cancelled\n{output.getvalue()}", stacklevel=1)
 
 
 def sqlalchemy_url(url: str) -> str:

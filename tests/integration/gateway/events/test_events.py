@@ -159,5 +159,7 @@ async def test_no_event_is_lost_or_repeated_when_the_connection_is_cut(listening
 async def all_until(gateway: Gateway, last: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while len(found) < last:
-        found += (await page(gateway, f"after={len(found)}&limit=200"))["items"]
+        response = await page(gateway, f"after={len(found)}&limit=200")
+        if response["status"] != 503:  # as on a loaded machine
+            found += response["items"]
     return found[:last]

@@ -1,6 +1,7 @@
 """Processes the messages of a consumer at the same time, but those with the same key one after another."""
 
 import asyncio
+from bisect import insort
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class Processing:
         self.held_bytes += len(message.payload)
         line = self._lines.get(held.key) if held.key else None
         if line is not None:
-            line.append(held)
+            # The server may deliver returned messages in another order, such as after an expired request.
+            insort(line, held, key=lambda each: each.message.origin.sequence)
             return
         if held.key:
             self._lines[held.key] = []
@@ -180,12 +182,17 @@ class Processing:
         self._on_finished()
 
     def _continue_line(self, key: str, *, may_go_on: bool) -> None:
-        """Process the next message with a key, unless the previous one, and thus the rest, is returned."""
+        """Process the next message with a key, unless the previous one is returned.
+
+        All that follow it are then returned as well, even those that have not arrived yet.
+        """
         line = self._lines[key]
-        if not line:
-            del self._lines[key]
-        elif may_go_on:
+        if not may_go_on:
+            return
+        if line:
             self._launch(line.pop(0))
+        else:
+            del self._lines[key]
 
     async def _handle(self, held: Held) -> None:
         """Process a message until it is settled, or until the reader stops."""

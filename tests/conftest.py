@@ -57,7 +57,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 async def no_task_outlives_its_cancellation() -> AsyncIterator[None]:
-    """Cancel the tasks that tests have left behind, and name those that go on, for which pytest would wait."""
+    """Cancel the tasks that tests have left behind, and name those that go on; pytest would wait for them."""
     yield
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for _ in range(3):

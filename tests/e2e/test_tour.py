@@ -84,7 +84,7 @@ async def test_the_tour_in_python(stack: Stack, tmp_path: Path) -> None:
     output = await run(python, "-c", program("python", stack), cwd=tmp_path)
 
     assert output.startswith("+18045551235 wrote: Yes, see you at ten!\n")
-    assert "inbound Yes, see you at ten!\n" in output
+    assert output.endswith("outbound Is ten convenient?\ninbound Yes, see you at ten!\noutbound Thank you!\n")
 
 
 @pytest.mark.timeout(240)
@@ -109,7 +109,8 @@ async def test_the_typescript_client_and_its_tour(stack: Stack, tmp_path: Path) 
     output = await run("node", "tour.js", cwd=project)
 
     assert output.startswith("+18045551236 wrote: Yes, see you at eleven!\n")
-    assert "inbound Yes, see you at eleven!\n" in output
+    conversation = "outbound Is eleven convenient?\ninbound Yes, see you at eleven!\noutbound Thank you!\n"
+    assert output.endswith(conversation)
     await verify_with_npm(project)
 
 

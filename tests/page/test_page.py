@@ -21,7 +21,7 @@ async def send_first_message(page: Page, body: str) -> None:
     await page.get_by_role("button", name="New message").click()
     dialog = page.get_by_role("dialog")
     await dialog.get_by_label("From").fill(OURS)
-    await dialog.get_by_label("To", exact=True).fill(CONTACT)
+    await dialog.get_by_label(re.compile("^To")).fill(CONTACT)
     await dialog.get_by_label("Message", exact=True).fill(body)
     await dialog.get_by_role("button", name="Send", exact=True).click()
     await expect(dialog).to_be_hidden()
@@ -76,6 +76,8 @@ async def test_a_scheduled_message_can_be_cancelled(tab: Tab) -> None:
     await expect(scheduled).to_contain_text("scheduled")
     await scheduled.get_by_role("button", name="Cancel").click()
     await expect(scheduled).to_contain_text("canceled")
+    # The button that had the focus is gone.
+    await expect(page.get_by_role("group", name="Messages")).to_be_focused()
 
 
 async def test_a_failure_is_shown_and_replayed_and_an_opt_out_is_respected(stack: Stack, tab: Tab) -> None:
@@ -104,6 +106,12 @@ async def test_a_failure_is_shown_and_replayed_and_an_opt_out_is_respected(stack
     await expect(page.get_by_role("alert")).to_contain_text("opted out")
     await page.get_by_role("link", name="Suppressions").click()
     await expect(page.get_by_role("row", name=CONTACT)).to_contain_text("STOP")
+    page.on("dialog", lambda dialog: dialog.accept())
+    await page.get_by_role("button", name="Lift").click()
+    await expect(page.get_by_text("No recipient has opted out.")).to_be_visible()
+    await page.get_by_label("Address").fill("1234")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("This address is not suppressed.")).to_be_visible()
 
 
 HOSTILE_MAIL = """
@@ -331,6 +339,7 @@ async def test_a_reply_and_a_replay_need_only_the_keyboard(stack: Stack, tab: Ta
     await press_until(page, "Tab", page.get_by_role("dialog").get_by_role("button", name="Replay"))
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("No dead letters")).to_be_visible()
+    await expect(page.get_by_role("main")).to_be_focused()
     await stack.message_becomes(failed["id"], "sent")
     assert not tab.errors
 
@@ -375,6 +384,7 @@ async def test_a_webhook_endpoint_is_managed(
         await endpoint.get_by_role("button", name="Test").click()
         await expect(endpoint.get_by_role("status")).to_contain_text("Test: 500")
         await expect(endpoint.get_by_role("status")).to_contain_text("broken")
+        await expect(endpoint.get_by_role("button", name="Test")).to_be_focused()
 
         await endpoint.get_by_role("button", name="Disable").click()
         await expect(endpoint).to_contain_text("requested")

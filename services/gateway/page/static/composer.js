@@ -9,7 +9,7 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/htm-preact.js
 function Counter({ text, isMms }) {
   if (isMms) return html`<span class="counter">MMS</span>`;
   const { encoding, segments, used, room } = segmentsOf(text);
-  return html`<span class="counter">${used}/${room} · ${segments} ${segments === 1 ? "segment" : "segments"} · ${encoding}</span>`;
+  return html`<span class="counter">${used}/${room} · ${segments} ${segments === 1 ? "segment" : "segments"}<span class="encoding"> · ${encoding}</span></span>`;
 }
 
 /** Return the body of the request from the fields of the form. */
@@ -107,7 +107,7 @@ export function Composer({ conversation }) {
       <${Problem} error=${send.error} />
       <${Fields} channel=${conversation.channel} fields=${fields} change=${change}>
         ${conversation.channel === "sms" && html`<${Counter} text=${fields.body} isMms=${Array.isArray(to) || fields.attachments.trim()} />`}
-        <button class="primary" disabled=${isEmpty || send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
+        <button class="primary" title="Ctrl+Enter" disabled=${isEmpty} aria-disabled=${send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
       </${Fields}>
     </form>
   `;
@@ -147,14 +147,14 @@ export function NewMessage({ onClose }) {
             <option value="email">E-mail</option>
           </select>
         </${Field}>
-        <${Field} label="From"><input required value=${from} placeholder=${hints[0]} onInput=${(event) => setFrom(event.target.value)} /></${Field}>
+        <${Field} label="From"><input required autofocus=${!from} value=${from} placeholder=${hints[0]} onInput=${(event) => setFrom(event.target.value)} /></${Field}>
         <${Field} label="To" hint=${channel === "sms" && "Separate several numbers with commas to send a group MMS"}>
-          <input required value=${written} placeholder=${hints[1]} onInput=${(event) => setWritten(event.target.value)} />
+          <input required autofocus=${Boolean(from)} value=${written} placeholder=${hints[1]} onInput=${(event) => setWritten(event.target.value)} />
         </${Field}>
         <${Problem} error=${send.error} />
         <${Fields} channel=${channel} fields=${fields} change=${change}>
           ${channel === "sms" && html`<${Counter} text=${fields.body} isMms=${Array.isArray(to) || fields.attachments.trim()} />`}
-          <button class="primary" disabled=${send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
+          <button class="primary" aria-disabled=${send.busy}>${fields.sendAt ? "Schedule" : "Send"}</button>
         </${Fields}>
       </form>
     </${Dialog}>

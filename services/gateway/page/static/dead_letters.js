@@ -1,7 +1,7 @@
 // Messages that could not be processed, with their reasons, their contents and the actions to resolve them.
 
 import { api } from "./api.js";
-import { onEvent } from "./events.js";
+import { onChange } from "./events.js";
 import { Badge, Dialog, Empty, Field, html, Problem, StatusBadge, Time, useAction, useLoaded, usePages } from "./ui.js";
 import { useCallback, useEffect, useState } from "./vendor/htm-preact.js";
 
@@ -17,7 +17,7 @@ function Reason({ title, onReason, onClose, error, busy }) {
       <form onSubmit=${submit}>
         <${Field} label="Reason"><input name="reason" required autofocus maxlength="500" /></${Field}>
         <${Problem} error=${error} />
-        <div class="actions"><button class="danger" disabled=${busy}>Discard</button></div>
+        <div class="actions"><button class="danger" aria-disabled=${busy}>Discard</button></div>
       </form>
     </${Dialog}>
   `;
@@ -73,7 +73,7 @@ function Details({ id, canWrite, onResolved, onClose }) {
         html`
           <div class="actions">
             <button type="button" onClick=${() => setIsDiscarding(true)}>Discard</button>
-            <button type="button" class="primary" disabled=${replay.busy} onClick=${replay.run}>Replay</button>
+            <button type="button" class="primary" aria-disabled=${replay.busy} onClick=${replay.run}>Replay</button>
           </div>
         `}
       `}
@@ -145,7 +145,7 @@ export default function DeadLetters({ parameters, caller }) {
       [filter],
     ),
   );
-  useEffect(() => onEvent((event) => event.type.startsWith("dead_letter.") && reload()), []);
+  useEffect(() => onChange("dead_letter.", reload), []);
   const change = (name) => (event) => setFilter((previous) => ({ ...previous, [name]: event.target.value.trim() }));
   const canWrite = caller.access === "write";
   return html`
@@ -155,7 +155,7 @@ export default function DeadLetters({ parameters, caller }) {
         ${canWrite && filter.state === "open" && items.length > 0 &&
         html`
           <button type="button" onClick=${() => setIsDiscarding(true)}>Discard all</button>
-          <button type="button" class="primary" disabled=${resolve.busy} onClick=${() => confirm("Replay all open dead letters of this filter?") && resolve.run("replay")}>Replay all</button>
+          <button type="button" class="primary" aria-disabled=${resolve.busy} onClick=${() => confirm("Replay all open dead letters of this filter?") && resolve.run("replay")}>Replay all</button>
         `}
       </header>
       <form class="filters" onSubmit=${(event) => event.preventDefault()}>
@@ -176,10 +176,14 @@ export default function DeadLetters({ parameters, caller }) {
       <p role="status">${result}</p>
       <${Problem} error=${error || resolve.error} retry=${reload} />
       ${!loading && !error && items.length === 0 &&
-      html`<${Empty} title="No dead letters">Everything that was accepted has been processed.</${Empty}>`}
+      html`<${Empty} title="No dead letters">
+        ${Object.values(filter).some((value) => value && value !== "open")
+          ? "No dead letter matches the filters."
+          : "Everything that was accepted has been processed."}
+      </${Empty}>`}
       ${items.length > 0 &&
       html`
-        <div class="table" tabindex="0" role="region" aria-label="Dead letters">
+        <div class="table stacked" tabindex="0" role="region" aria-label="Dead letters">
           <table>
             <thead><tr><th>Since</th><th>State</th><th>Direction</th><th>Channel</th><th>Reason</th><td></td></tr></thead>
             <tbody>
@@ -198,7 +202,7 @@ export default function DeadLetters({ parameters, caller }) {
             </tbody>
           </table>
         </div>
-        ${next && html`<button type="button" class="quiet" disabled=${loading} onClick=${more}>Load more</button>`}
+        ${next && html`<button type="button" class="quiet" aria-disabled=${loading} onClick=${more}>Load more</button>`}
       `}
       ${selected &&
       html`<${Details} key=${selected} id=${selected} canWrite=${canWrite} onClose=${() => setSelected(null)} onResolved=${() => {

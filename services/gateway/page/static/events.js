@@ -31,6 +31,26 @@ export function onLive(listener) {
   });
 }
 
+const SETTLE = 300; // milliseconds in which further events lead to a single call
+
+/** Call a function soon after events whose types have a prefix, and when the connection is live again. */
+export function onChange(prefix, listener) {
+  let timer = null;
+  const soon = () => {
+    timer ??= setTimeout(() => {
+      timer = null;
+      listener();
+    }, SETTLE);
+  };
+  const endEvents = onEvent((event) => event.type.startsWith(prefix) && soon());
+  const endLive = onLive(soon);
+  return () => {
+    clearTimeout(timer);
+    endEvents();
+    endLive();
+  };
+}
+
 function become(next) {
   if (state === next) return;
   state = next;

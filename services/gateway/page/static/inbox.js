@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { Composer, NewMessage } from "./composer.js";
 import { sidesOf } from "./conversation.js";
-import { onEvent, onLive } from "./events.js";
+import { onChange } from "./events.js";
 import { Thread } from "./thread.js";
 import { Empty, html, Problem, StatusBadge, Time } from "./ui.js";
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
@@ -85,22 +85,7 @@ function useConversations(filters) {
     load();
   }, [load]);
 
-  useEffect(() => {
-    let timer = null;
-    const soon = () => {
-      timer ??= setTimeout(() => {
-        timer = null;
-        refresh().catch(() => {});
-      }, 200);
-    };
-    const endEvents = onEvent((event) => event.type.startsWith("message.") && soon());
-    const endLive = onLive(soon);
-    return () => {
-      clearTimeout(timer);
-      endEvents();
-      endLive();
-    };
-  }, [refresh]);
+  useEffect(() => onChange("message.", () => refresh().catch(() => {})), [refresh]);
 
   return { ...state, more: () => !state.loading && state.next && load(state.next), reload: () => load() };
 }
@@ -202,10 +187,11 @@ function rowOfMessage(message, selected) {
   };
 }
 
-function Filters({ filters, onChange }) {
+function Filters({ filters, onSelect }) {
   const [text, setText] = useState(filters.participant);
   useEffect(() => {
-    const timer = setTimeout(() => text !== filters.participant && onChange({ participant: text.trim() }), 300);
+    const address = text.trim().replace(/^mailto:/i, "");
+    const timer = setTimeout(() => address !== filters.participant && onSelect({ participant: address }), 300);
     return () => clearTimeout(timer);
   }, [text]);
   return html`
@@ -217,12 +203,12 @@ function Filters({ filters, onChange }) {
         value=${text}
         onInput=${(event) => setText(event.target.value)}
       />
-      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onChange({ channel: event.target.value })}>
+      <select aria-label="Channel" value=${filters.channel} onChange=${(event) => onSelect({ channel: event.target.value })}>
         <option value="">All channels</option>
         <option value="sms">SMS and MMS</option>
         <option value="email">E-mail</option>
       </select>
-      <select aria-label="Status" value=${filters.status} onChange=${(event) => onChange({ status: event.target.value })}>
+      <select aria-label="Status" value=${filters.status} onChange=${(event) => onSelect({ status: event.target.value })}>
         <option value="">Any status</option>
         ${["scheduled", "retrying", "sent", "delivered", "undelivered", "failed", "expired", "canceled", "received"].map(
           (status) => html`<option value=${status}>${status}</option>`,
@@ -289,11 +275,7 @@ function MessagesByStatus({ filters, selected }) {
   }, [status, channel, participant]);
   useEffect(() => {
     load();
-    let timer = null;
-    const end = onEvent((event) => {
-      if (event.type.startsWith("message.")) timer ??= setTimeout(() => ((timer = null), load()), 400);
-    });
-    return () => (clearTimeout(timer), end());
+    return onChange("message.", load);
   }, [load]);
   if (state.error) return html`<${SearchProblem} error=${state.error} retry=${load} />`;
   if (!state.loading && state.items.length === 0) {
@@ -308,7 +290,7 @@ export function Inbox({ parameters, caller }) {
   const { items, error, loading, more, reload } = useConversations(filters);
   const [selected] = parameters;
   const wasSelected = useRef(selected);
-  useEffect(() => {
+  useLayoutEffect(() => {
     // The focus was on the link back to the list, which is gone with the conversation.
     const isLost = wasSelected.current && !selected && document.activeElement === document.body;
     if (isLost) document.querySelector('.rows a[tabindex="0"]')?.focus();
@@ -322,15 +304,17 @@ export function Inbox({ parameters, caller }) {
           ${caller.access === "write" &&
           html`<button type="button" class="primary" onClick=${() => setIsWriting(true)}>New message</button>`}
         </header>
-        <${Filters} filters=${filters} onChange=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
+        <${Filters} filters=${filters} onSelect=${(changes) => setFilters((previous) => ({ ...previous, ...changes }))} />
         ${filters.status
           ? html`<${MessagesByStatus} filters=${filters} selected=${selected} />`
           : html`
               <${SearchProblem} error=${error} retry=${reload} />
               ${!loading && !error && items.length === 0 &&
               html`<${Empty} title="No conversations">
-                ${filters.participant || filters.channel
-                  ? "No conversation matches the filters."
+                ${filters.participant
+                  ? "No conversation has this address. Enter the whole phone number or e-mail address."
+                  : filters.channel
+                  ? "There are no conversations of this channel."
                   : "Send a message, or simulate an inbound one in the playground."}
               </${Empty}>`}
               <${List} label="Conversations" items=${items} rowOf=${(item) => rowOfConversation(item, selected)} onEnd=${more} />

@@ -164,6 +164,19 @@ function App() {
   }} />`;
 }
 
+/** When the element with the focus is removed, focus its nearest ancestor that is left and can have the focus. */
+function keepFocus() {
+  let path = [];
+  addEventListener("focusin", (event) => {
+    path = event.composedPath();
+  });
+  new MutationObserver(() => {
+    if (!path.length || path[0].isConnected || document.activeElement !== document.body) return;
+    path.find((node) => node.isConnected && node.matches?.("[tabindex]"))?.focus({ preventScroll: true });
+  }).observe(document.body, { childList: true, subtree: true });
+}
+
+keepFocus();
 // The list is usually shown first, so it is requested without waiting for the caller's name and rights.
 if (/^(#\/?(inbox.*)?)?$/.test(location.hash)) requestConversations();
 render(html`<${App} />`, document.getElementById("app"));

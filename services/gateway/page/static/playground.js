@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { Field, html, Problem, useAction, useInterval, useLoaded } from "./ui.js";
-import { useCallback } from "./vendor/htm-preact.js";
+import { useCallback, useState } from "./vendor/htm-preact.js";
 
 const BEHAVIOURS = [
   { title: "Normal", text: "Every message is accepted.", body: null },
@@ -34,7 +34,7 @@ function Behaviour({ channel }) {
     <div class="choices">
       ${BEHAVIOURS.map(
         ({ title, text, body }) => html`
-          <button type="button" class="choice" aria-pressed=${isCurrent(body) ? "true" : "false"} disabled=${set.busy} onClick=${() => set.run(body)}>
+          <button type="button" class="choice" aria-pressed=${isCurrent(body) ? "true" : "false"} aria-disabled=${set.busy} onClick=${() => set.run(body)}>
             <strong>${title}</strong><span>${text}</span>
           </button>
         `,
@@ -50,12 +50,14 @@ function isNormal(behaviour) {
 
 function Contact({ channel }) {
   const isSms = channel === "sms";
+  const [count, setCount] = useState(0);
   const write = useAction(
     useCallback(
       async (form) => {
         const fields = Object.fromEntries(new FormData(form));
         await api.post(`playground/${channel}/inbound`, Object.fromEntries(Object.entries(fields).filter(([, value]) => value)));
         form.elements.body.value = "";
+        setCount((previous) => previous + 1);
       },
       [channel],
     ),
@@ -72,7 +74,12 @@ function Contact({ channel }) {
       ${!isSms && html`<${Field} label="Subject"><input name="subject" value="A question" /></${Field}>`}
       <${Field} label="Message"><textarea name="body" required rows="2"></textarea></${Field}>
       <${Problem} error=${write.error} />
-      <div class="actions"><button class="primary" disabled=${write.busy}>Simulate message</button></div>
+      <div class="actions">
+        <span role="status">
+          ${count > 0 && html`${count} ${count === 1 ? "message" : "messages"} received: see the <a href="#/inbox">inbox</a>`}
+        </span>
+        <button class="primary" aria-disabled=${write.busy}>Simulate message</button>
+      </div>
     </form>
   `;
 }

@@ -1,7 +1,7 @@
 // The addresses to which no more messages are sent.
 
 import { api } from "./api.js";
-import { onEvent } from "./events.js";
+import { onChange } from "./events.js";
 import { Badge, Dialog, Empty, Field, html, Problem, Time, useAction, usePages } from "./ui.js";
 import { useCallback, useEffect, useState } from "./vendor/htm-preact.js";
 
@@ -28,7 +28,7 @@ function Suppress({ onDone, onClose }) {
         <${Field} label="Sender" hint="Only messages from this address; all by default"><input name="sender" /></${Field}>
         <${Field} label="Reason"><input name="reason" required /></${Field}>
         <${Problem} error=${suppress.error} />
-        <div class="actions"><button class="primary" disabled=${suppress.busy}>Suppress</button></div>
+        <div class="actions"><button class="primary" aria-disabled=${suppress.busy}>Suppress</button></div>
       </form>
     </${Dialog}>
   `;
@@ -41,14 +41,15 @@ function Row({ item, canWrite, onLifted }) {
       onLifted();
     }, [item.address, item.sender]),
   );
+  const ask = () => confirm(`Lift the suppression of ${item.address}?`) && lift.run();
   return html`
     <tr>
       <td>${item.address}</td>
-      <td>${item.sender || "all"}</td>
+      <td data-label="Sender">${item.sender || "all"}</td>
       <td><${Badge}>${item.source}</${Badge}> <span class="detail">${item.detail}</span></td>
       <td><${Time} at=${item.since} full /></td>
       <td>
-        ${canWrite && html`<button type="button" class="quiet" disabled=${lift.busy} onClick=${lift.run}>Lift</button>`}
+        ${canWrite && html`<button type="button" class="quiet" aria-disabled=${lift.busy} onClick=${ask}>Lift</button>`}
         <${Problem} error=${lift.error} />
       </td>
     </tr>
@@ -60,7 +61,7 @@ export default function Suppressions({ caller }) {
   const [isAdding, setIsAdding] = useState(false);
   const fetchPage = useCallback((cursor) => api.get("suppressions", { ...filter, cursor, limit: 50 }), [filter]);
   const { items, next, error, loading, more, reload } = usePages(fetchPage, [fetchPage]);
-  useEffect(() => onEvent((event) => event.type.startsWith("recipient.") && reload()), []);
+  useEffect(() => onChange("recipient.", reload), []);
   const canWrite = caller.access === "write";
   const change = (name) => (event) => setFilter((previous) => ({ ...previous, [name]: event.target.value.trim() }));
   return html`
@@ -77,10 +78,14 @@ export default function Suppressions({ caller }) {
       </form>
       <${Problem} error=${error} retry=${reload} />
       ${!loading && !error && items.length === 0 &&
-      html`<${Empty} title="No suppressions">Nobody has opted out.</${Empty}>`}
+      html`<${Empty} title="No suppressions">
+        ${filter.address
+          ? "This address is not suppressed. Enter the whole phone number or e-mail address."
+          : "No recipient has opted out."}
+      </${Empty}>`}
       ${items.length > 0 &&
       html`
-        <div class="table" tabindex="0" role="region" aria-label="Suppressions">
+        <div class="table stacked" tabindex="0" role="region" aria-label="Suppressions">
           <table>
             <thead><tr><th>Address</th><th>Sender</th><th>Cause</th><th>Since</th><td></td></tr></thead>
             <tbody>
@@ -88,7 +93,7 @@ export default function Suppressions({ caller }) {
             </tbody>
           </table>
         </div>
-        ${next && html`<button type="button" class="quiet" disabled=${loading} onClick=${more}>Load more</button>`}
+        ${next && html`<button type="button" class="quiet" aria-disabled=${loading} onClick=${more}>Load more</button>`}
       `}
       ${isAdding && html`<${Suppress} onClose=${() => setIsAdding(false)} onDone=${() => (setIsAdding(false), reload())} />`}
     </div>

@@ -108,11 +108,24 @@ function History({ id, isOnTheWay }) {
   if (error) return html`<${Problem} error=${error} />`;
   if (!value) return html`<p class="loading">Loading</p>`;
   return html`
+    ${value.history.length === 0
+      ? html`<p class="ids">Received from ${value.provider}: <${Time} at=${value.created_at} full /></p>`
+      : html`<${Entries} history=${value.history} />`}
+    <p class="ids" ref=${end}>
+      <span>Message <code>${value.id}</code></span>
+      ${value.provider_message_id && html`<span>at ${value.provider} <code>${value.provider_message_id}</code></span>`}
+      ${value.reference && html`<span>reference <code>${value.reference}</code></span>`}
+    </p>
+  `;
+}
+
+function Entries({ history }) {
+  return html`
     <div class="table" tabindex="0" role="region" aria-label="History of the message">
       <table>
         <thead><tr><th>Status</th><th>Time</th><th>Attempt</th><th>Provider</th><th>Error</th></tr></thead>
         <tbody>
-          ${value.history.map(
+          ${history.map(
             (entry) => html`
               <tr>
                 <td><${StatusBadge} status=${entry.status} /></td>
@@ -123,15 +136,9 @@ function History({ id, isOnTheWay }) {
               </tr>
             `,
           )}
-          ${value.history.length === 0 && html`<tr><td colspan="5">Received from ${value.provider}</td></tr>`}
         </tbody>
       </table>
     </div>
-    <p class="ids" ref=${end}>
-      <span>Message <code>${value.id}</code></span>
-      ${value.provider_message_id && html`<span>at ${value.provider} <code>${value.provider_message_id}</code></span>`}
-      ${value.reference && html`<span>reference <code>${value.reference}</code></span>`}
-    </p>
   `;
 }
 
@@ -151,7 +158,7 @@ function Bubble({ message, canWrite, onChange }) {
         ${message.warnings?.map((warning) => html`<p class="warning">${warning}</p>`)}
         ${message.error && html`<p class="warning">${message.error.detail || message.error.code}</p>`}
         <footer>
-          <${Time} at=${message.timestamp} />
+          <${Time} at=${message.timestamp} inThread />
           ${message.segments && html`<span>${message.segments} ${message.segments === 1 ? "segment" : "segments"}</span>`}
           ${message.status === "scheduled" && message.send_at && html`<span>due <${Time} at=${message.send_at} full /></span>`}
           <${StatusBadge} status=${message.status} />
@@ -159,7 +166,7 @@ function Bubble({ message, canWrite, onChange }) {
             ${isOpen ? "Hide details" : "Details"}
           </button>
           ${canWrite && CANCELABLE.has(message.status) &&
-          html`<button type="button" class="quiet" disabled=${cancel.busy} onClick=${cancel.run}>Cancel</button>`}
+          html`<button type="button" class="quiet" aria-disabled=${cancel.busy} onClick=${cancel.run}>Cancel</button>`}
         </footer>
         <${Problem} error=${cancel.error} />
         ${isOpen && html`<${History} key=${message.status} id=${message.id} isOnTheWay=${ON_THE_WAY.has(message.status)} />`}

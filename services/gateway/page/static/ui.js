@@ -27,16 +27,21 @@ export function Badge({ kind = "plain", children }) {
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const DAY_TIME = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 const SECONDS = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 const MOMENT = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", ...SECONDS });
+const FULL_DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-export function Time({ at, full = false }) {
+/** Show a time: in a list without the time of day unless it is today, in a thread with it, or in full. */
+export function Time({ at, full = false, inThread = false }) {
   if (!at) return null;
   const date = new Date(at);
   const now = new Date();
   const isToday = date.toDateString() === now.toDateString();
-  const format = full ? (date.getFullYear() === now.getFullYear() ? MOMENT : FULL) : isToday ? TIME : DAY;
+  const isThisYear = date.getFullYear() === now.getFullYear();
+  const [thisYear, earlier] = full ? [MOMENT, FULL] : inThread ? [DAY_TIME, FULL] : [DAY, FULL_DAY];
+  const format = isToday && !full ? TIME : isThisYear ? thisYear : earlier;
   return html`<time datetime=${at} title=${FULL.format(date)}>${format.format(date)}</time>`;
 }
 
@@ -57,11 +62,18 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><h2>${title}</h2><p>${children}</p></div>`;
 }
 
-/** Run an asynchronous action, one at a time, with its error and whether it is in progress. */
+/**
+ * Run an asynchronous action, one at a time, with its error and whether it is in progress.
+ *
+ * A button that is disabled loses the focus, so the buttons of actions in progress are only marked as disabled.
+ */
 export function useAction(action) {
   const [state, setState] = useState({ busy: false, error: null });
+  const isBusy = useRef(false);
   const run = useCallback(
     async (...given) => {
+      if (isBusy.current) return undefined;
+      isBusy.current = true;
       setState({ busy: true, error: null });
       try {
         const result = await action(...given);
@@ -70,6 +82,8 @@ export function useAction(action) {
       } catch (error) {
         setState({ busy: false, error });
         return undefined;
+      } finally {
+        isBusy.current = false;
       }
     },
     [action],
@@ -127,7 +141,7 @@ export function usePages(fetchPage, dependencies) {
       (error) => number === current.current && setState((previous) => ({ ...previous, error, loading: false })),
     );
   }, [state, fetchPage]);
-  return { ...state, more, setItems: (items) => setState((previous) => ({ ...previous, items })), reload: useCallback(() => setRound((previous) => previous + 1), []) };
+  return { ...state, more, reload: useCallback(() => setRound((previous) => previous + 1), []) };
 }
 
 /** Call a function at intervals while the page is visible. */
@@ -154,7 +168,6 @@ export function Dialog({ title, onClose, children }) {
       // The event follows later, when another dialog may have taken the place of this one.
       dialog.removeEventListener("close", closed);
       dialog.close();
-      if (document.activeElement === document.body) document.getElementById("main").focus();
     };
   }, []);
   return html`

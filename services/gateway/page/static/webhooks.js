@@ -1,8 +1,9 @@
 // The webhook endpoints of applications, with the attempts to deliver events to them.
 
 import { api } from "./api.js";
+import { onChange } from "./events.js";
 import { Badge, Dialog, Empty, Field, html, Problem, Time, useAction, usePages } from "./ui.js";
-import { useCallback, useState } from "./vendor/htm-preact.js";
+import { useCallback, useEffect, useState } from "./vendor/htm-preact.js";
 
 const EVENT_TYPES = [
   "message.received",
@@ -88,7 +89,7 @@ function Attempts({ endpoint, canWrite, onClose }) {
       ${!loading && items.length === 0 && html`<p>No attempts.</p>`}
       ${items.length > 0 &&
       html`
-        <div class="table attempts" tabindex="0" role="region" aria-label="Attempts">
+        <div class="table stacked attempts" tabindex="0" role="region" aria-label="Attempts">
           <table>
             <thead><tr><th>Status</th><th>Time</th><th>Event and response</th><th>Duration</th><td></td></tr></thead>
             <tbody>
@@ -105,7 +106,7 @@ function Attempts({ endpoint, canWrite, onClose }) {
                     <td class="number">${attempt.duration_ms} ms</td>
                     <td>
                       ${canWrite && !attempt.succeeded && attempt.trigger !== "test" &&
-                      html`<button type="button" class="quiet" disabled=${retry.busy} onClick=${() => retry.run(attempt)}>Retry</button>`}
+                      html`<button type="button" class="quiet" aria-disabled=${retry.busy} onClick=${() => retry.run(attempt)}>Retry</button>`}
                     </td>
                   </tr>
                 `,
@@ -114,7 +115,7 @@ function Attempts({ endpoint, canWrite, onClose }) {
           </table>
         </div>
       `}
-      ${next && html`<button type="button" class="quiet" disabled=${loading} onClick=${more}>Load more</button>`}
+      ${next && html`<button type="button" class="quiet" aria-disabled=${loading} onClick=${more}>Load more</button>`}
     </${Dialog}>
   `;
 }
@@ -166,7 +167,7 @@ function EndpointForm({ endpoint = NEW, title, action, onSubmit, onClose }) {
           <input name="addresses" defaultValue=${endpoint.addresses.join(", ")} />
         </${Field}>
         <${Problem} error=${submitting.error} />
-        <div class="actions"><button class="primary" disabled=${submitting.busy}>${action}</button></div>
+        <div class="actions"><button class="primary" aria-disabled=${submitting.busy}>${action}</button></div>
       </form>
     </${Dialog}>
   `;
@@ -176,7 +177,7 @@ function Secret({ title, secret, onClose }) {
   return html`
     <${Dialog} title=${title} onClose=${onClose}>
       <p>Verify the signatures with this secret. It is not shown again.</p>
-      <pre tabindex="0">${secret}</pre>
+      <pre class="secret" tabindex="0">${secret}</pre>
       <div class="actions"><button type="button" class="primary" onClick=${onClose}>Done</button></div>
     </${Dialog}>
   `;
@@ -221,7 +222,7 @@ function Rotate({ endpoint, onDone, onClose }) {
     <${Dialog} key="question" title="Rotate the secret" onClose=${onClose}>
       <p>The endpoint gets a new secret. For 24 hours, webhooks are also signed with the former one.</p>
       <${Problem} error=${rotate.error} />
-      <div class="actions"><button type="button" class="primary" disabled=${rotate.busy} onClick=${rotate.run}>Rotate secret</button></div>
+      <div class="actions"><button type="button" class="primary" aria-disabled=${rotate.busy} onClick=${rotate.run}>Rotate secret</button></div>
     </${Dialog}>
   `;
 }
@@ -260,7 +261,7 @@ function Recover({ endpoint, onClose }) {
         <${Field} label="Since"><input name="since" type="datetime-local" required autofocus /></${Field}>
         <p role="status">${scheduled !== null && `${scheduled} ${scheduled === 1 ? "event is" : "events are"} about to be sent.`}</p>
         <${Problem} error=${recover.error} />
-        <div class="actions"><button class="primary" disabled=${recover.busy}>Recover</button></div>
+        <div class="actions"><button class="primary" aria-disabled=${recover.busy}>Recover</button></div>
       </form>
     </${Dialog}>
   `;
@@ -312,12 +313,12 @@ function Endpoint({ endpoint, canWrite, onChange, onOpen }) {
         <button type="button" onClick=${() => onOpen("attempts", endpoint)}>Attempts</button>
         ${canWrite &&
         html`
-          <button type="button" disabled=${test.busy || !isEnabled} onClick=${test.run}>Test</button>
+          <button type="button" disabled=${!isEnabled} aria-disabled=${test.busy} onClick=${test.run}>Test</button>
           <button type="button" onClick=${() => onOpen("edit", endpoint)}>Edit</button>
-          <button type="button" disabled=${act.busy} onClick=${toggle}>${isEnabled ? "Disable" : "Enable"}</button>
+          <button type="button" aria-disabled=${act.busy} onClick=${toggle}>${isEnabled ? "Disable" : "Enable"}</button>
           <button type="button" disabled=${!isEnabled} onClick=${() => onOpen("recover", endpoint)}>Recover</button>
           <button type="button" onClick=${() => onOpen("rotate", endpoint)}>Rotate secret</button>
-          <button type="button" disabled=${act.busy} onClick=${remove}>Delete</button>
+          <button type="button" aria-disabled=${act.busy} onClick=${remove}>Delete</button>
         `}
       </div>
       <${Outcome} title="Test" busy=${test.busy} result=${outcome} />
@@ -329,6 +330,7 @@ function Endpoint({ endpoint, canWrite, onChange, onOpen }) {
 export default function Webhooks({ caller }) {
   const fetchPage = useCallback((cursor) => api.get("webhook-endpoints", { cursor, limit: 100 }), []);
   const { items, next, error, loading, more, reload } = usePages(fetchPage, []);
+  useEffect(() => onChange("webhook_endpoint.", reload), []);
   const [opened, setOpened] = useState(null);
   const [isAdding, setIsAdding] = useState(false);
   const canWrite = caller.access === "write";
@@ -348,7 +350,7 @@ export default function Webhooks({ caller }) {
             onOpen=${(dialog, chosen) => setOpened({ dialog, endpoint: chosen })} />
         `,
       )}
-      ${next && html`<button type="button" class="quiet" disabled=${loading} onClick=${more}>Load more</button>`}
+      ${next && html`<button type="button" class="quiet" aria-disabled=${loading} onClick=${more}>Load more</button>`}
       ${opened && html`<${Opened} endpoint=${opened.endpoint} canWrite=${canWrite} onDone=${reload} onClose=${() => setOpened(null)} />`}
       ${isAdding && html`<${Create} onDone=${reload} onClose=${() => setIsAdding(false)} />`}
     </div>

@@ -238,7 +238,12 @@ async def test_an_attempt_that_fails_after_the_provider_asked_us_to_wait_is_repo
         await harness.wait_for_status(request, "sent")
 
     reports = [(each["status"], each["attempt"]) for each in await harness.reports(request)]
-    assert reports == [("retrying", 1), ("retrying", 1), ("sent", 2)]
+    # The second attempt may be deferred because the provider is paused.
+    assert [each for each in reports if each[0] != "scheduled"] == [
+        ("retrying", 1),
+        ("retrying", 1),
+        ("sent", 2),
+    ]
 
 
 async def test_the_next_process_sends_a_released_message_immediately(

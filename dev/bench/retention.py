@@ -24,6 +24,8 @@ from dev.local_stack.ports import free_port
 from dev.local_stack.servers import NatsServer
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Outgoing
+from shared.bus.topology import Stream, notification_subject
+from shared.notifications import NotificationType
 
 _DAY = 86_400
 _FIRST = 20_000
@@ -125,7 +127,7 @@ async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], c
 async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
     """Send a message, and return its entries in each stream."""
     await stack.set_latency(0)
-    await stack.start("gateway", "sender")
+    await stack.start("gateway", "ingest", "sender")
     before = {str(info.config.name): info.state.last_seq for info in await stack.bus.jetstream.streams_info()}
     response = await stack.http.post(
         stack.url("gateway", "/api/messages/sms"),
@@ -134,12 +136,12 @@ async def _entries_of_one_message(stack: Stack) -> dict[str, list[Entry]]:
     )
     message_id = response.raise_for_status().json()["id"]
 
-    async def is_sent() -> bool:
-        answer = await stack.http.get(stack.url("provider", "/arrivals"))
-        return message_id in answer.json()
+    async def applications_know_that_it_is_sent() -> bool:
+        notifications = await _read(stack, Stream.NOTIFICATIONS, before[Stream.NOTIFICATIONS] + 1, message_id)
+        return notification_subject(NotificationType.MESSAGE_SENT) in {each.subject for each in notifications}
 
-    await until(is_sent, seconds=_TIMEOUT, every=0.05)
-    await stack.stop("gateway", "sender")  # they record the result before they stop
+    await until(applications_know_that_it_is_sent, seconds=_TIMEOUT, every=0.05)
+    await stack.stop("gateway", "ingest", "sender")
     found = {name: await _read(stack, name, first + 1, message_id) for name, first in before.items()}
     return {name: entries for name, entries in found.items() if entries}
 

@@ -32,13 +32,14 @@ async def _kill_everything(scene: Scene) -> None:
     count = int(scene.pick(short=20, full=100))
     async with receiving() as receiver:
         await asyncio.gather(*(_create(scene, receiver, number) for number in range(count)))
+        first = await _next_sequence(scene)
         await asyncio.sleep(WARM_UP)
         await _expect_speed(scene, receiver)
         for name in scene.random.sample(EVERYTHING, k=len(EVERYTHING)):
             await faults.restart(scene.stack, name, Signals.SIGKILL)
             await asyncio.sleep(scene.random.uniform(0.2, 1))
         scene.load.stop()
-        await _expect_completeness(scene, receiver, count)
+        await _expect_completeness(scene, receiver, count, first)
 
 
 async def _create(scene: Scene, receiver: Receiver, number: int) -> None:
@@ -65,8 +66,8 @@ async def _expect_speed(scene: Scene, receiver: Receiver) -> None:
     scene.expect(p99 < _LONGEST_DELAY, f"the 99th percentile to healthy endpoints was {p99:.1f} s")
 
 
-async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> None:
-    """Wait until there are no new events, and every healthy endpoint has received all of them."""
+async def _expect_completeness(scene: Scene, receiver: Receiver, count: int, first: int) -> None:
+    """Wait until there are no new events, and every healthy endpoint has received all since the first one."""
     healthy = [number for number in range(count) if behaviour_of(number) is Behaviour.HEALTHY]
     expected: Mapping[str, Any] = {}
     loop = asyncio.get_running_loop()
@@ -76,7 +77,7 @@ async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> 
         with suppress(
             nats.errors.Error, TimeoutError, OSError
         ):  # the server may still be busy with its recovery
-            found = await _published(scene)
+            found = await _published(scene, first)
             if found.keys() != expected.keys():
                 expected, still_since = found, loop.time()
         missing = sum(len(expected.keys() - receiver.bodies[number].keys()) for number in healthy)
@@ -90,13 +91,20 @@ async def _expect_completeness(scene: Scene, receiver: Receiver, count: int) -> 
     scene.expect(not receiver.differing, f"{receiver.differing} events were different when they came again")
 
 
-async def _published(scene: Scene) -> Mapping[str, Any]:
-    """Return the events in the stream, by their ids."""
+async def _next_sequence(scene: Scene) -> int:
+    """Return the sequence of the next event, the first one that is sent to all endpoints."""
+    async with faults.connected(scene.stack) as client:
+        info = await client.jetstream().stream_info(Stream.NOTIFICATIONS)
+    return info.state.last_seq + 1
+
+
+async def _published(scene: Scene, first: int) -> Mapping[str, Any]:
+    """Return the events in the stream from a sequence on, by their ids."""
     found: dict[str, Any] = {}
     client = await nats.connect(scene.stack.servers.split(","))
     try:
         jetstream = client.jetstream()
-        subscription = await jetstream.pull_subscribe("", stream=Stream.NOTIFICATIONS, config=_reader())
+        subscription = await jetstream.pull_subscribe("", stream=Stream.NOTIFICATIONS, config=_reader(first))
         while True:
             try:
                 batch = await subscription.fetch(500, timeout=0.5)
@@ -108,9 +116,10 @@ async def _published(scene: Scene) -> Mapping[str, Any]:
         await client.close()
 
 
-def _reader() -> ConsumerConfig:
+def _reader(first: int) -> ConsumerConfig:
     return ConsumerConfig(
-        deliver_policy=DeliverPolicy.ALL,
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=first,
         filter_subjects=[f"notification.{type_}" for type_ in _TYPES],
         inactive_threshold=5,
     )

@@ -136,5 +136,6 @@ SCENARIOS = (
             "WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", *["5"] * 50]),
         },
         rate=4,
+        in_short=False,
     ),
 )

@@ -29,7 +29,14 @@ _RESUME_EVERY = 0.01
 _RESUMED_AT_ONCE = 30
 """A connection whose request was shed is not read until its turn: this many connections are read again every
 `_RESUME_EVERY` seconds, or less often if the event loop is busy. Clients that repeat their requests at once
-would otherwise use up all CPU time."""
+would otherwise use up all CPU time.
+
+The newest and the oldest of them have their turn alternately. The requests of the newest ones are fresh, so
+places that become free are taken at once; those of the oldest ones get an answer."""
+
+_STALE_AFTER = 0.1
+"""Seconds. A request that may have waited unread for longer than this is shed again, because its client would
+wait too long for a response."""
 
 _POOL = "messaging.pool"
 _WEBHOOKS = ("/api/webhooks/", "/api/v1/webhooks/")
@@ -99,7 +106,7 @@ class Admission:
         self._app = app
         self._private_port = private_port
         self._reads, self._webhooks, self._others = Pool(), Pool(), Pool()
-        self._paused: deque[Connection] = deque()
+        self._paused: deque[tuple[Connection, float]] = deque()
         self._resumed: list[Connection] = []
         self.unfinished: OrderedDict[Connection, None] = OrderedDict()
         self.receiving: OrderedDict[Connection, None] = OrderedDict()
@@ -164,7 +171,7 @@ class Admission:
         connection.suspend()
         if not (self._paused or self._resumed):
             self._resume_later()
-        self._paused.append(connection)
+        self._paused.append((connection, monotonic()))
 
     def _resume_later(self) -> None:
         asyncio.get_running_loop().call_later(_RESUME_EVERY, self._resume)
@@ -173,9 +180,13 @@ class Admission:
         # What had already arrived has been read since the last time.
         for connection in self._resumed:
             connection.is_stale = False
-        self._resumed = [self._paused.popleft() for _ in range(min(_RESUMED_AT_ONCE, len(self._paused)))]
-        for connection in self._resumed:
+        now = monotonic()
+        self._resumed = []
+        for turn in range(min(_RESUMED_AT_ONCE, len(self._paused))):
+            connection, paused_at = self._paused.popleft() if turn % 2 else self._paused.pop()
+            connection.is_stale = now - paused_at > _STALE_AFTER
             connection.resume()
+            self._resumed.append(connection)
         if self._resumed:
             self._resume_later()
 

@@ -183,7 +183,6 @@ class HttpProtocol(HttpToolsProtocol):
     def resume(self) -> None:
         """Read again after a request was shed."""
         if not self.transport.is_closing():
-            self.is_stale = True
             self.flow.resume_reading()
 
     def refuse(self, status: int, code: str, detail: str) -> None:
@@ -294,6 +293,7 @@ def config_of(app: Admission) -> uvicorn.Config:
         app,
         http=HttpProtocol,
         ws="none",
+        backlog=MAX_CONNECTIONS,  # at most; a connection that overflows it would be silent for seconds
         log_config=None,
         access_log=False,
         proxy_headers=False,  # nothing depends on the client's address

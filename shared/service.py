@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared import supervision
 from shared.http_admission import Admission
-from shared.http_server import config_of, raise_descriptor_limit
+from shared.http_server import MAX_CONNECTIONS, config_of, raise_descriptor_limit
 from shared.observability.metrics import READY
 from shared.supervision import Supervisor
 
@@ -206,6 +206,6 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=4_096, reuse_port=is_shared)
+        return socket.create_server((host, port), backlog=MAX_CONNECTIONS, reuse_port=is_shared)
     except OSError as exc:
         sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")

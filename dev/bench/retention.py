@@ -9,19 +9,22 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from uuid import uuid4
 
-import psutil
+import httpx
 from nats.js.errors import NotFoundError
 
+from dev.bench.errors import BenchError
 from dev.bench.report import Cell, Table
 from dev.bench.samples import send_request
 from dev.bench.size import Size
 from dev.bench.stack import Stack, publish_all
 from dev.bench.waiting import until
 from dev.local_stack.ports import free_port
-from dev.local_stack.servers import NatsServer
+from dev.local_stack.processes import Command
+from dev.local_stack.servers import HOST, NatsServer
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Outgoing
 from shared.bus.topology import Stream, notification_subject
@@ -29,9 +32,11 @@ from shared.notifications import NotificationType
 
 _DAY = 86_400
 _FIRST = 20_000
-"""Messages that are stored before memory is first measured: this many fill the server's caches."""
-_REST = 2
+"""Messages that are stored before memory is first measured: what the server itself needs must not count."""
+_COLLECTIONS = 3
+"""The first garbage collection takes nothing from Go's pools of buffers, and the second one empties them."""
 _TIMEOUT = 120
+_HEAP = re.compile(r"^# HeapAlloc = (\d+)$", re.MULTILINE)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _COLUMNS = (
     "stream",
@@ -50,7 +55,8 @@ class Share:
 
     Attributes:
         entries: messages in the stream.
-        memory, disk: bytes.
+        memory: bytes in use in the heap, without garbage and caches.
+        disk: bytes.
         memory_retained, disk_retained: bytes for one message a day, over the retention of its entries.
     """
 
@@ -104,14 +110,35 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
     return [Table(title, _COLUMNS, [row.cells for row in (*rows, total)])]
 
 
+class _ProfiledServer(NatsServer):
+    """A server whose memory can be measured exactly."""
+
+    def __init__(self, folder: Path, port: int, *, log: Path) -> None:
+        super().__init__(folder, port, log=log, durable=False)
+        self._profiling_port = free_port({port})
+
+    def command(self) -> Command:
+        command = super().command()
+        return replace(command, argv=(*command.argv, "--profile", str(self._profiling_port)))
+
+    async def heap_in_use(self) -> int:
+        """Collect all garbage, and return the bytes that are left in the heap."""
+        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
+            for _ in range(_COLLECTIONS):
+                profile = await client.get(
+                    f"http://{HOST}:{self._profiling_port}/debug/pprof/heap", params={"gc": 1, "debug": 1}
+                )
+        if (found := _HEAP.search(profile.raise_for_status().text)) is None:
+            raise BenchError("the profile of nats-server does not tell the size of the heap")
+        return int(found[1])
+
+
 async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], count: int) -> Share:
     async with _another_server(stack) as (server, bus):
-        # The memory of the server itself and of its caches must not count.
         await _copy(bus, stream, entries, _FIRST)
-        before = await _memory_at_rest(server, bus)
+        before = await _heap_at_rest(server, bus)
         await _copy(bus, stream, entries, count - _FIRST)
-        # A stream with few subjects needs less than the difference between two measurements.
-        memory = max(0, (await _memory_at_rest(server, bus) - before) / (count - _FIRST))
+        memory = (await _heap_at_rest(server, bus) - before) / (count - _FIRST)
         info = await bus.jetstream.stream_info(stream)
         days = (entries[0].ttl or info.config.max_age or 0) / _DAY
         return Share(
@@ -165,10 +192,10 @@ async def _read(stack: Stack, stream: str, first: int, message_id: str) -> list[
 
 
 @asynccontextmanager
-async def _another_server(stack: Stack) -> AsyncIterator[tuple[NatsServer, Bus]]:
+async def _another_server(stack: Stack) -> AsyncIterator[tuple[_ProfiledServer, Bus]]:
     """Run another server, which does not sync to disk, with the same streams."""
-    server = NatsServer(
-        stack.folder / f"nats-{uuid4().hex}", free_port(), log=stack.folder / "nats-2.log", durable=False
+    server = _ProfiledServer(
+        stack.folder / f"nats-{uuid4().hex}", free_port(), log=stack.folder / "nats-2.log"
     )
     await server.start()
     try:
@@ -184,10 +211,9 @@ async def _copy(bus: Bus, stream: str, entries: Sequence[Entry], count: int) -> 
     await publish_all(bus, stream, (entry.copy() for _ in range(count) for entry in entries))
 
 
-async def _memory_at_rest(server: NatsServer, bus: Bus) -> int:
-    """Restart the server, so that it holds no garbage, and return its memory (RSS)."""
+async def _heap_at_rest(server: _ProfiledServer, bus: Bus) -> int:
+    """Restart the server, so that it caches nothing, and return the bytes in use in its heap."""
     await server.stop()
     await server.start()
     await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
-    await asyncio.sleep(_REST)
-    return int(psutil.Process(server.pid).memory_info().rss)
+    return await server.heap_in_use()

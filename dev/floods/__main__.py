@@ -28,6 +28,7 @@ from standardwebhooks import Webhook
 from dev.bench.report import Cell, Table, percentile
 from dev.bench.samples import webhook
 from dev.bench.stack import Stack, running_stack
+from dev.bench.waiting import until
 from dev.floods.floods import FLOODS, MIB
 from dev.local_stack.ports import free_port
 from dev.local_stack.readiness import answers_http
@@ -37,6 +38,8 @@ _SERVICES = ("gateway", "ingest", "sender")
 _EVERY = 0.1
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of this stack only
 _CLIENTS = (256, 4_096, 256)
+_SENT = "SELECT count(*) FROM message_events WHERE status = 'sent'"
+_SENT_WITHIN = 120
 _MAILS = 64
 _COLUMNS = (
     "genuine webhooks",
@@ -104,11 +107,18 @@ def _signed() -> tuple[str, dict[str, str]]:
 
 
 async def _overload(stack: Stack, seconds: float) -> list[list[Cell]]:
-    """Send messages with more and more clients."""
+    """Send messages with few, many and again few clients, each time once all earlier ones are sent."""
     rows: list[list[Cell]] = []
     for clients in _CLIENTS:
+        sent = await stack.query(_SENT)
         arguments = (str(stack.port("gateway")), str(clients), str(seconds))
         result = json.loads(await stack.run("dev.floods.overload", *arguments))
+        expected = sent + result["accepted"]
+
+        async def all_are_sent(expected: int = expected) -> bool:
+            return await stack.query(_SENT) >= expected
+
+        await until(all_are_sent, seconds=_SENT_WITHIN, every=0.5)
         rows.append(
             [
                 f"{clients} clients",
@@ -156,7 +166,7 @@ async def _run(seconds: float) -> None:
         async with running_stack(Path(folder), **settings) as stack:
             argv = (sys.executable, "-m", "dev.floods.attachments", str(port))
             await stack.start_program("attachments", argv, partial(answers_http, f"{files}/stats"))
-            await stack.start(*_SERVICES)
+            await stack.start("provider", *_SERVICES)
             rows: list[list[Cell]] = [["none", *await _Watch(stack).during(asyncio.sleep(seconds), seconds)]]
             for name, flood in FLOODS.items():
                 flooded = "gateway-health" if name == "scrapes" else "gateway"

@@ -3,9 +3,12 @@
 import asyncio
 import json
 import socket
+import struct
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -14,9 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from shared import http_server
+from shared import http_admission, http_server
 from shared.http_admission import MAX_IN_PROGRESS, Admission, Pool
-from shared.http_server import config_of
+from shared.http_server import MAX_CONNECTIONS, config_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -66,6 +69,7 @@ class Server:
         seen: the sizes of the bodies that were read.
     """
 
+    listeners: list[socket.socket] = field(default_factory=list)
     port: int = 0
     private_port: int = 0
     admission: Admission = field(init=False)
@@ -128,13 +132,13 @@ async def server() -> AsyncIterator[Server]:
 
     paths = {"/": read, "/late": read, "/metrics": read, "/refuse": refuse, "/slow": slow, WEBHOOK: slow}
     routes = [Route(path, handler, methods=["GET", "POST"]) for path, handler in paths.items()]
-    listeners = [socket.create_server((HOST, 0)) for _ in range(2)]
-    state.port, state.private_port = (listener.getsockname()[1] for listener in listeners)
+    state.listeners = [socket.create_server((HOST, 0)) for _ in range(2)]
+    state.port, state.private_port = (listener.getsockname()[1] for listener in state.listeners)
     state.admission = Admission(Starlette(routes=routes), private_port=state.private_port)
     state.config = config_of(state.admission)
     uvicorn_server = uvicorn.Server(state.config)
     async with state.exits:
-        task = asyncio.create_task(uvicorn_server.serve(sockets=listeners))
+        task = asyncio.create_task(uvicorn_server.serve(sockets=state.listeners))
 
         async def has_started() -> bool:
             return uvicorn_server.started
@@ -390,6 +394,74 @@ async def test_a_request_that_is_refused_is_not_read_as_the_next_one(server: Ser
     assert server.seen == [0]
 
 
+async def test_a_client_that_repeats_its_request_at_once_is_served_when_there_is_room(server: Server) -> None:
+    clients = await fill(server, "/slow")
+    client = await server.request("/")
+    assert (await client.response())[0] == 503
+    client.send(get("/"))
+    server.may_answer.set()
+    for each in clients:
+        await each.response()
+
+    async with asyncio.timeout(10):
+        while (await client.response())[0] != 200:
+            client.send(get("/"))  # without the pause that a client should make
+
+
+class Paused:
+    """A connection that records when it is read again."""
+
+    is_stale = False
+
+    def __init__(self, resumed: list["Paused"]) -> None:
+        self._resumed = resumed
+        self.was_stale = False
+
+    def suspend(self) -> None: ...
+
+    def resume(self) -> None:
+        self._resumed.append(self)
+        self.was_stale = self.is_stale
+
+    def refuse(self, status: int, code: str, detail: str) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@pytest.mark.parametrize(("stale_after", "are_stale"), [(60, False), (0, True)])
+async def test_the_newest_and_the_oldest_refused_clients_are_read_alternately(
+    monkeypatch: pytest.MonkeyPatch, *, stale_after: float, are_stale: bool
+) -> None:
+    monkeypatch.setattr(http_admission, "_STALE_AFTER", stale_after)
+    admission = Admission(Starlette())
+    resumed: list[Paused] = []
+    paused = [Paused(resumed) for _ in range(100)]
+    for each in paused:
+        admission.pause(each)
+
+    async def all_are_resumed() -> bool:
+        return len(resumed) == len(paused)
+
+    await eventually(all_are_resumed)
+    assert resumed[:4] == [paused[-1], paused[0], paused[-2], paused[1]]
+    assert {each.was_stale for each in paused} == {are_stale}
+
+
+async def test_a_refused_client_that_waits_before_it_repeats_is_not_stale(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_admission, "_STALE_AFTER", 0)
+    admission = Admission(Starlette())
+    resumed: list[Paused] = []
+    client = Paused(resumed)
+    admission.pause(client)
+
+    async def is_fresh_again() -> bool:
+        return client.was_stale and not client.is_stale
+
+    await eventually(is_fresh_again)
+
+
 async def test_reads_webhooks_and_other_requests_do_not_take_places_of_each_other(server: Server) -> None:
     await fill(server, "/slow")
     assert await server.status("/slow") == 503
@@ -436,6 +508,14 @@ async def test_a_client_that_sends_very_many_requests_without_waiting_is_cut_off
     client.send(get("/slow") * 1_000)
 
     assert await client.is_closed()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the backlog as Linux reports it")
+async def test_as_many_connections_as_may_be_open_can_arrive_at_once(server: Server) -> None:
+    longest = await asyncio.to_thread(Path("/proc/sys/net/core/somaxconn").read_text)
+    information = server.listeners[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    (backlog,) = struct.unpack_from("I", information, 28)  # in a listening socket, `tcpi_sacked` is the limit
+    assert backlog == min(MAX_CONNECTIONS, int(longest))
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(0.1, 256), (0.6, 64)])

@@ -192,7 +192,11 @@ def beat() -> None:
 
 
 async def patiently(awaitable: Awaitable[T]) -> T:
-    """Await something that may take any time, such as the end of an outage, without counting as stuck."""
+    """Await something that may take any time, such as the end of an outage, without counting as stuck.
+
+    A cancellation always ends it. `asyncio.wait_for`, which nats-py uses for its requests, ignores one that
+    comes at the same moment as the result (until Python 3.12).
+    """
     future = asyncio.ensure_future(awaitable)
     try:
         while not future.done():

@@ -103,6 +103,7 @@ class Runner:
         repeated = await account.repeated_keys(stack) - repeated_before
         lines = account.lines(load.record, findings)
         violations = [*scene.violations, *_violations(load.record, findings, lines, scene.lost)]
+        violations += _late_responses(load.record, exempt="webhook" if scenario.webhooks_may_wait else None)
         failures = account.failures(load.record, findings)
         allowed = {_IN_DOUBT} if scenario.may_doubt else set()
         if failures.keys() - allowed:
@@ -199,14 +200,20 @@ def _violations(record: Record, findings: Findings, lines: Sequence[Line], lost:
         found.append(f"another id for the same key: {_names(record.differing)}")
     if findings.miscounted:
         found.append(f"{findings.miscounted} conversations have a wrong count of messages")
-    if late := [answer for answer in record.answers if answer.seconds > _LONGEST_RESPONSE]:
-        kinds = Counter(f"{answer.kind} {answer.status or 'unanswered'}" for answer in late)
-        found.append(f"{len(late)} responses took longer than {_LONGEST_RESPONSE:g} s: {dict(kinds)}")
     if unexpected := [
         f"{answer.kind} {answer.status}" for answer in record.answers if not answer.is_expected
     ]:
         found.append(f"{len(unexpected)} unexpected responses: {_names(sorted(set(unexpected)))}")
     return found
+
+
+def _late_responses(record: Record, *, exempt: str | None) -> Iterator[str]:
+    late = [
+        answer for answer in record.answers if answer.seconds > _LONGEST_RESPONSE and answer.kind != exempt
+    ]
+    if late:
+        kinds = Counter(f"{answer.kind} {answer.status or 'unanswered'}" for answer in late)
+        yield f"{len(late)} responses took longer than {_LONGEST_RESPONSE:g} s: {dict(kinds)}"
 
 
 def _violations_of(line: Line) -> Iterator[str]:

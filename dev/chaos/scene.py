@@ -90,6 +90,7 @@ class Scenario:
         may_repeat: whether requests to providers may be repeated with the same idempotency key.
         may_doubt: whether messages may become dead letters because it is unknown whether their provider has
             them.
+        webhooks_may_wait: whether webhooks may wait in a mock for longer than a response may take.
         cluster: whether NATS is a cluster of three servers.
         disk: the size of the disk of NATS in MiB, if it has one of its own.
     """
@@ -105,5 +106,6 @@ class Scenario:
     in_short: bool = True
     may_repeat: bool = True
     may_doubt: bool = False
+    webhooks_may_wait: bool = False
     cluster: bool = False
     disk: int | None = None

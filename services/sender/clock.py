@@ -81,5 +81,5 @@ class ServerClock:
             asked_at = self._clock()
             with suppress(BusUnavailableError, TimeoutError):
                 async with asyncio.timeout(_TIMEOUT):
-                    self.set(await streams.time(consumer), asked_at=asked_at)
+                    self.set(await supervision.patiently(streams.time(consumer)), asked_at=asked_at)
             await supervision.patiently(asyncio.sleep(_INTERVAL if self._known.is_set() else _TIMEOUT))

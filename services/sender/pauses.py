@@ -93,9 +93,9 @@ class Pauses:
             await self._read()
             self._known.set()
             while not lost.done():
-                supervision.beat()
                 with suppress(TimeoutError):
-                    self._take((await subscription.next_msg(_RETRY)).data)
+                    message = await supervision.patiently(subscription.next_msg(_RETRY))
+                    self._take(message.data)
         finally:
             self._known.clear()
             lost.cancel()

@@ -68,7 +68,7 @@ class Worker:
         while True:
             await supervision.patiently(self._bus.until_connected())
             with suppress(BusUnavailableError):
-                names = await self._streams.consumers_of(Stream.OUTBOUND)
+                names = await supervision.patiently(self._streams.consumers_of(Stream.OUTBOUND))
                 for channel in self._channels:
                     channel.set_shards(names)
             await asyncio.sleep(_DISCOVERY_INTERVAL)

@@ -55,7 +55,8 @@ class Probe:
 
     async def _ask(self) -> None:
         try:
-            await self._bus.client.request(self._subject, self._question, timeout=_TIMEOUT)
+            request = self._bus.client.request(self._subject, self._question, timeout=_TIMEOUT)
+            await supervision.patiently(request)
         except (nats.errors.Error, TimeoutError, OSError) as exc:
             self._unanswered = self._unanswered + 1 if isinstance(exc, TimeoutError) else 0
             if self._unanswered > 1:

@@ -141,6 +141,7 @@ SCENARIOS = (
         about="far more webhooks than the mocks can send, all of which are abandoned",
         play=_overload_mock,
         may_repeat=False,
+        webhooks_may_wait=True,
         in_short=False,
     ),
 )

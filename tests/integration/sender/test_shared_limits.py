@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from mock_providers.registry import SMS
 from services.sender.gate import Gate
 from services.sender.limits import Limiter
-from services.sender.pauses import Pauses
+from services.sender.pauses import Pause, Pauses
 from services.sender.schedule import Limit, Schedules
 from shared.bus.client import Bus, connect
 from shared.bus.publisher import Outgoing, Publisher, publishing
@@ -22,6 +22,7 @@ from shared.bus.topology import (
     CONSUMERS,
     LIMITS_BUCKET,
     MAX_DELIVER,
+    PAUSES_SUBJECT,
     PIN_GROUP,
     Stream,
     delayed_due_subject,
@@ -177,6 +178,27 @@ async def following(pauses: Pauses) -> AsyncIterator[dict[str | None, float]]:
     yield heard
     running.cancel()
     await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_pause_that_arrives_at_the_end_does_not_keep_a_process_from_stopping(
+    nats_url: str, steps: int
+) -> None:
+    async with process(nats_url) as (bus, publisher):
+        pauses = Pauses(bus, publisher)
+        pauses.listen("twilio", lambda *_: None)
+        running = asyncio.create_task(pauses.run())
+        await pauses.until_known()
+        pause = Pause(provider="twilio", until=0).model_dump_json().encode()
+        message = Msg(bus.client, subject=PAUSES_SUBJECT, data=pause)
+        for subscription in bus.client._subs.values():  # noqa: SLF001 - there is no other way to be exact
+            if subscription.subject == PAUSES_SUBJECT:
+                subscription._pending_queue.put_nowait(message)  # noqa: SLF001
+        for _ in range(steps):  # of the event loop, between the arrival and the cancellation
+            await asyncio.sleep(0)
+        running.cancel()
+        ended, _ = await asyncio.wait([running], timeout=5)
+        assert ended
 
 
 async def test_no_process_makes_requests_to_a_provider_during_its_pause(

@@ -1,7 +1,7 @@
 """Decides which requests are handled now, which are refused, and whose bodies are read."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -31,12 +31,12 @@ _RESUMED_AT_ONCE = 30
 `_RESUME_EVERY` seconds, or less often if the event loop is busy. Clients that repeat their requests at once
 would otherwise use up all CPU time.
 
-The newest and the oldest of them have their turn alternately. The requests of the newest ones are fresh, so
-places that become free are taken at once; those of the oldest ones get an answer."""
+Turns alternate between the connection that was paused last and the one that was paused first. The request of
+the former is fresh, so that free places are used at once; the latter gets at least a response."""
 
 _STALE_AFTER = 0.1
-"""Seconds. A request that may have waited unread for longer than this is shed again, because its client would
-wait too long for a response."""
+"""Seconds. A request that may have waited unread for longer is shed again, because its client may have given
+up."""
 
 _POOL = "messaging.pool"
 _WEBHOOKS = ("/api/webhooks/", "/api/v1/webhooks/")
@@ -49,7 +49,7 @@ class Connection(Protocol):
     """A connection of a client.
 
     Attributes:
-        is_stale: whether the request that is read next may have arrived long ago, while nothing was read.
+        is_stale: whether the next request may have waited unread for too long.
     """
 
     is_stale: bool
@@ -106,7 +106,7 @@ class Admission:
         self._app = app
         self._private_port = private_port
         self._reads, self._webhooks, self._others = Pool(), Pool(), Pool()
-        self._paused: deque[tuple[Connection, float]] = deque()
+        self._paused: OrderedDict[Connection, float] = OrderedDict()
         self._resumed: list[Connection] = []
         self.unfinished: OrderedDict[Connection, None] = OrderedDict()
         self.receiving: OrderedDict[Connection, None] = OrderedDict()
@@ -171,7 +171,11 @@ class Admission:
         connection.suspend()
         if not (self._paused or self._resumed):
             self._resume_later()
-        self._paused.append((connection, monotonic()))
+        self._paused.setdefault(connection, monotonic())
+
+    def forget_pause(self, connection: Connection) -> None:
+        """Give up the turn of a connection, if it has one: it is closed, or is read for another reason."""
+        self._paused.pop(connection, None)
 
     def _resume_later(self) -> None:
         asyncio.get_running_loop().call_later(_RESUME_EVERY, self._resume)
@@ -183,7 +187,7 @@ class Admission:
         now = monotonic()
         self._resumed = []
         for turn in range(min(_RESUMED_AT_ONCE, len(self._paused))):
-            connection, paused_at = self._paused.popleft() if turn % 2 else self._paused.pop()
+            connection, paused_at = self._paused.popitem(last=turn % 2 == 0)
             connection.is_stale = now - paused_at > _STALE_AFTER
             connection.resume()
             self._resumed.append(connection)

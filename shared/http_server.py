@@ -49,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
     """A connection. Its application is an `Admission`.
 
     Attributes:
-        is_stale: whether the request that is read next may have arrived long ago, while nothing was read.
+        is_stale: whether the next request may have waited unread for too long.
     """
 
     _admission: Admission
@@ -65,6 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._progress = 0
         self._written = 0
+        self._shed_at_once = 0
         self.is_stale = False
         self._arm()
         if len(self.connections) > MAX_CONNECTIONS and not self._is_private:
@@ -75,6 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._disarm()
         self._release_body()
         self._admission.unfinished.pop(self, None)
+        self._admission.forget_pause(self)
         self._postponed = None
         super().connection_lost(exc)
 
@@ -84,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_in_head:
             data = _without_upgrade(data)
         self._unparsed += len(data)
+        self._shed_at_once = 0
         super().data_received(data)
         if self._timer is None and (self._unparsed > 0 or not self._is_in_head):
             self._arm()  # a request has begun, and is not complete
@@ -144,6 +147,7 @@ class HttpProtocol(HttpToolsProtocol):
             is_private=self._is_private,
             is_stale=self.is_stale,
         ):
+            self._admission.forget_pause(self)
             super()._start_asgi_task(cycle, app)
         else:
             self._shed(cycle)
@@ -164,13 +168,15 @@ class HttpProtocol(HttpToolsProtocol):
     def _shed(self, cycle: RequestResponseCycle) -> None:
         """Answer a request without handling it, as cheaply as possible."""
         _SHED.inc()
-        respond = _overloaded if cycle.keep_alive else _overloaded_last
+        self._shed_at_once += 1
+        is_last = not cycle.keep_alive or self._shed_at_once >= _MAX_PIPELINED
+        respond = _overloaded_last if is_last else _overloaded
         response = respond(request_id_of(cycle.scope["headers"]))
         if cycle.scope["method"] == "HEAD":
             response = response.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         self.transport.write(response)
         cycle.response_started = cycle.response_complete = True
-        if not cycle.keep_alive:
+        if is_last:
             self.transport.close()
         self.on_response_complete()
         if not self.pipeline and not self.transport.is_closing():
@@ -293,7 +299,7 @@ def config_of(app: Admission) -> uvicorn.Config:
         app,
         http=HttpProtocol,
         ws="none",
-        backlog=MAX_CONNECTIONS,  # at most; a connection that overflows it would be silent for seconds
+        backlog=MAX_CONNECTIONS,  # the system may limit it; connections beyond it get no response for seconds
         log_config=None,
         access_log=False,
         proxy_headers=False,  # nothing depends on the client's address

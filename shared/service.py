@@ -29,6 +29,10 @@ _TICKS_PER_SECOND = 10
 _SCRAPE_INTERVAL = 0.5
 """Seconds. Metrics are not collected more often, because each time takes several milliseconds."""
 
+_ACCEPTED_AT_ONCE = 8
+"""How many connections are accepted in each iteration of the event loop. uvloop accepts only one for each
+descriptor, so that under load, new connections would have to wait for seconds."""
+
 ReadinessCheck = Callable[[], Awaitable[str | None]]
 """Returns the reason why the service is not ready, or None if it is ready."""
 
@@ -148,9 +152,9 @@ def serve(
     Raises:
         SystemExit: an address cannot be used; the exit message says why.
     """
-    listeners = [_listen(host, port, program, is_shared=own is not None and own[1] != 0)]
+    listeners = listen(host, port, program, is_shared=own is not None and own[1] != 0)
     if own is not None:
-        listeners.append(_listen(*own, program))
+        listeners += listen(*own, program)
     raise_descriptor_limit()
     private_port = listeners[-1].getsockname()[1] if own else None
     config = config_of(Admission(app, private_port=private_port))
@@ -204,8 +208,17 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def _listen(host: str, port: int, program: str, *, is_shared: bool = False) -> socket.socket:
+def listen(host: str, port: int, program: str, *, is_shared: bool = False) -> list[socket.socket]:
+    """Listen on an address.
+
+    Returns:
+        Several descriptors of the same socket.
+
+    Raises:
+        SystemExit: the address cannot be used; the exit message says why.
+    """
     try:
-        return socket.create_server((host, port), backlog=MAX_CONNECTIONS, reuse_port=is_shared)
+        listener = socket.create_server((host, port), backlog=MAX_CONNECTIONS, reuse_port=is_shared)
     except OSError as exc:
         sys.exit(f"{program}: cannot listen on {host}:{port}: {exc.strerror or exc}")
+    return [listener, *(listener.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))]

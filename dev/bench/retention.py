@@ -32,9 +32,9 @@ from shared.notifications import NotificationType
 
 _DAY = 86_400
 _FIRST = 20_000
-"""Messages that are stored before memory is first measured: what the server itself needs must not count."""
-_COLLECTIONS = 3
-"""The first garbage collection takes nothing from Go's pools of buffers, and the second one empties them."""
+"""Messages that are stored before the first measurement, so that the server's own memory is not counted."""
+_COLLECTIONS = 2
+"""Go empties its pools of buffers (`sync.Pool`) only in the second of two consecutive garbage collections."""
 _TIMEOUT = 120
 _HEAP = re.compile(r"^# HeapAlloc = (\d+)$", re.MULTILINE)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -55,7 +55,7 @@ class Share:
 
     Attributes:
         entries: messages in the stream.
-        memory: bytes in use in the heap, without garbage and caches.
+        memory: bytes of live heap, excluding garbage and caches.
         disk: bytes.
         memory_retained, disk_retained: bytes for one message a day, over the retention of its entries.
     """
@@ -111,7 +111,7 @@ async def measure(stack: Stack, size: Size) -> list[Table]:
 
 
 class _ProfiledServer(NatsServer):
-    """A server whose memory can be measured exactly."""
+    """A nats-server with its profiling endpoint enabled."""
 
     def __init__(self, folder: Path, port: int, *, log: Path) -> None:
         super().__init__(folder, port, log=log, durable=False)
@@ -121,24 +121,25 @@ class _ProfiledServer(NatsServer):
         command = super().command()
         return replace(command, argv=(*command.argv, "--profile", str(self._profiling_port)))
 
-    async def heap_in_use(self) -> int:
-        """Collect all garbage, and return the bytes that are left in the heap."""
+    async def live_heap(self) -> int:
+        """Run the garbage collector, and return the size of the live heap in bytes."""
         async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as client:
             for _ in range(_COLLECTIONS):
                 profile = await client.get(
                     f"http://{HOST}:{self._profiling_port}/debug/pprof/heap", params={"gc": 1, "debug": 1}
                 )
-        if (found := _HEAP.search(profile.raise_for_status().text)) is None:
-            raise BenchError("the profile of nats-server does not tell the size of the heap")
+                profile.raise_for_status()
+        if (found := _HEAP.search(profile.text)) is None:
+            raise BenchError("the heap profile of nats-server does not contain HeapAlloc")
         return int(found[1])
 
 
 async def _measure_stream(stack: Stack, stream: str, entries: Sequence[Entry], count: int) -> Share:
     async with _another_server(stack) as (server, bus):
         await _copy(bus, stream, entries, _FIRST)
-        before = await _heap_at_rest(server, bus)
+        before = await _live_heap_at_rest(server, bus)
         await _copy(bus, stream, entries, count - _FIRST)
-        memory = (await _heap_at_rest(server, bus) - before) / (count - _FIRST)
+        memory = (await _live_heap_at_rest(server, bus) - before) / (count - _FIRST)
         info = await bus.jetstream.stream_info(stream)
         days = (entries[0].ttl or info.config.max_age or 0) / _DAY
         return Share(
@@ -211,9 +212,9 @@ async def _copy(bus: Bus, stream: str, entries: Sequence[Entry], count: int) -> 
     await publish_all(bus, stream, (entry.copy() for _ in range(count) for entry in entries))
 
 
-async def _heap_at_rest(server: _ProfiledServer, bus: Bus) -> int:
-    """Restart the server, so that it caches nothing, and return the bytes in use in its heap."""
+async def _live_heap_at_rest(server: _ProfiledServer, bus: Bus) -> int:
+    """Restart the server to clear its caches, and return the size of its live heap in bytes."""
     await server.stop()
     await server.start()
     await asyncio.wait_for(bus.until_connected(), _TIMEOUT)
-    return await server.heap_in_use()
+    return await server.live_heap()

@@ -6,18 +6,19 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from shared import http_admission, http_server
+from shared import http_admission, http_server, service
 from shared.http_admission import MAX_IN_PROGRESS, Admission, Pool
 from shared.http_server import MAX_CONNECTIONS, config_of
 from tests.waiting import eventually
@@ -394,7 +395,7 @@ async def test_a_request_that_is_refused_is_not_read_as_the_next_one(server: Ser
     assert server.seen == [0]
 
 
-async def test_a_client_that_repeats_its_request_at_once_is_served_when_there_is_room(server: Server) -> None:
+async def test_a_client_that_retries_immediately_is_served_once_there_is_room(server: Server) -> None:
     clients = await fill(server, "/slow")
     client = await server.request("/")
     assert (await client.response())[0] == 503
@@ -405,15 +406,43 @@ async def test_a_client_that_repeats_its_request_at_once_is_served_when_there_is
 
     async with asyncio.timeout(10):
         while (await client.response())[0] != 200:
-            client.send(get("/"))  # without the pause that a client should make
+            client.send(get("/"))  # ignoring Retry-After
 
 
-class Paused:
-    """A connection that records when it is read again."""
+@pytest.mark.parametrize(("request_", "status"), [(get("/"), 503), (post(WEBHOOK), 200)])
+async def test_a_request_that_has_waited_unread_is_refused_unless_it_is_a_webhook(
+    server: Server, monkeypatch: pytest.MonkeyPatch, request_: bytes, status: int
+) -> None:
+    monkeypatch.setattr(http_admission, "_STALE_AFTER", 0)
+    monkeypatch.setattr(http_admission, "_RESUME_EVERY", 0.5)
+    clients = await fill(server, "/slow")
+    client = await server.request("/")
+    assert (await client.response())[0] == 503
+    client.send(request_)
+    server.may_answer.set()
+    for each in clients:
+        await each.response()
+    assert (await client.response())[0] == status
+
+
+async def test_a_client_that_sends_very_many_requests_while_they_are_refused_is_cut_off(
+    server: Server,
+) -> None:
+    await fill(server, "/slow")
+    client = await server.connect()
+    client.send(get("/") * 1_000)
+
+    answer = await asyncio.wait_for(client.reader.read(), 10)
+    assert answer.count(b"HTTP/1.1 503 ") == answer.count(b"\r\n\r\n") == 16
+    assert answer.count(b"\r\nconnection: close\r\n") == 1
+
+
+class FakeConnection:
+    """A connection that records the order in which it is resumed."""
 
     is_stale = False
 
-    def __init__(self, resumed: list["Paused"]) -> None:
+    def __init__(self, resumed: list["FakeConnection"]) -> None:
         self._resumed = resumed
         self.was_stale = False
 
@@ -429,31 +458,34 @@ class Paused:
 
 
 @pytest.mark.parametrize(("stale_after", "are_stale"), [(60, False), (0, True)])
-async def test_the_newest_and_the_oldest_refused_clients_are_read_alternately(
+async def test_paused_connections_are_resumed_alternately_from_the_newest_and_the_oldest(
     monkeypatch: pytest.MonkeyPatch, *, stale_after: float, are_stale: bool
 ) -> None:
     monkeypatch.setattr(http_admission, "_STALE_AFTER", stale_after)
     admission = Admission(Starlette())
-    resumed: list[Paused] = []
-    paused = [Paused(resumed) for _ in range(100)]
-    for each in paused:
+    resumed: list[FakeConnection] = []
+    paused = [FakeConnection(resumed) for _ in range(100)]
+    closed = FakeConnection(resumed)
+    for each in (*paused, closed):
         admission.pause(each)
+    admission.pause(paused[0])  # a second request in the same packet
+    admission.forget_pause(closed)
 
     async def all_are_resumed() -> bool:
-        return len(resumed) == len(paused)
+        return len(resumed) >= len(paused)
 
     await eventually(all_are_resumed)
     assert resumed[:4] == [paused[-1], paused[0], paused[-2], paused[1]]
+    assert len(resumed) == len(paused)
     assert {each.was_stale for each in paused} == {are_stale}
 
 
-async def test_a_refused_client_that_waits_before_it_repeats_is_not_stale(
+async def test_a_refused_client_that_waits_before_retrying_is_not_stale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_admission, "_STALE_AFTER", 0)
     admission = Admission(Starlette())
-    resumed: list[Paused] = []
-    client = Paused(resumed)
+    client = FakeConnection([])
     admission.pause(client)
 
     async def is_fresh_again() -> bool:
@@ -510,12 +542,49 @@ async def test_a_client_that_sends_very_many_requests_without_waiting_is_cut_off
     assert await client.is_closed()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the backlog as Linux reports it")
-async def test_as_many_connections_as_may_be_open_can_arrive_at_once(server: Server) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO contains the backlog on Linux only")
+async def test_the_listen_backlog_is_the_connection_limit_or_the_maximum_of_the_system(
+    server: Server,
+) -> None:
     longest = await asyncio.to_thread(Path("/proc/sys/net/core/somaxconn").read_text)
     information = server.listeners[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    (backlog,) = struct.unpack_from("I", information, 28)  # in a listening socket, `tcpi_sacked` is the limit
+    (backlog,) = struct.unpack_from(
+        "I", information, 28
+    )  # for a listening socket, `tcpi_sacked` is the backlog
     assert backlog == min(MAX_CONNECTIONS, int(longest))
+
+
+class Accepting(asyncio.Protocol):
+    """Counts the connections that are accepted, and closes them."""
+
+    count = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        Accepting.count += 1
+        transport.close()
+
+
+def test_several_connections_are_accepted_in_each_iteration_of_the_event_loop() -> None:
+    listeners = service.listen(HOST, 0, "test")
+    count = 64
+
+    async def iterations() -> int:
+        loop = asyncio.get_running_loop()
+        servers = [await loop.create_server(Accepting, sock=listener) for listener in listeners]
+        number = 0
+        with ExitStack() as exits:
+            for server in servers:
+                exits.callback(server.close)
+            for _ in range(count):
+                exits.enter_context(socket.create_connection(listeners[0].getsockname()))
+            while Accepting.count < count:
+                number += 1
+                await asyncio.sleep(0)
+        return number
+
+    assert uvloop.run(iterations()) < count / 2
+    for listener in listeners:
+        listener.close()
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(0.1, 256), (0.6, 64)])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import nats as nats_client
@@ -150,7 +151,7 @@ async def test_a_provider_is_paused_until_it_accepts_a_message(stack: Stack, met
 
 
 async def test_unreadable_and_expired_messages_are_counted(metrics: Metrics, publisher: Publisher) -> None:
-    event = messages.accepted(messages.request(expires_at=messages.now()))
+    event = messages.accepted(messages.request(expires_at=messages.now() - timedelta(minutes=1)))
     message = event.data.message
     subject = outbound_subject(message.channel, message.conversation_key)
     await _publish(publisher, subject, event)

@@ -111,7 +111,7 @@ async def test_resetting_the_consumers_sends_nothing_twice_and_publishes_nothing
 ) -> None:
     await harness.provider.behave(status=500, times=2)
     requests = [await harness.accept() for _ in range(5)]
-    rejected = await harness.accept(messages.request(expires_at=messages.now()))
+    rejected = await harness.accept(messages.request(expires_at=messages.now() - timedelta(minutes=1)))
     async with sender():
         for request in requests:
             await harness.wait_for_status(request, "sent")
@@ -144,7 +144,7 @@ async def test_a_dead_letter_is_counted_once_however_often_it_is_published(
 
 
 async def test_an_expired_message_is_never_sent(harness: Harness, sender: SenderFactory) -> None:
-    request = await harness.accept(messages.request(expires_at=messages.now()))
+    request = await harness.accept(messages.request(expires_at=messages.now() - timedelta(minutes=1)))
     async with sender():
         await harness.wait_for_status(request, "expired")
         await eventually(harness.is_idle)

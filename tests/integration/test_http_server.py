@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from shared import http_admission, http_server, service
-from shared.http_admission import MAX_IN_PROGRESS, Admission, Pool
+from shared.http_admission import MAX_IN_PROGRESS, Admission
 from shared.http_server import MAX_CONNECTIONS, config_of
 from tests.waiting import eventually
 
@@ -437,63 +437,6 @@ async def test_a_client_that_sends_very_many_requests_while_they_are_refused_is_
     assert answer.count(b"\r\nconnection: close\r\n") == 1
 
 
-class FakeConnection:
-    """A connection that records the order in which it is resumed."""
-
-    is_stale = False
-
-    def __init__(self, resumed: list["FakeConnection"]) -> None:
-        self._resumed = resumed
-        self.was_stale = False
-
-    def suspend(self) -> None: ...
-
-    def resume(self) -> None:
-        self._resumed.append(self)
-        self.was_stale = self.is_stale
-
-    def refuse(self, status: int, code: str, detail: str) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-@pytest.mark.parametrize(("stale_after", "are_stale"), [(60, False), (0, True)])
-async def test_paused_connections_are_resumed_alternately_from_the_newest_and_the_oldest(
-    monkeypatch: pytest.MonkeyPatch, *, stale_after: float, are_stale: bool
-) -> None:
-    monkeypatch.setattr(http_admission, "_STALE_AFTER", stale_after)
-    admission = Admission(Starlette())
-    resumed: list[FakeConnection] = []
-    paused = [FakeConnection(resumed) for _ in range(100)]
-    closed = FakeConnection(resumed)
-    for each in (*paused, closed):
-        admission.pause(each)
-    admission.pause(paused[0])  # a second request in the same packet
-    admission.forget_pause(closed)
-
-    async def all_are_resumed() -> bool:
-        return len(resumed) >= len(paused)
-
-    await eventually(all_are_resumed)
-    assert resumed[:4] == [paused[-1], paused[0], paused[-2], paused[1]]
-    assert len(resumed) == len(paused)
-    assert {each.was_stale for each in paused} == {are_stale}
-
-
-async def test_a_refused_client_that_waits_before_retrying_is_not_stale(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http_admission, "_STALE_AFTER", 0)
-    admission = Admission(Starlette())
-    client = FakeConnection([])
-    admission.pause(client)
-
-    async def is_fresh_again() -> bool:
-        return client.was_stale and not client.is_stale
-
-    await eventually(is_fresh_again)
-
-
 async def test_reads_webhooks_and_other_requests_do_not_take_places_of_each_other(server: Server) -> None:
     await fill(server, "/slow")
     assert await server.status("/slow") == 503
@@ -585,21 +528,3 @@ def test_several_connections_are_accepted_in_each_iteration_of_the_event_loop() 
     assert uvloop.run(iterations()) < count / 2
     for listener in listeners:
         listener.close()
-
-
-@pytest.mark.parametrize(("seconds", "limit"), [(0.1, 256), (0.6, 64)])
-def test_the_number_of_requests_at_the_same_time_depends_on_the_time_that_they_take(
-    seconds: float, limit: float
-) -> None:
-    pool = Pool()
-    for _ in range(1_000):
-        pool.observe(seconds)
-    assert pool.limit == limit
-
-
-def test_the_number_grows_again() -> None:
-    pool = Pool()
-    observe: Callable[[float], None] = pool.observe
-    for seconds in [0.6] * 1_000 + [0.1] * 1_000:
-        observe(seconds)
-    assert pool.limit == MAX_IN_PROGRESS

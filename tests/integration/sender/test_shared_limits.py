@@ -191,9 +191,9 @@ async def test_a_pause_that_arrives_at_the_end_does_not_keep_a_process_from_stop
         await pauses.until_known()
         pause = Pause(provider="twilio", until=0).model_dump_json().encode()
         message = Msg(bus.client, subject=PAUSES_SUBJECT, data=pause)
-        for subscription in bus.client._subs.values():  # noqa: SLF001 - there is no other way to be exact
-            if subscription.subject == PAUSES_SUBJECT:
-                subscription._pending_queue.put_nowait(message)  # noqa: SLF001
+        subscriptions = bus.client._subs.values()  # noqa: SLF001 - there is no other way to be exact
+        (subscription,) = (each for each in subscriptions if each.subject == PAUSES_SUBJECT)
+        subscription._pending_queue.put_nowait(message)  # noqa: SLF001
         for _ in range(steps):  # of the event loop, between the arrival and the cancellation
             await asyncio.sleep(0)
         running.cancel()

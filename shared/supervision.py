@@ -205,4 +205,6 @@ async def patiently(awaitable: Awaitable[T]) -> T:
         beat()
         return future.result()
     finally:
-        future.cancel()
+        if future.cancel():
+            # nats-py raises an error instead if its connection is closed, and asyncio must not log it.
+            future.add_done_callback(lambda cancelled: cancelled.cancelled() or cancelled.exception())

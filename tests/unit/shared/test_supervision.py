@@ -1,6 +1,7 @@
 """A process fails when a part of it does. `tests/e2e/test_supervision.py` shows that it then ends."""
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
@@ -69,6 +70,23 @@ async def test_a_loop_that_waits_patiently_is_not_stuck(
             await asyncio.sleep(0.001)  # timers of the loop have to expire
             supervisor.tick()
     assert supervision.failure() is None
+
+
+async def test_an_error_in_place_of_a_cancellation_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def replace_the_cancellation() -> None:
+        try:
+            await stand_still()
+        except asyncio.CancelledError:
+            raise ConnectionError from None
+
+    waiting = asyncio.create_task(patiently(replace_the_cancellation()))
+    await turn()
+    waiting.cancel()
+    await turn()
+    assert waiting.cancelled()
+    del waiting
+    gc.collect()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

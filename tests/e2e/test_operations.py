@@ -192,29 +192,29 @@ async def test_replays_restore_lost_rows_and_change_nothing_else(
     await stack.sms.inbound(
         **{"from": "+18045551234", "to": "+12016661234", "messaging_provider_id": "in-the-conversation"}
     )
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     began = json.loads(f'"{(await terminal.run("conversation-begin", CONVERSATION=conversation)).strip()}"')
     stored, shown, requests = await tables(database_url), await as_shown(stack), await stack.sms.stats()
     for block, given, deletion in REPLAYS:
         variables = {name: value.format(conversation=conversation) for name, value in given.items()}
         await terminal.run(block, SINCE=began, **variables)
-        await until_idle(jetstream)
+        await until_idle(jetstream, database_url)
         assert await tables(database_url) == stored, (block, given)
 
         await execute(database_url, deletion)
         assert await as_shown(stack) != shown
         await terminal.run(block, SINCE=began, **variables)
-        await until_idle(jetstream)
+        await until_idle(jetstream, database_url)
         assert await as_shown(stack) == shown, (block, given)
         assert await stack.sms.stats() == requests
         stored = await tables(database_url)
 
 
 async def test_the_database_is_rebuilt_while_messages_are_sent(
-    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, database_url: str
 ) -> None:
     sent = [await stack.send(body=f"before {number}") for number in range(5)]
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     for stream in ("OUTBOUND", "EVENTS"):
         await terminal.run("purge-before", STREAM=stream, BEFORE=await time_of_last(jetstream, stream))
         assert (await jetstream.stream_info(stream)).state.messages == 1
@@ -269,7 +269,7 @@ async def test_a_restored_server_sends_due_messages_and_no_message_again(
         await terminal.run("replay-since", SINCE=LONG_AGO, NATS_URL=other_nats.url)
         for id_ in (*sent, delayed):
             await stack.message_becomes(id_, "sent")
-        await until_idle(jetstream)
+        await until_idle(jetstream, database_url)
         assert await accepted_by(stack) == [delayed]
     await client.close()
 
@@ -299,13 +299,13 @@ async def test_a_restored_server_without_its_ledger_must_be_kept_from_sending(
     ) as stack:
         new = (await stack.send(body="new"))["id"]
         await stack.message_becomes(new, "sent")
-        await until_idle(jetstream)
+        await until_idle(jetstream, database_url)
         assert await accepted_by(stack) == [new]
 
         # The document warns of this: only the ledger knows that these messages were sent.
         reset = {"STREAM": "OUTBOUND", "CONSUMER": shard_of(await conversation_of(jetstream))}
         await terminal.run("back-to-the-beginning", **reset, NATS_URL=other_nats.url)
-        await until_idle(jetstream)
+        await until_idle(jetstream, database_url)
         assert await accepted_by(stack) == [new, *sent]
         assert delayed not in sent
     await client.close()
@@ -418,7 +418,12 @@ async def test_a_running_sender_does_not_lose_its_messages(
 
 
 async def test_skipping_a_poison_message_and_sending_it_later(
-    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, nats_url: str, tmp_path: Path
+    stack: Stack,
+    terminal: Terminal,
+    jetstream: JetStreamContext,
+    nats_url: str,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     await stack.processes["sender"].end()
     poison, after = [await stack.send(body=body) for body in ("poison", "after")]
@@ -443,19 +448,19 @@ async def test_skipping_a_poison_message_and_sending_it_later(
     assert (found["message_id"], found["reason"]) == (poison["id"], "terminated")
     assert (await stack.post(f"/api/dead-letters/{found['id']}/replay", {})).is_success
     await stack.message_becomes(poison["id"], "sent")
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     assert await accepted_by(stack) == [after["id"], poison["id"]]
 
 
 async def test_a_consumer_beyond_the_end_is_found_and_reset(
-    stack: Stack, terminal: Terminal, jetstream: JetStreamContext
+    stack: Stack, terminal: Terminal, jetstream: JetStreamContext, database_url: str
 ) -> None:
     await stack.message_becomes((await stack.send())["id"], "sent")
     assert await terminal.run("beyond-the-end") == ""
     await jetstream.reset_consumer("EVENTS", "ingest-events", 999)
     assert await terminal.run("beyond-the-end") == "EVENTS ingest-events\n"
     waiting = await stack.send()
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     assert (await stack.get(f"/api/messages/{waiting['id']}")).json()["status"] == "accepted"
     await terminal.run("back-to-the-beginning", STREAM="EVENTS", CONSUMER="ingest-events")
     assert await terminal.run("beyond-the-end") == ""

@@ -99,26 +99,36 @@ def without_numbers(found: Any) -> Any:  # noqa: ANN401 - any JSON
     return kept
 
 
-async def until_idle(jetstream: JetStreamContext) -> None:
+async def until_idle(jetstream: JetStreamContext, database_url: str) -> None:
+    """Wait until every consumer has processed its messages and the notifications about them are published."""
+
     async def idle() -> bool:
         infos = [await jetstream.consumer_info(each.stream, each.name) for each in CONSUMERS]
-        return not any(info.num_pending or info.num_ack_pending for info in infos)
+        if any(info.num_pending or info.num_ack_pending for info in infos):
+            return False
+        # Last, because consumers add rows until they are idle.
+        rows: int = await connection.fetchval("SELECT count(*) FROM notification_outbox")
+        return rows == 0
 
-    await eventually(idle)
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    try:
+        await eventually(idle)
+    finally:
+        await connection.close()
 
 
 async def test_resetting_every_consumer_sends_nothing_twice_and_changes_no_row(
     stack: Stack, jetstream: JetStreamContext, database_url: str
 ) -> None:
     await exchange(stack)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     before, requests = await tables(database_url), await stack.sms.stats()
     for consumer in CONSUMERS:
         await jetstream.reset_consumer(consumer.stream, consumer.name, 1)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     for consumer in CONSUMERS:
         await jetstream.reset_consumer(consumer.stream, consumer.name, 3)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     assert await tables(database_url) == before
     assert await stack.sms.stats() == requests
 
@@ -128,7 +138,7 @@ async def test_republishing_everything_changes_nothing_either(
 ) -> None:
     """Publish the bodies without headers, like `nats pub` with the output of `nats sub --dump`."""
     await exchange(stack)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     before, requests = await tables(database_url), await stack.sms.stats()
     for stream in ("INBOUND", "OUTBOUND", "EVENTS", "DEADLETTER"):
         last = (await jetstream.stream_info(stream)).state.last_seq
@@ -138,7 +148,7 @@ async def test_republishing_everything_changes_nothing_either(
             except NotFoundError:
                 continue
             await jetstream.publish(str(message.subject), message.data or b"")
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     assert await tables(database_url) == before
     assert await stack.sms.stats() == requests
 
@@ -147,7 +157,7 @@ async def test_a_lost_database_is_rebuilt_from_the_streams(
     stack: Stack, jetstream: JetStreamContext, database_url: str
 ) -> None:
     messages = await exchange(stack)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     conversations = await stack.items("/api/conversations")
     suppressions = await stack.items("/api/suppressions")
     await asyncio.to_thread(alembic, database_url, "downgrade", "base")
@@ -161,7 +171,7 @@ async def test_a_lost_database_is_rebuilt_from_the_streams(
         return [each["message_count"] for each in found] == [each["message_count"] for each in conversations]
 
     await eventually(all_are_back)
-    await until_idle(jetstream)
+    await until_idle(jetstream, database_url)
     found = [(await stack.get(f"/api/messages/{message['id']}")).json() for message in messages]
     assert without_numbers(found) == without_numbers(messages)
     assert without_numbers(await stack.items("/api/conversations")) == without_numbers(conversations)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
-from email.utils import collapse_rfc2231_value
+from email.utils import unquote
 
 from shared.providers.charsets import Decoded, beginning_of, decode
 from shared.providers.forms import FormFile
@@ -37,6 +37,7 @@ _PLAIN, _HTML = "text/plain", "text/html"
 _LEFT_OUT_BEFORE = "The text before the first part was left out"
 _LEFT_OUT_AFTER = "The text after the last part was left out"
 _NO_END = "The e-mail has no end, so a part of it may be missing"
+UNDECODABLE_NAME = "Some characters in the name of an attachment could not be decoded"
 
 Warn = Callable[[str], None]
 
@@ -214,9 +215,23 @@ def _text_of(part: _Part, content: bytes) -> Decoded:
 def _name_of(part: _Part, warn: Warn) -> str:
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
         try:
-            name = part.headers.parameters(header).get_param(parameter, header=header)
-            if name:
-                return collapse_rfc2231_value(name)
+            value = part.headers.parameters(header).get_param(parameter, header=header)
+            if value:
+                name = _decode_parameter(value)
+                if name.is_lossy:
+                    warn(UNDECODABLE_NAME)
+                return name.text
         except (ValueError, TypeError, LookupError, AttributeError):
             warn("The name of an attachment could not be read")
     return ""
+
+
+def _decode_parameter(value: str | tuple[str | None, str | None, str]) -> Decoded:
+    """Decode the value of a parameter, which may be in parts or in a character set (RFC 2231)."""
+    if isinstance(value, str):
+        return Decoded(unquote(value))
+    charset, _, text = value
+    try:
+        return decode(text.encode("latin-1"), charset)
+    except UnicodeEncodeError:  # it is not percent-encoded, although it should be
+        return Decoded(text)

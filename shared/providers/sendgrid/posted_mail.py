@@ -20,8 +20,8 @@ from shared.providers.forms import (
     fit_form,
 )
 from shared.providers.mail_headers import Headers, decode_words
-from shared.providers.mime import MAX_TEXT, Mail, parse_mime
-from shared.text import clean_text, single_line
+from shared.providers.mime import MAX_TEXT, UNDECODABLE_NAME, Mail, parse_mime
+from shared.text import NOT_TEXT, clean_text, single_line
 from shared.validation import MAX_SUBJECT
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ class PostedMail:
         self.subject = single_line(text, limit=MAX_SUBJECT) or None
         if written.is_lossy:
             self.warn("Some characters of the subject could not be decoded")
+        if NOT_TEXT.search(text[:MAX_SUBJECT]):
+            self.warn("Some characters of the subject cannot be stored, and were replaced")
         if len(text) > MAX_SUBJECT:
             self.warn(f"The subject was cut to {MAX_SUBJECT} characters")
 
@@ -208,24 +210,29 @@ class PostedMail:
             name = file.name or str(described.get("filename", "") if isinstance(described, dict) else "")
             decoded = decode_words(name)
             if decoded.is_lossy:
-                self.warn("Some characters in the name of an attachment could not be decoded")
-            self.files.append(replace(file, name=_file_name(decoded.text)))
+                self.warn(UNDECODABLE_NAME)
+            kept = _file_name(decoded.text)
+            if kept != " ".join(decoded.text.split()):
+                self.warn("The name of an attachment was shortened, or characters of it were replaced")
+            self.files.append(replace(file, name=kept))
 
     def _read_body(self, html: str, text: str) -> None:
         versions = [version for version in (html, text) if version.strip()]
-        for number, version in enumerate(versions):
-            body = cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY)
+        bodies = [cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY) for version in versions]
+        for number, (body, version) in enumerate(zip(bodies, versions, strict=True)):
             if len(body) == len(version):
-                self.body = body
-                if body != version:
-                    self.warn("Some characters of the body cannot be stored, and were replaced")
+                self._keep_body(body, version)
                 if number:
                     self.warn("The HTML is too long; the body is the plain text")
                 return
-            if number == 0:
-                self.body = _cut_between_tags(body) if html.strip() else body
         if versions:
+            self._keep_body(_cut_between_tags(bodies[0]) if html.strip() else bodies[0], versions[0])
             self.warn(f"The body was cut to {len(self.body):,} characters")
+
+    def _keep_body(self, body: str, version: str) -> None:
+        self.body = body
+        if not version.startswith(body):
+            self.warn("Some characters of the body cannot be stored, and were replaced")
 
 
 def _unnamed_files(form: MultipartForm, info: Mapping[str, Any]) -> list[FormFile]:

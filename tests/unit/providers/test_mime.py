@@ -59,6 +59,27 @@ def test_the_versions_and_the_attachments_of_an_email() -> None:
     ]
 
 
+UNDECODABLE_NAME = ["Some characters in the name of an attachment could not be decoded"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "name", "warnings"),
+    [
+        ("filename*=iso-8859-1'en'%E9t%E9.txt", "été.txt", []),
+        ("filename*0*=utf-8''%C3%A9; filename*1=t.txt", "ét.txt", []),
+        ("filename*=utf-8''中.txt", "中.txt", []),
+        ("filename*=x-unknown''%C3%A9.txt", "é.txt", []),
+        ("filename*=x-unknown''%E9.txt", "é.txt", UNDECODABLE_NAME),
+        ("filename*=utf-8''%C3%A9%E9.txt", "é\ufffd.txt", UNDECODABLE_NAME),
+        ('filename="a \\"b\\".txt"', 'a "b".txt', []),
+    ],
+)
+def test_the_name_of_an_attachment(parameter: str, name: str, warnings: list[str]) -> None:
+    mail = parse_mime(multipart(PLAIN, part("a/b", b"x", f"Content-Disposition: attachment; {parameter}")))
+
+    assert ([file.name for file in mail.files], mail.warnings) == ([name], warnings)
+
+
 def test_the_body_has_only_the_first_of_several_texts() -> None:
     mail = parse_mime(multipart(PLAIN, part("text/plain", b"-- \nA list"), part("text/plain", b"Another")))
 

@@ -530,6 +530,7 @@ def test_a_long_body_is_cut_between_tags_and_says_so(fields: dict[str, str], end
         ({"subject": "x" * 999}, "The subject was cut to 998 characters"),
         ({"subject": "=?utf-8?q?a=FF?="}, "Some characters of the subject could not be decoded"),
         ({"subject": "=?utf-8?B?SGVs*bG8=?="}, "Some characters of the subject could not be decoded"),
+        ({"subject": "a\x00b"}, "Some characters of the subject cannot be stored, and were replaced"),
         ({"html": "<p>a\x00b</p>"}, "Some characters of the body cannot be stored, and were replaced"),
         ({"x": "1"}, ""),
     ],
@@ -538,6 +539,30 @@ def test_what_is_lost_of_a_parsed_email_is_named(fields: dict[str, str], warning
     warnings = parse_email({**MAIL, **fields}).message.warnings
 
     assert [each[: len(warning)] for each in warnings] == ([warning] if warning else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "is_named"),
+    [
+        ("a  b.pdf", "a b.pdf", False),
+        ("a\x01.pdf", "a\ufffd.pdf", True),
+        ("C:\\a.pdf", "a.pdf", True),
+        ("a" * 999, "a" * 100, True),
+    ],
+)
+def test_a_change_to_the_name_of_an_attachment_is_named(name: str, kept: str, *, is_named: bool) -> None:
+    info = json.dumps({"attachment1": {"filename": name}})
+    message = parse_email({**MAIL, "attachment-info": info, "attachment1": b"%PDF"}).message
+
+    assert [file.filename for file in message.files] == [kept]
+    expected = "The name of an attachment was shortened, or characters of it were replaced"
+    assert message.warnings == [expected] * is_named
+
+
+def test_a_body_is_cut_and_has_characters_that_cannot_be_stored() -> None:
+    warnings = parse_email({**without(MAIL, "html"), "text": "\x00" + "x" * 600_000}).message.warnings
+
+    assert len(warnings) == 2
 
 
 def test_further_warnings_are_mentioned() -> None:

@@ -1,10 +1,6 @@
 """The services as processes, between real servers and the mock providers over HTTP."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,70 +9,11 @@ from typing import Any
 import httpx
 
 from tests.ports import free_port
+from tests.processes import Process
 from tests.providers import MockProvider
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 JSON = dict[str, Any]
-
-
-class Process:
-    """A service of the project as a process, which a test may kill and restart.
-
-    Args:
-        module: the module that `python -m` runs.
-        url: the base URL of its API, or of its health endpoints if it has no API.
-        environment: its environment variables, in addition to those of this process.
-        log: the file for its output.
-        health_url: the base URL of its health endpoints.
-    """
-
-    def __init__(
-        self, module: str, url: str, environment: Mapping[str, str], log: Path, *, health_url: str
-    ) -> None:
-        self.url = url
-        self.health_url = health_url
-        self._module = module
-        self._environment = environment
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._module.split()],
-                cwd=ROOT,
-                env={**os.environ, **self._environment},
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def status(self) -> int | None:
-        """The exit status of the process, or None while it is running."""
-        return self._process.poll() if self._process else None
-
-    async def until_ready(self, client: httpx.AsyncClient, path: str) -> None:
-        async def is_ready() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, f"{self._module} ended: {self._log.read_text()[-2000:]}"
-            try:
-                return (await client.get(f"{self.url}{path}")).is_success
-            except httpx.TransportError:
-                return False
-
-        await eventually(is_ready)
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-    async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal, and wait until the process has ended."""
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        await asyncio.to_thread(self._process.wait, 20)
-        self._process = None
 
 
 class Stack:

@@ -12,7 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from shared.bus.topology import CONSUMERS
-from tests.e2e.stack import ROOT, Stack
+from tests.documents import ROOT
+from tests.e2e.stack import Stack
 from tests.waiting import eventually
 
 Tables = dict[str, list[str]]

@@ -12,9 +12,10 @@ import httpx
 import pytest
 from aiohttp import web
 
-from tests.e2e.stack import ROOT, Process
+from tests.documents import ROOT
 from tests.integration.notifier.conftest import KEY, Harness, Start
 from tests.ports import free_port
+from tests.processes import Process
 
 pytestmark = pytest.mark.integration
 

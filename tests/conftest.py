@@ -51,8 +51,8 @@ def _has_examples(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start three workers for two cores, since tests spend a third of their time waiting."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    """Start two workers for each core, since tests spend half of their time waiting."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,6 @@
 """The page at `/`, as its users see it."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -246,6 +247,24 @@ class Inspector:
             found += await self._page.evaluate(_AXE_RUN, ["color-contrast"])
             self.violations += [(state, width, *each) for each in found]
         await self._page.set_viewport_size({"width": 1280, "height": 800})
+
+
+async def test_a_list_is_as_long_as_before_when_it_is_loaded_again(stack: Stack, tab: Tab) -> None:
+    async def suppress(number: int) -> None:
+        url = f"{stack.gateway_url}/api/suppressions/%2B1804555{number:04}"
+        response = await stack.client.put(url, json={"reason": "asked"})
+        assert response.is_success, response.text
+
+    await asyncio.gather(*map(suppress, range(60)))
+    await tab.open("suppressions")
+    rows = tab.page.locator("tbody tr")
+    await expect(rows).to_have_count(50)
+    await tab.page.get_by_role("button", name="Load more").click()
+    await expect(rows).to_have_count(60)
+
+    await suppress(60)
+    await expect(rows).to_have_count(61)
+    assert not tab.errors
 
 
 async def test_no_view_violates_a_rule_of_accessibility(stack: Stack, tab: Tab) -> None:

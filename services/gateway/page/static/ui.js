@@ -108,39 +108,39 @@ export function useLoaded(load, dependencies) {
   return { ...state, reload: useCallback(() => setRound((previous) => previous + 1), []) };
 }
 
-/** Load the pages of a list one after another. Its first page is loaded again by `reload`. */
+/** Load the pages of a list one after another. `reload` loads all of them again. */
 export function usePages(fetchPage, dependencies) {
   const [state, setState] = useState({ items: [], next: null, error: null, loading: true });
   const [round, setRound] = useState(0);
   const current = useRef(0);
-  useEffect(() => {
+  const wanted = useRef(0);
+  const load = async (items, cursor) => {
     const number = ++current.current;
     setState((previous) => ({ ...previous, loading: true, error: null }));
-    fetchPage(undefined).then(
-      (page) => {
+    try {
+      let next = cursor;
+      do {
+        const page = await fetchPage(next);
         if (number !== current.current) return;
-        setState({ items: page.items, next: page.next_cursor, error: null, loading: false });
-      },
-      (error) => number === current.current && setState((previous) => ({ ...previous, error, loading: false })),
-    );
+        items = [...items, ...page.items];
+        next = page.next_cursor;
+      } while (next && items.length < wanted.current);
+      setState({ items, next, error: null, loading: false });
+    } catch (error) {
+      if (number === current.current) setState((previous) => ({ ...previous, error, loading: false }));
+    }
+  };
+  useEffect(() => {
+    wanted.current = 0;
+  }, dependencies);
+  useEffect(() => {
+    load([], undefined);
   }, [...dependencies, round]);
-  const more = useCallback(() => {
+  const more = () => {
     if (state.loading || !state.next) return;
-    const number = current.current;
-    setState((previous) => ({ ...previous, loading: true }));
-    fetchPage(state.next).then(
-      (page) => {
-        if (number !== current.current) return;
-        setState((previous) => ({
-          items: [...previous.items, ...page.items],
-          next: page.next_cursor,
-          error: null,
-          loading: false,
-        }));
-      },
-      (error) => number === current.current && setState((previous) => ({ ...previous, error, loading: false })),
-    );
-  }, [state, fetchPage]);
+    wanted.current = state.items.length + 1;
+    load(state.items, state.next);
+  };
   return { ...state, more, reload: useCallback(() => setRound((previous) => previous + 1), []) };
 }
 

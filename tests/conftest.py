@@ -18,6 +18,7 @@ from shared.bus.client import Bus, connect
 from shared.bus.provision import provision
 from shared.bus.publisher import Publisher, publishing
 from tests import infrastructure
+from tests.ports import MAX_WORKERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,7 +53,7 @@ def _has_examples(item: pytest.Item) -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Start two workers for each core, since tests spend half of their time waiting."""
-    return 2 * (os.cpu_count() or 1)
+    return min(2 * (os.cpu_count() or 1), MAX_WORKERS)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,8 +6,10 @@ from itertools import cycle
 
 from dev.local_stack.ports import is_free
 
-_WORKERS, _PORTS_EACH = 12, 500
-_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+MAX_WORKERS = 12
+_PORTS_EACH = 500
+
+_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % MAX_WORKERS
 # They are above the ports that a local stack chooses.
 _first = 26_000 + _number * _PORTS_EACH
 # The shared generator would be seeded alike in two runs on the same machine.

@@ -24,8 +24,8 @@ _MODULES = (
 
 _STOP_SECONDS = 20
 
-# Importing the packages takes most of the time of a start. Processes are therefore forks of one that has
-# imported them, but has no thread, no event loop and no settings yet.
+# Imports take most of the time of a start. Services are therefore forks of a process that has already
+# imported the packages, but has no threads, event loop or settings yet.
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload([__name__, *_MODULES])
 
@@ -39,7 +39,13 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) ->
     os.environ.update(environment)
     os.chdir(_ROOT)
     sys.argv = [*arguments]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    finally:
+        # Forks do not run the functions of atexit, by which the last lines would be written to the log.
+        if sys.stderr is not sys.__stderr__:
+            sys.stderr.close()
+            sys.stderr = sys.__stderr__
 
 
 class Process:
@@ -65,7 +71,8 @@ class Process:
 
     def start(self) -> None:
         environment = {**os.environ, **self._environment}
-        self._process = _fork.Process(target=_run, args=(self._module.split(), environment, self._log))
+        arguments = (self._module.split(), environment, self._log)
+        self._process = _fork.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
 
     @property
@@ -91,9 +98,12 @@ class Process:
         """Send a signal, and wait until the process has ended."""
         if self._process is None:
             return
-        assert self._process.pid
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, how)
-        await asyncio.to_thread(self._process.join, _STOP_SECONDS)
-        assert self._process.exitcode is not None, f"{self._module} has not ended"
-        self._process = None
+        process, self._process = self._process, None
+        if process.exitcode is None:
+            assert process.pid
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, how)
+        await asyncio.to_thread(process.join, _STOP_SECONDS)
+        if process.exitcode is None:
+            process.kill()  # or else the tests would wait for it at their end
+            raise AssertionError(f"{self._module} has not stopped")

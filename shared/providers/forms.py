@@ -30,13 +30,19 @@ class MalformedFormError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FormFile:
-    """A file in a form; `size` in bytes."""
+    """A file in a form.
+
+    Attributes:
+        size: in bytes.
+        is_name_lossy: whether characters of the name could not be decoded.
+    """
 
     field: str
     name: str
     type: str
     size: int
     content: bytes = dataclasses.field(default=b"", repr=False)
+    is_name_lossy: bool = False
 
     def describe(self) -> dict[str, str | int]:
         return {"field": self.field, "name": self.name, "type": self.type, "size": self.size}
@@ -59,10 +65,17 @@ class MultipartForm:
 
     def add_file(self, part: parser.File) -> None:
         if len(self.files) < _MAX_FILES:
-            name = decode(part.file_name or b"").text
+            name = decode(part.file_name or b"")
             content = part.file_object.getvalue() if isinstance(part.file_object, BytesIO) else b""
             self.files.append(
-                FormFile(_name(part.field_name), name, part.content_type or "", part.size, content)
+                FormFile(
+                    _name(part.field_name),
+                    name.text,
+                    part.content_type or "",
+                    part.size,
+                    content,
+                    is_name_lossy=name.is_lossy,
+                )
             )
         else:
             self.ignored += 1

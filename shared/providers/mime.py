@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from email.message import Message
-from email.utils import unquote
+from typing import Any
 
 from shared.providers.charsets import Decoded, beginning_of, decode
 from shared.providers.forms import FormFile
@@ -37,7 +37,6 @@ _PLAIN, _HTML = "text/plain", "text/html"
 _LEFT_OUT_BEFORE = "The text before the first part was left out"
 _LEFT_OUT_AFTER = "The text after the last part was left out"
 _NO_END = "The e-mail has no end, so a part of it may be missing"
-UNDECODABLE_NAME = "Some characters in the name of an attachment could not be decoded"
 
 Warn = Callable[[str], None]
 
@@ -200,11 +199,14 @@ def _add(mail: Mail, part: _Part) -> None:
             mail.texts[type_] = _text_of(part, content), content
         return
     name = _name_of(part, mail.warn)
-    if type_.startswith("text/") and not (mail.other_text or is_attached or name) and content.strip():
+    if type_.startswith("text/") and not (mail.other_text or is_attached or name.text) and content.strip():
         mail.other_text = _text_of(part, content), content
-    if type_ in mail.texts and content.strip() and not is_attached and not name:
+    if type_ in mail.texts and content.strip() and not is_attached and not name.text:
         mail.warn("The body has only the first of several texts; the others are listed as attachments")
-    mail.files.append(FormFile(f"attachment{len(mail.files) + 1}", name, type_, len(content), content))
+    field_name = f"attachment{len(mail.files) + 1}"
+    mail.files.append(
+        FormFile(field_name, name.text, type_, len(content), content, is_name_lossy=name.is_lossy)
+    )
 
 
 def _text_of(part: _Part, content: bytes) -> Decoded:
@@ -212,26 +214,24 @@ def _text_of(part: _Part, content: bytes) -> Decoded:
     return replace(decoded, text=decoded.text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _name_of(part: _Part, warn: Warn) -> str:
+def _name_of(part: _Part, warn: Warn) -> Decoded:
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
         try:
-            value = part.headers.parameters(header).get_param(parameter, header=header)
-            if value:
-                name = _decode_parameter(value)
-                if name.is_lossy:
-                    warn(UNDECODABLE_NAME)
-                return name.text
+            parameters: Any = part.headers.parameters(header).get_params([], header=header)
+            if values := [value for name, value in parameters if name.lower() == parameter and value]:
+                return _decode_parameter(values[-1])  # one that names its character set comes last
         except (ValueError, TypeError, LookupError, AttributeError):
             warn("The name of an attachment could not be read")
-    return ""
+    return Decoded("")
 
 
 def _decode_parameter(value: str | tuple[str | None, str | None, str]) -> Decoded:
-    """Decode the value of a parameter, which may be in parts or in a character set (RFC 2231)."""
+    """Decode the value of a parameter, which may be split into parts or name its character set (RFC 2231)."""
     if isinstance(value, str):
-        return Decoded(unquote(value))
+        return Decoded(value.strip('"'))  # some mail programs quote it twice
     charset, _, text = value
     try:
         return decode(text.encode("latin-1"), charset)
-    except UnicodeEncodeError:  # it is not percent-encoded, although it should be
-        return Decoded(text)
+    except UnicodeEncodeError:
+        # Characters are not percent-encoded, although they should be. Bytes that are look like characters.
+        return Decoded(text, is_lossy=any("\x80" <= char <= "\xff" for char in text))

@@ -104,9 +104,11 @@ async def until_idle(jetstream: JetStreamContext, database_url: str) -> None:
     """Wait until every consumer has processed its messages and the notifications about them are published."""
 
     async def idle() -> bool:
-        infos = [await jetstream.consumer_info(each.stream, each.name) for each in CONSUMERS]
-        if any(info.num_pending or info.num_ack_pending for info in infos):
-            return False
+        # Senders first, because they publish events that ingest processes.
+        for each in reversed(CONSUMERS):
+            info = await jetstream.consumer_info(each.stream, each.name)
+            if info.num_pending or info.num_ack_pending:
+                return False
         # Last, because consumers add rows until they are idle.
         rows: int = await connection.fetchval("SELECT count(*) FROM notification_outbox")
         return rows == 0

@@ -264,6 +264,8 @@ async def test_a_list_is_as_long_as_before_when_it_is_loaded_again(stack: Stack,
 
     await suppress(60)
     await expect(rows).to_have_count(61)
+    await tab.page.get_by_label("Channel").select_option("sms")
+    await expect(rows).to_have_count(50)
     assert not tab.errors
 
 

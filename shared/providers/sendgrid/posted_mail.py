@@ -20,7 +20,7 @@ from shared.providers.forms import (
     fit_form,
 )
 from shared.providers.mail_headers import Headers, decode_words
-from shared.providers.mime import MAX_TEXT, UNDECODABLE_NAME, Mail, parse_mime
+from shared.providers.mime import MAX_TEXT, Mail, parse_mime
 from shared.text import NOT_TEXT, clean_text, single_line
 from shared.validation import MAX_SUBJECT
 
@@ -188,7 +188,7 @@ class PostedMail:
         if written.is_lossy:
             self.warn("Some characters of the subject could not be decoded")
         if NOT_TEXT.search(text[:MAX_SUBJECT]):
-            self.warn("Some characters of the subject cannot be stored, and were replaced")
+            self.warn("Some characters of the subject could not be stored and were replaced")
         if len(text) > MAX_SUBJECT:
             self.warn(f"The subject was cut to {MAX_SUBJECT} characters")
 
@@ -209,11 +209,11 @@ class PostedMail:
             described = info.get(file.field)
             name = file.name or str(described.get("filename", "") if isinstance(described, dict) else "")
             decoded = decode_words(name)
-            if decoded.is_lossy:
-                self.warn(UNDECODABLE_NAME)
+            if file.is_name_lossy or decoded.is_lossy:
+                self.warn("Some characters in the name of an attachment could not be decoded")
             kept = _file_name(decoded.text)
             if kept != " ".join(decoded.text.split()):
-                self.warn("The name of an attachment was shortened, or characters of it were replaced")
+                self.warn("The name of an attachment was shortened, or some of its characters were replaced")
             self.files.append(replace(file, name=kept))
 
     def _read_body(self, html: str, text: str) -> None:
@@ -232,7 +232,7 @@ class PostedMail:
     def _keep_body(self, body: str, version: str) -> None:
         self.body = body
         if not version.startswith(body):
-            self.warn("Some characters of the body cannot be stored, and were replaced")
+            self.warn("Some characters of the body could not be stored and were replaced")
 
 
 def _unnamed_files(form: MultipartForm, info: Mapping[str, Any]) -> list[FormFile]:

@@ -530,8 +530,8 @@ def test_a_long_body_is_cut_between_tags_and_says_so(fields: dict[str, str], end
         ({"subject": "x" * 999}, "The subject was cut to 998 characters"),
         ({"subject": "=?utf-8?q?a=FF?="}, "Some characters of the subject could not be decoded"),
         ({"subject": "=?utf-8?B?SGVs*bG8=?="}, "Some characters of the subject could not be decoded"),
-        ({"subject": "a\x00b"}, "Some characters of the subject cannot be stored, and were replaced"),
-        ({"html": "<p>a\x00b</p>"}, "Some characters of the body cannot be stored, and were replaced"),
+        ({"subject": "a\x00b"}, "Some characters of the subject could not be stored and were replaced"),
+        ({"html": "<p>a\x00b</p>"}, "Some characters of the body could not be stored and were replaced"),
         ({"x": "1"}, ""),
     ],
 )
@@ -542,7 +542,7 @@ def test_what_is_lost_of_a_parsed_email_is_named(fields: dict[str, str], warning
 
 
 @pytest.mark.parametrize(
-    ("name", "kept", "is_named"),
+    ("name", "kept", "is_reported"),
     [
         ("a  b.pdf", "a b.pdf", False),
         ("a\x01.pdf", "a\ufffd.pdf", True),
@@ -550,19 +550,37 @@ def test_what_is_lost_of_a_parsed_email_is_named(fields: dict[str, str], warning
         ("a" * 999, "a" * 100, True),
     ],
 )
-def test_a_change_to_the_name_of_an_attachment_is_named(name: str, kept: str, *, is_named: bool) -> None:
+def test_a_shortened_or_altered_name_of_an_attachment_is_reported(
+    name: str, kept: str, *, is_reported: bool
+) -> None:
     info = json.dumps({"attachment1": {"filename": name}})
     message = parse_email({**MAIL, "attachment-info": info, "attachment1": b"%PDF"}).message
 
     assert [file.filename for file in message.files] == [kept]
-    expected = "The name of an attachment was shortened, or characters of it were replaced"
-    assert message.warnings == [expected] * is_named
+    expected = "The name of an attachment was shortened, or some of its characters were replaced"
+    assert message.warnings == [expected] * is_reported
 
 
-def test_a_body_is_cut_and_has_characters_that_cannot_be_stored() -> None:
-    warnings = parse_email({**without(MAIL, "html"), "text": "\x00" + "x" * 600_000}).message.warnings
+def test_an_undecodable_name_of_a_posted_file_is_reported() -> None:
+    posted = multipart(MAIL, {"attachment1": ("?.pdf", "application/pdf", b"%PDF")})
+    [incoming] = parse(SENDGRID_INBOUND, posted.replace(b"?.pdf", b"\xc3\xa9\xff.pdf"), MULTIPART).messages
 
-    assert len(warnings) == 2
+    assert [file.filename for file in incoming.message.files] == ["é\ufffd.pdf"]
+    assert incoming.message.warnings == ["Some characters in the name of an attachment could not be decoded"]
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("\x00" + "x" * 600_000, ["Some characters of the body could not be stored", "The body was cut to"]),
+        ("x" * 600_000 + "\x00", ["The body was cut to"]),
+    ],
+)
+def test_only_what_happened_to_a_body_is_reported(text: str, warnings: list[str]) -> None:
+    found = parse_email({**without(MAIL, "html"), "text": text}).message.warnings
+
+    assert len(found) == len(warnings)
+    assert all(map(str.startswith, found, warnings))
 
 
 def test_further_warnings_are_mentioned() -> None:

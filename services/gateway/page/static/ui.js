@@ -108,40 +108,52 @@ export function useLoaded(load, dependencies) {
   return { ...state, reload: useCallback(() => setRound((previous) => previous + 1), []) };
 }
 
-/** Load the pages of a list one after another. `reload` loads all of them again. */
+/** Load the pages of a list one after another. `reload` loads as many of them again as are shown. */
 export function usePages(fetchPage, dependencies) {
   const [state, setState] = useState({ items: [], next: null, error: null, loading: true });
   const [round, setRound] = useState(0);
-  const current = useRef(0);
-  const wanted = useRef(0);
+  // `wanted` is the number of items to load at least, and `stale` whether they have changed in the meantime.
+  const list = useRef({ number: 0, wanted: 0, loading: false, stale: false }).current;
   const load = async (items, cursor) => {
-    const number = ++current.current;
+    const number = ++list.number;
+    Object.assign(list, { loading: true, stale: false });
     setState((previous) => ({ ...previous, loading: true, error: null }));
+    let next = cursor;
+    let error = null;
     try {
-      let next = cursor;
       do {
         const page = await fetchPage(next);
-        if (number !== current.current) return;
+        if (number !== list.number) return;
         items = [...items, ...page.items];
         next = page.next_cursor;
-      } while (next && items.length < wanted.current);
-      setState({ items, next, error: null, loading: false });
-    } catch (error) {
-      if (number === current.current) setState((previous) => ({ ...previous, error, loading: false }));
+      } while (next && items.length < list.wanted);
+    } catch (failure) {
+      error = failure;
     }
+    if (number !== list.number) return;
+    list.loading = false;
+    setState((previous) => (error ? { ...previous, error, loading: false } : { items, next, error, loading: false }));
+    if (list.stale) setRound((previous) => previous + 1);
   };
   useEffect(() => {
-    wanted.current = 0;
+    list.wanted = 0;
   }, dependencies);
   useEffect(() => {
     load([], undefined);
+    return () => {
+      list.number += 1;
+    };
   }, [...dependencies, round]);
   const more = () => {
-    if (state.loading || !state.next) return;
-    wanted.current = state.items.length + 1;
-    load(state.items, state.next);
+    if (!state.next) return;
+    list.wanted = state.items.length + 1;
+    if (!list.loading) load(state.items, state.next);
   };
-  return { ...state, more, reload: useCallback(() => setRound((previous) => previous + 1), []) };
+  const reload = useCallback(() => {
+    if (list.loading) list.stale = true;
+    else setRound((previous) => previous + 1);
+  }, []);
+  return { ...state, more, reload };
 }
 
 /** Call a function at intervals while the page is visible. */

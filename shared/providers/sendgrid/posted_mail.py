@@ -218,15 +218,16 @@ class PostedMail:
 
     def _read_body(self, html: str, text: str) -> None:
         versions = [version for version in (html, text) if version.strip()]
-        bodies = [cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY) for version in versions]
-        for number, (body, version) in enumerate(zip(bodies, versions, strict=True)):
+        for number, version in enumerate(versions):
+            body = _fit_body(version)
             if len(body) == len(version):
                 self._keep_body(body, version)
                 if number:
                     self.warn("The HTML is too long; the body is the plain text")
                 return
         if versions:
-            self._keep_body(_cut_between_tags(bodies[0]) if html.strip() else bodies[0], versions[0])
+            body = _fit_body(versions[0])
+            self._keep_body(_cut_between_tags(body) if html.strip() else body, versions[0])
             self.warn(f"The body was cut to {len(self.body):,} characters")
 
     def _keep_body(self, body: str, version: str) -> None:
@@ -250,6 +251,10 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
         return _object.validate_json(text)
     except ValidationError:
         return {}
+
+
+def _fit_body(version: str) -> str:
+    return cut_to(clean_text(version[:ROOM_FOR_BODY]), ROOM_FOR_BODY)
 
 
 def _cut_between_tags(html: str) -> str:

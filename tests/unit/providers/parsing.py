@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from shared.events import Event, decode, message_received, receipt_received, suppression_changed
+from shared.message import IncomingMessage
 from shared.providers.registry import PROVIDERS
 from shared.providers.webhooks import (
     InvalidWebhookError,
@@ -18,6 +19,9 @@ from shared.providers.webhooks import (
     WebhookContent,
     WebhookRequest,
 )
+from tests.webhooks import MULTIPART, SENDGRID_INBOUND, multipart
+
+Files = Mapping[str, tuple[str, str, bytes]]
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -116,3 +120,12 @@ def changed(fields: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 def json_bytes(value: object) -> bytes:
     """Return JSON in which a lone surrogate is an escape, as clients write it."""
     return json.dumps(value).encode()
+
+
+def parse_emails(fields: Mapping[str, str | bytes], files: Files | None = None) -> list[IncomingMessage]:
+    return parse(SENDGRID_INBOUND, multipart(fields, files), MULTIPART).messages
+
+
+def parse_email(fields: Mapping[str, str | bytes], files: Files | None = None) -> IncomingMessage:
+    [incoming] = parse_emails(fields, files)
+    return incoming

@@ -17,7 +17,7 @@ _EACH = 16
 """The maximum number of these messages for each host and each caller."""
 
 _LARGE = 3
-"""The maximum number of messages with larger attachments; one for each host."""
+"""The maximum number of messages with larger attachments: one for each host, and one less for each caller."""
 
 
 class AttachmentLimits:
@@ -27,6 +27,7 @@ class AttachmentLimits:
         self._all = asyncio.Semaphore(in_all)
         self._each = each
         self._large = asyncio.Semaphore(large)
+        self._large_each = max(large - 1, 1)
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -38,9 +39,13 @@ class AttachmentLimits:
             yield
 
     @asynccontextmanager
-    async def large_place(self, urls: Sequence[str]) -> AsyncIterator[None]:
+    async def large_place(self, caller: str | None, urls: Sequence[str]) -> AsyncIterator[None]:
         """Wait for a place for a message with larger attachments, and hold it until the context exits."""
-        semaphores = [self._semaphore(key, 1) for key in _hosts("large host", urls)]
+        callers = [] if caller is None else [f"large caller {caller}"]
+        semaphores = [
+            *(self._semaphore(key, 1) for key in _hosts("large host", urls)),
+            *(self._semaphore(key, self._large_each) for key in callers),
+        ]
         async with _all_of([*semaphores, self._large]):
             yield
 

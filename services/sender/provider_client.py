@@ -245,7 +245,7 @@ class ProviderClient:
         files = await self._try_to_fetch(urls, SMALL)
         if isinstance(files, ProviderError) and files.code == TOO_LARGE:
             await memory.aclose()  # other messages do not have to wait for that place
-            await memory.enter_async_context(self._attachment_limits.large_place(urls))
+            await memory.enter_async_context(self._attachment_limits.large_place(request.caller, urls))
             files = await self._try_to_fetch(urls, MAX_BYTES)
         if files is None or isinstance(files, ProviderError):
             return files

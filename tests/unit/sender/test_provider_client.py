@@ -300,6 +300,28 @@ async def test_few_messages_with_large_attachments_are_in_memory_until_they_have
     await asyncio.gather(*large, small)
 
 
+@pytest.mark.parametrize("callers", [["a"] * 8, [None] * 8], ids=["one key", "no keys"])
+async def test_a_caller_leaves_a_place_for_the_large_attachments_of_others(
+    callers: Sequence[str | None],
+) -> None:
+    limits = AttachmentLimits(large=3)
+    entered: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def hold(caller: str | None, host: str) -> None:
+        async with limits.large_place(caller, [f"https://{host}.example/large"]):
+            entered.put_nowait(caller)
+            await asyncio.Event().wait()
+
+    others = [asyncio.ensure_future(hold(caller, f"h{number}")) for number, caller in enumerate(callers)]
+    holding = 3 if callers[0] is None else 2
+    assert [await entered.get() for _ in range(holding)] == callers[:holding]
+    if callers[0]:
+        mine = asyncio.ensure_future(hold("b", "other"))
+        assert await asyncio.wait_for(entered.get(), 5) == "b"
+        await cancel([mine])
+    await cancel(others)
+
+
 async def hold_slot(client: ProviderClient, message: Message, caller: str | None) -> None:
     async with client.slot(messages.request(message, caller=caller)):
         pass

@@ -56,7 +56,12 @@ class Sabotaged:
 async def sabotaged(service: str, folder: Path, database_url: str, nats_url: str) -> AsyncIterator[Sabotaged]:
     port = free_port()
     async with running_stack(
-        folder, database_url=database_url, nats_url=nats_url, saboteurs={service: port}
+        folder,
+        database_url=database_url,
+        nats_url=nats_url,
+        settings={"WEBHOOK_ENDPOINT_KEY": "a key for this test"},
+        services=("mocks", *dict.fromkeys(("gateway", "ingest", "sender", service))),
+        saboteurs={service: port},
     ) as stack:
         yield Sabotaged(stack, service, port)
 
@@ -90,6 +95,14 @@ async def sabotaged(service: str, folder: Path, database_url: str, nats_url: str
                 "block assignment of sms": "gone",
                 "cancel heartbeats of sender-delayed-sms": "gone",
                 "block Subscription._wait_for_msgs": "well",
+            },
+        ),
+        (
+            "notifier",
+            {
+                "block assignment": "gone",
+                "cancel webhook endpoints": "gone",
+                "block-loop": "gone",
             },
         ),
     ],

@@ -19,6 +19,8 @@ from shared.bus.topology import (
     DELIVERIES_BUCKET,
     IDEMPOTENCY_BUCKET,
     LIMITS_BUCKET,
+    WEBHOOK_ENDPOINTS_BUCKET,
+    WEBHOOK_POSITIONS_BUCKET,
     inbound_message_subject,
     suppression_subject,
 )
@@ -36,7 +38,16 @@ _SUBJECTS = {
     "DEADLETTER": ("deadletter.outbound.sms",),
     "SUPPRESSIONS": ("suppression.sms.poison",),
     "ADVISORIES": ("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.poison.poison",),
+    "WEBHOOK_ATTEMPTS": ("webhook.attempt.poison",),
 }
+_SKIPPED = (
+    "notification.message.received",
+    "webhook.due.poison.0.poison",
+    f"$KV.{WEBHOOK_ENDPOINTS_BUCKET}.poison",
+    f"$KV.{WEBHOOK_POSITIONS_BUCKET}.poison",
+)
+"""Subjects whose unreadable messages the notifier logs and skips."""
+
 _NO_ADVISORY = "invalid_event"
 """The reason of every message among the advisories."""
 _TRIES = 40
@@ -70,6 +81,9 @@ async def poison_streams(scene: Scene, jetstream: JetStreamContext) -> None:
             for payload, reason in _poisons():
                 number = len(scene.dead_letters)
                 await _publish(scene, jetstream, stream, subject.format(number=number), payload, reason)
+    for subject in _SKIPPED:
+        for payload, _ in _poisons():
+            await jetstream.publish(subject, payload)
     subject = "inbound.message.sms.7.poison"
     await _publish(scene, jetstream, "INBOUND", subject, _not_storable(), "not_storable")
 

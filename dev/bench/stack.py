@@ -35,6 +35,7 @@ _MODULES = {
     "gateway": "services.gateway",
     "ingest": "services.ingest",
     "sender": "services.sender",
+    "notifier": "services.notifier",
     "provider": "dev.bench.provider",
     "bare": "dev.bench.bare_endpoint",
 }

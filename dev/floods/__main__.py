@@ -32,8 +32,17 @@ from dev.floods.floods import FLOODS, MIB
 from dev.local_stack.ports import free_port
 from dev.local_stack.readiness import answers_http
 from dev.local_stack.servers import HOST
+from shared.http_server import MAX_CONNECTIONS
 
-_SERVICES = ("gateway", "ingest", "sender")
+_BUDGETS: dict[str, tuple[float, int]] = {
+    "gateway": (512, MAX_CONNECTIONS + 256),
+    "ingest": (512, 128),
+    "sender": (512, 512),
+    "notifier": (512, 128),
+}
+"""MiB, as in docker-compose.yml, and descriptors: the gateway needs one for each connection."""
+
+_SERVICES = tuple(_BUDGETS)
 _EVERY = 0.1
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of this stack only
 _CLIENTS = (256, 4_096, 256)
@@ -163,6 +172,7 @@ async def _run(seconds: float) -> None:
         "SENDGRID_URL": files,
         "EMAIL_PROVIDERS": "sendgrid",
         "ALLOW_PRIVATE_ATTACHMENTS": "true",
+        "WEBHOOK_ENDPOINT_KEY": "a key of this stack only",
     }
     with tempfile.TemporaryDirectory() as folder:
         async with running_stack(Path(folder), **settings) as stack:
@@ -176,13 +186,18 @@ async def _run(seconds: float) -> None:
                 print(name, file=sys.stderr)
             mails = _send_attachments(stack, files)
             rows.append([f"{_MAILS} attachments of 10 MB", *await _Watch(stack).during(mails, seconds * 2)])
-            print(Table("Floods", ["", *_COLUMNS], rows).markdown())
+            budget = [float(each) for name in _SERVICES for each in _BUDGETS[name]]
+            table = Table("Floods", ["", *_COLUMNS], [*rows, ["budget", None, None, None, *budget]])
+            print(table.markdown())
     # The attachments are still in progress there, so the overload has servers and services of its own.
     with tempfile.TemporaryDirectory() as folder:
         async with running_stack(Path(folder)) as stack:
-            await stack.start(*_SERVICES)
+            await stack.start("gateway", "ingest", "sender")
             columns = ["", "accepted/s", "p50, s", "p99, s", "refused", "p50, s", "failed"]
             print(Table("Overload", columns, await _overload(stack, seconds)).markdown())
+    peaks = zip(*(row[-len(budget) :] for row in rows), strict=True)
+    if any(max(map(float, each)) > limit for each, limit in zip(peaks, budget, strict=True)):
+        sys.exit("A service has exceeded its budget.")
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from random import Random
 
 import pytest
 
+from services.sender.claim import LEASE
+from shared.bus.topology import LEDGER_GRACE
 from shared.lifecycle.decisions import Attempt, Facts, Ignore, Publish, Record, Wait
 from shared.lifecycle.entry import DeliveryState, LedgerEntry
 from shared.lifecycle.interventions import NotCancelableError, cancellation, replay
@@ -31,11 +33,7 @@ from tests import messages
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-LEASE = 28 * SECOND
 VALIDITY = timedelta(hours=4)
-RETENTION = timedelta(days=1)
-"""The time for which the ledger remembers a message that can no longer be sent."""
-
 DELAYS = [delay * SECOND for delay in (1, 60, 900)]
 MESSAGE = messages.message(timestamp=START, created_at=START)
 
@@ -180,7 +178,7 @@ class Course:
     def forget(self) -> None:
         """Drop the entry from the ledger when no request can be sent any more."""
         is_quiet = not (self.processes or self.on_the_wire)
-        if is_quiet and all(item.request.expires_at + RETENTION < self.now for item in self.outbound):
+        if is_quiet and all(item.request.expires_at + LEDGER_GRACE < self.now for item in self.outbound):
             self.entry, self.revision, self.has_forgotten = None, self.revision + 1, True
 
     # --- The sender ---
@@ -277,7 +275,7 @@ class Course:
                 self.schedule = entry.due or self.now, next_request(request, entry)
             case DeliveryState.FAILED:
                 self.dead_letters[request.generation] = request
-            case DeliveryState.EXPIRED if entry.at < request.expires_at + RETENTION:
+            case DeliveryState.EXPIRED if entry.at < request.expires_at + LEDGER_GRACE:
                 self.dead_letters[request.generation] = request
         yield
         item.acknowledged = True

@@ -17,7 +17,8 @@ _EACH = 16
 """The maximum number of these messages for each host and each caller."""
 
 _LARGE = 3
-"""The maximum number of messages with larger attachments: one for each host, and one less for each caller."""
+"""The maximum number of messages with larger attachments: one for each host. A caller leaves one of
+these places to others."""
 
 
 class AttachmentLimits:
